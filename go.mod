@@ -1,0 +1,3 @@
+module github.com/apr-engine/apr
+
+go 1.26
