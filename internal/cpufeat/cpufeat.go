@@ -1,0 +1,71 @@
+// Package cpufeat reads the processor's features once and says which level of
+// vector code may run. It decides nothing else.
+package cpufeat
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/cpu"
+)
+
+// Level is a family of vector instructions. A higher level includes the lower ones.
+type Level int
+
+const (
+	// Generic is plain Go.
+	Generic Level = iota
+	// AVX2 needs AVX2, FMA and F16C.
+	AVX2
+	// AVX512 needs AVX-512 F, BW, DQ, VL, VBMI and VNNI beside everything in AVX2.
+	AVX512
+)
+
+// EnvVar names the environment variable that can lower the level: generic, avx2
+// or avx512. It can only turn variants off, never claim what the CPU lacks.
+const EnvVar = "APR_CPU"
+
+var levelNames = [...]string{"generic", "avx2", "avx512"}
+
+func (l Level) String() string { return levelNames[l] }
+
+// ParseLevel returns the level with the given name, ignoring case.
+func ParseLevel(s string) (Level, error) {
+	for i, n := range levelNames {
+		if strings.EqualFold(n, s) {
+			return Level(i), nil
+		}
+	}
+	return Generic, fmt.Errorf("unknown CPU level %q (want %s)", s, strings.Join(levelNames[:], ", "))
+}
+
+var hardware = detect()
+
+func detect() Level {
+	x := &cpu.X86
+	if !x.HasAVX2 || !x.HasFMA || !x.HasBMI2 || !hasF16C() {
+		return Generic
+	}
+	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VNNI {
+		return AVX512
+	}
+	return AVX2
+}
+
+// Hardware is the highest level this processor and operating system support.
+func Hardware() Level { return hardware }
+
+// Best is Hardware, lowered by EnvVar if that is set. An unknown value counts
+// as generic: a typing error must not switch fast code on.
+func Best() Level {
+	s := os.Getenv(EnvVar)
+	if s == "" {
+		return hardware
+	}
+	l, err := ParseLevel(s)
+	if err != nil {
+		return Generic
+	}
+	return min(l, hardware)
+}

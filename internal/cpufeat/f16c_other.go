@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package cpufeat
+
+func hasF16C() bool { return false }
