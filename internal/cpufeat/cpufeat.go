@@ -44,7 +44,7 @@ var hardware = detect()
 
 func detect() Level {
 	x := &cpu.X86
-	if !x.HasAVX2 || !x.HasFMA || !x.HasBMI2 || !hasF16C() {
+	if !x.HasAVX2 || !x.HasFMA || !x.HasBMI2 || !x.HasF16C {
 		return Generic
 	}
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VNNI {

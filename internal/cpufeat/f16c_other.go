@@ -1,5 +1,0 @@
-//go:build !amd64
-
-package cpufeat
-
-func hasF16C() bool { return false }
