@@ -1,0 +1,124 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/apr-engine/apr/tensor"
+)
+
+// ErrInvalid marks a program that no backend could run, or weights that do not
+// fit it.
+var ErrInvalid = errors.New("invalid program")
+
+// Weights gives access to a model's tensors by name.
+type Weights interface {
+	Tensor(name string) (tensor.Tensor, bool)
+}
+
+// Check verifies that every value is written once before it is read, that
+// widths agree and that the program ends in logits.
+func (p *Program) Check() error {
+	written := make([]bool, len(p.Values))
+	for i, op := range p.Ops {
+		for _, in := range op.Inputs() {
+			if in < 0 || int(in) >= len(p.Values) || !written[in] {
+				return fmt.Errorf("%w: operation %d (%s) reads a value that is not there yet", ErrInvalid, i, op.Kind())
+			}
+		}
+		if out := op.Output(); out >= 0 {
+			if int(out) >= len(p.Values) || written[out] {
+				return fmt.Errorf("%w: operation %d (%s) writes a value twice", ErrInvalid, i, op.Kind())
+			}
+			written[out] = true
+		}
+		if err := p.checkWidths(op); err != nil {
+			return fmt.Errorf("%w: operation %d (%s): %v", ErrInvalid, i, op.Kind(), err)
+		}
+	}
+	if n := len(p.Ops); n == 0 || p.Ops[n-1].Kind() != "logits" {
+		return fmt.Errorf("%w: it does not end in logits", ErrInvalid)
+	}
+	return nil
+}
+
+func (p *Program) checkWidths(op Op) error {
+	w := func(id ID) int { return p.Values[id].Width }
+	ok := true
+	switch o := op.(type) {
+	case *Embed:
+		ok = w(o.Out) == p.Hidden
+	case *RMSNorm:
+		ok = w(o.In) == w(o.Out) && o.Segment > 0 && w(o.In)%o.Segment == 0
+	case *MatMul:
+	case *Rope:
+		ok = w(o.In) == w(o.Out) && o.HeadDim > 0 && w(o.In)%o.HeadDim == 0 && 2*len(o.InvFreq) <= o.HeadDim
+	case *KVStore:
+		if o.Layer < 0 || o.Layer >= len(p.Caches) {
+			return fmt.Errorf("no cache %d", o.Layer)
+		}
+		c := p.Caches[o.Layer]
+		ok = w(o.K) == c.Heads*c.HeadDim && w(o.V) == w(o.K)
+	case *Attention:
+		if o.Layer < 0 || o.Layer >= len(p.Caches) {
+			return fmt.Errorf("no cache %d", o.Layer)
+		}
+		c := p.Caches[o.Layer]
+		ok = w(o.Q) == o.Heads*c.HeadDim && w(o.Out) == w(o.Q) && o.Heads%c.Heads == 0
+	case *GatedAct:
+		ok = w(o.Gate) == w(o.Up) && w(o.Up) == w(o.Out)
+	case *Add:
+		ok = w(o.A) == w(o.B) && w(o.B) == w(o.Out)
+	case *Scale:
+		ok = w(o.In) == w(o.Out)
+	case *Logits:
+		ok = w(o.Out) == p.Vocab
+	default:
+		return fmt.Errorf("unknown operation %T", op)
+	}
+	if !ok {
+		return errors.New("widths do not agree")
+	}
+	return nil
+}
+
+// CheckWeights verifies that every tensor the program reads is present with the
+// right shape. The error names the tensor.
+func (p *Program) CheckWeights(w Weights) error {
+	for _, op := range p.Ops {
+		for _, req := range p.requirements(op) {
+			t, ok := w.Tensor(req.name)
+			if !ok {
+				return fmt.Errorf("%w: tensor %s is missing", ErrInvalid, req.name)
+			}
+			if t.Rows() != req.rows || t.Cols() != req.cols {
+				return fmt.Errorf("%w: tensor %s has shape %v, want [%d, %d]", ErrInvalid, req.name, t.Shape, req.rows, req.cols)
+			}
+		}
+	}
+	return nil
+}
+
+type requirement struct {
+	name       string
+	rows, cols int
+}
+
+func (p *Program) requirements(op Op) []requirement {
+	w := func(id ID) int { return p.Values[id].Width }
+	switch o := op.(type) {
+	case *Embed:
+		return []requirement{{o.Weight, p.Vocab, w(o.Out)}}
+	case *RMSNorm:
+		return []requirement{{o.Weight, 1, o.Segment}}
+	case *MatMul:
+		r := []requirement{{o.Weight, w(o.Out), w(o.In)}}
+		if o.Bias != "" {
+			r = append(r, requirement{o.Bias, 1, w(o.Out)})
+		}
+		return r
+	case *Logits:
+		return []requirement{{o.Weight, p.Vocab, w(o.In)}}
+	}
+	return nil
+}
