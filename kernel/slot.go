@@ -16,6 +16,7 @@ type slot[F any] struct {
 	active   F
 	level    cpufeat.Level // of active
 	variants []variant[F]  // ascending level; variants[0] is plain Go
+	barred   bool          // the self-test found a variant wrong: plain Go only
 }
 
 type variant[F any] struct {
@@ -29,6 +30,7 @@ type switchable interface {
 	Levels() []cpufeat.Level
 	Active() cpufeat.Level
 	use(max cpufeat.Level)
+	bar()
 }
 
 // slots lists every kernel, in order of declaration.
@@ -49,8 +51,20 @@ func (s *slot[F]) add(level cpufeat.Level, fn F) {
 	s.use(cpufeat.Best())
 }
 
-// use activates the highest variant not above max.
+// generic is the plain Go version, the definition of the kernel.
+func (s *slot[F]) generic() F { return s.variants[0].fn }
+
+// bar limits the slot to plain Go for the rest of the process.
+func (s *slot[F]) bar() {
+	s.barred = true
+	s.use(cpufeat.Generic)
+}
+
+// use activates the highest variant not above max; in a barred slot, plain Go.
 func (s *slot[F]) use(max cpufeat.Level) {
+	if s.barred {
+		max = cpufeat.Generic
+	}
 	for _, v := range s.variants {
 		if v.level <= min(max, cpufeat.Hardware()) {
 			s.active, s.level = v.fn, v.level
