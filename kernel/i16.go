@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/apr-engine/apr/tensor"
+)
+
+// The int16 path: activations are rounded to 16-bit integers with one float32
+// scale per chunk of 256 elements, weights stay in the blocks of the file.
+// Products and their sums inside a chunk are exact integers; only the scales
+// and the sum over chunks are float32. The rounding of the activations is the
+// only error beside float32's own: at most max|x|/65534 per element.
+
+const (
+	// i16Chunk is how many columns share a scale; it is the super-block of the
+	// K-quants and a multiple of every other block.
+	i16Chunk = 256
+	// i16Max is the largest magnitude of a quantised activation. −32768 is not
+	// used: two products of it would overflow VPMADDWD.
+	i16Max = 32767
+	// i16Tiny: a chunk whose largest magnitude is below this counts as zero, so
+	// that neither the scale nor its inverse leaves the normal float32 range.
+	i16Tiny = 0x1p-100
+)
+
+// I16 holds a batch of activation rows quantised to 16 bits. The layout is
+// chunk-major, so that the same 256 columns of neighbouring tokens lie side by
+// side; for one token it is the natural order. A last chunk that is shorter
+// than 256 columns is padded with zeros.
+type I16 struct {
+	Tokens, Cols int
+	Q            []int16   // (chunks, tokens, 256)
+	Scale        []float32 // (chunks, tokens): x ≈ Scale × Q
+	Sum          []float32 // (chunks, tokens, 16): Scale × Σ Q over 16 elements
+	Sum32        []float32 // (chunks, tokens, 8): the same over 32 elements
+}
+
+// Chunks is the number of chunks of 256 columns, the last one maybe partial.
+func (a *I16) Chunks() int { return (a.Cols + i16Chunk - 1) / i16Chunk }
+
+// Resize makes room for tokens rows of cols columns, reusing memory where it
+// can. Contents are undefined until each token has been quantised. cols must be
+// a multiple of 32.
+func (a *I16) Resize(tokens, cols int) {
+	if tokens < 0 || cols < 0 || cols%32 != 0 {
+		panic(fmt.Sprintf("kernel: I16 of %d × %d: columns must be a multiple of 32", tokens, cols))
+	}
+	a.Tokens, a.Cols = tokens, cols
+	n := a.Chunks() * tokens
+	a.Q = resized(a.Q, n*i16Chunk)
+	a.Scale = resized(a.Scale, n)
+	a.Sum = resized(a.Sum, n*16)
+	a.Sum32 = resized(a.Sum32, n*8)
+}
+
+func resized[T int16 | float32](s []T, n int) []T {
+	if cap(s) < n {
+		return aligned[T](n)
+	}
+	return s[:n]
+}
+
+// QuantizeI16 stores x, of dst.Cols elements, as one token of dst:
+// Q = round(x / Scale), ties to even, with Scale = max|x|/32767 of the chunk.
+// A chunk of zeros (or below 2^-100) has scale 0. A chunk with a NaN or an
+// infinity has scale NaN, so every product with it is NaN. Different tokens may
+// be quantised concurrently.
+func QuantizeI16(dst *I16, token int, x []float32) {
+	if token < 0 || token >= dst.Tokens || len(x) != dst.Cols {
+		panic(fmt.Sprintf("kernel: quantise token %d of %d with %d of %d columns", token, dst.Tokens, len(x), dst.Cols))
+	}
+	quantizeI16Slot.active(dst, token, x)
+}
+
+var quantizeI16Slot = newSlot("quantize/i16", quantizeI16Generic)
+
+// SupportsI16 reports whether weights of type t can be multiplied with I16.
+func SupportsI16(t tensor.DType) bool { return i16Formats[t] != nil }
+
+// MatVecI16 sets out[i] = w.row(r0+i)·x[token] for r0 ≤ r0+i < r1. A result
+// depends on its row and token only, not on the range or the batch.
+func MatVecI16(out []float32, w tensor.Tensor, r0, r1 int, x *I16, token int) {
+	MatVecsI16(out, r1-r0, w, r0, r1, x, token, token+1)
+}
+
+// MatVecsI16 is MatVecI16 for the few tokens t0 ≤ t < t1, reading the weights
+// about once: out[(t-t0)*stride+i] = w.row(r0+i)·x[t]. The results are bit for
+// bit those of MatVecI16. From about eight tokens on MatMulI16 is faster.
+func MatVecsI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t0, t1 int) {
+	f := checkI16(w, r0, r1, x, t0, t1)
+	rows := r1 - r0
+	if rows == 0 || t0 == t1 || len(w.Data) == 0 {
+		clear(out)
+		return
+	}
+	if stride < rows || len(out) < (t1-t0-1)*stride+rows {
+		panic("kernel: output of matrix-vector product is too short")
+	}
+	rowBytes := len(w.Data) / w.Rows()
+	f.matVec.active(out, stride, w.Data[r0*rowBytes:r1*rowBytes], rowBytes, rows, x, t0, t1)
+}
+
+// checkI16 panics unless the operands fit: a mismatch is a bug of the caller,
+// since shapes are checked when a model is loaded.
+func checkI16(w tensor.Tensor, r0, r1 int, x *I16, t0, t1 int) *i16Format {
+	f := i16Formats[w.Type]
+	if f == nil {
+		panic(fmt.Sprintf("kernel: no int16 product for %s", w))
+	}
+	size, err := w.Type.RowBytes(x.Cols)
+	if err != nil || w.Cols() != x.Cols || len(w.Data) != size*w.Rows() {
+		panic(fmt.Sprintf("kernel: %s does not fit %d columns", w, x.Cols))
+	}
+	if r0 < 0 || r1 < r0 || r1 > w.Rows() || t0 < 0 || t1 < t0 || t1 > x.Tokens {
+		panic(fmt.Sprintf("kernel: rows %d to %d, tokens %d to %d of %s × %d", r0, r1, t0, t1, w, x.Tokens))
+	}
+	return f
+}

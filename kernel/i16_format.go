@@ -1,0 +1,78 @@
+package kernel
+
+import (
+	"strings"
+
+	"github.com/apr-engine/apr/tensor"
+)
+
+// i16Format is how one weight type takes part in int16 products.
+type i16Format struct {
+	dtype tensor.DType
+	// decode expands one chunk: 256 columns, or fewer blocks at the end of a row.
+	decode func(dst *i16Weights, blocks []byte)
+	// folded: the integer weights contain the sub-block scales and one float
+	// scale d[0] holds for the chunk. Otherwise there is one d per 32 columns.
+	folded bool
+	// minEvery is the number of columns that share a minimum: 0 (none), 16 or 32.
+	minEvery int
+	// flush is how many columns a lane of int32 may sum without overflow: flush
+	// × max|weight| × 32767 < 2^31.
+	flush int
+
+	matVec *slot[matVecI16Func]
+	unpack *slot[unpackI16Func]
+}
+
+// i16Weights is one chunk of one row: weight k is d·w[k] − min[k/16].
+type i16Weights struct {
+	w   [i16Chunk]int16
+	d   [8]float32  // one per 32 columns; only d[0] if folded
+	min [16]float32 // one per 16 columns
+}
+
+// matVecI16Func computes out[(t-t0)*stride+i] for rows 0 ≤ i < rows of w, each
+// rowBytes long, and tokens t0 ≤ t < t1. Lengths have been checked.
+type matVecI16Func func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int)
+
+// i16Formats has the types of the int16 path. Bounds on max|weight|:
+// Q2_K 3·15, Q3_K 4·32, Q4_K 15·63, Q5_K 31·63, Q6_K 32·128, IQ4_XS 127·32;
+// unfolded types at most 128.
+var i16Formats = map[tensor.DType]*i16Format{}
+
+func init() {
+	for _, f := range []*i16Format{
+		{dtype: tensor.Q4_0, decode: decodeQ4_0, flush: 32},
+		{dtype: tensor.Q4_1, decode: decodeQ4_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q5_0, decode: decodeQ5_0, flush: 32},
+		{dtype: tensor.Q5_1, decode: decodeQ5_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q8_0, decode: decodeQ8_0, flush: 32},
+		{dtype: tensor.IQ4_NL, decode: decodeIQ4NL, flush: 32},
+		{dtype: tensor.Q2_K, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
+		{dtype: tensor.Q3_K, decode: decodeQ3K, folded: true, flush: 256},
+		{dtype: tensor.Q4_K, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
+		{dtype: tensor.Q5_K, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
+		{dtype: tensor.Q6_K, decode: decodeQ6K, folded: true, flush: 16},
+		{dtype: tensor.IQ4_XS, decode: decodeIQ4XS, folded: true, flush: 16},
+	} {
+		name := strings.ToLower(f.dtype.String())
+		f.matVec = newSlot("matvec/"+name+"/i16", matVecI16Generic(f))
+		f.unpack = newSlot("unpack/"+name+"/i16", unpackI16Generic(f))
+		i16Formats[f.dtype] = f
+	}
+	registerI16Variants()
+}
+
+// blocksPerChunk is the number of blocks in 256 columns.
+func (f *i16Format) blocksPerChunk() int { return i16Chunk / f.dtype.BlockLen() }
+
+// chunkBytes is the size of 256 columns of a row.
+func (f *i16Format) chunkBytes() int { return f.blocksPerChunk() * f.dtype.BlockBytes() }
+
+// mins is the number of minimums of a chunk in a panel: 0, 8 or 16.
+func (f *i16Format) mins() int {
+	if f.minEvery == 0 {
+		return 0
+	}
+	return i16Chunk / f.minEvery
+}

@@ -1,0 +1,108 @@
+package kernel
+
+import (
+	"math"
+	"sync"
+)
+
+// The plain Go definitions of the int16 path.
+
+func quantizeI16Generic(dst *I16, token int, x []float32) {
+	for c := 0; len(x) > 0; c++ {
+		n := min(i16Chunk, len(x))
+		at := c*dst.Tokens + token
+		q := (*[i16Chunk]int16)(dst.Q[at*i16Chunk:])
+		clear(q[n:])
+		scale := quantizeChunk(q[:n], x[:n])
+		dst.Scale[at] = scale
+		sum, sum32 := (*[16]float32)(dst.Sum[at*16:]), (*[8]float32)(dst.Sum32[at*8:])
+		for g := range sum32 {
+			low, high := sumI16(q[32*g:32*g+16]), sumI16(q[32*g+16:32*g+32])
+			sum[2*g], sum[2*g+1] = scale*float32(low), scale*float32(high)
+			sum32[g] = scale * float32(low+high)
+		}
+		x = x[n:]
+	}
+}
+
+// quantizeChunk rounds at most 256 numbers and returns their scale.
+func quantizeChunk(q []int16, x []float32) (scale float32) {
+	var largest uint32 // of the bits without sign: NaN and Inf compare highest
+	for _, v := range x {
+		largest = max(largest, math.Float32bits(v)&0x7fffffff)
+	}
+	m := math.Float32frombits(largest)
+	switch {
+	case largest >= 0x7f800000:
+		clear(q)
+		return float32(math.NaN())
+	case m < i16Tiny:
+		clear(q)
+		return 0
+	}
+	inverse := i16Max / m
+	for i, v := range x {
+		q[i] = int16(math.RoundToEven(float64(float32(v * inverse))))
+	}
+	return m / i16Max
+}
+
+func sumI16(q []int16) (s int32) {
+	for _, v := range q {
+		s += int32(v)
+	}
+	return s
+}
+
+// i16WeightsPool saves the plain Go versions an allocation per call.
+var i16WeightsPool = sync.Pool{New: func() any { return new(i16Weights) }}
+
+func matVecI16Generic(f *i16Format) matVecI16Func {
+	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		c := i16WeightsPool.Get().(*i16Weights)
+		defer i16WeightsPool.Put(c)
+		chunkBytes := f.chunkBytes()
+		for i := range rows {
+			row := w[i*rowBytes : (i+1)*rowBytes]
+			for t := t0; t < t1; t++ {
+				out[(t-t0)*stride+i] = 0
+			}
+			for k := 0; len(row) > 0; k++ {
+				n := min(chunkBytes, len(row))
+				f.decode(c, row[:n])
+				row = row[n:]
+				for t := t0; t < t1; t++ {
+					out[(t-t0)*stride+i] += f.dotChunk(c, x, k*x.Tokens+t)
+				}
+			}
+		}
+	}
+}
+
+// dotChunk is the product of one decoded chunk with chunk-token at of x.
+func (f *i16Format) dotChunk(c *i16Weights, x *I16, at int) float32 {
+	q, scale := (*[i16Chunk]int16)(x.Q[at*i16Chunk:]), x.Scale[at]
+	var acc float32
+	if f.folded {
+		// Exact in 64 bits; the variants keep partial sums within 32.
+		var isum int64
+		for i, v := range q {
+			isum += int64(v) * int64(c.w[i])
+		}
+		acc = float32(isum) * (c.d[0] * scale)
+	} else {
+		for g, d := range c.d {
+			var isum int32
+			for i, v := range q[32*g : 32*g+32] {
+				isum += int32(v) * int32(c.w[32*g+i])
+			}
+			acc += float32(isum) * (d * scale)
+		}
+	}
+	if f.minEvery > 0 {
+		for g, s := range x.Sum[at*16 : at*16+16] {
+			acc -= c.min[g] * s
+		}
+	}
+	return acc
+}

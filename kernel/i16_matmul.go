@@ -1,0 +1,166 @@
+package kernel
+
+import (
+	"unsafe"
+
+	"github.com/apr-engine/apr/tensor"
+)
+
+// i16PanelRows is how many weight rows are unpacked and multiplied together.
+const i16PanelRows = 32
+
+// i16Panel is one chunk of 32 weight rows, unpacked for the matrix product.
+// Two columns of a row are neighbours, as the instructions multiply pairs, and
+// the rows of a pair lie side by side, so a vector holds one pair of 16 rows.
+type i16Panel struct {
+	w   [i16Chunk / 2][i16PanelRows][2]int16
+	d   [8][i16PanelRows]float32  // one row of d per 32 columns; d[0] if folded
+	min [16][i16PanelRows]float32 // per 16 or 32 columns, as the format says
+}
+
+// Workspace is the scratch memory of one worker. The zero value is ready; it
+// grows to what the largest product needs and then allocates nothing.
+type Workspace struct {
+	panel *i16Panel
+	tile  []float32 // (tokens, 32): sums of one panel
+}
+
+// unpackI16Func unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, that
+// starts at w with the given number of blocks. Missing rows and columns become 0.
+type unpackI16Func func(p *i16Panel, w []byte, rowBytes, rows, blocks int)
+
+// matMulI16Func adds to tile, (tokens, 32), the product of a panel with one
+// chunk of tokens: q (tokens, 256), scale (tokens), sum (tokens, mins). Lanes of
+// int32 sum flush columns; mins is the number of minimums of a chunk: 0, 8, 16.
+type matMulI16Func func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int)
+
+// One product for formats with a scale per chunk, one for a scale per 32 columns.
+var (
+	matMulI16Folded  = newSlot("matmul/folded/i16", matMulI16FoldedGeneric)
+	matMulI16Grouped = newSlot("matmul/grouped/i16", matMulI16GroupedGeneric)
+)
+
+// MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
+// tokens t0 ≤ t < t1. A result depends on its row and token only, but it is
+// rounded differently from MatVecI16's. ws belongs to the calling worker.
+func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t0, t1 int, ws *Workspace) {
+	f := checkI16(w, r0, r1, x, t0, t1)
+	if r0 == r1 || t0 == t1 {
+		return
+	}
+	if stride < r1 || len(out) < (t1-1)*stride+r1 {
+		panic("kernel: output of matrix product is too short")
+	}
+	tokens := t1 - t0
+	ws.reserve(tokens)
+	rowBytes, chunks := len(w.Data)/w.Rows(), x.Chunks()
+	multiply, mins := matMulI16Grouped.active, f.mins()
+	if f.folded {
+		multiply = matMulI16Folded.active
+	}
+	for r := r0; r < r1; r += i16PanelRows {
+		rows := min(i16PanelRows, r1-r)
+		tile := ws.tile[:tokens*i16PanelRows]
+		clear(tile)
+		for c := range chunks {
+			blocks := min(f.blocksPerChunk(), x.Cols/f.dtype.BlockLen()-c*f.blocksPerChunk())
+			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes():], rowBytes, rows, blocks)
+			at := c*x.Tokens + t0
+			sum := x.Sum32[at*8:]
+			if mins == 16 {
+				sum = x.Sum[at*16:]
+			}
+			multiply(tile, ws.panel, x.Q[at*i16Chunk:], x.Scale[at:], sum, tokens, f.flush, mins)
+		}
+		for t := range tokens {
+			copy(out[(t0+t)*stride+r:(t0+t)*stride+r+rows], tile[t*i16PanelRows:])
+		}
+	}
+}
+
+func (ws *Workspace) reserve(tokens int) {
+	if ws.panel == nil {
+		ws.panel = (*i16Panel)(unsafe.Pointer(&aligned[byte](int(unsafe.Sizeof(i16Panel{})))[0]))
+	}
+	if len(ws.tile) < tokens*i16PanelRows {
+		ws.tile = aligned[float32](tokens * i16PanelRows)
+	}
+}
+
+// aligned allocates n elements that start at a multiple of 64 bytes: vector
+// loads that straddle cache lines run at half speed.
+func aligned[T byte | int16 | float32](n int) []T {
+	var zero T
+	size := int(unsafe.Sizeof(zero))
+	s := make([]T, n+64/size)
+	skip := -uintptr(unsafe.Pointer(&s[0])) & 63 / uintptr(size)
+	return s[skip : int(skip)+n : int(skip)+n]
+}
+
+func unpackI16Generic(f *i16Format) unpackI16Func {
+	return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
+		c := i16WeightsPool.Get().(*i16Weights)
+		defer i16WeightsPool.Put(c)
+		for r := range i16PanelRows {
+			if r < rows {
+				f.decode(c, w[r*rowBytes:r*rowBytes+blocks*f.dtype.BlockBytes()])
+			} else {
+				*c = i16Weights{}
+			}
+			for k := range p.w {
+				p.w[k][r] = [2]int16{c.w[2*k], c.w[2*k+1]}
+			}
+			for g, d := range c.d {
+				p.d[g][r] = d
+			}
+			for g := range f.mins() {
+				p.min[g][r] = c.min[g*16/f.mins()]
+			}
+		}
+	}
+}
+
+func matMulI16FoldedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+	for t := range tokens {
+		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
+		for r := range y {
+			var acc float32
+			for k := 0; k < i16Chunk; k += flush {
+				acc += float32(p.dotRow(r, x, k, k+flush))
+			}
+			y[r] += acc * p.d[0][r] * scale[t]
+		}
+		p.subtractMins(y, sum[t*mins:(t+1)*mins])
+	}
+}
+
+func matMulI16GroupedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+	for t := range tokens {
+		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
+		for r := range y {
+			var acc float32
+			for g := range p.d {
+				acc += float32(p.dotRow(r, x, 32*g, 32*g+32)) * p.d[g][r]
+			}
+			y[r] += acc * scale[t]
+		}
+		p.subtractMins(y, sum[t*mins:(t+1)*mins])
+	}
+}
+
+// dotRow is the integer product of columns k0 to k1 of row r.
+func (p *i16Panel) dotRow(r int, x *[i16Chunk]int16, k0, k1 int) (isum int32) {
+	for k := k0; k < k1; k += 2 {
+		w := p.w[k/2][r]
+		isum += int32(w[0])*int32(x[k]) + int32(w[1])*int32(x[k+1])
+	}
+	return isum
+}
+
+func (p *i16Panel) subtractMins(y *[i16PanelRows]float32, sum []float32) {
+	for g, s := range sum {
+		for r := range y {
+			y[r] -= p.min[g][r] * s
+		}
+	}
+}

@@ -1,0 +1,6 @@
+//go:build noasm || !amd64
+
+package kernel
+
+// registerI16Variants adds nothing here: plain Go only.
+func registerI16Variants() {}
