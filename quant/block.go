@@ -14,9 +14,10 @@ type half [2]byte
 
 func (h half) f32() float32 { return F16ToF32(uint16(h[0]) | uint16(h[1])<<8) }
 
-// set stores f rounded to F16 and returns the value stored.
+// set stores f rounded to F16, at most its largest finite number, and returns
+// the value stored.
 func (h *half) set(f float32) float32 {
-	u := F32ToF16(f)
+	u := F32ToF16(min(max(f, -maxF16), maxF16))
 	h[0], h[1] = byte(u), byte(u>>8)
 	return F16ToF32(u)
 }

@@ -29,3 +29,67 @@ func dequantizeIQ4NL(dst []float32, src []byte) {
 func finiteIQ4NL(data []byte) int {
 	return firstBad(data, func(b *blockIQ4NL) bool { return b.d.finite() })
 }
+
+// nearestIQ4 gives the index of the level nearest to v in levelsIQ4, at
+// 2·(v + 127) rounded down. Midpoints between levels are multiples of a half,
+// so no cell of the table contains one.
+var nearestIQ4 = func() (table [2*(113+127) + 1]uint8) {
+	l := 0
+	for i := range table {
+		v := float32(i)/2 - 127
+		for l < 15 && v >= (levelsIQ4[l]+levelsIQ4[l+1])/2 {
+			l++
+		}
+		table[i] = uint8(l)
+	}
+	return table
+}()
+
+// indexIQ4 is the index of the level nearest to v.
+func indexIQ4(v float64) uint8 {
+	if !(v > -127) {
+		return 0
+	}
+	if v >= 113 {
+		return 15
+	}
+	return nearestIQ4[int(2*(v+127))]
+}
+
+// searchIQ4 puts the extreme number at −127 ± 7 as ggml does.
+var searchIQ4 = search{-14, 1.4, 15, true}
+
+// fitIQ4 is fitSymmetric for the levels of IQ4.
+func (g group) fitIQ4() (float64, sums) {
+	return fitLevels(g, -127, searchIQ4, g.levelsIQ4)
+}
+
+// levelsIQ4 completes a for the nearest levels of x·inverse.
+func (g group) levelsIQ4(a *sums, inverse float64) {
+	a.wll, a.wxl = 0, 0
+	for i, x := range g.x {
+		l := float64(levelsIQ4[indexIQ4(x*inverse)])
+		wl := g.w[i] * l
+		a.wll += float64(wl * l)
+		a.wxl += float64(wl * x)
+	}
+}
+
+// placeIQ4 stores 32 numbers at a scale, 0 being any.
+func (g group) placeIQ4(qs *[16]byte, scale float64) {
+	inverse := 0.0
+	if scale != 0 {
+		inverse = 1 / scale
+	}
+	for j := range qs {
+		qs[j] = indexIQ4(g.x[j]*inverse) | indexIQ4(g.x[j+16]*inverse)<<4
+	}
+}
+
+func quantizeIQ4NL(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, bySquare, func(b *blockIQ4NL, ws *workspace) {
+		g := ws.group(0, smallBlock)
+		s, _ := g.fitIQ4()
+		g.placeIQ4(&b.qs, float64(b.d.set(float32(s))))
+	})
+}

@@ -50,3 +50,21 @@ func dequantizeIQ4XS(dst []float32, src []byte) {
 func finiteIQ4XS(data []byte) int {
 	return firstBad(data, func(b *blockIQ4XS) bool { return b.d.finite() })
 }
+
+func quantizeIQ4XS(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 32, bySquare, func(b *blockIQ4XS, ws *workspace) {
+		var s [8]float64
+		var a [8]sums
+		var q [8]int
+		for g := range s {
+			s[g], a[g] = ws.group(32*g, 32).fitIQ4()
+		}
+		d := float32(chooseSymmetric(s[:], a[:], q[:], -32, 31))
+		*b = blockIQ4XS{}
+		b.d.set(d)
+		for g := range s {
+			b.setScale(g, q[g])
+			ws.group(32*g, 32).placeIQ4((*[16]byte)(b.qs[16*g:]), float64(d*float32(q[g])))
+		}
+	})
+}

@@ -40,3 +40,28 @@ func quarterBits(qs *[64]byte, g int) (bytes *[16]byte, shift int) {
 func finiteQ2K(data []byte) int {
 	return firstBad(data, func(b *blockQ2K) bool { return b.d.finite() && b.dmin.finite() })
 }
+
+var searchQ2K = search{-0.9, 0.15, 13, false}
+
+func quantizeQ2K(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 16, byMagnitude, func(b *blockQ2K, ws *workspace) {
+		p := ws.affineBlock(16, 3, 15, searchQ2K)
+		b.d.set(float32(p.d))
+		b.dmin.set(float32(p.dmin))
+		for g := range b.scales {
+			b.scales[g] = byte(p.s[g] | p.m[g]<<4)
+		}
+		b.qs = pack2(&ws.levels)
+	})
+}
+
+// pack2 stores the lower two bits of 256 levels; see quarterBits.
+func pack2(levels *[superBlock]int8) (qs [64]byte) {
+	for g := range 16 {
+		bytes, shift := quarterBits(&qs, g)
+		for j := range bytes {
+			bytes[j] |= byte(levels[16*g+j]) & 3 << shift
+		}
+	}
+	return qs
+}

@@ -45,3 +45,23 @@ func dequantizeQ3K(dst []float32, src []byte) {
 func finiteQ3K(data []byte) int {
 	return firstBad(data, func(b *blockQ3K) bool { return b.d.finite() })
 }
+
+var searchQ3K = search{-0.9, 0.2, 10, false}
+
+func quantizeQ3K(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ3K, ws *workspace) {
+		d, q := ws.symmetricBlock(-4, 3, -32, searchQ3K)
+		*b = blockQ3K{}
+		b.d.set(float32(d))
+		for g, s := range q {
+			u := byte(s + 32)
+			b.scales[g%8] |= u & 15 << (g / 8 * 4)
+			b.scales[8+g%4] |= u >> 4 << (g / 4 * 2)
+		}
+		for e := range ws.levels {
+			ws.levels[e] += 4
+			b.hmask[e%32] |= byte(ws.levels[e]) >> 2 << (e / 32)
+		}
+		b.qs = pack2(&ws.levels)
+	})
+}

@@ -26,3 +26,15 @@ func dequantizeQ4_0(dst []float32, src []byte) {
 func finiteQ4_0(data []byte) int {
 	return firstBad(data, func(b *blockQ4_0) bool { return b.d.finite() })
 }
+
+// searchQ4_0: the extreme number at −7 to −9 rather than exactly −8.
+var searchQ4_0 = search{-1, 0.15, 14, false}
+
+func quantizeQ4_0(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockQ4_0, ws *workspace) {
+		ws.smallSymmetric(&b.d, -8, 7, searchQ4_0)
+		for j := range b.qs {
+			b.qs[j] = byte(ws.levels[j]+8) | byte(ws.levels[j+16]+8)<<4
+		}
+	})
+}

@@ -25,3 +25,14 @@ func dequantizeQ4_1(dst []float32, src []byte) {
 func finiteQ4_1(data []byte) int {
 	return firstBad(data, func(b *blockQ4_1) bool { return b.d.finite() && b.m.finite() })
 }
+
+var searchQ4_1 = search{-1, 0.15, 14, false}
+
+func quantizeQ4_1(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockQ4_1, ws *workspace) {
+		ws.smallAffine(&b.d, &b.m, 15, searchQ4_1)
+		for j := range b.qs {
+			b.qs[j] = byte(ws.levels[j]) | byte(ws.levels[j+16])<<4
+		}
+	})
+}

@@ -59,3 +59,34 @@ func dequantizeQ4K(dst []float32, src []byte) {
 func finiteQ4K(data []byte) int {
 	return firstBad(data, func(b *blockQ4K) bool { return b.d.finite() && b.dmin.finite() })
 }
+
+var searchQ4K = search{-2, 0.15, 18, false}
+
+func quantizeQ4K(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 32, byLevel, func(b *blockQ4K, ws *workspace) {
+		p := ws.affineBlock(32, 15, 63, searchQ4K)
+		b.d.set(float32(p.d))
+		b.dmin.set(float32(p.dmin))
+		b.scales = packScalesK(&p)
+		b.qs = pack4(&ws.levels)
+	})
+}
+
+func packScalesK(p *affineScales) (packed scalesK) {
+	var s, m [8]byte
+	for g := range s {
+		s[g], m[g] = byte(p.s[g]), byte(p.m[g])
+	}
+	packed.set(&s, &m)
+	return packed
+}
+
+// pack4 stores the lower four bits of 256 levels, two groups of 32 to 32 bytes.
+func pack4(levels *[superBlock]int8) (qs [128]byte) {
+	for g := range 4 {
+		for j := range 32 {
+			qs[32*g+j] = byte(levels[64*g+j])&15 | byte(levels[64*g+32+j])<<4
+		}
+	}
+	return qs
+}

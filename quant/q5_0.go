@@ -37,3 +37,25 @@ func fifthBits(qh uint32, j int) (lo, hi byte) {
 func finiteQ5_0(data []byte) int {
 	return firstBad(data, func(b *blockQ5_0) bool { return b.d.finite() })
 }
+
+var searchQ5_0 = search{-2, 0.2, 15, false}
+
+func quantizeQ5_0(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockQ5_0, ws *workspace) {
+		ws.smallSymmetric(&b.d, -16, 15, searchQ5_0)
+		b.qh = pack5(&b.qs, &ws.levels, 16)
+	})
+}
+
+// pack5 stores 32 levels plus zero, below 32: the lower four bits in qs, the
+// fifth in the result.
+func pack5(qs *[16]byte, levels *[superBlock]int8, zero int8) (high [4]byte) {
+	var qh uint32
+	for j := range qs {
+		lo, hi := byte(levels[j]+zero), byte(levels[j+16]+zero)
+		qs[j] = lo&15 | hi<<4
+		qh |= uint32(lo>>4)<<j | uint32(hi>>4)<<(j+16)
+	}
+	binary.LittleEndian.PutUint32(high[:], qh)
+	return high
+}

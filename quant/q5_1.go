@@ -31,3 +31,12 @@ func dequantizeQ5_1(dst []float32, src []byte) {
 func finiteQ5_1(data []byte) int {
 	return firstBad(data, func(b *blockQ5_1) bool { return b.d.finite() && b.m.finite() })
 }
+
+var searchQ5_1 = search{-2, 0.2, 14, false}
+
+func quantizeQ5_1(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockQ5_1, ws *workspace) {
+		ws.smallAffine(&b.d, &b.m, 31, searchQ5_1)
+		b.qh = pack5(&b.qs, &ws.levels, 0)
+	})
+}

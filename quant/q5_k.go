@@ -38,3 +38,19 @@ func dequantizeQ5K(dst []float32, src []byte) {
 func finiteQ5K(data []byte) int {
 	return firstBad(data, func(b *blockQ5K) bool { return b.d.finite() && b.dmin.finite() })
 }
+
+var searchQ5K = search{-2, 0.2, 15, false}
+
+func quantizeQ5K(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 32, byLevel, func(b *blockQ5K, ws *workspace) {
+		p := ws.affineBlock(32, 31, 63, searchQ5K)
+		b.d.set(float32(p.d))
+		b.dmin.set(float32(p.dmin))
+		b.scales = packScalesK(&p)
+		b.qs = pack4(&ws.levels)
+		b.qh = [32]byte{}
+		for e, l := range ws.levels {
+			b.qh[e%32] |= byte(l) >> 4 << (e / 32)
+		}
+	})
+}

@@ -39,3 +39,26 @@ func dequantizeQ6K(dst []float32, src []byte) {
 func finiteQ6K(data []byte) int {
 	return firstBad(data, func(b *blockQ6K) bool { return b.d.finite() })
 }
+
+var searchQ6K = search{-3, 0.3, 13, false}
+
+func quantizeQ6K(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ6K, ws *workspace) {
+		d, q := ws.symmetricBlock(-32, 31, -128, searchQ6K)
+		b.d.set(float32(d))
+		for g, s := range q {
+			b.scales[g] = byte(int8(s))
+		}
+		for h := range 2 {
+			for i := range 32 {
+				var u [4]byte
+				for k := range u {
+					u[k] = byte(ws.levels[128*h+32*k+i] + 32)
+				}
+				b.ql[64*h+i] = u[0]&15 | u[2]<<4
+				b.ql[64*h+32+i] = u[1]&15 | u[3]<<4
+				b.qh[32*h+i] = u[0]>>4 | u[1]>>4<<2 | u[2]>>4<<4 | u[3]>>4<<6
+			}
+		}
+	})
+}

@@ -25,3 +25,17 @@ func dequantizeQ8_0(dst []float32, src []byte) {
 func finiteQ8_0(data []byte) int {
 	return firstBad(data, func(b *blockQ8_0) bool { return b.d.finite() })
 }
+
+// searchQ8_0: 127 levels leave little to gain.
+var searchQ8_0 = search{-0.5, 0.125, 9, false}
+
+// quantizeQ8_0 keeps to −127 … 127 as ggml does: kernels that take the sign off
+// one factor cannot represent 128.
+func quantizeQ8_0(dst []byte, src, weights []float32) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockQ8_0, ws *workspace) {
+		ws.smallSymmetric(&b.d, -127, 127, searchQ8_0)
+		for j := range b.qs {
+			b.qs[j] = byte(ws.levels[j])
+		}
+	})
+}

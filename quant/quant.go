@@ -135,9 +135,6 @@ func Quantize(t tensor.DType, dst []byte, src, weights []float32) error {
 	if err != nil {
 		return err
 	}
-	if f.Quantize == nil {
-		return fmt.Errorf("%w: %s can only be read", ErrType, t)
-	}
 	if err := checkBlocks(t, len(src), len(dst)); err != nil {
 		return err
 	}
