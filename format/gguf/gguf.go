@@ -75,7 +75,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := f.Metadata.Value(keySplitCount); !ok || v.isOne() {
+	if v, ok := f.Metadata.Value(keySplitCount); !ok || v.isWhole() {
 		return f, nil
 	}
 	return openSet(path, f)

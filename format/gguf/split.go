@@ -10,13 +10,14 @@ import (
 // shardName is how llama.cpp names the shards of a set: prefix, number from 1, count.
 var shardName = regexp.MustCompile(`^(.*)-([0-9]{5})-of-([0-9]{5})\.gguf$`)
 
-// isOne reports whether v is the integer 1.
-func (v Value) isOne() bool {
+// isWhole reports whether v, a split.count, says that the file stands alone: 1,
+// or the 0 that llama-gguf-split leaves in the files it has merged.
+func (v Value) isWhole() bool {
 	if v.Type == TypeArray {
 		return false
 	}
 	n, ok := v.int64At(0)
-	return ok && n == 1
+	return ok && (n == 0 || n == 1)
 }
 
 // ShardPath returns the path of shard no (from 0) of count, for a model whose

@@ -132,7 +132,12 @@ func TestOpenSetErrors(t *testing.T) {
 		{name: "count differs from name", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, uint16(4)) }, is: ErrFormat, want: "split.count is 4, but the file name says 3"},
 		{name: "counts differ", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, uint16(3+no)) }, is: ErrFormat, want: "want 2 of 3"},
 		{name: "count is a string", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, "3") }, is: ErrFormat, want: `split.count" is string "3"`},
-		{name: "count is 0", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, uint16(0)) }, is: ErrFormat, want: "from 1 to 99999"},
+		{name: "count is negative", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, int32(-1)) }, is: ErrFormat, want: "from 1 to 99999"},
+		{name: "count is 0 in another shard", edit: func(t *testing.T, no int, md *Metadata) {
+			if no == 1 {
+				set(t, md, keySplitCount, uint16(0))
+			}
+		}, is: ErrFormat, want: "from 1 to 99999"},
 		{name: "count is huge", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, uint64(1<<63)) }, is: ErrFormat, want: "from 1 to 99999"},
 		{name: "count is an array", edit: func(t *testing.T, no int, md *Metadata) { set(t, md, keySplitCount, []string{"3"}) }, is: ErrFormat, want: "array of 1 string"},
 		{name: "number missing", edit: func(t *testing.T, no int, md *Metadata) { md.Delete(keySplitNo) }, is: ErrFormat, want: `"split.no" is missing`},
@@ -169,21 +174,24 @@ func withNo(t *testing.T, md *Metadata, no int) *Metadata {
 	return c
 }
 
-// A set of one is an ordinary file, whatever its name.
+// A set of one is an ordinary file, whatever its name; so is one with a count of
+// 0, which llama-gguf-split writes when it merges a set.
 func TestOpenSetOfOne(t *testing.T) {
-	md := sampleMetadata(t)
-	for k, v := range map[string]any{keySplitCount: uint16(1), keySplitNo: uint16(0)} {
-		if err := md.Set(k, v); err != nil {
+	for _, count := range []uint16{0, 1} {
+		md := sampleMetadata(t)
+		for k, v := range map[string]any{keySplitCount: count, keySplitNo: uint16(0)} {
+			if err := md.Set(k, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path, _ := writeSample(t, md, sampleTensors())
+		f, err := Open(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	path, _ := writeSample(t, md, sampleTensors())
-	f, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got, want := fmt.Sprint(f.Paths()), fmt.Sprint([]string{path}); got != want {
-		t.Errorf("paths %s, want %s", got, want)
+		defer f.Close()
+		if got, want := fmt.Sprint(f.Paths()), fmt.Sprint([]string{path}); got != want {
+			t.Errorf("count %d: paths %s, want %s", count, got, want)
+		}
 	}
 }
