@@ -1,23 +1,38 @@
 package kernel
 
-import "github.com/apr-engine/apr/tensor"
+import (
+	"strings"
 
-// dequantSlots has the kernel of every type that Dequantize knows.
-var dequantSlots = map[tensor.DType]*slot[func(dst []float32, src []byte)]{}
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
+)
 
-func init() {
-	for _, d := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q4_0, tensor.Q8_0, tensor.Q4_K, tensor.Q6_K} {
-		dequantSlots[d] = newSlot("dequant/"+d.String(), dequantGeneric(d))
+// dequantSlots has the kernel of every type in quant's table, by type number;
+// the plain Go version is quant's.
+var dequantSlots = func() (index [64]*slot[func(dst []float32, src []byte)]) {
+	for _, f := range quant.Formats() {
+		index[f.Type] = newSlot("dequant/"+strings.ToLower(f.Type.String()), f.Dequantize)
 	}
+	return index
+}()
+
+func dequantSlot(t tensor.DType) *slot[func(dst []float32, src []byte)] {
+	if int(t) < len(dequantSlots) {
+		return dequantSlots[t]
+	}
+	return nil
 }
 
 // Dequantize expands len(dst) elements of src, stored as t, to float32. The
-// result is bit for bit that of package quant. len(dst) must be a whole number
-// of blocks, src at least as many.
+// result is bit for bit that of package quant (any NaN for any NaN). len(dst)
+// must be a whole number of blocks and src must hold at least as many; t must
+// be in quant's table.
 func Dequantize(t tensor.DType, dst []float32, src []byte) {
-	s := dequantSlots[t]
-	if s == nil || len(dst)%t.BlockLen() != 0 || len(src) < len(dst)/t.BlockLen()*t.BlockBytes() {
+	s := dequantSlot(t)
+	if s == nil || len(dst)%t.BlockLen() != 0 {
 		panic("kernel: cannot dequantise this type or length")
 	}
-	s.active(dst, src)
+	bytes := len(dst) / t.BlockLen() * t.BlockBytes()
+	mustLen(len(src), bytes)
+	s.active(dst, src[:bytes])
 }

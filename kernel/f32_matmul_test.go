@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/apr-engine/apr/kernel/kerneltest"
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -43,7 +44,7 @@ func fillBlocks(rng *rand.Rand, d tensor.DType, b []byte) {
 			le.PutUint16(b, uint16(math.Float32bits(float32(rng.NormFloat64()))>>16))
 		}
 		for _, off := range scaleOffsets[d] {
-			le.PutUint16(b[off:], floatToHalf(float32(rng.NormFloat64()*0.01)))
+			le.PutUint16(b[off:], quant.F32ToF16(float32(rng.NormFloat64()*0.01)))
 		}
 	}
 }
@@ -52,7 +53,7 @@ func fillBlocks(rng *rand.Rand, d tensor.DType, b []byte) {
 func matmulTypes() []tensor.DType {
 	var out []tensor.DType
 	for d := tensor.DType(0); d < 64; d++ {
-		if dequantSlots[d] != nil {
+		if dequantSlot(d) != nil {
 			out = append(out, d)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/apr-engine/apr/kernel/kerneltest"
+	"github.com/apr-engine/apr/quant"
 )
 
 // testLengths covers every remainder of the widest unrolled loop (4 registers
@@ -32,7 +33,7 @@ func TestDot(t *testing.T) {
 				var want, wantHalf, size float64
 				for i := range a {
 					want += float64(a[i]) * float64(b[i])
-					wantHalf += float64(a[i]) * float64(halfToFloat(h[i]))
+					wantHalf += float64(a[i]) * float64(quant.F16ToF32(h[i]))
 					size += math.Abs(float64(a[i]) * float64(b[i]))
 				}
 				// Each of n additions rounds a partial sum no larger than size; with
@@ -78,7 +79,7 @@ func TestAxpy(t *testing.T) {
 				want, want16, size := make([]float64, n), make([]float64, n), make([]float64, n)
 				for i := range x {
 					want[i] = float64(y[i]) + float64(a)*float64(x[i])
-					want16[i] = float64(y[i]) + float64(a)*float64(halfToFloat(h[i]))
+					want16[i] = float64(y[i]) + float64(a)*float64(quant.F16ToF32(h[i]))
 					size[i] = math.Abs(float64(y[i])) + math.Abs(float64(a)*float64(x[i]))
 				}
 				AxpyF32(y, a, x)
@@ -168,9 +169,9 @@ func TestHalfRounding(t *testing.T) {
 		var src []float32
 		var want []uint16
 		for h := uint16(0); h < 0x7c00; h++ {
-			lo, next := halfToFloat(h), float32(65536) // beyond the largest half lies 2¹⁶
+			lo, next := quant.F16ToF32(h), float32(65536) // beyond the largest half lies 2¹⁶
 			if h+1 < 0x7c00 {
-				next = halfToFloat(h + 1)
+				next = quant.F16ToF32(h + 1)
 			}
 			mid := lo + (next-lo)/2
 			even := h + h&1

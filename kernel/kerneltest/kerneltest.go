@@ -98,4 +98,3 @@ func ULP(x float64) float64 {
 	_, e := math.Frexp(x)
 	return math.Ldexp(1, e-24)
 }
-
