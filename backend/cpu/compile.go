@@ -1,0 +1,336 @@
+package cpu
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/kernel"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// instr is one compiled operation. All workers execute it; it shares out its
+// work by token (perToken) or through next.
+type instr struct {
+	run func(worker int)
+	// perToken operations give worker w the same tokens every time, so a chain of
+	// them needs no barrier in between.
+	perToken bool
+	// barrier says that all workers must have finished what came before.
+	barrier bool
+	// traced is the value that is complete after this instruction; -1 for none.
+	traced graph.ID
+	// variant names the kernel family, for Executor.Variants; empty for glue.
+	variant string
+
+	reads, writes []resource
+	next          *counter
+}
+
+// counter hands out work; each has a cache line of its own.
+type counter struct {
+	n atomic.Int64
+	_ [56]byte
+}
+
+// resource is something that two instructions can conflict over.
+type resource struct {
+	kind  resourceKind
+	index int
+}
+
+type resourceKind int
+
+const (
+	floatSlot resourceKind = iota
+	packedSlot
+	cacheLayer
+	ropeAngles
+	logitRows
+)
+
+// ropeTable is one distinct set of rotary frequencies with the angles of the
+// current step: cos and sin are (T, len(inv)).
+type ropeTable struct {
+	inv       []float64
+	magnitude float64
+	cos, sin  []float32
+}
+
+// compiler turns a program into instructions and assigns values to buffers.
+type compiler struct {
+	*executor
+	w      graph.Weights
+	slotOf []int // by value; -1 before it is computed
+	packOf []int // by value; -1 if not quantised
+	left   []int // uses of a value that are still to come
+	packs  []int // of those, uses in quantised form
+	free   map[int][]int
+	freeP  map[int][]int
+}
+
+func (e *executor) compile(w graph.Weights) error {
+	n := len(e.program.Values)
+	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([]int, n), free: map[int][]int{}, freeP: map[int][]int{}}
+	e.used = map[string]bool{}
+	for _, op := range e.program.Ops {
+		for _, in := range op.Inputs() {
+			c.left[in]++
+		}
+		if m, ok := op.(*graph.MatMul); ok && c.integer(c.tensor(m.Weight)) {
+			c.packs[m.In]++
+		}
+	}
+	for i, op := range e.program.Ops {
+		if err := c.op(op); err != nil {
+			return fmt.Errorf("operation %d (%s): %w", i, op.Kind(), err)
+		}
+	}
+	placeBarriers(e.code, e.opts.Trace != nil)
+	return nil
+}
+
+func filled(n, v int) []int {
+	s := make([]int, n)
+	for i := range s {
+		s[i] = v
+	}
+	return s
+}
+
+func (c *compiler) tensor(name string) tensor.Tensor {
+	t, _ := c.w.Tensor(name)
+	return t
+}
+
+// integer reports whether a weight is multiplied in integers.
+func (c *compiler) integer(t tensor.Tensor) bool { return !c.exact && kernel.SupportsI16(t.Type) }
+
+func (c *compiler) width(id graph.ID) int { return c.program.Values[id].Width }
+
+// emit appends an instruction.
+func (c *compiler) emit(in instr) {
+	if in.next == nil && !in.perToken {
+		in.next = new(counter)
+	}
+	c.code = append(c.code, in)
+}
+
+// define gives a value a buffer.
+func (c *compiler) define(id graph.ID) int {
+	w := c.width(id)
+	slot := len(c.buffers)
+	if f := c.free[w]; len(f) > 0 {
+		slot, c.free[w] = f[len(f)-1], f[:len(f)-1]
+	} else {
+		c.buffers = append(c.buffers, nil)
+		c.widths = append(c.widths, w)
+	}
+	c.slotOf[id] = slot
+	return slot
+}
+
+// use counts one use of a value and frees its buffers after the last.
+func (c *compiler) use(id graph.ID) {
+	c.left[id]--
+	if c.left[id] > 0 {
+		return
+	}
+	w := c.width(id)
+	c.free[w] = append(c.free[w], c.slotOf[id])
+	if p := c.packOf[id]; p >= 0 {
+		c.freeP[w] = append(c.freeP[w], p)
+	}
+}
+
+// pack emits the quantisation of a value if a later operation wants it.
+func (c *compiler) pack(id graph.ID) {
+	if c.packs[id] == 0 {
+		return
+	}
+	w := c.width(id)
+	p := len(c.packed)
+	if f := c.freeP[w]; len(f) > 0 {
+		p, c.freeP[w] = f[len(f)-1], f[:len(f)-1]
+	} else {
+		c.packed = append(c.packed, kernel.I16{})
+		c.packedW = append(c.packedW, w)
+	}
+	c.packOf[id] = p
+	slot := c.slotOf[id]
+	c.emit(instr{
+		run:      c.runPack(slot, p, w),
+		perToken: true, traced: -1, variant: "quantise/i16",
+		reads: []resource{{floatSlot, slot}}, writes: []resource{{packedSlot, p}},
+	})
+}
+
+// elementwise compiles an operation that works on one token at a time and may
+// overwrite an input that nobody needs any more.
+func (c *compiler) elementwise(out graph.ID, inputs []graph.ID, make func(dst int, src []int) func(int), extra ...resource) {
+	src := []int{}
+	reads := slices.Clone(extra)
+	for _, in := range inputs {
+		src = append(src, c.slotOf[in])
+		reads = append(reads, resource{floatSlot, c.slotOf[in]})
+	}
+	for _, in := range inputs {
+		c.use(in)
+	}
+	dst := c.define(out)
+	c.emit(instr{run: make(dst, src), perToken: true, traced: out, reads: reads, writes: []resource{{floatSlot, dst}}})
+	c.pack(out)
+}
+
+func (c *compiler) op(op graph.Op) error {
+	switch o := op.(type) {
+	case *graph.Embed:
+		t := c.tensor(o.Weight)
+		c.elementwise(o.Out, nil, func(dst int, _ []int) func(int) { return c.runEmbed(t, dst) })
+	case *graph.RMSNorm:
+		weight := c.vector(o.Weight)
+		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+			return c.runNorm(o, weight, src[0], dst, c.width(o.In))
+		})
+	case *graph.MatMul:
+		c.matMul(o)
+	case *graph.Rope:
+		table := c.ropeTable(o)
+		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+			return c.runRope(o, table, src[0], dst, c.width(o.In))
+		}, resource{ropeAngles, table})
+	case *graph.KVStore:
+		k, v := c.slotOf[o.K], c.slotOf[o.V]
+		c.emit(instr{
+			run: c.runKVStore(o, k, v), perToken: true, traced: -1,
+			reads:  []resource{{floatSlot, k}, {floatSlot, v}},
+			writes: []resource{{cacheLayer, o.Layer}},
+		})
+		c.use(o.K)
+		c.use(o.V)
+	case *graph.Attention:
+		c.attention(o)
+	case *graph.GatedAct:
+		c.elementwise(o.Out, []graph.ID{o.Gate, o.Up}, func(dst int, src []int) func(int) {
+			return c.runGatedAct(o, src[0], src[1], dst, c.width(o.Out))
+		})
+	case *graph.Add:
+		c.elementwise(o.Out, []graph.ID{o.A, o.B}, func(dst int, src []int) func(int) {
+			return c.runAdd(src[0], src[1], dst, c.width(o.Out))
+		})
+	case *graph.Scale:
+		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+			return c.runScale(o.Factor, src[0], dst, c.width(o.Out))
+		})
+	case *graph.Logits:
+		c.logits(o)
+	default:
+		return fmt.Errorf("%w: operation %T", backend.ErrUnsupported, op)
+	}
+	return nil
+}
+
+// vector dequantises a tensor of one row; empty for an empty name.
+func (c *compiler) vector(name string) []float32 {
+	if name == "" {
+		return nil
+	}
+	t := c.tensor(name)
+	v := make([]float32, t.Elements())
+	kernel.Dequantize(t.Type, v, t.Data)
+	return v
+}
+
+func (c *compiler) matMul(o *graph.MatMul) {
+	t, bias := c.tensor(o.Weight), c.vector(o.Bias)
+	in := instr{traced: o.Out, next: new(counter)}
+	src := c.slotOf[o.In]
+	if c.integer(t) {
+		p := c.packOf[o.In]
+		dst := c.define(o.Out)
+		in.run = c.runMatMulI16(t, bias, p, dst, in.next)
+		in.reads, in.writes = []resource{{packedSlot, p}}, []resource{{floatSlot, dst}}
+		in.variant = fmt.Sprintf("matmul/%s/i16", t.Type)
+	} else {
+		dst := c.define(o.Out)
+		in.run = c.runMatMulF32(t, bias, src, dst, in.next)
+		in.reads, in.writes = []resource{{floatSlot, src}}, []resource{{floatSlot, dst}}
+		in.variant = fmt.Sprintf("matmul/%s/f32", t.Type)
+	}
+	c.emit(in)
+	c.use(o.In)
+	c.pack(o.Out)
+}
+
+// ropeTable returns the index of the table with the operation's frequencies,
+// adding it, with the instruction that fills it, at its first use.
+func (c *compiler) ropeTable(o *graph.Rope) int {
+	for i, t := range c.ropes {
+		if t.magnitude == o.Magnitude && slices.Equal(t.inv, o.InvFreq) {
+			return i
+		}
+	}
+	c.ropes = append(c.ropes, ropeTable{inv: o.InvFreq, magnitude: o.Magnitude})
+	i := len(c.ropes) - 1
+	c.emit(instr{run: c.runAngles(i), perToken: true, traced: -1, writes: []resource{{ropeAngles, i}}})
+	return i
+}
+
+func (c *compiler) attention(o *graph.Attention) {
+	src := c.slotOf[o.Q]
+	c.use(o.Q)
+	dst := c.define(o.Out)
+	next := new(counter)
+	c.emit(instr{
+		run: c.runAttention(o, src, dst, next), next: next, traced: o.Out,
+		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV),
+		reads:   []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
+		writes:  []resource{{floatSlot, dst}},
+	})
+	c.pack(o.Out)
+}
+
+func (c *compiler) logits(o *graph.Logits) {
+	t, src := c.tensor(o.Weight), c.slotOf[o.In]
+	rows := &logitRowSet{width: c.width(o.In), integer: c.integer(t)}
+	c.emit(instr{
+		run: c.runGather(rows, src), traced: -1,
+		reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 0}},
+	})
+	in := instr{traced: o.Out, next: new(counter), reads: []resource{{logitRows, 0}}, writes: []resource{{logitRows, 1}}}
+	in.variant = fmt.Sprintf("matmul/%s/%s", t.Type, rows.arithmetic())
+	in.run = c.runLogits(o, t, rows, in.next)
+	c.emit(in)
+}
+
+// placeBarriers marks each instruction that touches what an earlier one, run
+// since the last barrier and divided differently, has written, or writes what
+// it has read.
+func placeBarriers(code []instr, every bool) {
+	start := 0
+	for i := range code {
+		for j := start; j < i; j++ {
+			if every || conflict(&code[j], &code[i]) {
+				code[i].barrier, start = true, i
+				break
+			}
+		}
+	}
+}
+
+func conflict(a, b *instr) bool {
+	if a.perToken && b.perToken {
+		return false
+	}
+	overlap := func(x, y []resource) bool {
+		for _, r := range x {
+			if slices.Contains(y, r) {
+				return true
+			}
+		}
+		return false
+	}
+	return overlap(a.writes, b.reads) || overlap(a.reads, b.writes) || overlap(a.writes, b.writes)
+}

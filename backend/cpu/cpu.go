@@ -1,0 +1,113 @@
+// Package cpu runs programs on the processor with the kernels of package
+// kernel. It registers two backends: "cpu-exact" multiplies float32
+// activations by weights dequantised on the fly and is the reference of the
+// parity gate; "cpu" quantises activations to 16 bits and multiplies integers.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/kernel"
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// Names of the backends in the registry.
+const (
+	Name      = "cpu"
+	ExactName = "cpu-exact"
+)
+
+func init() {
+	backend.Register(cpu{Name, false})
+	backend.Register(cpu{ExactName, true})
+}
+
+type cpu struct {
+	name  string
+	exact bool
+}
+
+func (c cpu) Name() string { return c.name }
+
+func (c cpu) Probe() ([]backend.Device, error) { return []backend.Device{device(c)}, nil }
+
+type device cpu
+
+func (d device) Name() string { return runtime.GOARCH }
+func (d device) Close() error { return nil }
+
+// Load compiles the program for this processor. Weights stay where they are.
+func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
+	if o.Threads <= 0 {
+		o.Threads = runtime.NumCPU()
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = backend.DefaultMaxBatch
+	}
+	switch o.KV {
+	case tensor.F16, tensor.F32:
+	default:
+		return nil, fmt.Errorf("%w: KV cache of type %s (want F16 or F32)", backend.ErrUnsupported, o.KV)
+	}
+	for _, op := range p.Ops {
+		for _, name := range op.Weights() {
+			t, ok := w.Tensor(name)
+			if !ok {
+				return nil, fmt.Errorf("%w: tensor %s is missing", graph.ErrInvalid, name)
+			}
+			if _, ok := quant.Lookup(t.Type); !ok {
+				return nil, fmt.Errorf("%w: tensor %v", backend.ErrUnsupported, t)
+			}
+		}
+	}
+	e := &executor{program: p, opts: o, exact: d.exact}
+	if err := e.compile(w); err != nil {
+		return nil, err
+	}
+	e.pool = newPool(o.Threads)
+	e.scratch = make([]scratch, o.Threads)
+	return e, nil
+}
+
+// executor runs one compiled program.
+type executor struct {
+	program *graph.Program
+	opts    backend.Options
+	exact   bool
+	code    []instr
+	buffers [][]float32  // by slot, (tokens, width); grown on demand
+	packed  []kernel.I16 // by slot: activations quantised to 16 bits
+	widths  []int        // of buffers, by slot
+	packedW []int        // of packed, by slot
+	ropes   []ropeTable
+	pool    *pool
+	scratch []scratch // by worker
+	step    step
+	used    map[string]bool // kernel variants met
+}
+
+// scratch is what one worker needs beside the shared buffers.
+type scratch struct {
+	i16  kernel.Workspace
+	f32  kernel.WorkspaceF32
+	attn kernel.AttentionWorkspace
+	// starts holds the visible range's start of each token of an attention unit.
+	starts []int
+	_      [64]byte // keeps workers' headers on separate cache lines
+}
+
+// NewSequence allocates caches for capacity tokens.
+func (e *executor) NewSequence(capacity int) (backend.Sequence, error) {
+	s, err := newSequence(e.program, capacity, e.opts.KV)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close stops the workers.
+func (e *executor) Close() error { e.pool.close(); return nil }

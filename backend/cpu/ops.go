@@ -1,0 +1,179 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/kernel"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// The run… methods return the code of one instruction. Rows are tokens; a
+// buffer of width n holds token t at [t·n, (t+1)·n).
+
+// mine is the range of tokens that belongs to worker w in per-token operations.
+func (e *executor) mine(w int) (t0, t1 int) {
+	n := len(e.step.tokens)
+	return n * w / e.opts.Threads, n * (w + 1) / e.opts.Threads
+}
+
+func (e *executor) runEmbed(t tensor.Tensor, dst int) func(int) {
+	width := t.Cols()
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			kernel.Dequantize(t.Type, e.buffers[dst][i*width:(i+1)*width], t.Row(int(e.step.tokens[i])))
+		}
+	}
+}
+
+func (e *executor) runPack(src, dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			kernel.QuantizeI16(&e.packed[dst], i, e.buffers[src][i*width:(i+1)*width])
+		}
+	}
+}
+
+func (e *executor) runNorm(o *graph.RMSNorm, weight []float32, src, dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		x, y := e.buffers[src], e.buffers[dst]
+		for at := t0 * width; at < t1*width; at += o.Segment {
+			kernel.RMSNorm(y[at:at+o.Segment], x[at:at+o.Segment], weight, o.Eps)
+		}
+	}
+}
+
+// runAngles fills a rope table for the positions of the step. Angles are
+// formed in float64: at position 100,000 a float32 angle is off by 0.004.
+func (e *executor) runAngles(table int) func(int) {
+	return func(w int) {
+		r := &e.ropes[table]
+		n := len(r.inv)
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			cos, sin := r.cos[i*n:(i+1)*n], r.sin[i*n:(i+1)*n]
+			for j, f := range r.inv {
+				s, c := math.Sincos(float64(e.step.pos[i]) * f)
+				cos[j], sin[j] = float32(c*r.magnitude), float32(s*r.magnitude)
+			}
+		}
+	}
+}
+
+func (e *executor) runRope(o *graph.Rope, table, src, dst, width int) func(int) {
+	rotate := kernel.RopeNeoX
+	if o.Pairing == graph.Interleaved {
+		rotate = kernel.RopeNorm
+	}
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		r := &e.ropes[table]
+		n := len(r.inv)
+		if src != dst {
+			copy(e.buffers[dst][t0*width:t1*width], e.buffers[src][t0*width:t1*width])
+		}
+		for i := t0; i < t1; i++ {
+			cos, sin := r.cos[i*n:(i+1)*n], r.sin[i*n:(i+1)*n]
+			for head := i * width; head < (i+1)*width; head += o.HeadDim {
+				rotate(e.buffers[dst][head:head+o.HeadDim], cos, sin)
+			}
+		}
+	}
+}
+
+func (e *executor) runKVStore(o *graph.KVStore, k, v int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			seq := e.step.seqs[i]
+			l := &seq.layers[o.Layer]
+			width := l.Heads * l.HeadDim
+			keys, values := e.buffers[k][i*width:(i+1)*width], e.buffers[v][i*width:(i+1)*width]
+			for h := range l.Heads {
+				at := (h*seq.capacity + e.step.pos[i]) * l.HeadDim
+				from, to := h*l.HeadDim, (h+1)*l.HeadDim
+				if l.k32 != nil {
+					copy(l.k32[at:], keys[from:to])
+					copy(l.v32[at:], values[from:to])
+				} else {
+					kernel.F32ToF16Slice(l.k16[at:at+l.HeadDim], keys[from:to])
+					kernel.F32ToF16Slice(l.v16[at:at+l.HeadDim], values[from:to])
+				}
+			}
+		}
+	}
+}
+
+// runAttention shares out pairs of a unit of tokens and a key/value head.
+func (e *executor) runAttention(o *graph.Attention, src, dst int, next *counter) func(int) {
+	c := e.program.Caches[o.Layer]
+	group := o.Heads / c.Heads
+	width := o.Heads * c.HeadDim
+	return func(w int) {
+		s := &e.step
+		ws := &e.scratch[w]
+		for {
+			n := int(next.n.Add(1)) - 1
+			if n >= len(s.units)*c.Heads {
+				return
+			}
+			// Units of the same head follow each other: they stream the same keys.
+			u, head := s.units[n%len(s.units)], n/len(s.units)
+			ws.starts = ws.starts[:0]
+			for _, end := range s.ends[u.t0:u.t1] {
+				start := 0
+				if c.Window > 0 {
+					start = max(0, end-c.Window)
+				}
+				ws.starts = append(ws.starts, start)
+			}
+			l := &u.seq.layers[o.Layer]
+			from := head * u.seq.capacity * c.HeadDim
+			to := from + s.ends[u.t1-1]*c.HeadDim
+			job := kernel.AttentionJob{
+				Out: e.buffers[dst][u.t0*width+head*group*c.HeadDim:], OutStride: width,
+				Q: e.buffers[src][u.t0*width+head*group*c.HeadDim:], QStride: width,
+				HeadDim: c.HeadDim, Group: group,
+				Starts: ws.starts, Ends: s.ends[u.t0:u.t1],
+				Scale: o.Scale, SoftCap: o.SoftCap,
+			}
+			if l.k32 != nil {
+				job.K32, job.V32 = l.k32[from:to], l.v32[from:to]
+			} else {
+				job.K16, job.V16 = l.k16[from:to], l.v16[from:to]
+			}
+			kernel.Attention(&job, &ws.attn)
+		}
+	}
+}
+
+func (e *executor) runGatedAct(o *graph.GatedAct, gate, up, dst, width int) func(int) {
+	act := kernel.SiLUMul
+	if o.Act == graph.GELU {
+		act = kernel.GELUMul
+	}
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		from, to := t0*width, t1*width
+		act(e.buffers[dst][from:to], e.buffers[gate][from:to], e.buffers[up][from:to])
+	}
+}
+
+func (e *executor) runAdd(a, b, dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		from, to := t0*width, t1*width
+		kernel.Add(e.buffers[dst][from:to], e.buffers[a][from:to], e.buffers[b][from:to])
+	}
+}
+
+func (e *executor) runScale(factor float32, src, dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		from, to := t0*width, t1*width
+		kernel.Scale(e.buffers[dst][from:to], e.buffers[src][from:to], factor)
+	}
+}

@@ -1,0 +1,162 @@
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/apr-engine/apr/kernel"
+)
+
+// pool is a fixed set of workers that run one function together, worker 0 on
+// the caller's goroutine. Between jobs the others spin briefly, because the
+// next decode step usually follows at once, and then sleep.
+type pool struct {
+	n       int
+	job     func(worker int)
+	seq     atomic.Uint32 // number of jobs started
+	pending atomic.Int32  // workers still in the current job
+	closed  atomic.Bool
+	failed  atomic.Pointer[workerPanic]
+
+	mu       sync.Mutex
+	wake     *sync.Cond
+	sleeping int
+
+	barrier barrier
+}
+
+// workerPanic is a panic in a worker, kept so that Step can return it.
+type workerPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *workerPanic) Error() string { return fmt.Sprintf("panic in a worker: %v", p.value) }
+
+// spins before a waiting worker yields or sleeps: about 50 µs.
+const spins = 1 << 11
+
+func newPool(n int) *pool {
+	p := &pool{n: n}
+	p.wake = sync.NewCond(&p.mu)
+	p.barrier.n = int32(n)
+	p.barrier.pool = p
+	for w := 1; w < n; w++ {
+		go p.work(w)
+	}
+	return p
+}
+
+// run executes job once on every worker and waits for all. A panic in any
+// worker is returned as an error; the pool must not be used afterwards.
+func (p *pool) run(job func(worker int)) error {
+	p.job = job
+	p.pending.Store(int32(p.n - 1))
+	p.seq.Add(1)
+	p.mu.Lock()
+	if p.sleeping > 0 {
+		p.wake.Broadcast()
+	}
+	p.mu.Unlock()
+	p.guarded(0)
+	for i := 0; p.pending.Load() > 0; i++ {
+		relax(i)
+	}
+	if f := p.failed.Load(); f != nil {
+		return f
+	}
+	return nil
+}
+
+func (p *pool) work(w int) {
+	// A worker that migrates between threads loses its warm cache and delays
+	// every barrier.
+	runtime.LockOSThread()
+	for done := uint32(0); ; {
+		p.await(done)
+		if p.closed.Load() {
+			return
+		}
+		done++
+		p.guarded(w)
+		p.pending.Add(-1)
+	}
+}
+
+// await returns when job number done has been followed by another.
+func (p *pool) await(done uint32) {
+	for range spins {
+		if p.seq.Load() != done || p.closed.Load() {
+			return
+		}
+		kernel.Pause()
+	}
+	p.mu.Lock()
+	p.sleeping++
+	for p.seq.Load() == done && !p.closed.Load() {
+		p.wake.Wait()
+	}
+	p.sleeping--
+	p.mu.Unlock()
+}
+
+func (p *pool) guarded(w int) {
+	defer func() {
+		if v := recover(); v != nil {
+			if _, abandoned := v.(abandon); !abandoned {
+				p.failed.CompareAndSwap(nil, &workerPanic{v, debug.Stack()})
+			}
+		}
+	}()
+	p.job(w)
+}
+
+// close ends the workers.
+func (p *pool) close() {
+	p.closed.Store(true)
+	p.mu.Lock()
+	p.wake.Broadcast()
+	p.mu.Unlock()
+}
+
+// abandon unwinds a worker whose peer has panicked.
+type abandon struct{}
+
+// barrier makes all workers wait for each other.
+type barrier struct {
+	n       int32
+	arrived atomic.Int32
+	phase   atomic.Uint32
+	pool    *pool
+}
+
+func (b *barrier) wait() {
+	if b.n == 1 {
+		return
+	}
+	phase := b.phase.Load()
+	if b.arrived.Add(1) == b.n {
+		b.arrived.Store(0)
+		b.phase.Add(1)
+		return
+	}
+	for i := 0; b.phase.Load() == phase; i++ {
+		if b.pool.failed.Load() != nil {
+			panic(abandon{})
+		}
+		relax(i)
+	}
+}
+
+// relax is one turn of a waiting loop: cheap at first, then it gives the
+// processor to whoever needs it.
+func relax(i int) {
+	if i < spins {
+		kernel.Pause()
+	} else {
+		runtime.Gosched()
+	}
+}

@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/tokenizer"
+)
+
+// Request is one generation.
+type Request struct {
+	Prompt    []int32 // the whole conversation; the cached prefix is reused
+	MaxTokens int     // negative for as many as the context holds
+	Sampling  Sampling
+	Stop      []string // generation ends before any of these texts
+	IgnoreEOS bool     // end-of-generation tokens are ordinary tokens
+	// Emit receives text as it is produced, whole UTF-8 characters only.
+	Emit func(text string)
+}
+
+// Finish reasons, as in the OpenAI API.
+const (
+	FinishStop   = "stop"
+	FinishLength = "length"
+)
+
+// Result is what a generation produced.
+type Result struct {
+	Text         string
+	TokenIDs     []int32 // without the token that ended generation
+	FinishReason string
+	PromptTokens int           // in the prompt
+	Computed     int           // of them computed, the rest was cached
+	PrefillTime  time.Duration // until the first token could be chosen
+	DecodeTime   time.Duration // from there to the end
+}
+
+// Generate extends the session by the request's prompt and the model's answer.
+// On cancellation it returns what was produced with the context's error.
+func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
+	res := Result{PromptTokens: len(r.Prompt), FinishReason: FinishLength}
+	if err := r.Sampling.Check(); err != nil {
+		return res, err
+	}
+	start := time.Now()
+	logits, computed, err := s.Prefill(ctx, r.Prompt)
+	if err != nil {
+		return res, err
+	}
+	res.Computed, res.PrefillTime = computed, time.Since(start)
+
+	start = time.Now()
+	out := newTextFilter(s.e.Model.Tokenizer, r.Stop, r.Emit)
+	chooser := newSampler(r.Sampling)
+	for r.MaxTokens < 0 || len(res.TokenIDs) < r.MaxTokens {
+		var id int32
+		if id, err = chooser.sample(logits, s.tokens); err != nil {
+			break
+		}
+		if !r.IgnoreEOS && s.e.Model.Tokenizer.IsEOG(id) {
+			res.FinishReason = FinishStop
+			break
+		}
+		res.TokenIDs = append(res.TokenIDs, id)
+		if out.push(id) {
+			res.FinishReason = FinishStop
+			break
+		}
+		if len(res.TokenIDs) == r.MaxTokens || len(s.tokens) == s.Capacity() {
+			break
+		}
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		var l *backend.Logits
+		if l, err = s.Extend([]int32{id}, backend.Last); err != nil {
+			break
+		}
+		logits = l.Row(0)
+	}
+	res.Text = out.close()
+	res.DecodeTime = time.Since(start)
+	return res, err
+}
+
+// textFilter turns tokens into text, holds back what may be the start of a
+// stop text, and ends at one.
+type textFilter struct {
+	stream *tokenizer.Stream
+	stops  []string
+	emit   func(string)
+	sent   strings.Builder
+	held   string
+	done   bool
+}
+
+func newTextFilter(t *tokenizer.Tokenizer, stops []string, emit func(string)) *textFilter {
+	f := &textFilter{stream: t.NewStream(tokenizer.DecodeOptions{SkipSpecial: true}), emit: emit}
+	for _, s := range stops {
+		if s != "" {
+			f.stops = append(f.stops, s)
+		}
+	}
+	return f
+}
+
+// push adds a token and reports whether a stop text was met.
+func (f *textFilter) push(id int32) (stopped bool) {
+	f.add(f.stream.Push(id))
+	return f.done
+}
+
+// close emits what is left and returns the whole text.
+func (f *textFilter) close() string {
+	if !f.done {
+		f.add(f.stream.Flush())
+		if !f.done {
+			f.send(f.held)
+		}
+	}
+	return f.sent.String()
+}
+
+func (f *textFilter) add(text string) {
+	f.held += text
+	end := -1
+	for _, s := range f.stops {
+		if i := strings.Index(f.held, s); i >= 0 && (end < 0 || i < end) {
+			end = i
+		}
+	}
+	if end >= 0 {
+		f.send(f.held[:end])
+		f.held, f.done = "", true
+		return
+	}
+	keep := f.partial()
+	f.send(f.held[:len(f.held)-keep])
+	f.held = f.held[len(f.held)-keep:]
+}
+
+// partial is the length of the longest end of the held text that begins a stop text.
+func (f *textFilter) partial() int {
+	longest := 0
+	for _, s := range f.stops {
+		for n := min(len(s)-1, len(f.held)); n > longest; n-- {
+			if strings.HasSuffix(f.held, s[:n]) {
+				longest = n
+				break
+			}
+		}
+	}
+	return longest
+}
+
+func (f *textFilter) send(text string) {
+	if text == "" {
+		return
+	}
+	f.sent.WriteString(text)
+	if f.emit != nil {
+		f.emit(text)
+	}
+}

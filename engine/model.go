@@ -1,0 +1,103 @@
+// Package engine loads a model, opens a backend for it and generates text. It
+// is the one place through which every command generates.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/model"
+	"github.com/apr-engine/apr/tokenizer"
+)
+
+// Errors by kind, for errors.Is. Each names what the user can change.
+var (
+	// ErrLoad marks a readable file that is not a runnable model.
+	ErrLoad = errors.New("model cannot be loaded")
+	// ErrInput marks a request that does not fit the model.
+	ErrInput = errors.New("bad request")
+	// ErrInference marks a failure while computing.
+	ErrInference = errors.New("inference failed")
+	// ErrBackend marks a forced backend that is not available.
+	ErrBackend = errors.New("backend not available")
+)
+
+// Model is an open model file with everything derived from its metadata. The
+// weights stay mapped in the file. A Model is safe for concurrent reading.
+type Model struct {
+	Path      string
+	File      *gguf.File
+	Program   *graph.Program
+	Tokenizer *tokenizer.Tokenizer
+}
+
+// LoadModel opens a model file and builds its program.
+func LoadModel(path string) (*Model, error) {
+	m, err := openModel(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.build(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// LoadVocabulary opens a file for its tokenizer and template alone, so that
+// files without tensors work.
+func LoadVocabulary(path string) (*Model, error) {
+	m, err := openModel(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.loadTokenizer(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func openModel(path string) (*Model, error) {
+	f, err := gguf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Model{Path: path, File: f}, nil
+}
+
+func (m *Model) build() error {
+	if len(m.File.Tensors) == 0 {
+		return fmt.Errorf("%w: %s holds a vocabulary and no tensors", ErrLoad, m.Path)
+	}
+	p, err := model.Build(m.File.Metadata, m.File)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrLoad, m.Path, err)
+	}
+	m.Program = p
+	if err := m.loadTokenizer(); err != nil {
+		return err
+	}
+	if n := m.Tokenizer.Size(); n != p.Vocab {
+		return fmt.Errorf("%w: %s: the vocabulary has %d tokens, token_embd.weight has %d rows", ErrLoad, m.Path, n, p.Vocab)
+	}
+	return nil
+}
+
+func (m *Model) loadTokenizer() error {
+	t, err := tokenizer.FromMetadata(m.File.Metadata)
+	if err != nil {
+		return fmt.Errorf("%w: %s: tokenizer: %w", ErrLoad, m.Path, err)
+	}
+	m.Tokenizer = t
+	return nil
+}
+
+// Close unmaps the file. Executors of the model must be closed before.
+func (m *Model) Close() error { return m.File.Close() }
+
+// IsNotFound reports whether err means that a file does not exist.
+func IsNotFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }
