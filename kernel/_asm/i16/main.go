@@ -1,0 +1,27 @@
+// Command i16 writes the assembly of the int16 products in package kernel.
+// Run it through go generate in that package.
+package main
+
+import (
+	"flag"
+	"log"
+
+	. "github.com/mmcloughlin/avo/build"
+)
+
+// parts are the files this program can write.
+var parts = map[string]func(){
+	"matvec_avx512": matVecs512,
+}
+
+func main() {
+	part := flag.String("part", "", "which file to write")
+	flag.Parse() // avo adds -out, -stubs and -pkg
+	write, ok := parts[*part]
+	if !ok {
+		log.Fatalf("i16: unknown -part %q", *part)
+	}
+	ConstraintExpr("!noasm")
+	write()
+	Generate()
+}

@@ -1,0 +1,54 @@
+//go:build !noasm
+
+package kernel
+
+import (
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/tensor"
+)
+
+//go:generate go -C _asm/i16 run . -part matvec_avx512 -out ../../i16_matvec_avx512_amd64.s -stubs ../../i16_matvec_avx512_amd64.go -pkg kernel
+
+// matVecI16Asm is an assembly product of rows with a fixed number of tokens;
+// see the stubs for its contract. chunks counts whole chunks of 256 columns in
+// formats with super-blocks, blocks of 32 columns in the others.
+type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *int16, scale, sum *float32, batch int)
+
+// registerI16Variants adds the assembly variants to the slots.
+func registerI16Variants() {
+	for _, v := range []struct {
+		dtype tensor.DType
+		level cpufeat.Level
+		// For 1, 2 and 4 tokens.
+		x1, x2, x4 matVecI16Asm
+	}{
+		{tensor.Q4_K, cpufeat.AVX512, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
+		{tensor.Q6_K, cpufeat.AVX512, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
+	} {
+		f := i16Formats[v.dtype]
+		f.matVec.add(v.level, f.matVecTiles(v.x1, v.x2, v.x4))
+	}
+}
+
+// matVecTiles makes a kernel for any number of tokens out of assembly for 1, 2
+// and 4, which give the same bits per token.
+func (f *i16Format) matVecTiles(x1, x2, x4 matVecI16Asm) matVecI16Func {
+	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		steps, sums := rowBytes/f.dtype.BlockBytes(), x.Sum
+		if !f.folded {
+			sums = x.Sum32
+		}
+		perToken := len(sums) / len(x.Scale)
+		for t := t0; t < t1; {
+			product, n := x1, 1
+			switch {
+			case t1-t >= 4:
+				product, n = x4, 4
+			case t1-t >= 2:
+				product, n = x2, 2
+			}
+			product(&out[(t-t0)*stride], stride, &w[0], rows, steps, &x.Q[t*i16Chunk], &x.Scale[t], &sums[t*perToken], x.Tokens)
+			t += n
+		}
+	}
+}
