@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/apr-engine/apr/chat"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/model"
@@ -32,6 +33,7 @@ type Model struct {
 	File      *gguf.File
 	Program   *graph.Program
 	Tokenizer *tokenizer.Tokenizer
+	template  *chat.Template // set by UseTemplate
 }
 
 // LoadModel opens a model file and builds its program.
