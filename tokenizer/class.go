@@ -23,6 +23,8 @@ const (
 	cDigit                      // \p{Nd}
 	cNewline                    // \r \n
 	cWord                       // \w: letters, marks, decimal digits, connectors
+	cNFC                        // may change, or change others, under NFC
+	cControl                    // an ASCII control character: so every ASCII character has a class
 )
 
 // classTable maps code points to classes in two steps: a page number for each
@@ -47,7 +49,7 @@ func buildClasses() *classTable {
 		{unicode.P, cPunct}, {unicode.S, cSymbol}, {unicode.M, cMark},
 		{unicode.Lu, cUpper}, {unicode.Lt, cUpper}, {unicode.Ll, cLower},
 		{unicode.Lm, cCaseless}, {unicode.Lo, cCaseless}, {unicode.Han, cHan},
-		{unicode.Nd, cDigit},
+		{unicode.Nd, cDigit}, {unicode.M, cNFC},
 		{unicode.L, cWord}, {unicode.M, cWord}, {unicode.Nd, cWord}, {unicode.Pc, cWord},
 	} {
 		for _, r := range p.set.R16 {
@@ -58,6 +60,11 @@ func buildClasses() *classTable {
 		}
 	}
 	t.add('\n', '\r', '\r'-'\n', cNewline)
+	t.add(0, 0x1f, 1, cControl)
+	t.add(0x7f, 0x7f, 1, cControl)
+	for _, r := range nfcRanges {
+		t.add(r[0], r[1], 1, cNFC)
+	}
 	for i := range t.ascii {
 		t.ascii[i] = t.of(rune(i))
 	}
@@ -90,7 +97,12 @@ func (t *classTable) at(s string, i int) (class, int) {
 	return t.atWide(s, i)
 }
 
+// atWide is at for characters outside ASCII. Three bytes cover most of them.
 func (t *classTable) atWide(s string, i int) (class, int) {
+	if b := s[i]; b >= 0xe0 && b < 0xf0 && i+2 < len(s) {
+		page := t.index[uint(b&0x0f)<<4|uint(s[i+1]&0x3f)>>2]
+		return t.pages[page][s[i+1]&3<<6|s[i+2]&0x3f], 3
+	}
 	r, n := decodeLax(s, i)
 	return t.of(r), n
 }
@@ -99,7 +111,14 @@ func (t *classTable) atWide(s string, i int) (class, int) {
 // properties in mask.
 func (t *classTable) run(s string, i int, mask class) int {
 	for i < len(s) {
-		c, n := t.at(s, i)
+		if b := s[i]; b < 0x80 {
+			if t.ascii[b]&mask == 0 {
+				break
+			}
+			i++
+			continue
+		}
+		c, n := t.atWide(s, i)
 		if c&mask == 0 {
 			break
 		}
@@ -112,7 +131,14 @@ func (t *classTable) run(s string, i int, mask class) int {
 // the properties in mask.
 func (t *classTable) runNot(s string, i int, mask class) int {
 	for i < len(s) {
-		c, n := t.at(s, i)
+		if b := s[i]; b < 0x80 {
+			if t.ascii[b]&mask != 0 {
+				break
+			}
+			i++
+			continue
+		}
+		c, n := t.atWide(s, i)
 		if c&mask != 0 {
 			break
 		}

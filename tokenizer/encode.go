@@ -1,10 +1,6 @@
 package tokenizer
 
-import (
-	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
-)
+import "unicode/utf8"
 
 // EncodeOptions say what to do beside encoding the text.
 type EncodeOptions struct {
@@ -78,8 +74,8 @@ func (e *encoder) encodeBPE(dst []int32, text string) []int32 {
 		text = repair(text)
 	}
 	rule := &e.t.rule
-	if rule.nfc && !norm.NFC.IsNormalString(text) {
-		text = norm.NFC.String(text)
+	if rule.nfc {
+		text = e.classes.compose(text)
 	}
 	return e.splitInto(dst, rule.stages, text)
 }

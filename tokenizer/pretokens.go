@@ -26,11 +26,11 @@ func llama3Family(letters class, digits int, k tail) []splitter {
 var (
 	gpt2Stages = one(matchGPT2)
 	// Digits stand alone, then GPT-2.
-	digitGPT2Stages = stages(isolate(matchNumbers(1)), matchGPT2)
+	digitGPT2Stages = stages(isolate(cNumber, matchNumbers(1)), matchGPT2)
 	llama3Stages    = llama3Family(cLetter, 3, tailLines)
 	qwen2Stages     = llama3Family(cLetter, 1, tailLines)
-	deepseek3Stages = stages(isolate(matchNumbers(3)), isolate(matchRun(cjkKana)), isolate(matchDeepSeek3))
-	bloomStages     = stages(isolate(matchBLOOM))
+	deepseek3Stages = stages(isolate(cNumber, matchNumbers(3)), isolate(wideStart, matchRun(cjkKana)), isolate(anyStart, matchDeepSeek3))
+	bloomStages     = stages(isolate(anyStart, matchBLOOM))
 	gpt4oStages     = one(cased{digits: 3, tail: tailLinesDir, clitic: true}.match)
 )
 
@@ -48,8 +48,8 @@ func init() {
 			pretokenizers[n] = r
 		}
 	}
-	def(preRule{stages: stages(isolate(matchPunct("$+<=>^~|")), matchGPT2,
-		isolate(matchClassRun(cNumber)), isolate(matchThreeDigits))}, "default")
+	def(preRule{stages: stages(isolate(cPunct|cSymbol, matchPunct("$+<=>^~|")), matchGPT2,
+		isolate(cNumber, matchClassRun(cNumber)), isolate(cDigit, matchThreeDigits))}, "default")
 	def(preRule{stages: gpt2Stages},
 		"gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v1-en", "jina-v2-es",
 		"jina-v2-de", "jina-v2-code", "roberta-bpe", "a.x-4.0", "mellum", "modern-bert",
@@ -57,7 +57,7 @@ func init() {
 	def(preRule{stages: digitGPT2Stages},
 		"starcoder", "refact", "command-r", "cohere2_moe", "smollm", "codeshell",
 		"exaone", "minerva-7b", "mellum2")
-	def(preRule{stages: stages(isolate(matchPunct("$+<=>^~|`")), matchGPT2, isolate(matchThreeDigits))}, "falcon")
+	def(preRule{stages: stages(isolate(cPunct|cSymbol, matchPunct("$+<=>^~|`")), matchGPT2, isolate(cDigit, matchThreeDigits))}, "falcon")
 	def(preRule{stages: llama3Stages, ignoreMerges: true, addBOS: true},
 		"llama3", "llama-v3", "llama-bpe", "laguna", "falcon3", "falcon-h1", "pixtral",
 		"midm-2.0", "lfm2", "jina-v5-nano")
@@ -71,24 +71,24 @@ func init() {
 	def(preRule{stages: llama3Family(cLetter|cMark, 1, tailLines), nfc: true}, "qwen35")
 	def(preRule{stages: llama3Family(cLetter, 1, tailNone)}, "seed-coder")
 	def(preRule{stages: one(matchEXAONEMoE)}, "exaone-moe")
-	def(preRule{stages: stages(isolate(matchOneOf("\r\n")), isolate(matchSpacedRun(deepseekLetters)),
-		isolate(matchSpacedRun(deepseekPunct)), splitTrailingSpace, isolate(matchRun(deepseekCJK)),
-		isolate(matchClassRun(cNumber)))}, "deepseek-llm")
-	def(preRule{stages: stages(isolate(matchOneOf("\r\n")), isolate(matchSpacedClassRun(cLetter)),
-		isolate(matchSpacedClassRun(cPunct)), isolate(matchRun(deepseekCJK)),
-		isolate(matchNumbers(1)))}, "deepseek-coder")
+	def(preRule{stages: stages(isolate(cNewline, matchOneOf("\r\n")), isolate(cSpace|cLetter, matchSpacedRun(deepseekLetters)),
+		isolate(anyStart, matchSpacedRun(deepseekPunct)), splitTrailingSpace, isolate(wideStart, matchRun(deepseekCJK)),
+		isolate(cNumber, matchClassRun(cNumber)))}, "deepseek-llm")
+	def(preRule{stages: stages(isolate(cNewline, matchOneOf("\r\n")), isolate(cSpace|cLetter, matchSpacedClassRun(cLetter)),
+		isolate(cSpace|cPunct, matchSpacedClassRun(cPunct)), isolate(wideStart, matchRun(deepseekCJK)),
+		isolate(cNumber, matchNumbers(1)))}, "deepseek-coder")
 	def(preRule{stages: deepseek3Stages}, "deepseek-v3", "hunyuan-dense", "joyai-llm")
-	def(preRule{stages: stages(splitDigitsFromRight, isolate(matchRun(afmoeScripts)), isolate(matchDeepSeek3))}, "afmoe")
+	def(preRule{stages: stages(splitDigitsFromRight, isolate(wideStart, matchRun(afmoeScripts)), isolate(anyStart, matchDeepSeek3))}, "afmoe")
 	def(preRule{stages: bloomStages}, "poro-chat", "bloom", "gpt3-finnish")
-	def(preRule{stages: stages(isolate(matchBLOOM), isolate(matchNumbers(1)))}, "viking")
+	def(preRule{stages: stages(isolate(anyStart, matchBLOOM), isolate(cNumber, matchNumbers(1)))}, "viking")
 	def(preRule{stages: one(cased{digits: 1, tail: tailLinesDir}.match), ignoreMerges: true, addBOS: true}, "tekken")
 	def(preRule{stages: gpt4oStages}, "gpt-4o", "llama4", "kanana2", "minimax-m2")
 	def(preRule{stages: stages(splitDigitsAtBoundary, cased{digits: 3, tail: tailLinesDir, clitic: true}.match)}, "tiny_aya")
-	def(preRule{stages: stages(isolate(matchYoutu), cased{digits: 1, tail: tailLinesDir, clitic: true}.match), ignoreMerges: true}, "youtu")
+	def(preRule{stages: stages(isolate(wideStart, matchYoutu), cased{digits: 1, tail: tailLinesDir, clitic: true}.match), ignoreMerges: true}, "youtu")
 	def(preRule{stages: one(cased{digits: 3, tail: tailLines, clitic: true, han: true}.match)}, "kimi-k2")
-	def(preRule{stages: stages(isolate(matchClassRun(cNumber)), splitSuperBPE)}, "superbpe")
-	def(preRule{stages: stages(isolate(matchSentinel), isolate(matchImage), isolate(matchChameleonSpace),
-		isolate(matchNumbers(1)), isolate(matchOnePunct), matchGPT2), addBOS: true}, "chameleon")
+	def(preRule{stages: stages(isolate(cNumber, matchClassRun(cNumber)), splitSuperBPE)}, "superbpe")
+	def(preRule{stages: stages(isolate(cSymbol, matchSentinel), isolate(cLetter, matchImage), isolate(cSpace, matchChameleonSpace),
+		isolate(cNumber, matchNumbers(1)), isolate(cPunct|cSymbol, matchOnePunct), matchGPT2), addBOS: true}, "chameleon")
 }
 
 // matchOnePunct is Chameleon's [\p{P}!-/:-@\[-`{-~], one character.

@@ -10,24 +10,36 @@ type matcher func(t *classTable, s string, i int) int
 type splitter func(t *classTable, s string, i int) int
 
 // isolate turns a matcher into a splitter, as regex-split with the behaviour
-// "isolated" does: matches and the gaps between them are all segments.
-func isolate(m matcher) splitter {
+// "isolated" does: matches and the gaps between them are all segments. ASCII
+// characters outside first cannot start a match, which makes gaps cheap.
+func isolate(first class, m matcher) splitter {
 	return func(t *classTable, s string, i int) int {
-		if e := m(t, s, i); e > i {
-			return e
-		}
+		start := i
 		for {
-			_, n := t.at(s, i)
-			i += n
-			if i >= len(s) {
-				return len(s)
+			for i < len(s) && s[i] < 0x80 && t.ascii[s[i]]&first == 0 {
+				i++
 			}
-			if m(t, s, i) > i {
+			if i == len(s) {
 				return i
 			}
+			if e := m(t, s, i); e > i {
+				if i > start {
+					return i
+				}
+				return e
+			}
+			_, n := t.at(s, i)
+			i += n
 		}
 	}
 }
+
+// Masks for isolate: matches may start with any character, or with no ASCII
+// character.
+const (
+	anyStart  = ^class(0)
+	wideStart = class(0)
+)
 
 // contraction returns the length of an English clitic ('s 't 're 've 'm 'll 'd)
 // at s[i:], or 0. With fold it ignores case as Unicode simple folding does, by

@@ -1,5 +1,7 @@
 package tokenizer
 
+import "unicode/utf8"
+
 // splitDigitsFromRight isolates runs of numbers and cuts them into groups of
 // three counted from the right, as AFMoE does: 1234567 is 1 234 567.
 func splitDigitsFromRight(t *classTable, s string, i int) int {
@@ -13,6 +15,9 @@ func splitDigitsAtBoundary(t *classTable, s string, i int) int {
 }
 
 func splitGroups(t *classTable, s string, i int, kind class, boundary bool) int {
+	if insideRun(t, s, i, kind) {
+		return skip(t, s, i, 3) // the first group of the run has been cut off
+	}
 	for j := i; j < len(s); {
 		end := t.run(s, j, kind)
 		if end == j {
@@ -29,20 +34,11 @@ func splitGroups(t *classTable, s string, i int, kind class, boundary bool) int 
 		if j > i {
 			return j // the text before the digits
 		}
-		count := 0
-		for k := i; k < end; count++ {
-			_, n := t.at(s, k)
-			k += n
-		}
-		first := count % 3
+		first := count(t, s[i:end]) % 3
 		if first == 0 {
 			first = 3
 		}
-		for ; first > 0; first-- {
-			_, n := t.at(s, i)
-			i += n
-		}
-		return i
+		return skip(t, s, i, first)
 	}
 	return len(s)
 }
@@ -50,27 +46,59 @@ func splitGroups(t *classTable, s string, i int, kind class, boundary bool) int 
 // splitSuperBPE splits at (?=(\d{3})+(?!\d)): before every group of three
 // digits counted from the right, without isolating the digits.
 func splitSuperBPE(t *classTable, s string, i int) int {
-	for j := i; j < len(s); {
+	j := i
+	if insideRun(t, s, i, cDigit) {
+		j = skip(t, s, i, 3)
+		if j < len(s) && insideRun(t, s, j, cDigit) {
+			return j
+		}
+	}
+	for j < len(s) {
 		end := t.run(s, j, cDigit)
 		if end == j {
 			_, n := t.at(s, j)
 			j += n
 			continue
 		}
-		count := 0
-		for k := j; k < end; count++ {
-			_, n := t.at(s, k)
-			k += n
+		n := count(t, s[j:end])
+		if at := skip(t, s, j, n%3); at > i && n >= 3 {
+			return at
 		}
-		for ; j < end; count-- {
-			if count%3 == 0 && j > i {
-				return j
-			}
-			_, n := t.at(s, j)
-			j += n
+		if n > 3 {
+			return skip(t, s, j, 3) // j is i, and a group starts there
 		}
+		j = end
 	}
 	return len(s)
+}
+
+// insideRun reports whether the characters on both sides of s[i:] are of a kind.
+func insideRun(t *classTable, s string, i int, kind class) bool {
+	if i == 0 {
+		return false
+	}
+	prev, _ := utf8.DecodeLastRuneInString(s[:i])
+	c, _ := t.at(s, i)
+	return t.of(prev)&c&kind != 0
+}
+
+// count returns the number of characters in s.
+func count(t *classTable, s string) int {
+	n := 0
+	for i := 0; i < len(s); n++ {
+		_, k := t.at(s, i)
+		i += k
+	}
+	return n
+}
+
+// skip returns the end of the next n characters from i.
+func skip(t *classTable, s string, i, n int) int {
+	for ; n > 0 && i < len(s); n-- {
+		_, k := t.at(s, i)
+		i += k
+	}
+	return i
 }
 
 // matchSentinel is Chameleon's <sentinel:[0-9]+>.

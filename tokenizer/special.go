@@ -6,27 +6,34 @@ import (
 )
 
 // Texts of tokens that end generation. GGUF names only one or two of them by
-// id, so llama.cpp and this package go by the text.
+// id, so llama.cpp and this package go by the text. These are markup whatever
+// type the file gives them.
 var endTexts = []string{
-	"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
-	"<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-	"<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
+	"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>",
 	"<｜end▁of▁sentence｜>",
 }
 
-// Fill-in-the-middle tokens after which llama.cpp stops as well.
+// Texts that end generation if the file calls them control tokens. Elsewhere
+// they can be ordinary: in Qwen2 </s> closes an HTML element.
+var endTextsIfControl = []string{
+	"<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "</s>", "_<EOT>", "[EOT]", "[EOS]",
+	"<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
+	"<fim_pad>", "[PAD]", "<reponame>",
+}
+
+// Fill-in-the-middle tokens after which llama.cpp stops as well; of each kind
+// there is one.
 var fimEndTexts = [][]string{
-	{"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"},
-	{"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"},
+	{"<|fim_pad|>", "<fim-pad>", "<PAD>"},
+	{"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>"},
 	{"<|file_sep|>"},
 }
 
-// Other fill-in-the-middle tokens, which are control tokens whatever the file
-// says.
+// Other fill-in-the-middle tokens, markup whatever the file says.
 var fimTexts = [][]string{
-	{"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"},
-	{"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"},
-	{"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"},
+	{"<|fim_prefix|>", "<fim-prefix>", "<｜fim▁begin｜>", "<PRE>"},
+	{"<|fim_suffix|>", "<fim-suffix>", "<｜fim▁hole｜>", "<SUF>"},
+	{"<|fim_middle|>", "<fim-middle>", "<｜fim▁end｜>", "<MID>"},
 }
 
 // findEndTokens fills t.eog and marks as control what looks like markup but is
@@ -42,6 +49,11 @@ func (t *Tokenizer) findEndTokens(s *Spec) {
 		if id, ok := t.ID(text); ok {
 			t.eog[id] = true
 			t.kinds[id] = Control
+		}
+	}
+	for _, text := range endTextsIfControl {
+		if id, ok := t.ID(text); ok && t.kinds[id] == Control {
+			t.eog[id] = true
 		}
 	}
 	given := []int32{s.FIMPad, s.FIMRep, s.FIMSep}

@@ -29,7 +29,6 @@ func (t *Tokenizer) initSPM(s *Spec) error {
 	if len(s.Scores) != 0 && len(s.Scores) < len(t.texts) {
 		return fmt.Errorf("%w: %d scores for %d tokens", ErrFormat, len(s.Scores), len(t.texts))
 	}
-	t.spm = true
 	m := &spmModel{prio: make([]uint32, len(t.texts)), others: newPairTable(len(t.texts))}
 	t.sp = m
 	for i := range m.prio {

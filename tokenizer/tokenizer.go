@@ -142,6 +142,17 @@ func New(s Spec) (*Tokenizer, error) {
 	t.table = newTextTable(t.texts)
 	t.pool.New = func() any { return newEncoder(t) }
 
+	t.spm = s.Model == "llama"
+	t.findEndTokens(&s)
+	// Half of the work needs nothing of the other half, and start-up waits for
+	// both.
+	done := make(chan struct{})
+	go func() {
+		classes()
+		t.buildPieces()
+		t.findSpecials(s.Name, s.Pre)
+		close(done)
+	}()
 	var err error
 	switch s.Model {
 	case "gpt2":
@@ -151,12 +162,10 @@ func New(s Spec) (*Tokenizer, error) {
 	default:
 		err = fmt.Errorf("%w: model %q (have gpt2, llama)", ErrUnsupported, s.Model)
 	}
+	<-done
 	if err != nil {
 		return nil, err
 	}
-	t.findEndTokens(&s)
-	t.buildPieces()
-	t.findSpecials(s.Name, s.Pre)
 	return t, nil
 }
 
