@@ -106,6 +106,10 @@ func checkGolden(t *testing.T, conv string, want Value, got string, err error) {
 		if !errors.Is(err, ErrConversation) || !strings.HasSuffix(err.Error(), ": "+msg.Text()) {
 			t.Errorf("%s: error %q, want the template's own %q", conv, err, msg.Text())
 		}
+	} else if strings.HasPrefix(msg.Text(), "RecursionError") || strings.HasPrefix(msg.Text(), "OverflowError") {
+		if !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: error %q is not ErrLimit; Python raises %s", conv, err, msg.Text())
+		}
 	} else if !errors.Is(err, ErrTemplate) {
 		t.Errorf("%s: error %q is not ErrTemplate; Python raises %s", conv, err, msg.Text())
 	}
