@@ -106,7 +106,35 @@ func checkGolden(t *testing.T, conv string, want Value, got string, err error) {
 		if !errors.Is(err, ErrConversation) || !strings.HasSuffix(err.Error(), ": "+msg.Text()) {
 			t.Errorf("%s: error %q, want the template's own %q", conv, err, msg.Text())
 		}
+	} else if strings.HasPrefix(msg.Text(), "RecursionError") || strings.HasPrefix(msg.Text(), "OverflowError") {
+		if !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: error %q is not ErrLimit; Python raises %s", conv, err, msg.Text())
+		}
 	} else if !errors.Is(err, ErrTemplate) {
 		t.Errorf("%s: error %q is not ErrTemplate; Python raises %s", conv, err, msg.Text())
+	}
+}
+
+// TestExpressions compares small templates, most of one expression, with Python's jinja2.
+func TestExpressions(t *testing.T) {
+	v := readJSON(t, "expressions.json")
+	vars, _ := v.Get("vars")
+	var extra []Member
+	for i := range vars.Len() {
+		extra = append(extra, Member{vars.Key(i), vars.Item(i)})
+	}
+	cases, _ := v.Get("cases")
+	if cases.Len() < 500 {
+		t.Errorf("only %d cases", cases.Len())
+	}
+	for i := range cases.Len() {
+		c := cases.Item(i)
+		src, _ := c.Get("t")
+		got := ""
+		tmpl, err := Parse("expression", src.Text())
+		if err == nil {
+			got, err = tmpl.Render(Request{Now: goldenNow, Extra: extra})
+		}
+		checkGolden(t, src.Text(), c, got, err)
 	}
 }

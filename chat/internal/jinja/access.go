@@ -28,9 +28,14 @@ func (ev *evaluator) attribute(v any, name string) (any, bool) {
 		return unsafeUndefined(v, name), true
 	}
 	switch v := v.(type) {
-	case string, markup:
-		s, _ := asString(v)
-		return strMethod(s, name)
+	case string:
+		return strMethod(v, name)
+	case markup:
+		return markupMethod(v, name)
+	case int64, float64:
+		if name == "real" {
+			return v, true
+		}
 	case *Dict:
 		return dictMethod(v, name)
 	case *List:
@@ -148,8 +153,8 @@ func (ev *evaluator) evalSlice(v any, s *sliceExpr, sc *scope) (any, error) {
 			continue
 		}
 		n, ok := asInt(b)
-		if !ok { // a TypeError, which getitem turns into undefined
-			return &Undefined{obj: v, name: "slice"}, nil
+		if !ok {
+			return nil, runtimeErr("slice indices must be integers or None or have an __index__ method")
 		}
 		bounds[i] = &n
 	}
@@ -163,7 +168,7 @@ func (ev *evaluator) evalSlice(v any, s *sliceExpr, sc *scope) (any, error) {
 			return nil, err
 		}
 	default:
-		return &Undefined{obj: v, name: "slice"}, nil
+		return nil, runtimeErr("'%s' object is not subscriptable", typeName(v))
 	}
 	picked, err := sliceItems(items, bounds)
 	if err != nil {

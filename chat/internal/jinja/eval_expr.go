@@ -197,29 +197,17 @@ func (ev *evaluator) evalConcat(x *concatExpr, sc *scope) (any, error) {
 		return nil, err
 	}
 	var b strings.Builder
-	escaped := false
-	for _, v := range vals {
-		if _, ok := v.(markup); ok {
-			escaped = true
-		}
-	}
 	for _, v := range vals {
 		s, err := ev.str(v)
 		if err != nil {
 			return nil, err
-		}
-		if _, ok := v.(markup); escaped && !ok {
-			s = escapeHTML(s)
 		}
 		if err := ev.chargeBytes(len(s)); err != nil {
 			return nil, err
 		}
 		b.WriteString(s)
 	}
-	if escaped {
-		return markup(b.String()), nil
-	}
-	return b.String(), nil
+	return b.String(), nil // never Markup: autoescape is off
 }
 
 func (ev *evaluator) evalCond(x *condExpr, sc *scope) (any, error) {

@@ -333,6 +333,14 @@ func sliceFilter(ev *evaluator, v any, a []any) (any, error) {
 	return &iterator{out, "do_slice"}, nil
 }
 
+// iterateIfAny is iterate for map, select and the like, which look at truth first and so accept None.
+func (ev *evaluator) iterateIfAny(v any) ([]any, error) {
+	if !truthy(v) {
+		return nil, nil
+	}
+	return ev.iterate(v)
+}
+
 // mapFilter is map('filter', args…) or map(attribute=…, default=…).
 func mapFilter(ev *evaluator, v any, args []any, kw []kwarg) (any, error) {
 	var apply func(any) (any, error)
@@ -358,7 +366,7 @@ func mapFilter(ev *evaluator, v any, args []any, kw []kwarg) (any, error) {
 		}
 		apply = func(x any) (any, error) { return fn(ev, x, args[1:], kw) }
 	}
-	items, err := ev.iterate(v)
+	items, err := ev.iterateIfAny(v)
 	if err != nil {
 		return nil, err
 	}
@@ -396,7 +404,7 @@ func selectFilter(name string, attr, reject bool) filterFunc {
 			}
 			pass = func(x any) (bool, error) { return fn(ev, x, args[1:], kw) }
 		}
-		items, err := ev.iterate(v)
+		items, err := ev.iterateIfAny(v)
 		if err != nil {
 			return nil, err
 		}

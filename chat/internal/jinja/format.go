@@ -150,7 +150,7 @@ func (ev *evaluator) percentOne(spec string, verb byte, v any) (string, error) {
 // format is str.format: fields {}, {0}, {name}, with !r, !s and a format specification. Field paths ("{0.a}") are refused.
 func (ev *evaluator) format(f string, args []any, kw []kwarg) (any, error) {
 	var b strings.Builder
-	auto := 0
+	auto, manual := 0, false // fields numbered by their order, fields with a number
 	for i := 0; i < len(f); i++ {
 		c := f[i]
 		if c != '{' && c != '}' {
@@ -169,7 +169,11 @@ func (ev *evaluator) format(f string, args []any, kw []kwarg) (any, error) {
 		field, spec, _ := strings.Cut(f[i+1:i+end], ":")
 		i += end
 		name, conv, _ := strings.Cut(field, "!")
+		manual = manual || name != "" && name[0] >= '0' && name[0] <= '9'
 		v, err := formatArg(name, &auto, args, kw)
+		if manual && auto > 0 {
+			return nil, runtimeErr("cannot mix manual field specification and automatic field numbering")
+		}
 		if err != nil {
 			return nil, err
 		}

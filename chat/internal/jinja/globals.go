@@ -8,8 +8,12 @@ var globalFuncs = map[string]any{
 	"range":     &Callable{name: "range", fn: rangeFunc},
 	"dict":      &Callable{name: "dict", fn: dictFunc},
 	"namespace": &Callable{name: "namespace", fn: namespaceFunc},
-	"joiner":    &Callable{name: "joiner", fn: joiner},
-	"cycler":    &Callable{name: "cycler", fn: cycler},
+	"self":      &namespace{}, // in jinja2 the template's blocks
+	"lipsum": &Callable{name: "lipsum", fn: func(*evaluator, []any, []kwarg) (any, error) {
+		return nil, runtimeErr("lipsum is not supported")
+	}},
+	"joiner": &Callable{name: "joiner", fn: joiner},
+	"cycler": &Callable{name: "cycler", fn: cycler},
 	"raise_exception": &Callable{name: "raise_exception", fn: func(ev *evaluator, args []any, kw []kwarg) (any, error) {
 		a, err := bind("raise_exception", []string{"message"}, 1, args, kw)
 		if err != nil {

@@ -209,6 +209,9 @@ func rawBegin(s string) int {
 // raw consumes up to and including "{% endraw %}".
 func (l *lexer) raw() error {
 	rest := l.src[l.pos:]
+	if rest == "" {
+		return nil // jinja2 misses the end only if there is text
+	}
 	for from := 0; ; {
 		i := strings.Index(rest[from:], "{%")
 		if i < 0 {

@@ -166,6 +166,22 @@ func strMethod(s, name string) (any, bool) {
 	}), true
 }
 
+// markupMethod is strMethod for escaped text: what is text again stays escaped.
+func markupMethod(m markup, name string) (any, bool) {
+	v, ok := strMethod(string(m), name)
+	f, isFunc := v.(*Callable)
+	if !ok || !isFunc {
+		return v, ok
+	}
+	return &Callable{name: name, fn: func(ev *evaluator, args []any, kw []kwarg) (any, error) {
+		v, err := f.fn(ev, args, kw)
+		if s, ok := v.(string); ok {
+			return markup(s), err
+		}
+		return v, err
+	}}, true
+}
+
 // plain wraps a function of the text alone.
 func plain[T any](f func(string) T) strFunc {
 	return strFunc{fn: func(_ *evaluator, s string, _ []any) (any, error) { return any(f(s)), nil }}
@@ -418,12 +434,8 @@ func split(ev *evaluator, s string, a []any) (any, error) {
 		for s = strings.TrimLeftFunc(s, isSpace); s != ""; n-- {
 			i := strings.IndexFunc(s, isSpace)
 			if n == 0 || i < 0 {
-				if n != 0 {
-					i = len(s)
-				} else {
-					parts = append(parts, strings.TrimRightFunc(s, isSpace))
-					break
-				}
+				parts = append(parts, s)
+				break
 			}
 			parts = append(parts, s[:i])
 			s = strings.TrimLeftFunc(s[i:], isSpace)
@@ -456,10 +468,7 @@ func rsplit(ev *evaluator, s string, a []any) (any, error) {
 			s = strings.TrimRightFunc(s, isSpace)
 		}
 	}
-	if sep == "" {
-		s = strings.TrimLeftFunc(s, isSpace)
-	}
-	if s != "" || sep != "" {
+	if strings.TrimLeftFunc(s, isSpace) != "" || sep != "" {
 		parts = append(parts, s)
 	}
 	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {

@@ -11,9 +11,11 @@ type parser struct {
 	pos    int
 	limits Limits
 	depth  int
-	loops  int // enclosing for loops in this function body
-	soft   int // enclosing conditions: an unknown filter is an error only when reached
-	names  []map[string]bool
+	loops  int               // enclosing for loops in this function body
+	names  []map[string]bool // a set for each enclosing function body: the names it mentions
+	// unknown collects unknown filters and tests. In a branch of a condition they are errors only when reached; the
+	// others fail the parse at its end.
+	unknown []*Error
 }
 
 func parse(toks []token, limits Limits) ([]node, error) {
@@ -23,6 +25,9 @@ func parse(toks []token, limits Limits) ([]node, error) {
 		body = p.statements(nil)
 		if p.cur().kind != tokEOF {
 			p.fail("unexpected %s", p.cur())
+		}
+		if len(p.unknown) > 0 {
+			panic(p.unknown[0])
 		}
 	})
 	return body, err
@@ -45,6 +50,12 @@ func (p *parser) catch(f func()) (err error) {
 
 func (p *parser) fail(format string, args ...any) {
 	panic(&Error{Line: p.cur().line, Kind: ErrSyntax, Msg: fmt.Sprintf(format, args...)})
+}
+
+func (p *parser) noteUnknown(kind, name string) {
+	p.unknown = append(p.unknown, &Error{
+		Line: p.cur().line, Kind: ErrSyntax, Msg: fmt.Sprintf("no %s named '%s'", kind, name),
+	})
 }
 
 func (p *parser) enter() {
@@ -229,8 +240,8 @@ func (p *parser) forStmt(line int) node {
 
 func (p *parser) ifStmt(line int) node {
 	n := &ifNode{line: line}
-	p.soft++
-	defer func() { p.soft-- }()
+	known := len(p.unknown)
+	defer func() { p.unknown = p.unknown[:known] }()
 	for {
 		n.conds = append(n.conds, p.tuple(false, nil, false))
 		p.expect(tokBlockEnd)

@@ -37,14 +37,14 @@ func (p *parser) expression() expr {
 	p.enter()
 	defer p.leave()
 	line := p.cur().line
+	known := len(p.unknown)
 	x := p.or()
 	for p.skipName("if") {
-		p.soft++
 		c := &condExpr{line: line, test: p.or(), x: x}
 		if p.skipName("else") {
 			c.els = p.expression()
 		}
-		p.soft--
+		p.unknown = p.unknown[:known]
 		x = c
 	}
 	return x
@@ -378,8 +378,8 @@ func (p *parser) filters(x expr, inline bool) expr {
 		}
 		inline = false
 		f := &filterExpr{line: p.cur().line, x: x, name: p.dotted()}
-		if f.fn = filterFuncs[f.name]; f.fn == nil && p.soft == 0 {
-			p.fail("no filter named '%s'", f.name)
+		if f.fn = filterFuncs[f.name]; f.fn == nil {
+			p.noteUnknown("filter", f.name)
 		}
 		if p.isOp("(") {
 			f.args = p.callArgs()
@@ -395,8 +395,8 @@ func (p *parser) test(x expr) expr {
 	t := &testExpr{line: p.next().line, x: x}
 	t.not = p.skipName("not")
 	t.name = p.dotted()
-	if t.fn = testFuncs[t.name]; t.fn == nil && p.soft == 0 {
-		p.fail("no test named '%s'", t.name)
+	if t.fn = testFuncs[t.name]; t.fn == nil {
+		p.noteUnknown("test", t.name)
 	}
 	c := p.cur()
 	switch {
