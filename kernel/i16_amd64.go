@@ -8,6 +8,8 @@ import (
 )
 
 //go:generate go -C _asm/i16 run . -part matvec_avx512 -out ../../i16_matvec_avx512_amd64.s -stubs ../../i16_matvec_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part matmul_avx512 -out ../../i16_matmul_avx512_amd64.s -stubs ../../i16_matmul_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part unpack_avx512 -out ../../i16_unpack_avx512_amd64.s -stubs ../../i16_unpack_avx512_amd64.go -pkg kernel
 
 // matVecI16Asm is an assembly product of rows with a fixed number of tokens;
 // see the stubs for its contract. chunks counts whole chunks of 256 columns in
@@ -16,6 +18,7 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	registerI16MatMul()
 	for _, v := range []struct {
 		dtype tensor.DType
 		level cpufeat.Level

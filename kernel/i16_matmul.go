@@ -16,6 +16,11 @@ type i16Panel struct {
 	w   [i16Chunk / 2][i16PanelRows][2]int16
 	d   [8][i16PanelRows]float32  // one row of d per 32 columns; d[0] if folded
 	min [16][i16PanelRows]float32 // per 16 or 32 columns, as the format says
+
+	// Scratch of the assembly.
+	acc    [24 * 16]float32    // sums of a chunk: (12 tokens, 32 rows)
+	rows   [16][i16Chunk]int16 // words of 16 rows before they are transposed
+	floats [16][16]float32     // scales and minimums of the same rows
 }
 
 // Workspace is the scratch memory of one worker. The zero value is ready; it

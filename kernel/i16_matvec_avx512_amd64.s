@@ -98,7 +98,7 @@ chunk:
 	VMULPS.BCST    (R10), Z14, Z12
 	VFMADD231PS    Z12, Z10, Z9
 	VFNMADD231PS   (R11), Z11, Z9
-	ADDQ           $0x90, DX
+	ADDQ           $0x00000090, DX
 	ADDQ           DI, R9
 	ADDQ           CX, R10
 	ADDQ           SI, R11
@@ -334,7 +334,7 @@ chunk:
 	VMULPS.BCST    4(R11), Z16, Z14
 	VFMADD231PS    Z14, Z12, Z11
 	VFNMADD231PS   64(R12), Z13, Z11
-	ADDQ           $0x90, DX
+	ADDQ           $0x00000090, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
 	ADDQ           DI, R12
@@ -501,7 +501,7 @@ chunk:
 	VMULPS.BCST    12(R11), Z20, Z18
 	VFMADD231PS    Z18, Z16, Z15
 	VFNMADD231PS   192(R12), Z17, Z15
-	ADDQ           $0x90, DX
+	ADDQ           $0x00000090, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
 	ADDQ           DI, R12
@@ -655,7 +655,7 @@ chunk:
 	VCVTDQ2PS     Z12, Z12
 	VMULPS.BCST   (R10), Z14, Z14
 	VFMADD231PS   Z14, Z12, Z11
-	ADDQ          $0xd2, DX
+	ADDQ          $0x000000d2, DX
 	ADDQ          DI, R9
 	ADDQ          CX, R10
 	ADDQ          SI, R11
@@ -891,7 +891,7 @@ chunk:
 	VCVTDQ2PS     Z14, Z14
 	VMULPS.BCST   4(R11), Z16, Z16
 	VFMADD231PS   Z16, Z14, Z13
-	ADDQ          $0xd2, DX
+	ADDQ          $0x000000d2, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
 	ADDQ          DI, R12
@@ -1063,7 +1063,7 @@ chunk:
 	VCVTDQ2PS     Z18, Z18
 	VMULPS.BCST   12(R11), Z20, Z20
 	VFMADD231PS   Z20, Z18, Z17
-	ADDQ          $0xd2, DX
+	ADDQ          $0x000000d2, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
 	ADDQ          DI, R12

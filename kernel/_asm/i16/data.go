@@ -44,3 +44,12 @@ func repeat(pairs ...int) (b []byte) {
 	}
 	return b
 }
+
+// number is an immediate operand of an addition or comparison; Imm chooses 16
+// bits for some values, which these instructions lack.
+func number(x int) Op {
+	if x < 128 {
+		return Imm(uint64(x))
+	}
+	return U32(uint32(x))
+}

@@ -12,6 +12,8 @@ import (
 // parts are the files this program can write.
 var parts = map[string]func(){
 	"matvec_avx512": matVecs512,
+	"matmul_avx512": gemm512,
+	"unpack_avx512": unpacks512,
 }
 
 func main() {

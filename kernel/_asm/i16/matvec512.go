@@ -101,7 +101,7 @@ func matVecFolded512(f folded512, tokens int) {
 			VFNMADD231PS(Mem{Base: sum, Disp: 64 * t}, min, acc[t])
 		}
 	}
-	ADDQ(Imm(uint64(f.bytes())), w)
+	ADDQ(number(f.bytes()), w)
 	ADDQ(qStep, q)
 	ADDQ(scaleStep, scale)
 	ADDQ(sumStep, sum)
@@ -117,7 +117,7 @@ func matVecFolded512(f folded512, tokens int) {
 			ADDQ(stride, at)
 		}
 	}
-	ADDQ(Imm(4), out)
+	ADDQ(number(4), out)
 	DECQ(rows)
 	JNZ(LabelRef("row"))
 	VZEROUPPER()

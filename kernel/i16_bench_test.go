@@ -1,0 +1,69 @@
+package kernel
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// reportRates runs unit b.N times and reports work per nanosecond (so GB/s or
+// GMAC/s) in the median and in the best tenth, which other load on the machine
+// disturbs least. A unit should take far less than a scheduler's time slice.
+func reportRates(b *testing.B, work int, what string, unit func(i int)) {
+	var times []time.Duration
+	for i := 0; b.Loop(); i++ {
+		start := time.Now()
+		unit(i)
+		times = append(times, time.Since(start))
+	}
+	slices.Sort(times)
+	b.ReportMetric(float64(work)/float64(times[len(times)/10]), "best-"+what)
+	b.ReportMetric(float64(work)/float64(times[len(times)/2]), "median-"+what)
+}
+
+// i16Big is a matrix of at least size bytes made of one random piece repeated.
+func i16Big(d tensor.DType, cols, size int) tensor.Tensor {
+	w := i16Matrix(rand.New(rand.NewPCG(1, 1)), d, 128, cols, "random")
+	n := size/len(w.Data) + 1
+	big := aligned[byte](len(w.Data)*n + 1)[1:]
+	for o := 0; o < len(big); o += copy(big[o:], w.Data) {
+	}
+	w.Shape[0], w.Data = 128*n, big
+	return w
+}
+
+// BenchmarkMatVecI16 reads weights from memory (a matrix of four times the
+// last-level cache) and from the second-level cache.
+func BenchmarkMatVecI16(b *testing.B) {
+	const cols = 1536
+	for _, d := range i16Types() {
+		for _, level := range i16Formats[d].matVec.Levels() {
+			for _, from := range []struct {
+				name string
+				size int
+			}{{"memory", 128 << 20}, {"cache", 200 << 10}} {
+				for _, batch := range []int{1, 2, 4} {
+					b.Run(fmt.Sprintf("%s/%s/%s/tokens=%d", d, level, from.name, batch), func(b *testing.B) {
+						if level > cpufeat.Hardware() {
+							b.Skipf("this CPU has no %s", level)
+						}
+						defer Use(level)()
+						w := i16Big(d, cols, from.size)
+						x, _ := i16Rows(rand.New(rand.NewPCG(1, 1)), batch, cols)
+						out := make([]float32, 128*batch)
+						strips := w.Rows() / 128
+						reportRates(b, len(w.Data)/strips, "GB/s", func(i int) {
+							r := i % strips * 128
+							MatVecsI16(out, 128, w, r, r+128, x, 0, batch)
+						})
+					})
+				}
+			}
+		}
+	}
+}

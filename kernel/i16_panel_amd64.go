@@ -1,0 +1,59 @@
+//go:build !noasm
+
+package kernel
+
+import (
+	"unsafe"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// The assembly knows these offsets (_asm/i16/gemm512.go).
+var (
+	_ [16384]byte = [unsafe.Offsetof(i16Panel{}.d)]byte{}
+	_ [17408]byte = [unsafe.Offsetof(i16Panel{}.min)]byte{}
+	_ [19456]byte = [unsafe.Offsetof(i16Panel{}.acc)]byte{}
+	_ [20992]byte = [unsafe.Offsetof(i16Panel{}.rows)]byte{}
+	_ [29184]byte = [unsafe.Offsetof(i16Panel{}.floats)]byte{}
+)
+
+type (
+	matMulI16Asm func(tile *float32, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)
+	unpackI16Asm func(p *int16, w *byte, rowBytes, rows int)
+)
+
+func registerI16MatMul() {
+	matMulI16Folded.add(cpufeat.AVX512, matMulI16With(matMulFoldedI16AVX512))
+	matMulI16Grouped.add(cpufeat.AVX512, matMulI16With(matMulGroupedI16AVX512))
+	for _, v := range []struct {
+		dtype tensor.DType
+		level cpufeat.Level
+		asm   unpackI16Asm
+	}{
+		{tensor.Q4_K, cpufeat.AVX512, unpackQ4KI16AVX512},
+		{tensor.Q6_K, cpufeat.AVX512, unpackQ6KI16AVX512},
+	} {
+		f := i16Formats[v.dtype]
+		f.unpack.add(v.level, f.unpackWith(v.asm))
+	}
+}
+
+func matMulI16With(asm matMulI16Asm) matMulI16Func {
+	return func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+		asm(&tile[0], &p.w[0][0][0], &q[0], &scale[0], &sum[0], tokens, flush/2, i16Chunk/flush, mins)
+	}
+}
+
+// unpackWith uses assembly for whole chunks; a partial one, at most one a row,
+// is left to plain Go.
+func (f *i16Format) unpackWith(asm unpackI16Asm) unpackI16Func {
+	plain := unpackI16Generic(f)
+	return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
+		if blocks < f.blocksPerChunk() {
+			plain(p, w, rowBytes, rows, blocks)
+			return
+		}
+		asm(&p.w[0][0][0], &w[0], rowBytes, rows)
+	}
+}
