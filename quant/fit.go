@@ -169,7 +169,7 @@ func (a *sums) solve(capped bool) (s, m float64, ok bool) {
 	s = (float64(a.w*a.wxl) - float64(a.wx*a.wl)) / det
 	m = (float64(a.wll*a.wx) - float64(a.wl*a.wxl)) / det
 	if capped && m > 0 {
-		s, m = a.wxl/a.wll, 0
+		s, m = a.wxl/a.wll, 0 // wll > 0, since det > 0
 	}
 	return s, m, s > 0
 }
@@ -189,8 +189,12 @@ func (g group) fitAffine(hi int, try search, capped bool) (scale, minimum float6
 	if !(high > low) {
 		return 0, low, best
 	}
+	// The plain choice, which holds even where least squares has no solution:
+	// all levels equal, or a single number with weight.
+	scale, minimum = (high-low)/float64(hi), low
+	g.affineLevels(&best, 1/scale, low, hi)
+	least := best.at(scale, minimum)
 	a := best
-	least := math.Inf(1)
 	consider := func(inverse, from float64) bool {
 		g.affineLevels(&a, inverse, from, hi)
 		s, m, ok := a.solve(capped)
