@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -112,7 +113,7 @@ func newFiller(t tensor.DType, sigma float64) (*filler, error) {
 	f := &filler{dtype: t, sigma: sigma, lv: b.lv, block: b.block}
 	if t == tensor.F16 {
 		for _, q := range quantiles {
-			f.f16 = append(f.f16, float16(float64(q)*sigma))
+			f.f16 = append(f.f16, quant.F32ToF16(q*float32(sigma)))
 		}
 	}
 	return f, nil
@@ -126,22 +127,8 @@ func (f *filler) row(dst []byte, seed uint64) {
 	}
 }
 
-// float16 rounds to half precision, ties to even. Values beyond its range do not occur here.
-func float16(x float64) uint16 {
-	var sign uint16
-	if math.Signbit(x) {
-		sign, x = 0x8000, -x
-	}
-	if x < 0x1p-14 { // subnormal: multiples of 2^-24
-		return sign | uint16(math.RoundToEven(x*0x1p24))
-	}
-	e := math.Ilogb(x)
-	m := math.RoundToEven(math.Ldexp(x, 10-e)) // 1024 to 2048; 2048 carries into the exponent
-	return sign + uint16(e+15)<<10 + uint16(m) - 1024
-}
-
 // put16 stores x in half precision.
-func put16(dst []byte, x float64) { binary.LittleEndian.PutUint16(dst, float16(x)) }
+func put16(dst []byte, x float64) { binary.LittleEndian.PutUint16(dst, quant.F32ToF16(float32(x))) }
 
 // scale returns the block scale for quants of standard deviation std, varied by
 // up to 10 % so that neighbouring blocks differ.
