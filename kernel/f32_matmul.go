@@ -4,8 +4,7 @@ import "github.com/apr-engine/apr/tensor"
 
 // The shape of the work in MatMulF32. Nothing here but matmulK changes a result.
 const (
-	tileRows   = 4 // weight rows in one register tile
-	tileTokens = 6 // tokens in one register tile: 4·6 sums + 4 rows + 1 token fit 32 registers
+	tileRows = 4 // weight rows in one register tile
 
 	// matmulK is the number of weights of a row that are dequantised and summed at
 	// a time. The sums of the parts are added in order, which fixes the order of

@@ -1,0 +1,23 @@
+// Command f32 writes the assembly of the float32 kernels, f32_amd64.s in
+// package kernel.
+package main
+
+import (
+	"github.com/mmcloughlin/avo/build"
+
+	"github.com/apr-engine/apr/kernel/_asm/lanes"
+)
+
+func main() {
+	c := build.NewContext()
+	c.ConstraintExpr("!noasm")
+	for _, g := range lanes.Levels(c) {
+		vectors(g)
+		nonlinear(g)
+		rope(g)
+		products(g)
+		peak(g)
+	}
+	pause(c)
+	lanes.Write(c, "f32")
+}

@@ -1,0 +1,57 @@
+//go:build !noasm
+
+package kernel
+
+import (
+	"unsafe"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
+)
+
+//go:generate go run -C _asm ./dequant
+
+func init() {
+	for _, r := range []struct {
+		t            tensor.DType
+		avx2, avx512 func(dst []float32, src []byte)
+	}{
+		{tensor.F32, copyF32, copyF32},
+		{tensor.F16, dequantF16AVX2, dequantF16AVX512},
+		{tensor.BF16, dequantBF16With(dequantBF16AVX2, 8), dequantBF16With(dequantBF16AVX512, 16)},
+		{tensor.Q4_0, dequantQ4_0AVX2, dequantQ4_0AVX512},
+		{tensor.Q4_1, dequantQ4_1AVX2, dequantQ4_1AVX512},
+		{tensor.Q5_0, dequantQ5_0AVX2, dequantQ5_0AVX512},
+		{tensor.Q5_1, dequantQ5_1AVX2, dequantQ5_1AVX512},
+		{tensor.Q8_0, dequantQ8_0AVX2, dequantQ8_0AVX512},
+		{tensor.Q2_K, dequantQ2KAVX2, dequantQ2KAVX512},
+		{tensor.Q3_K, dequantQ3KAVX2, dequantQ3KAVX512},
+		{tensor.Q4_K, dequantQ4KAVX2, dequantQ4KAVX512},
+		{tensor.Q5_K, dequantQ5KAVX2, dequantQ5KAVX512},
+		{tensor.Q6_K, dequantQ6KAVX2, dequantQ6KAVX512},
+		{tensor.IQ4_NL, dequantIQ4NLAVX2, dequantIQ4NLAVX512},
+		{tensor.IQ4_XS, dequantIQ4XSAVX2, dequantIQ4XSAVX512},
+	} {
+		dequantSlots[r.t].add(cpufeat.AVX2, r.avx2)
+		dequantSlots[r.t].add(cpufeat.AVX512, r.avx512)
+	}
+}
+
+// copyF32 copies: amd64 is little-endian as the files are. src may be unaligned.
+func copyF32(dst []float32, src []byte) {
+	if len(dst) > 0 {
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&dst[0])), 4*len(dst)), src)
+	}
+}
+
+// dequantBF16With expands whole vectors with the assembly, the rest in plain Go.
+func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst []float32, src []byte) {
+	return func(dst []float32, src []byte) {
+		n := len(dst) / lanes * lanes
+		expand(dst[:n], src)
+		for i := n; i < len(dst); i++ {
+			dst[i] = quant.BF16ToF32(uint16(src[2*i]) | uint16(src[2*i+1])<<8)
+		}
+	}
+}

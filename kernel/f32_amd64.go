@@ -1,0 +1,127 @@
+//go:build !noasm
+
+package kernel
+
+import "github.com/apr-engine/apr/internal/cpufeat"
+
+//go:generate go run -C _asm ./f32
+
+func init() {
+	slotDotF32.add(cpufeat.AVX2, dotF32AVX2)
+	slotDotF32.add(cpufeat.AVX512, dotF32AVX512)
+	slotAxpyF32.add(cpufeat.AVX2, axpyF32AVX2)
+	slotAxpyF32.add(cpufeat.AVX512, axpyF32AVX512)
+	slotDotF16.add(cpufeat.AVX2, dotF16AVX2)
+	slotDotF16.add(cpufeat.AVX512, dotF16AVX512)
+	slotAxpyF16.add(cpufeat.AVX2, axpyF16AVX2)
+	slotAxpyF16.add(cpufeat.AVX512, axpyF16AVX512)
+	slotAdd.add(cpufeat.AVX2, addAVX2)
+	slotAdd.add(cpufeat.AVX512, addAVX512)
+	slotMul.add(cpufeat.AVX2, mulAVX2)
+	slotMul.add(cpufeat.AVX512, mulAVX512)
+	slotScale.add(cpufeat.AVX2, scaleAVX2)
+	slotScale.add(cpufeat.AVX512, scaleAVX512)
+	slotToF16.add(cpufeat.AVX2, f32ToF16AVX2)
+	slotToF16.add(cpufeat.AVX512, f32ToF16AVX512)
+	slotFromF16.add(cpufeat.AVX2, f16ToF32AVX2)
+	slotFromF16.add(cpufeat.AVX512, f16ToF32AVX512)
+
+	slotRMSNorm.add(cpufeat.AVX2, rmsNormWith(sumSquaresAVX2, normScaleAVX2))
+	slotRMSNorm.add(cpufeat.AVX512, rmsNormWith(sumSquaresAVX512, normScaleAVX512))
+	slotSiLUMul.add(cpufeat.AVX2, siluMulAVX2)
+	slotSiLUMul.add(cpufeat.AVX512, siluMulAVX512)
+	slotGELUMul.add(cpufeat.AVX2, geluMulAVX2)
+	slotGELUMul.add(cpufeat.AVX512, geluMulAVX512)
+	slotMax.add(cpufeat.AVX2, maxAVX2)
+	slotMax.add(cpufeat.AVX512, maxAVX512)
+	slotExpSub.add(cpufeat.AVX2, expSubAVX2)
+	slotExpSub.add(cpufeat.AVX512, expSubAVX512)
+	slotSoftCap.add(cpufeat.AVX2, softCapWith(softCapAVX2, scaleAVX2))
+	slotSoftCap.add(cpufeat.AVX512, softCapWith(softCapAVX512, scaleAVX512))
+	slotRopeNeoX.add(cpufeat.AVX2, ropeNeoXAVX2)
+	slotRopeNeoX.add(cpufeat.AVX512, ropeNeoXAVX512)
+	slotRopeNorm.add(cpufeat.AVX2, ropeNormWith(ropeNormAVX2, 4))
+	slotRopeNorm.add(cpufeat.AVX512, ropeNormWith(ropeNormAVX512, 8))
+
+	slotTile.add(cpufeat.AVX2, tileWith(tile1AVX2, tile2AVX2, tile3AVX2))
+	slotTile.add(cpufeat.AVX512, tileWith(tile1AVX512, tile2AVX512, tile3AVX512, tile4AVX512, tile5AVX512, tile6AVX512))
+	slotWeighted.add(cpufeat.AVX2, weightedWith(weighted1AVX2, weighted2AVX2, weighted3AVX2, weighted4AVX2, weighted5AVX2, weighted6AVX2))
+	slotWeighted.add(cpufeat.AVX512, weightedWith(weighted1AVX512, weighted2AVX512, weighted3AVX512, weighted4AVX512, weighted5AVX512, weighted6AVX512))
+
+	slotPeak.add(cpufeat.AVX2, peakWith(peakAVX2, 8))
+	slotPeak.add(cpufeat.AVX512, peakWith(peakAVX512, 16))
+}
+
+func rmsNormWith(sum func(x []float32) float64, scale func(dst, x, weight []float32, s float32)) func(dst, x, weight []float32, eps float32) {
+	return func(dst, x, weight []float32, eps float32) {
+		x = x[:len(dst)]
+		scale(dst, x, weight, rmsScale(sum(x), len(x), eps))
+	}
+}
+
+func softCapWith(capped func(x []float32, s, limit float32), scaled func(dst, x []float32, s float32)) func(x []float32, s, limit float32) {
+	return func(x []float32, s, limit float32) {
+		if limit == 0 {
+			scaled(x, x, s)
+			return
+		}
+		capped(x, s/limit, limit)
+	}
+}
+
+// ropeNormWith rotates whole vectors (of the given number of pairs) with the
+// assembly and the rest in plain Go, which rounds in the same way.
+func ropeNormWith(rotate func(x, cos, sin []float32), pairs int) func(x, cos, sin []float32) {
+	return func(x, cos, sin []float32) {
+		n := len(cos) / pairs * pairs
+		rotate(x, cos[:n], sin)
+		ropeNormGeneric(x[2*n:], cos[n:], sin[n:])
+	}
+}
+
+type tileFunc func(acc *float32, accStride int, w *float32, wStride, quads int, x *float32, xStride, n int)
+
+// tileWith serves any number of tokens with tiles of 1, 2, … tokens, the
+// largest as often as it fits.
+func tileWith(tiles ...tileFunc) func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
+	return func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
+		quads := (rows + tileRows - 1) / tileRows
+		if quads == 0 || n == 0 {
+			return
+		}
+		for t := 0; t < tokens; {
+			k := min(len(tiles), tokens-t)
+			tiles[k-1](&acc[t*accStride], accStride, &w[0], wStride, quads, &x[t*xStride], xStride, n)
+			t += k
+		}
+	}
+}
+
+type weightedFunc func(acc, weight, v *float32, n, dim int)
+
+// weightedWith serves any number of queries with functions for 1, 2, … queries.
+func weightedWith(funcs ...weightedFunc) func(acc, weight, v []float32, n, queries, dim int) {
+	return func(acc, weight, v []float32, n, queries, dim int) {
+		if n == 0 || dim == 0 {
+			return
+		}
+		for q := 0; q < queries; {
+			k := min(len(funcs), queries-q)
+			funcs[k-1](&acc[q*dim], &weight[q*attnBlock], &v[0], n, dim)
+			q += k
+		}
+	}
+}
+
+// peakVectors is the number of multiply-adds of a vector in one iteration.
+const peakVectors = 12
+
+func peakWith(run func(iterations int) float32, lanes int) func(int) int {
+	return func(iterations int) int {
+		if iterations <= 0 {
+			return 0
+		}
+		peakSink = run(iterations)
+		return iterations * peakVectors * lanes * 2
+	}
+}

@@ -1,8 +1,0 @@
-//go:build amd64 && !noasm
-
-package kernel
-
-// pause is a call that does nothing: without assembly there is no portable hint.
-//
-//go:noinline
-func pause() {}
