@@ -38,3 +38,11 @@ func TestFastShared(t *testing.T) {
 		backendtest.RunReference(t, ref, cpu.Name, fastLimits)
 	}
 }
+
+// The float32 kernels add in one order, whatever the step.
+func TestExactConformance(t *testing.T) { backendtest.Conformance(t, cpu.ExactName, 0) }
+
+// One token and many run different kernels, which add float32 partial sums in
+// different orders; a last-bit difference can move an activation to the next
+// 16-bit step, so the two agree to the rounding of the activations.
+func TestFastConformance(t *testing.T) { backendtest.Conformance(t, cpu.Name, 5e-4) }

@@ -22,3 +22,6 @@ func TestSharedModels(t *testing.T) {
 		backendtest.RunReference(t, ref, oracle.Name, limits)
 	}
 }
+
+// The oracle adds in one order, whatever the step.
+func TestConformance(t *testing.T) { backendtest.Conformance(t, oracle.Name, 0) }
