@@ -5,7 +5,9 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/apr-engine/apr/chat/internal/jinja"
 )
@@ -115,13 +117,32 @@ func strftimeNow(now time.Time) *jinja.Callable {
 func wrap(name string, err error) error {
 	var je *jinja.Error
 	errors.As(err, &je)
-	switch {
-	case errors.Is(err, jinja.ErrRaised):
-		return fmt.Errorf("%w: %s: %s", ErrConversation, name, je.Msg)
-	case errors.Is(err, jinja.ErrLimit):
-		return fmt.Errorf("%w: %s: %w", ErrLimit, name, err)
+	if je == nil {
+		je = &jinja.Error{Msg: err.Error()}
 	}
-	return fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
+	msg := oneLine(je.Msg)
+	if je.Kind == jinja.ErrRaised {
+		return fmt.Errorf("%w: %s: %s", ErrConversation, name, msg)
+	}
+	if je.Line > 0 {
+		msg = fmt.Sprintf("line %d: %s", je.Line, msg)
+	}
+	if je.Kind == jinja.ErrLimit {
+		return fmt.Errorf("%w: %s: %s", ErrLimit, name, msg)
+	}
+	return fmt.Errorf("%w: %s: %s", ErrTemplate, name, msg)
+}
+
+// oneLine makes a message from a template fit for a terminal: no control characters, at most 500 characters.
+func oneLine(s string) string {
+	rs := []rune(s[:min(len(s), 4*500)])
+	rs = rs[:min(len(rs), 500)]
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, string(rs)))
 }
 
 // rescue turns a panic in the engine, which would be a bug in it, into an error: templates come from outside.

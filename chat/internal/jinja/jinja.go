@@ -51,7 +51,7 @@ type Limits struct {
 
 // DefaultLimits are far above what published templates need (the largest takes some 10,000 units of work for a short
 // conversation) and keep the worst template to about a second and a few hundred MiB.
-var DefaultLimits = Limits{Source: 1 << 20, Nest: 100, Work: 20_000_000, Output: 64 << 20, Calls: 100}
+var DefaultLimits = Limits{Source: 1 << 20, Nest: 200, Work: 10_000_000, Output: 64 << 20, Calls: 100}
 
 // Template is a parsed template; safe for concurrent use.
 type Template struct {
