@@ -48,6 +48,9 @@ func (t *Template) Name() string { return t.name }
 // Source is the text given to Parse.
 func (t *Template) Source() string { return t.source }
 
+// workPerMessage allows for templates that look through all messages for each of them, up to some thousand messages.
+const workPerMessage = 20_000
+
 // Request is what a template renders. Absent values reach it as transformers passes them: tools and documents as None,
 // an empty BOS or EOS as an undefined name.
 type Request struct {
@@ -63,7 +66,7 @@ type Request struct {
 // Render applies the template. Its errors wrap ErrConversation, ErrTemplate or ErrLimit.
 func (t *Template) Render(r Request) (out string, err error) {
 	defer rescue(t.name, &err)
-	out, err = t.t.Render(r.vars())
+	out, err = t.t.Render(r.vars(), workPerMessage*len(r.Messages))
 	if err != nil {
 		return "", wrap(t.name, err)
 	}

@@ -77,8 +77,11 @@ func Parse(source string, limits Limits) (*Template, error) {
 
 // Render executes the template with the given variables, which must be values of this package (see value.go). Functions
 // among them are made with Func. Its errors are *Error.
-func (t *Template) Render(vars map[string]any) (string, error) {
+//
+// moreWork is added to Limits.Work: honest templates need more for a longer conversation, and a template has no say in it.
+func (t *Template) Render(vars map[string]any, moreWork int) (string, error) {
 	ev := &evaluator{limits: t.limits}
+	ev.limits.Work += moreWork
 	globals := &scope{fixed: globalFuncs}
 	root := &scope{fixed: vars, parent: globals}
 	var out strings.Builder
