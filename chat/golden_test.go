@@ -1,13 +1,12 @@
 package chat
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"errors"
 )
 
 // goldenNow is what golden.py's strftime_now formats.

@@ -5,7 +5,9 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/apr-engine/apr/chat/internal/jinja"
 )
@@ -46,6 +48,9 @@ func (t *Template) Name() string { return t.name }
 // Source is the text given to Parse.
 func (t *Template) Source() string { return t.source }
 
+// workPerMessage allows for templates that look through all messages for each of them, up to some thousand messages.
+const workPerMessage = 20_000
+
 // Request is what a template renders. Absent values reach it as transformers passes them: tools and documents as None,
 // an empty BOS or EOS as an undefined name.
 type Request struct {
@@ -61,7 +66,7 @@ type Request struct {
 // Render applies the template. Its errors wrap ErrConversation, ErrTemplate or ErrLimit.
 func (t *Template) Render(r Request) (out string, err error) {
 	defer rescue(t.name, &err)
-	out, err = t.t.Render(r.vars())
+	out, err = t.t.Render(r.vars(), workPerMessage*len(r.Messages))
 	if err != nil {
 		return "", wrap(t.name, err)
 	}
@@ -115,13 +120,32 @@ func strftimeNow(now time.Time) *jinja.Callable {
 func wrap(name string, err error) error {
 	var je *jinja.Error
 	errors.As(err, &je)
-	switch {
-	case errors.Is(err, jinja.ErrRaised):
-		return fmt.Errorf("%w: %s: %s", ErrConversation, name, je.Msg)
-	case errors.Is(err, jinja.ErrLimit):
-		return fmt.Errorf("%w: %s: %w", ErrLimit, name, err)
+	if je == nil {
+		je = &jinja.Error{Msg: err.Error()}
 	}
-	return fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
+	msg := oneLine(je.Msg)
+	if je.Kind == jinja.ErrRaised {
+		return fmt.Errorf("%w: %s: %s", ErrConversation, name, msg)
+	}
+	if je.Line > 0 {
+		msg = fmt.Sprintf("line %d: %s", je.Line, msg)
+	}
+	if je.Kind == jinja.ErrLimit {
+		return fmt.Errorf("%w: %s: %s", ErrLimit, name, msg)
+	}
+	return fmt.Errorf("%w: %s: %s", ErrTemplate, name, msg)
+}
+
+// oneLine makes a message from a template fit for a terminal: no control characters, at most 500 characters.
+func oneLine(s string) string {
+	rs := []rune(s[:min(len(s), 4*500)])
+	rs = rs[:min(len(rs), 500)]
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, string(rs)))
 }
 
 // rescue turns a panic in the engine, which would be a bug in it, into an error: templates come from outside.

@@ -26,6 +26,9 @@ func (ev *evaluator) charge(n int) error {
 	return nil
 }
 
+// iterationWork is the cost of a loop iteration or macro call beside its body: it allocates a scope.
+const iterationWork = 5
+
 func (ev *evaluator) chargeBytes(n int) error { return ev.charge(n/16 + 1) }
 
 // scope is a chain of variables: innermost first, then the render arguments, then the global functions. Jinja gives a
@@ -243,7 +246,7 @@ func (ev *evaluator) enterCall() error {
 	if ev.calls > ev.limits.Calls {
 		return limitErr("recursion")
 	}
-	return nil
+	return ev.charge(iterationWork)
 }
 
 // loopObj is the variable loop.
@@ -290,7 +293,7 @@ func (ev *evaluator) loop(n *forNode, v any, sc *scope, out *strings.Builder, de
 		}
 	}
 	for i, item := range items {
-		if err := ev.charge(1); err != nil {
+		if err := ev.charge(iterationWork); err != nil {
 			return err
 		}
 		lo.index0 = i
@@ -314,6 +317,9 @@ func (ev *evaluator) loop(n *forNode, v any, sc *scope, out *strings.Builder, de
 func (ev *evaluator) loopFilter(n *forNode, items []any, sc *scope) ([]any, error) {
 	var kept []any
 	for _, item := range items {
+		if err := ev.charge(iterationWork); err != nil {
+			return nil, err
+		}
 		inner := &scope{parent: sc}
 		if err := ev.assign(n.target, item, inner); err != nil {
 			return nil, err

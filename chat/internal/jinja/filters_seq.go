@@ -3,7 +3,6 @@ package jinja
 import (
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // getter makes the function behind an attribute argument: "a.b.0" walks items, absent or None is the value itself.
@@ -281,8 +280,11 @@ func batch(ev *evaluator, v any, a []any) (any, error) {
 		return nil, err
 	}
 	n, ok := asInt(a[0])
-	if !ok || n < 1 || n > int64(ev.limits.Work) {
+	if !ok || n < 1 {
 		return nil, runtimeErr("batch: size must be a positive integer")
+	}
+	if n > int64(ev.limits.Work) {
+		return nil, limitErr("work")
 	}
 	var out []any
 	for i := 0; i < len(items); i += int(n) {
@@ -425,6 +427,3 @@ func selectFilter(name string, attr, reject bool) filterFunc {
 		return &iterator{out, "select_or_reject"}, ev.charge(len(items))
 	}
 }
-
-// runeLen is len(str).
-func runeLen(s string) int { return utf8.RuneCountInString(s) }

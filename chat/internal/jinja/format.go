@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxWidth bounds widths and precisions in format strings.
@@ -136,7 +137,7 @@ func (ev *evaluator) percentOne(spec string, verb byte, v any) (string, error) {
 		}
 		return fmt.Sprintf("%"+spec+string(verb), x), nil
 	case 'c':
-		if s, ok := asString(v); ok && runeLen(s) == 1 {
+		if s, ok := asString(v); ok && utf8.RuneCountInString(s) == 1 {
 			return fmt.Sprintf("%"+spec+"s", s), nil
 		}
 		if n, ok := asInt(v); ok && n >= 0 && n <= 0x10ffff {
@@ -273,7 +274,7 @@ func (ev *evaluator) formatValue(v any, spec string) (string, error) {
 		s = groupDigits(s, group)
 	}
 	w, _ := strconv.Atoi(width)
-	n := max(0, w-runeLen(s))
+	n := max(0, w-utf8.RuneCountInString(s))
 	pad := strings.Repeat(string(fill), n)
 	switch {
 	case align == '=' && number:

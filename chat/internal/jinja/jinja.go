@@ -51,7 +51,7 @@ type Limits struct {
 
 // DefaultLimits are far above what published templates need (the largest takes some 10,000 units of work for a short
 // conversation) and keep the worst template to about a second and a few hundred MiB.
-var DefaultLimits = Limits{Source: 1 << 20, Nest: 100, Work: 20_000_000, Output: 64 << 20, Calls: 100}
+var DefaultLimits = Limits{Source: 1 << 20, Nest: 200, Work: 10_000_000, Output: 64 << 20, Calls: 100}
 
 // Template is a parsed template; safe for concurrent use.
 type Template struct {
@@ -77,8 +77,11 @@ func Parse(source string, limits Limits) (*Template, error) {
 
 // Render executes the template with the given variables, which must be values of this package (see value.go). Functions
 // among them are made with Func. Its errors are *Error.
-func (t *Template) Render(vars map[string]any) (string, error) {
+//
+// moreWork is added to Limits.Work: honest templates need more for a longer conversation, and a template has no say in it.
+func (t *Template) Render(vars map[string]any, moreWork int) (string, error) {
 	ev := &evaluator{limits: t.limits}
+	ev.limits.Work += moreWork
 	globals := &scope{fixed: globalFuncs}
 	root := &scope{fixed: vars, parent: globals}
 	var out strings.Builder

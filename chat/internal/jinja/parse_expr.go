@@ -175,6 +175,9 @@ func (p *parser) primary() expr {
 		}
 		return &constExpr{s}
 	case tokInt:
+		if len(t.val) > 4300 { // Python's own limit
+			p.fail("integer with %d digits", len(t.val))
+		}
 		base := 10
 		if strings.ContainsAny(t.val, "xXoObB") {
 			base = 0
