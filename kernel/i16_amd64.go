@@ -25,8 +25,18 @@ func registerI16Variants() {
 		// For 1, 2 and 4 tokens.
 		x1, x2, x4 matVecI16Asm
 	}{
+		{tensor.Q4_0, cpufeat.AVX512, matVecQ4_0I16x1AVX512, matVecQ4_0I16x2AVX512, matVecQ4_0I16x4AVX512},
+		{tensor.Q4_1, cpufeat.AVX512, matVecQ4_1I16x1AVX512, matVecQ4_1I16x2AVX512, matVecQ4_1I16x4AVX512},
+		{tensor.Q5_0, cpufeat.AVX512, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
+		{tensor.Q5_1, cpufeat.AVX512, matVecQ5_1I16x1AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16x4AVX512},
+		{tensor.Q8_0, cpufeat.AVX512, matVecQ8_0I16x1AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16x4AVX512},
+		{tensor.IQ4_NL, cpufeat.AVX512, matVecIQ4NLI16x1AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16x4AVX512},
+		{tensor.Q2_K, cpufeat.AVX512, matVecQ2KI16x1AVX512, matVecQ2KI16x2AVX512, matVecQ2KI16x4AVX512},
+		{tensor.Q3_K, cpufeat.AVX512, matVecQ3KI16x1AVX512, matVecQ3KI16x2AVX512, matVecQ3KI16x4AVX512},
 		{tensor.Q4_K, cpufeat.AVX512, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
+		{tensor.Q5_K, cpufeat.AVX512, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
 		{tensor.Q6_K, cpufeat.AVX512, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
+		{tensor.IQ4_XS, cpufeat.AVX512, matVecIQ4XSI16x1AVX512, matVecIQ4XSI16x2AVX512, matVecIQ4XSI16x4AVX512},
 	} {
 		f := i16Formats[v.dtype]
 		f.matVec.add(v.level, f.matVecTiles(v.x1, v.x2, v.x4))
