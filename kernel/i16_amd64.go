@@ -10,6 +10,21 @@ import (
 //go:generate go -C _asm/i16 run . -part matvec_avx512 -out ../../i16_matvec_avx512_amd64.s -stubs ../../i16_matvec_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matmul_avx512 -out ../../i16_matmul_avx512_amd64.s -stubs ../../i16_matmul_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part unpack_avx512 -out ../../i16_unpack_avx512_amd64.s -stubs ../../i16_unpack_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part quantize_avx512 -out ../../i16_quantize_avx512_amd64.s -stubs ../../i16_quantize_avx512_amd64.go -pkg kernel
+
+// quantizeI16Asm quantises whole chunks of one token.
+type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)
+
+// quantizeI16With uses assembly for whole chunks and plain Go for a partial one.
+func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
+	return func(dst *I16, token int, x []float32) {
+		chunks := len(x) / i16Chunk
+		if chunks > 0 {
+			asm(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens)
+		}
+		quantizeChunksI16(dst, token, chunks, x[chunks*i16Chunk:])
+	}
+}
 
 // matVecI16Asm is an assembly product of rows with a fixed number of tokens;
 // see the stubs for its contract. chunks counts whole chunks of 256 columns in
@@ -18,6 +33,7 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16With(quantizeI16AVX512))
 	registerI16MatMul()
 	for _, v := range []struct {
 		dtype tensor.DType
