@@ -73,7 +73,9 @@ func QuantizeI16(dst *I16, token int, x []float32) {
 	quantizeI16Slot.active(dst, token, x)
 }
 
-var quantizeI16Slot = newSlot("quantize/i16", quantizeI16Generic)
+type quantizeI16Func func(dst *I16, token int, x []float32)
+
+var quantizeI16Slot = newSlot[quantizeI16Func]("quantize/i16", quantizeI16Generic)
 
 // SupportsI16 reports whether weights of type t can be multiplied with I16.
 func SupportsI16(t tensor.DType) bool { return i16Formats[t] != nil }

@@ -10,6 +10,21 @@ import (
 //go:generate go -C _asm/i16 run . -part matvec_avx512 -out ../../i16_matvec_avx512_amd64.s -stubs ../../i16_matvec_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matmul_avx512 -out ../../i16_matmul_avx512_amd64.s -stubs ../../i16_matmul_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part unpack_avx512 -out ../../i16_unpack_avx512_amd64.s -stubs ../../i16_unpack_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part quantize_avx512 -out ../../i16_quantize_avx512_amd64.s -stubs ../../i16_quantize_avx512_amd64.go -pkg kernel
+
+// quantizeI16Asm quantises whole chunks of one token.
+type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)
+
+// quantizeI16With uses assembly for whole chunks and plain Go for a partial one.
+func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
+	return func(dst *I16, token int, x []float32) {
+		chunks := len(x) / i16Chunk
+		if chunks > 0 {
+			asm(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens)
+		}
+		quantizeChunksI16(dst, token, chunks, x[chunks*i16Chunk:])
+	}
+}
 
 // matVecI16Asm is an assembly product of rows with a fixed number of tokens;
 // see the stubs for its contract. chunks counts whole chunks of 256 columns in
@@ -18,6 +33,7 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16With(quantizeI16AVX512))
 	registerI16MatMul()
 	for _, v := range []struct {
 		dtype tensor.DType
@@ -25,8 +41,18 @@ func registerI16Variants() {
 		// For 1, 2 and 4 tokens.
 		x1, x2, x4 matVecI16Asm
 	}{
+		{tensor.Q4_0, cpufeat.AVX512, matVecQ4_0I16x1AVX512, matVecQ4_0I16x2AVX512, matVecQ4_0I16x4AVX512},
+		{tensor.Q4_1, cpufeat.AVX512, matVecQ4_1I16x1AVX512, matVecQ4_1I16x2AVX512, matVecQ4_1I16x4AVX512},
+		{tensor.Q5_0, cpufeat.AVX512, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
+		{tensor.Q5_1, cpufeat.AVX512, matVecQ5_1I16x1AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16x4AVX512},
+		{tensor.Q8_0, cpufeat.AVX512, matVecQ8_0I16x1AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16x4AVX512},
+		{tensor.IQ4_NL, cpufeat.AVX512, matVecIQ4NLI16x1AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16x4AVX512},
+		{tensor.Q2_K, cpufeat.AVX512, matVecQ2KI16x1AVX512, matVecQ2KI16x2AVX512, matVecQ2KI16x4AVX512},
+		{tensor.Q3_K, cpufeat.AVX512, matVecQ3KI16x1AVX512, matVecQ3KI16x2AVX512, matVecQ3KI16x4AVX512},
 		{tensor.Q4_K, cpufeat.AVX512, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
+		{tensor.Q5_K, cpufeat.AVX512, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
 		{tensor.Q6_K, cpufeat.AVX512, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
+		{tensor.IQ4_XS, cpufeat.AVX512, matVecIQ4XSI16x1AVX512, matVecIQ4XSI16x2AVX512, matVecIQ4XSI16x4AVX512},
 	} {
 		f := i16Formats[v.dtype]
 		f.matVec.add(v.level, f.matVecTiles(v.x1, v.x2, v.x4))

@@ -67,3 +67,29 @@ func BenchmarkMatVecI16(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkMatMulI16 multiplies strips of 64 rows with a batch of tokens, as a
+// worker does. BenchmarkPeakI16 is the limit.
+func BenchmarkMatMulI16(b *testing.B) {
+	const cols, strip = 1536, 64
+	for _, d := range i16Types() {
+		for _, level := range matMulI16Folded.Levels() {
+			for _, tokens := range []int{8, 64, 512} {
+				b.Run(fmt.Sprintf("%s/%s/tokens=%d", d, level, tokens), func(b *testing.B) {
+					if level > cpufeat.Hardware() {
+						b.Skipf("this CPU has no %s", level)
+					}
+					defer Use(level)()
+					w := i16Big(d, cols, 2<<20)
+					x, _ := i16Rows(rand.New(rand.NewPCG(1, 1)), tokens, cols)
+					out := make([]float32, w.Rows()*tokens)
+					var ws Workspace
+					reportRates(b, strip*cols*tokens, "GMAC/s", func(i int) {
+						r := i * strip % w.Rows()
+						MatMulI16(out, w.Rows(), w, r, r+strip, x, 0, tokens, &ws)
+					})
+				})
+			}
+		}
+	}
+}

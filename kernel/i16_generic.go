@@ -7,8 +7,11 @@ import (
 
 // The plain Go definitions of the int16 path.
 
-func quantizeI16Generic(dst *I16, token int, x []float32) {
-	for c := 0; len(x) > 0; c++ {
+func quantizeI16Generic(dst *I16, token int, x []float32) { quantizeChunksI16(dst, token, 0, x) }
+
+// quantizeChunksI16 quantises x as the chunks of a token from chunk c on.
+func quantizeChunksI16(dst *I16, token, c int, x []float32) {
+	for ; len(x) > 0; c++ {
 		n := min(i16Chunk, len(x))
 		at := c*dst.Tokens + token
 		q := (*[i16Chunk]int16)(dst.Q[at*i16Chunk:])

@@ -4,6 +4,1052 @@
 
 #include "textflag.h"
 
+// func matVecQ2KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ2KI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	MOVQ         SI, CX
+	SHLQ         $0x02, CX
+	MOVQ         CX, SI
+	SHLQ         $0x04, SI
+	MOVQ         SI, DI
+	SHLQ         $0x03, DI
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z9, Z9, Z9
+
+chunk:
+	PREFETCHT0    2048(DX)
+	PREFETCHT0    2112(DX)
+	VMOVDQU32     (DX), X11
+	VPSRLW        $0x04, X11, X12
+	VPANDD        i16_nibbles<>+0(SB), X11, X11
+	VPANDD        i16_nibbles<>+0(SB), X12, X12
+	VPMOVZXBW     X11, Y11
+	VPMOVZXBD     X12, Z12
+	VCVTDQ2PS     Z12, Z12
+	VPBROADCASTW  80(DX), Y13
+	VCVTPH2PS     Y13, Z13
+	VPBROADCASTW  82(DX), Y14
+	VCVTPH2PS     Y14, Z14
+	VMULPS        Z12, Z14, Z14
+	VPMOVZXBW     16(DX), Z12
+	VPANDD        Z8, Z12, Z15
+	VPERMW        Z11, Z0, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPXORD        Z10, Z10, Z10
+	VPDPWSSD      (R9), Z15, Z10
+	VPSRLW        $0x02, Z12, Z15
+	VPANDD        Z8, Z15, Z15
+	VPERMW        Z11, Z1, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPDPWSSD      64(R9), Z15, Z10
+	VPSRLW        $0x04, Z12, Z15
+	VPANDD        Z8, Z15, Z15
+	VPERMW        Z11, Z2, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPDPWSSD      128(R9), Z15, Z10
+	VPSRLW        $0x06, Z12, Z12
+	VPANDD        Z8, Z12, Z12
+	VPERMW        Z11, Z3, Z15
+	VPMULLW       Z15, Z12, Z12
+	VPDPWSSD      192(R9), Z12, Z10
+	VPMOVZXBW     48(DX), Z12
+	VPANDD        Z8, Z12, Z15
+	VPERMW        Z11, Z4, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPDPWSSD      256(R9), Z15, Z10
+	VPSRLW        $0x02, Z12, Z15
+	VPANDD        Z8, Z15, Z15
+	VPERMW        Z11, Z5, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPDPWSSD      320(R9), Z15, Z10
+	VPSRLW        $0x04, Z12, Z15
+	VPANDD        Z8, Z15, Z15
+	VPERMW        Z11, Z6, Z16
+	VPMULLW       Z16, Z15, Z15
+	VPDPWSSD      384(R9), Z15, Z10
+	VPSRLW        $0x06, Z12, Z12
+	VPANDD        Z8, Z12, Z12
+	VPERMW        Z11, Z7, Z15
+	VPMULLW       Z15, Z12, Z12
+	VPDPWSSD      448(R9), Z12, Z10
+	VCVTDQ2PS     Z10, Z10
+	VMULPS.BCST   (R10), Z13, Z12
+	VFMADD231PS   Z12, Z10, Z9
+	VFNMADD231PS  (R11), Z14, Z9
+	ADDQ          $0x54, DX
+	ADDQ          DI, R9
+	ADDQ          CX, R10
+	ADDQ          SI, R11
+	DECQ          R8
+	JNZ           chunk
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z9, Y11
+	VADDPS        Y11, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X11
+	VADDPS        X11, X9, X9
+	VPERMILPD     $0x01, X9, X11
+	VADDPS        X11, X9, X9
+	VMOVSHDUP     X9, X11
+	VADDSS        X11, X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          $0x04, AX
+	DECQ          BX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_pair0_32<>+0(SB)/8, $0x0000000000000000
+DATA i16_pair0_32<>+8(SB)/8, $0x0000000000000000
+DATA i16_pair0_32<>+16(SB)/8, $0x0000000000000000
+DATA i16_pair0_32<>+24(SB)/8, $0x0000000000000000
+DATA i16_pair0_32<>+32(SB)/8, $0x0001000100010001
+DATA i16_pair0_32<>+40(SB)/8, $0x0001000100010001
+DATA i16_pair0_32<>+48(SB)/8, $0x0001000100010001
+DATA i16_pair0_32<>+56(SB)/8, $0x0001000100010001
+GLOBL i16_pair0_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair1_32<>+0(SB)/8, $0x0002000200020002
+DATA i16_pair1_32<>+8(SB)/8, $0x0002000200020002
+DATA i16_pair1_32<>+16(SB)/8, $0x0002000200020002
+DATA i16_pair1_32<>+24(SB)/8, $0x0002000200020002
+DATA i16_pair1_32<>+32(SB)/8, $0x0003000300030003
+DATA i16_pair1_32<>+40(SB)/8, $0x0003000300030003
+DATA i16_pair1_32<>+48(SB)/8, $0x0003000300030003
+DATA i16_pair1_32<>+56(SB)/8, $0x0003000300030003
+GLOBL i16_pair1_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair2_32<>+0(SB)/8, $0x0004000400040004
+DATA i16_pair2_32<>+8(SB)/8, $0x0004000400040004
+DATA i16_pair2_32<>+16(SB)/8, $0x0004000400040004
+DATA i16_pair2_32<>+24(SB)/8, $0x0004000400040004
+DATA i16_pair2_32<>+32(SB)/8, $0x0005000500050005
+DATA i16_pair2_32<>+40(SB)/8, $0x0005000500050005
+DATA i16_pair2_32<>+48(SB)/8, $0x0005000500050005
+DATA i16_pair2_32<>+56(SB)/8, $0x0005000500050005
+GLOBL i16_pair2_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair3_32<>+0(SB)/8, $0x0006000600060006
+DATA i16_pair3_32<>+8(SB)/8, $0x0006000600060006
+DATA i16_pair3_32<>+16(SB)/8, $0x0006000600060006
+DATA i16_pair3_32<>+24(SB)/8, $0x0006000600060006
+DATA i16_pair3_32<>+32(SB)/8, $0x0007000700070007
+DATA i16_pair3_32<>+40(SB)/8, $0x0007000700070007
+DATA i16_pair3_32<>+48(SB)/8, $0x0007000700070007
+DATA i16_pair3_32<>+56(SB)/8, $0x0007000700070007
+GLOBL i16_pair3_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair4_32<>+0(SB)/8, $0x0008000800080008
+DATA i16_pair4_32<>+8(SB)/8, $0x0008000800080008
+DATA i16_pair4_32<>+16(SB)/8, $0x0008000800080008
+DATA i16_pair4_32<>+24(SB)/8, $0x0008000800080008
+DATA i16_pair4_32<>+32(SB)/8, $0x0009000900090009
+DATA i16_pair4_32<>+40(SB)/8, $0x0009000900090009
+DATA i16_pair4_32<>+48(SB)/8, $0x0009000900090009
+DATA i16_pair4_32<>+56(SB)/8, $0x0009000900090009
+GLOBL i16_pair4_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair5_32<>+0(SB)/8, $0x000a000a000a000a
+DATA i16_pair5_32<>+8(SB)/8, $0x000a000a000a000a
+DATA i16_pair5_32<>+16(SB)/8, $0x000a000a000a000a
+DATA i16_pair5_32<>+24(SB)/8, $0x000a000a000a000a
+DATA i16_pair5_32<>+32(SB)/8, $0x000b000b000b000b
+DATA i16_pair5_32<>+40(SB)/8, $0x000b000b000b000b
+DATA i16_pair5_32<>+48(SB)/8, $0x000b000b000b000b
+DATA i16_pair5_32<>+56(SB)/8, $0x000b000b000b000b
+GLOBL i16_pair5_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair6_32<>+0(SB)/8, $0x000c000c000c000c
+DATA i16_pair6_32<>+8(SB)/8, $0x000c000c000c000c
+DATA i16_pair6_32<>+16(SB)/8, $0x000c000c000c000c
+DATA i16_pair6_32<>+24(SB)/8, $0x000c000c000c000c
+DATA i16_pair6_32<>+32(SB)/8, $0x000d000d000d000d
+DATA i16_pair6_32<>+40(SB)/8, $0x000d000d000d000d
+DATA i16_pair6_32<>+48(SB)/8, $0x000d000d000d000d
+DATA i16_pair6_32<>+56(SB)/8, $0x000d000d000d000d
+GLOBL i16_pair6_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_pair7_32<>+0(SB)/8, $0x000e000e000e000e
+DATA i16_pair7_32<>+8(SB)/8, $0x000e000e000e000e
+DATA i16_pair7_32<>+16(SB)/8, $0x000e000e000e000e
+DATA i16_pair7_32<>+24(SB)/8, $0x000e000e000e000e
+DATA i16_pair7_32<>+32(SB)/8, $0x000f000f000f000f
+DATA i16_pair7_32<>+40(SB)/8, $0x000f000f000f000f
+DATA i16_pair7_32<>+48(SB)/8, $0x000f000f000f000f
+DATA i16_pair7_32<>+56(SB)/8, $0x000f000f000f000f
+GLOBL i16_pair7_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_word3_4<>+0(SB)/8, $0x0003000300030003
+GLOBL i16_word3_4<>(SB), RODATA|NOPTR, $8
+
+DATA i16_nibbles<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_nibbles<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL i16_nibbles<>(SB), RODATA|NOPTR, $16
+
+// func matVecQ2KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ2KI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z9, Z9, Z9
+	VPXORD Z11, Z11, Z11
+
+chunk:
+	PREFETCHT0    2048(DX)
+	PREFETCHT0    2112(DX)
+	VMOVDQU32     (DX), X13
+	VPSRLW        $0x04, X13, X14
+	VPANDD        i16_nibbles<>+0(SB), X13, X13
+	VPANDD        i16_nibbles<>+0(SB), X14, X14
+	VPMOVZXBW     X13, Y13
+	VPMOVZXBD     X14, Z14
+	VCVTDQ2PS     Z14, Z14
+	VPBROADCASTW  80(DX), Y15
+	VCVTPH2PS     Y15, Z15
+	VPBROADCASTW  82(DX), Y16
+	VCVTPH2PS     Y16, Z16
+	VMULPS        Z14, Z16, Z16
+	VPMOVZXBW     16(DX), Z14
+	VPANDD        Z8, Z14, Z17
+	VPERMW        Z13, Z0, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPXORD        Z10, Z10, Z10
+	VPDPWSSD      (R10), Z17, Z10
+	VPXORD        Z12, Z12, Z12
+	VPDPWSSD      512(R10), Z17, Z12
+	VPSRLW        $0x02, Z14, Z17
+	VPANDD        Z8, Z17, Z17
+	VPERMW        Z13, Z1, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      64(R10), Z17, Z10
+	VPDPWSSD      576(R10), Z17, Z12
+	VPSRLW        $0x04, Z14, Z17
+	VPANDD        Z8, Z17, Z17
+	VPERMW        Z13, Z2, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      128(R10), Z17, Z10
+	VPDPWSSD      640(R10), Z17, Z12
+	VPSRLW        $0x06, Z14, Z14
+	VPANDD        Z8, Z14, Z14
+	VPERMW        Z13, Z3, Z17
+	VPMULLW       Z17, Z14, Z14
+	VPDPWSSD      192(R10), Z14, Z10
+	VPDPWSSD      704(R10), Z14, Z12
+	VPMOVZXBW     48(DX), Z14
+	VPANDD        Z8, Z14, Z17
+	VPERMW        Z13, Z4, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      256(R10), Z17, Z10
+	VPDPWSSD      768(R10), Z17, Z12
+	VPSRLW        $0x02, Z14, Z17
+	VPANDD        Z8, Z17, Z17
+	VPERMW        Z13, Z5, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      320(R10), Z17, Z10
+	VPDPWSSD      832(R10), Z17, Z12
+	VPSRLW        $0x04, Z14, Z17
+	VPANDD        Z8, Z17, Z17
+	VPERMW        Z13, Z6, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      384(R10), Z17, Z10
+	VPDPWSSD      896(R10), Z17, Z12
+	VPSRLW        $0x06, Z14, Z14
+	VPANDD        Z8, Z14, Z14
+	VPERMW        Z13, Z7, Z17
+	VPMULLW       Z17, Z14, Z14
+	VPDPWSSD      448(R10), Z14, Z10
+	VPDPWSSD      960(R10), Z14, Z12
+	VCVTDQ2PS     Z10, Z10
+	VMULPS.BCST   (R11), Z15, Z14
+	VFMADD231PS   Z14, Z10, Z9
+	VFNMADD231PS  (R12), Z16, Z9
+	VCVTDQ2PS     Z12, Z12
+	VMULPS.BCST   4(R11), Z15, Z14
+	VFMADD231PS   Z14, Z12, Z11
+	VFNMADD231PS  64(R12), Z16, Z11
+	ADDQ          $0x54, DX
+	ADDQ          R8, R10
+	ADDQ          SI, R11
+	ADDQ          DI, R12
+	DECQ          R9
+	JNZ           chunk
+	MOVQ          AX, R9
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (R9)
+	ADDQ          $0x04, AX
+	DECQ          BX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ2KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ2KI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z9, Z9, Z9
+	VPXORD Z11, Z11, Z11
+	VPXORD Z13, Z13, Z13
+	VPXORD Z15, Z15, Z15
+
+chunk:
+	PREFETCHT0    2048(DX)
+	PREFETCHT0    2112(DX)
+	VMOVDQU32     (DX), X17
+	VPSRLW        $0x04, X17, X18
+	VPANDD        i16_nibbles<>+0(SB), X17, X17
+	VPANDD        i16_nibbles<>+0(SB), X18, X18
+	VPMOVZXBW     X17, Y17
+	VPMOVZXBD     X18, Z18
+	VCVTDQ2PS     Z18, Z18
+	VPBROADCASTW  80(DX), Y19
+	VCVTPH2PS     Y19, Z19
+	VPBROADCASTW  82(DX), Y20
+	VCVTPH2PS     Y20, Z20
+	VMULPS        Z18, Z20, Z20
+	VPMOVZXBW     16(DX), Z18
+	VPANDD        Z8, Z18, Z21
+	VPERMW        Z17, Z0, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPXORD        Z10, Z10, Z10
+	VPDPWSSD      (R10), Z21, Z10
+	VPXORD        Z12, Z12, Z12
+	VPDPWSSD      512(R10), Z21, Z12
+	VPXORD        Z14, Z14, Z14
+	VPDPWSSD      1024(R10), Z21, Z14
+	VPXORD        Z16, Z16, Z16
+	VPDPWSSD      1536(R10), Z21, Z16
+	VPSRLW        $0x02, Z18, Z21
+	VPANDD        Z8, Z21, Z21
+	VPERMW        Z17, Z1, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPDPWSSD      64(R10), Z21, Z10
+	VPDPWSSD      576(R10), Z21, Z12
+	VPDPWSSD      1088(R10), Z21, Z14
+	VPDPWSSD      1600(R10), Z21, Z16
+	VPSRLW        $0x04, Z18, Z21
+	VPANDD        Z8, Z21, Z21
+	VPERMW        Z17, Z2, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPDPWSSD      128(R10), Z21, Z10
+	VPDPWSSD      640(R10), Z21, Z12
+	VPDPWSSD      1152(R10), Z21, Z14
+	VPDPWSSD      1664(R10), Z21, Z16
+	VPSRLW        $0x06, Z18, Z18
+	VPANDD        Z8, Z18, Z18
+	VPERMW        Z17, Z3, Z21
+	VPMULLW       Z21, Z18, Z18
+	VPDPWSSD      192(R10), Z18, Z10
+	VPDPWSSD      704(R10), Z18, Z12
+	VPDPWSSD      1216(R10), Z18, Z14
+	VPDPWSSD      1728(R10), Z18, Z16
+	VPMOVZXBW     48(DX), Z18
+	VPANDD        Z8, Z18, Z21
+	VPERMW        Z17, Z4, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPDPWSSD      256(R10), Z21, Z10
+	VPDPWSSD      768(R10), Z21, Z12
+	VPDPWSSD      1280(R10), Z21, Z14
+	VPDPWSSD      1792(R10), Z21, Z16
+	VPSRLW        $0x02, Z18, Z21
+	VPANDD        Z8, Z21, Z21
+	VPERMW        Z17, Z5, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPDPWSSD      320(R10), Z21, Z10
+	VPDPWSSD      832(R10), Z21, Z12
+	VPDPWSSD      1344(R10), Z21, Z14
+	VPDPWSSD      1856(R10), Z21, Z16
+	VPSRLW        $0x04, Z18, Z21
+	VPANDD        Z8, Z21, Z21
+	VPERMW        Z17, Z6, Z22
+	VPMULLW       Z22, Z21, Z21
+	VPDPWSSD      384(R10), Z21, Z10
+	VPDPWSSD      896(R10), Z21, Z12
+	VPDPWSSD      1408(R10), Z21, Z14
+	VPDPWSSD      1920(R10), Z21, Z16
+	VPSRLW        $0x06, Z18, Z18
+	VPANDD        Z8, Z18, Z18
+	VPERMW        Z17, Z7, Z21
+	VPMULLW       Z21, Z18, Z18
+	VPDPWSSD      448(R10), Z18, Z10
+	VPDPWSSD      960(R10), Z18, Z12
+	VPDPWSSD      1472(R10), Z18, Z14
+	VPDPWSSD      1984(R10), Z18, Z16
+	VCVTDQ2PS     Z10, Z10
+	VMULPS.BCST   (R11), Z19, Z18
+	VFMADD231PS   Z18, Z10, Z9
+	VFNMADD231PS  (R12), Z20, Z9
+	VCVTDQ2PS     Z12, Z12
+	VMULPS.BCST   4(R11), Z19, Z18
+	VFMADD231PS   Z18, Z12, Z11
+	VFNMADD231PS  64(R12), Z20, Z11
+	VCVTDQ2PS     Z14, Z14
+	VMULPS.BCST   8(R11), Z19, Z18
+	VFMADD231PS   Z18, Z14, Z13
+	VFNMADD231PS  128(R12), Z20, Z13
+	VCVTDQ2PS     Z16, Z16
+	VMULPS.BCST   12(R11), Z19, Z18
+	VFMADD231PS   Z18, Z16, Z15
+	VFNMADD231PS  192(R12), Z20, Z15
+	ADDQ          $0x54, DX
+	ADDQ          R8, R10
+	ADDQ          SI, R11
+	ADDQ          DI, R12
+	DECQ          R9
+	JNZ           chunk
+	MOVQ          AX, R9
+	VEXTRACTF64X4 $0x01, Z9, Y17
+	VADDPS        Y17, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X17
+	VADDPS        X17, X9, X9
+	VPERMILPD     $0x01, X9, X17
+	VADDPS        X17, X9, X9
+	VMOVSHDUP     X9, X17
+	VADDSS        X17, X9, X9
+	VMOVSS        X9, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z11, Y17
+	VADDPS        Y17, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X17
+	VADDPS        X17, X11, X11
+	VPERMILPD     $0x01, X11, X17
+	VADDPS        X17, X11, X11
+	VMOVSHDUP     X11, X17
+	VADDSS        X17, X11, X11
+	VMOVSS        X11, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z13, Y17
+	VADDPS        Y17, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X13
+	VPERMILPD     $0x01, X13, X17
+	VADDPS        X17, X13, X13
+	VMOVSHDUP     X13, X17
+	VADDSS        X17, X13, X13
+	VMOVSS        X13, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z15, Y17
+	VADDPS        Y17, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X17
+	VADDPS        X17, X15, X15
+	VPERMILPD     $0x01, X15, X17
+	VADDPS        X17, X15, X15
+	VMOVSHDUP     X15, X17
+	VADDSS        X17, X15, X15
+	VMOVSS        X15, (R9)
+	ADDQ          $0x04, AX
+	DECQ          BX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ3KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ3KI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	MOVQ         SI, CX
+	SHLQ         $0x02, CX
+	MOVQ         CX, SI
+	SHLQ         $0x04, SI
+	MOVQ         SI, DI
+	SHLQ         $0x03, DI
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z10, Z10, Z10
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	VMOVDQU32      94(DX), X12
+	VPSHUFB        i16_q3low<>+0(SB), X12, X13
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X14
+	VPMULTISHIFTQB X13, X14, X13
+	VPANDD         i16_nibbles<>+0(SB), X13, X13
+	VPSHUFB        i16_q3high<>+0(SB), X12, X12
+	VMOVDQU32      i16_q3highshift<>+0(SB), X14
+	VPMULTISHIFTQB X12, X14, X12
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X12, X13
+	VPSUBB         i16_thirtytwo<>+0(SB), X13, X13
+	VPMOVSXBW      X13, Y12
+	VPBROADCASTW   108(DX), Y13
+	VCVTPH2PS      Y13, Z13
+	VPMOVZXBW      (DX), Z14
+	VPMOVZXBW      32(DX), Z15
+	VMOVDQA64      Z15, Z16
+	VPSLLW         $0x02, Z14, Z17
+	VPTERNLOGD     $0xe4, Z8, Z17, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z0, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R9), Z16, Z11
+	VPSRLW         $0x02, Z15, Z16
+	VPSLLW         $0x01, Z14, Z17
+	VPTERNLOGD     $0xe4, Z8, Z17, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z1, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPDPWSSD       64(R9), Z16, Z11
+	VPSRLW         $0x04, Z15, Z16
+	VPTERNLOGD     $0xe4, Z8, Z14, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z2, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPDPWSSD       128(R9), Z16, Z11
+	VPSRLW         $0x06, Z15, Z15
+	VPSRLW         $0x01, Z14, Z16
+	VPTERNLOGD     $0xe4, Z8, Z16, Z15
+	VPERMW         Z9, Z15, Z15
+	VPERMW         Z12, Z3, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       192(R9), Z15, Z11
+	VPMOVZXBW      64(DX), Z15
+	VMOVDQA64      Z15, Z16
+	VPSRLW         $0x02, Z14, Z17
+	VPTERNLOGD     $0xe4, Z8, Z17, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z4, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPDPWSSD       256(R9), Z16, Z11
+	VPSRLW         $0x02, Z15, Z16
+	VPSRLW         $0x03, Z14, Z17
+	VPTERNLOGD     $0xe4, Z8, Z17, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z5, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPDPWSSD       320(R9), Z16, Z11
+	VPSRLW         $0x04, Z15, Z16
+	VPSRLW         $0x04, Z14, Z17
+	VPTERNLOGD     $0xe4, Z8, Z17, Z16
+	VPERMW         Z9, Z16, Z16
+	VPERMW         Z12, Z6, Z17
+	VPMULLW        Z17, Z16, Z16
+	VPDPWSSD       384(R9), Z16, Z11
+	VPSRLW         $0x06, Z15, Z15
+	VPSRLW         $0x05, Z14, Z14
+	VPTERNLOGD     $0xe4, Z8, Z14, Z15
+	VPERMW         Z9, Z15, Z15
+	VPERMW         Z12, Z7, Z14
+	VPMULLW        Z14, Z15, Z15
+	VPDPWSSD       448(R9), Z15, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z13, Z13
+	VFMADD231PS    Z13, Z11, Z10
+	ADDQ           $0x6e, DX
+	ADDQ           DI, R9
+	ADDQ           CX, R10
+	ADDQ           SI, R11
+	DECQ           R8
+	JNZ            chunk
+	MOVQ           AX, R8
+	VEXTRACTF64X4  $0x01, Z10, Y12
+	VADDPS         Y12, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X12
+	VADDPS         X12, X10, X10
+	VPERMILPD      $0x01, X10, X12
+	VADDPS         X12, X10, X10
+	VMOVSHDUP      X10, X12
+	VADDSS         X12, X10, X10
+	VMOVSS         X10, (R8)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+DATA i16_q3levels32<>+0(SB)/8, $0xfffffffefffdfffc
+DATA i16_q3levels32<>+8(SB)/8, $0x0003000200010000
+DATA i16_q3levels32<>+16(SB)/8, $0xfffffffefffdfffc
+DATA i16_q3levels32<>+24(SB)/8, $0x0003000200010000
+DATA i16_q3levels32<>+32(SB)/8, $0xfffffffefffdfffc
+DATA i16_q3levels32<>+40(SB)/8, $0x0003000200010000
+DATA i16_q3levels32<>+48(SB)/8, $0xfffffffefffdfffc
+DATA i16_q3levels32<>+56(SB)/8, $0x0003000200010000
+GLOBL i16_q3levels32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q3low<>+0(SB)/8, $0x0908070605040302
+DATA i16_q3low<>+8(SB)/8, $0x0908070605040302
+GLOBL i16_q3low<>(SB), RODATA|NOPTR, $16
+
+DATA i16_q3lowshift<>+0(SB)/8, $0x3830282018100800
+DATA i16_q3lowshift<>+8(SB)/8, $0x3c342c241c140c04
+GLOBL i16_q3lowshift<>(SB), RODATA|NOPTR, $16
+
+DATA i16_q3high<>+0(SB)/8, $0x0d0c0b0a0d0c0b0a
+DATA i16_q3high<>+8(SB)/8, $0x0d0c0b0a0d0c0b0a
+GLOBL i16_q3high<>(SB), RODATA|NOPTR, $16
+
+DATA i16_q3highshift<>+0(SB)/8, $0x362e261e140c043c
+DATA i16_q3highshift<>+8(SB)/8, $0x3a322a2218100800
+GLOBL i16_q3highshift<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
+DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
+GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
+
+DATA i16_thirtytwo<>+0(SB)/8, $0x2020202020202020
+DATA i16_thirtytwo<>+8(SB)/8, $0x2020202020202020
+GLOBL i16_thirtytwo<>(SB), RODATA|NOPTR, $16
+
+// func matVecQ3KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ3KI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z10, Z10, Z10
+	VPXORD Z12, Z12, Z12
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	VMOVDQU32      94(DX), X14
+	VPSHUFB        i16_q3low<>+0(SB), X14, X15
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X16
+	VPMULTISHIFTQB X15, X16, X15
+	VPANDD         i16_nibbles<>+0(SB), X15, X15
+	VPSHUFB        i16_q3high<>+0(SB), X14, X14
+	VMOVDQU32      i16_q3highshift<>+0(SB), X16
+	VPMULTISHIFTQB X14, X16, X14
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X14, X15
+	VPSUBB         i16_thirtytwo<>+0(SB), X15, X15
+	VPMOVSXBW      X15, Y14
+	VPBROADCASTW   108(DX), Y15
+	VCVTPH2PS      Y15, Z15
+	VPMOVZXBW      (DX), Z16
+	VPMOVZXBW      32(DX), Z17
+	VMOVDQA64      Z17, Z18
+	VPSLLW         $0x02, Z16, Z19
+	VPTERNLOGD     $0xe4, Z8, Z19, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z0, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R10), Z18, Z11
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       512(R10), Z18, Z13
+	VPSRLW         $0x02, Z17, Z18
+	VPSLLW         $0x01, Z16, Z19
+	VPTERNLOGD     $0xe4, Z8, Z19, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z1, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       64(R10), Z18, Z11
+	VPDPWSSD       576(R10), Z18, Z13
+	VPSRLW         $0x04, Z17, Z18
+	VPTERNLOGD     $0xe4, Z8, Z16, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z2, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       128(R10), Z18, Z11
+	VPDPWSSD       640(R10), Z18, Z13
+	VPSRLW         $0x06, Z17, Z17
+	VPSRLW         $0x01, Z16, Z18
+	VPTERNLOGD     $0xe4, Z8, Z18, Z17
+	VPERMW         Z9, Z17, Z17
+	VPERMW         Z14, Z3, Z18
+	VPMULLW        Z18, Z17, Z17
+	VPDPWSSD       192(R10), Z17, Z11
+	VPDPWSSD       704(R10), Z17, Z13
+	VPMOVZXBW      64(DX), Z17
+	VMOVDQA64      Z17, Z18
+	VPSRLW         $0x02, Z16, Z19
+	VPTERNLOGD     $0xe4, Z8, Z19, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z4, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       256(R10), Z18, Z11
+	VPDPWSSD       768(R10), Z18, Z13
+	VPSRLW         $0x02, Z17, Z18
+	VPSRLW         $0x03, Z16, Z19
+	VPTERNLOGD     $0xe4, Z8, Z19, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z5, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       320(R10), Z18, Z11
+	VPDPWSSD       832(R10), Z18, Z13
+	VPSRLW         $0x04, Z17, Z18
+	VPSRLW         $0x04, Z16, Z19
+	VPTERNLOGD     $0xe4, Z8, Z19, Z18
+	VPERMW         Z9, Z18, Z18
+	VPERMW         Z14, Z6, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       384(R10), Z18, Z11
+	VPDPWSSD       896(R10), Z18, Z13
+	VPSRLW         $0x06, Z17, Z17
+	VPSRLW         $0x05, Z16, Z16
+	VPTERNLOGD     $0xe4, Z8, Z16, Z17
+	VPERMW         Z9, Z17, Z17
+	VPERMW         Z14, Z7, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       448(R10), Z17, Z11
+	VPDPWSSD       960(R10), Z17, Z13
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z15, Z16
+	VFMADD231PS    Z16, Z11, Z10
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    4(R11), Z15, Z15
+	VFMADD231PS    Z15, Z13, Z12
+	ADDQ           $0x6e, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z10, Y14
+	VADDPS         Y14, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X14
+	VADDPS         X14, X10, X10
+	VPERMILPD      $0x01, X10, X14
+	VADDPS         X14, X10, X10
+	VMOVSHDUP      X10, X14
+	VADDSS         X14, X10, X10
+	VMOVSS         X10, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z12, Y14
+	VADDPS         Y14, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X14
+	VADDPS         X14, X12, X12
+	VPERMILPD      $0x01, X12, X14
+	VADDPS         X14, X12, X12
+	VMOVSHDUP      X12, X14
+	VADDSS         X14, X12, X12
+	VMOVSS         X12, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+// func matVecQ3KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, MMX+
+TEXT ·matVecQ3KI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
+	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
+	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
+	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
+	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
+	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
+	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
+	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
+	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z10, Z10, Z10
+	VPXORD Z12, Z12, Z12
+	VPXORD Z14, Z14, Z14
+	VPXORD Z16, Z16, Z16
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	VMOVDQU32      94(DX), X18
+	VPSHUFB        i16_q3low<>+0(SB), X18, X19
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X20
+	VPMULTISHIFTQB X19, X20, X19
+	VPANDD         i16_nibbles<>+0(SB), X19, X19
+	VPSHUFB        i16_q3high<>+0(SB), X18, X18
+	VMOVDQU32      i16_q3highshift<>+0(SB), X20
+	VPMULTISHIFTQB X18, X20, X18
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X18, X19
+	VPSUBB         i16_thirtytwo<>+0(SB), X19, X19
+	VPMOVSXBW      X19, Y18
+	VPBROADCASTW   108(DX), Y19
+	VCVTPH2PS      Y19, Z19
+	VPMOVZXBW      (DX), Z20
+	VPMOVZXBW      32(DX), Z21
+	VMOVDQA64      Z21, Z22
+	VPSLLW         $0x02, Z20, Z23
+	VPTERNLOGD     $0xe4, Z8, Z23, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z0, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R10), Z22, Z11
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       512(R10), Z22, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       1024(R10), Z22, Z15
+	VPXORD         Z17, Z17, Z17
+	VPDPWSSD       1536(R10), Z22, Z17
+	VPSRLW         $0x02, Z21, Z22
+	VPSLLW         $0x01, Z20, Z23
+	VPTERNLOGD     $0xe4, Z8, Z23, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z1, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPDPWSSD       64(R10), Z22, Z11
+	VPDPWSSD       576(R10), Z22, Z13
+	VPDPWSSD       1088(R10), Z22, Z15
+	VPDPWSSD       1600(R10), Z22, Z17
+	VPSRLW         $0x04, Z21, Z22
+	VPTERNLOGD     $0xe4, Z8, Z20, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z2, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPDPWSSD       128(R10), Z22, Z11
+	VPDPWSSD       640(R10), Z22, Z13
+	VPDPWSSD       1152(R10), Z22, Z15
+	VPDPWSSD       1664(R10), Z22, Z17
+	VPSRLW         $0x06, Z21, Z21
+	VPSRLW         $0x01, Z20, Z22
+	VPTERNLOGD     $0xe4, Z8, Z22, Z21
+	VPERMW         Z9, Z21, Z21
+	VPERMW         Z18, Z3, Z22
+	VPMULLW        Z22, Z21, Z21
+	VPDPWSSD       192(R10), Z21, Z11
+	VPDPWSSD       704(R10), Z21, Z13
+	VPDPWSSD       1216(R10), Z21, Z15
+	VPDPWSSD       1728(R10), Z21, Z17
+	VPMOVZXBW      64(DX), Z21
+	VMOVDQA64      Z21, Z22
+	VPSRLW         $0x02, Z20, Z23
+	VPTERNLOGD     $0xe4, Z8, Z23, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z4, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPDPWSSD       256(R10), Z22, Z11
+	VPDPWSSD       768(R10), Z22, Z13
+	VPDPWSSD       1280(R10), Z22, Z15
+	VPDPWSSD       1792(R10), Z22, Z17
+	VPSRLW         $0x02, Z21, Z22
+	VPSRLW         $0x03, Z20, Z23
+	VPTERNLOGD     $0xe4, Z8, Z23, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z5, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPDPWSSD       320(R10), Z22, Z11
+	VPDPWSSD       832(R10), Z22, Z13
+	VPDPWSSD       1344(R10), Z22, Z15
+	VPDPWSSD       1856(R10), Z22, Z17
+	VPSRLW         $0x04, Z21, Z22
+	VPSRLW         $0x04, Z20, Z23
+	VPTERNLOGD     $0xe4, Z8, Z23, Z22
+	VPERMW         Z9, Z22, Z22
+	VPERMW         Z18, Z6, Z23
+	VPMULLW        Z23, Z22, Z22
+	VPDPWSSD       384(R10), Z22, Z11
+	VPDPWSSD       896(R10), Z22, Z13
+	VPDPWSSD       1408(R10), Z22, Z15
+	VPDPWSSD       1920(R10), Z22, Z17
+	VPSRLW         $0x06, Z21, Z21
+	VPSRLW         $0x05, Z20, Z20
+	VPTERNLOGD     $0xe4, Z8, Z20, Z21
+	VPERMW         Z9, Z21, Z21
+	VPERMW         Z18, Z7, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       448(R10), Z21, Z11
+	VPDPWSSD       960(R10), Z21, Z13
+	VPDPWSSD       1472(R10), Z21, Z15
+	VPDPWSSD       1984(R10), Z21, Z17
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z19, Z20
+	VFMADD231PS    Z20, Z11, Z10
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    4(R11), Z19, Z20
+	VFMADD231PS    Z20, Z13, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    8(R11), Z19, Z20
+	VFMADD231PS    Z20, Z15, Z14
+	VCVTDQ2PS      Z17, Z17
+	VMULPS.BCST    12(R11), Z19, Z19
+	VFMADD231PS    Z19, Z17, Z16
+	ADDQ           $0x6e, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z10, Y18
+	VADDPS         Y18, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X18
+	VADDPS         X18, X10, X10
+	VPERMILPD      $0x01, X10, X18
+	VADDPS         X18, X10, X10
+	VMOVSHDUP      X10, X18
+	VADDSS         X18, X10, X10
+	VMOVSS         X10, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z12, Y18
+	VADDPS         Y18, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X18
+	VADDPS         X18, X12, X12
+	VPERMILPD      $0x01, X12, X18
+	VADDPS         X18, X12, X12
+	VMOVSHDUP      X12, X18
+	VADDSS         X18, X12, X12
+	VMOVSS         X12, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z14, Y18
+	VADDPS         Y18, Y14, Y14
+	VEXTRACTF32X4  $0x01, Y14, X18
+	VADDPS         X18, X14, X14
+	VPERMILPD      $0x01, X14, X18
+	VADDPS         X18, X14, X14
+	VMOVSHDUP      X14, X18
+	VADDSS         X18, X14, X14
+	VMOVSS         X14, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z16, Y18
+	VADDPS         Y18, Y16, Y16
+	VEXTRACTF32X4  $0x01, Y16, X18
+	VADDPS         X18, X16, X16
+	VPERMILPD      $0x01, X16, X18
+	VADDPS         X18, X16, X16
+	VMOVSHDUP      X16, X18
+	VADDSS         X18, X16, X16
+	VMOVSS         X16, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
 // func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
 TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
@@ -218,10 +1264,6 @@ GLOBL i16_k4lowmask<>(SB), RODATA|NOPTR, $16
 DATA i16_k4high<>+0(SB)/8, $0x0706050480808080
 DATA i16_k4high<>+8(SB)/8, $0x0b0a090880808080
 GLOBL i16_k4high<>(SB), RODATA|NOPTR, $16
-
-DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
-DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
-GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
 
 DATA i16_k4min<>+0(SB)/8, $0x0b0b0a0a09090808
 DATA i16_k4min<>+8(SB)/8, $0x0f0f0e0e0d0d0c0c
@@ -553,6 +1595,502 @@ chunk:
 	VZEROUPPER
 	RET
 
+// func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	MOVQ         SI, CX
+	SHLQ         $0x02, CX
+	MOVQ         CX, SI
+	SHLQ         $0x04, SI
+	MOVQ         SI, DI
+	SHLQ         $0x03, DI
+	VMOVDQU64    i16_word0_32<>+0(SB), Z0
+	VMOVDQU64    i16_word1_32<>+0(SB), Z1
+	VMOVDQU64    i16_word2_32<>+0(SB), Z2
+	VMOVDQU64    i16_word3_32<>+0(SB), Z3
+	VMOVDQU64    i16_word4_32<>+0(SB), Z4
+	VMOVDQU64    i16_word5_32<>+0(SB), Z5
+	VMOVDQU64    i16_word6_32<>+0(SB), Z6
+	VMOVDQU64    i16_word7_32<>+0(SB), Z7
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
+	VPBROADCASTW i16_word10_4<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z10, Z10, Z10
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X12
+	VPSHUFB        i16_k4low<>+0(SB), X12, X13
+	VMOVDQU32      i16_k4shift<>+0(SB), X14
+	VPMULTISHIFTQB X13, X14, X13
+	VPANDD         i16_k4lowmask<>+0(SB), X13, X13
+	VPSHUFB        i16_k4high<>+0(SB), X12, X14
+	VPSRLW         $0x02, X14, X14
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X14, X13
+	VPMOVZXBW      X13, Y14
+	VCVTPH2PS      X12, X12
+	VBROADCASTSS   X12, Z15
+	VMOVSHDUP      X12, X12
+	VBROADCASTSS   X12, Z12
+	VPSHUFB        i16_k4min<>+0(SB), X13, X13
+	VPMOVZXBD      X13, Z13
+	VCVTDQ2PS      Z13, Z13
+	VMULPS         Z13, Z12, Z12
+	VPMOVZXBW      16(DX), Z13
+	VPMOVZXBW      48(DX), Z16
+	VPSRLW         $0x04, Z16, Z17
+	VPANDD         Z8, Z16, Z16
+	VPSLLW         $0x04, Z13, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z16
+	VPERMW         Z14, Z0, Z18
+	VPMULLW        Z18, Z16, Z16
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R9), Z16, Z11
+	VPSLLW         $0x03, Z13, Z16
+	VPTERNLOGD     $0xf8, Z9, Z16, Z17
+	VPERMW         Z14, Z1, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       64(R9), Z17, Z11
+	VPMOVZXBW      80(DX), Z16
+	VPSRLW         $0x04, Z16, Z17
+	VPANDD         Z8, Z16, Z16
+	VPSLLW         $0x02, Z13, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z16
+	VPERMW         Z14, Z2, Z18
+	VPMULLW        Z18, Z16, Z16
+	VPDPWSSD       128(R9), Z16, Z11
+	VPSLLW         $0x01, Z13, Z16
+	VPTERNLOGD     $0xf8, Z9, Z16, Z17
+	VPERMW         Z14, Z3, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       192(R9), Z17, Z11
+	VPMOVZXBW      112(DX), Z16
+	VPSRLW         $0x04, Z16, Z17
+	VPANDD         Z8, Z16, Z16
+	VPTERNLOGD     $0xf8, Z9, Z13, Z16
+	VPERMW         Z14, Z4, Z18
+	VPMULLW        Z18, Z16, Z16
+	VPDPWSSD       256(R9), Z16, Z11
+	VPSRLW         $0x01, Z13, Z16
+	VPTERNLOGD     $0xf8, Z9, Z16, Z17
+	VPERMW         Z14, Z5, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       320(R9), Z17, Z11
+	VPMOVZXBW      144(DX), Z16
+	VPSRLW         $0x04, Z16, Z17
+	VPANDD         Z8, Z16, Z16
+	VPSRLW         $0x02, Z13, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z16
+	VPERMW         Z14, Z6, Z18
+	VPMULLW        Z18, Z16, Z16
+	VPDPWSSD       384(R9), Z16, Z11
+	VPSRLW         $0x03, Z13, Z13
+	VPTERNLOGD     $0xf8, Z9, Z13, Z17
+	VPERMW         Z14, Z7, Z13
+	VPMULLW        Z13, Z17, Z17
+	VPDPWSSD       448(R9), Z17, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z15, Z13
+	VFMADD231PS    Z13, Z11, Z10
+	VFNMADD231PS   (R11), Z12, Z10
+	ADDQ           $0x000000b0, DX
+	ADDQ           DI, R9
+	ADDQ           CX, R10
+	ADDQ           SI, R11
+	DECQ           R8
+	JNZ            chunk
+	MOVQ           AX, R8
+	VEXTRACTF64X4  $0x01, Z10, Y12
+	VADDPS         Y12, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X12
+	VADDPS         X12, X10, X10
+	VPERMILPD      $0x01, X10, X12
+	VADDPS         X12, X10, X10
+	VMOVSHDUP      X10, X12
+	VADDSS         X12, X10, X10
+	VMOVSS         X10, (R8)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
+GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
+
+// func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecQ5KI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_word0_32<>+0(SB), Z0
+	VMOVDQU64    i16_word1_32<>+0(SB), Z1
+	VMOVDQU64    i16_word2_32<>+0(SB), Z2
+	VMOVDQU64    i16_word3_32<>+0(SB), Z3
+	VMOVDQU64    i16_word4_32<>+0(SB), Z4
+	VMOVDQU64    i16_word5_32<>+0(SB), Z5
+	VMOVDQU64    i16_word6_32<>+0(SB), Z6
+	VMOVDQU64    i16_word7_32<>+0(SB), Z7
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
+	VPBROADCASTW i16_word10_4<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z10, Z10, Z10
+	VPXORD Z12, Z12, Z12
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X14
+	VPSHUFB        i16_k4low<>+0(SB), X14, X15
+	VMOVDQU32      i16_k4shift<>+0(SB), X16
+	VPMULTISHIFTQB X15, X16, X15
+	VPANDD         i16_k4lowmask<>+0(SB), X15, X15
+	VPSHUFB        i16_k4high<>+0(SB), X14, X16
+	VPSRLW         $0x02, X16, X16
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X16, X15
+	VPMOVZXBW      X15, Y16
+	VCVTPH2PS      X14, X14
+	VBROADCASTSS   X14, Z17
+	VMOVSHDUP      X14, X14
+	VBROADCASTSS   X14, Z14
+	VPSHUFB        i16_k4min<>+0(SB), X15, X15
+	VPMOVZXBD      X15, Z15
+	VCVTDQ2PS      Z15, Z15
+	VMULPS         Z15, Z14, Z14
+	VPMOVZXBW      16(DX), Z15
+	VPMOVZXBW      48(DX), Z18
+	VPSRLW         $0x04, Z18, Z19
+	VPANDD         Z8, Z18, Z18
+	VPSLLW         $0x04, Z15, Z20
+	VPTERNLOGD     $0xf8, Z9, Z20, Z18
+	VPERMW         Z16, Z0, Z20
+	VPMULLW        Z20, Z18, Z18
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R10), Z18, Z11
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       512(R10), Z18, Z13
+	VPSLLW         $0x03, Z15, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z19
+	VPERMW         Z16, Z1, Z18
+	VPMULLW        Z18, Z19, Z19
+	VPDPWSSD       64(R10), Z19, Z11
+	VPDPWSSD       576(R10), Z19, Z13
+	VPMOVZXBW      80(DX), Z18
+	VPSRLW         $0x04, Z18, Z19
+	VPANDD         Z8, Z18, Z18
+	VPSLLW         $0x02, Z15, Z20
+	VPTERNLOGD     $0xf8, Z9, Z20, Z18
+	VPERMW         Z16, Z2, Z20
+	VPMULLW        Z20, Z18, Z18
+	VPDPWSSD       128(R10), Z18, Z11
+	VPDPWSSD       640(R10), Z18, Z13
+	VPSLLW         $0x01, Z15, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z19
+	VPERMW         Z16, Z3, Z18
+	VPMULLW        Z18, Z19, Z19
+	VPDPWSSD       192(R10), Z19, Z11
+	VPDPWSSD       704(R10), Z19, Z13
+	VPMOVZXBW      112(DX), Z18
+	VPSRLW         $0x04, Z18, Z19
+	VPANDD         Z8, Z18, Z18
+	VPTERNLOGD     $0xf8, Z9, Z15, Z18
+	VPERMW         Z16, Z4, Z20
+	VPMULLW        Z20, Z18, Z18
+	VPDPWSSD       256(R10), Z18, Z11
+	VPDPWSSD       768(R10), Z18, Z13
+	VPSRLW         $0x01, Z15, Z18
+	VPTERNLOGD     $0xf8, Z9, Z18, Z19
+	VPERMW         Z16, Z5, Z18
+	VPMULLW        Z18, Z19, Z19
+	VPDPWSSD       320(R10), Z19, Z11
+	VPDPWSSD       832(R10), Z19, Z13
+	VPMOVZXBW      144(DX), Z18
+	VPSRLW         $0x04, Z18, Z19
+	VPANDD         Z8, Z18, Z18
+	VPSRLW         $0x02, Z15, Z20
+	VPTERNLOGD     $0xf8, Z9, Z20, Z18
+	VPERMW         Z16, Z6, Z20
+	VPMULLW        Z20, Z18, Z18
+	VPDPWSSD       384(R10), Z18, Z11
+	VPDPWSSD       896(R10), Z18, Z13
+	VPSRLW         $0x03, Z15, Z15
+	VPTERNLOGD     $0xf8, Z9, Z15, Z19
+	VPERMW         Z16, Z7, Z15
+	VPMULLW        Z15, Z19, Z19
+	VPDPWSSD       448(R10), Z19, Z11
+	VPDPWSSD       960(R10), Z19, Z13
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z17, Z15
+	VFMADD231PS    Z15, Z11, Z10
+	VFNMADD231PS   (R12), Z14, Z10
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    4(R11), Z17, Z15
+	VFMADD231PS    Z15, Z13, Z12
+	VFNMADD231PS   64(R12), Z14, Z12
+	ADDQ           $0x000000b0, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z10, Y14
+	VADDPS         Y14, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X14
+	VADDPS         X14, X10, X10
+	VPERMILPD      $0x01, X10, X14
+	VADDPS         X14, X10, X10
+	VMOVSHDUP      X10, X14
+	VADDSS         X14, X10, X10
+	VMOVSS         X10, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z12, Y14
+	VADDPS         Y14, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X14
+	VADDPS         X14, X12, X12
+	VPERMILPD      $0x01, X12, X14
+	VADDPS         X14, X12, X12
+	VMOVSHDUP      X12, X14
+	VADDSS         X14, X12, X12
+	VMOVSS         X12, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+// func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecQ5KI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         batch+64(FP), SI
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x04, DI
+	MOVQ         DI, R8
+	SHLQ         $0x03, R8
+	VMOVDQU64    i16_word0_32<>+0(SB), Z0
+	VMOVDQU64    i16_word1_32<>+0(SB), Z1
+	VMOVDQU64    i16_word2_32<>+0(SB), Z2
+	VMOVDQU64    i16_word3_32<>+0(SB), Z3
+	VMOVDQU64    i16_word4_32<>+0(SB), Z4
+	VMOVDQU64    i16_word5_32<>+0(SB), Z5
+	VMOVDQU64    i16_word6_32<>+0(SB), Z6
+	VMOVDQU64    i16_word7_32<>+0(SB), Z7
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
+	VPBROADCASTW i16_word10_4<>+0(SB), Z9
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z10, Z10, Z10
+	VPXORD Z12, Z12, Z12
+	VPXORD Z14, Z14, Z14
+	VPXORD Z16, Z16, Z16
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X18
+	VPSHUFB        i16_k4low<>+0(SB), X18, X19
+	VMOVDQU32      i16_k4shift<>+0(SB), X20
+	VPMULTISHIFTQB X19, X20, X19
+	VPANDD         i16_k4lowmask<>+0(SB), X19, X19
+	VPSHUFB        i16_k4high<>+0(SB), X18, X20
+	VPSRLW         $0x02, X20, X20
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X20, X19
+	VPMOVZXBW      X19, Y20
+	VCVTPH2PS      X18, X18
+	VBROADCASTSS   X18, Z21
+	VMOVSHDUP      X18, X18
+	VBROADCASTSS   X18, Z18
+	VPSHUFB        i16_k4min<>+0(SB), X19, X19
+	VPMOVZXBD      X19, Z19
+	VCVTDQ2PS      Z19, Z19
+	VMULPS         Z19, Z18, Z18
+	VPMOVZXBW      16(DX), Z19
+	VPMOVZXBW      48(DX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z8, Z22, Z22
+	VPSLLW         $0x04, Z19, Z24
+	VPTERNLOGD     $0xf8, Z9, Z24, Z22
+	VPERMW         Z20, Z0, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPXORD         Z11, Z11, Z11
+	VPDPWSSD       (R10), Z22, Z11
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       512(R10), Z22, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       1024(R10), Z22, Z15
+	VPXORD         Z17, Z17, Z17
+	VPDPWSSD       1536(R10), Z22, Z17
+	VPSLLW         $0x03, Z19, Z22
+	VPTERNLOGD     $0xf8, Z9, Z22, Z23
+	VPERMW         Z20, Z1, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       64(R10), Z23, Z11
+	VPDPWSSD       576(R10), Z23, Z13
+	VPDPWSSD       1088(R10), Z23, Z15
+	VPDPWSSD       1600(R10), Z23, Z17
+	VPMOVZXBW      80(DX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z8, Z22, Z22
+	VPSLLW         $0x02, Z19, Z24
+	VPTERNLOGD     $0xf8, Z9, Z24, Z22
+	VPERMW         Z20, Z2, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       128(R10), Z22, Z11
+	VPDPWSSD       640(R10), Z22, Z13
+	VPDPWSSD       1152(R10), Z22, Z15
+	VPDPWSSD       1664(R10), Z22, Z17
+	VPSLLW         $0x01, Z19, Z22
+	VPTERNLOGD     $0xf8, Z9, Z22, Z23
+	VPERMW         Z20, Z3, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       192(R10), Z23, Z11
+	VPDPWSSD       704(R10), Z23, Z13
+	VPDPWSSD       1216(R10), Z23, Z15
+	VPDPWSSD       1728(R10), Z23, Z17
+	VPMOVZXBW      112(DX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z8, Z22, Z22
+	VPTERNLOGD     $0xf8, Z9, Z19, Z22
+	VPERMW         Z20, Z4, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       256(R10), Z22, Z11
+	VPDPWSSD       768(R10), Z22, Z13
+	VPDPWSSD       1280(R10), Z22, Z15
+	VPDPWSSD       1792(R10), Z22, Z17
+	VPSRLW         $0x01, Z19, Z22
+	VPTERNLOGD     $0xf8, Z9, Z22, Z23
+	VPERMW         Z20, Z5, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       320(R10), Z23, Z11
+	VPDPWSSD       832(R10), Z23, Z13
+	VPDPWSSD       1344(R10), Z23, Z15
+	VPDPWSSD       1856(R10), Z23, Z17
+	VPMOVZXBW      144(DX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z8, Z22, Z22
+	VPSRLW         $0x02, Z19, Z24
+	VPTERNLOGD     $0xf8, Z9, Z24, Z22
+	VPERMW         Z20, Z6, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       384(R10), Z22, Z11
+	VPDPWSSD       896(R10), Z22, Z13
+	VPDPWSSD       1408(R10), Z22, Z15
+	VPDPWSSD       1920(R10), Z22, Z17
+	VPSRLW         $0x03, Z19, Z19
+	VPTERNLOGD     $0xf8, Z9, Z19, Z23
+	VPERMW         Z20, Z7, Z19
+	VPMULLW        Z19, Z23, Z23
+	VPDPWSSD       448(R10), Z23, Z11
+	VPDPWSSD       960(R10), Z23, Z13
+	VPDPWSSD       1472(R10), Z23, Z15
+	VPDPWSSD       1984(R10), Z23, Z17
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z21, Z19
+	VFMADD231PS    Z19, Z11, Z10
+	VFNMADD231PS   (R12), Z18, Z10
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    4(R11), Z21, Z19
+	VFMADD231PS    Z19, Z13, Z12
+	VFNMADD231PS   64(R12), Z18, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    8(R11), Z21, Z19
+	VFMADD231PS    Z19, Z15, Z14
+	VFNMADD231PS   128(R12), Z18, Z14
+	VCVTDQ2PS      Z17, Z17
+	VMULPS.BCST    12(R11), Z21, Z19
+	VFMADD231PS    Z19, Z17, Z16
+	VFNMADD231PS   192(R12), Z18, Z16
+	ADDQ           $0x000000b0, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z10, Y18
+	VADDPS         Y18, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X18
+	VADDPS         X18, X10, X10
+	VPERMILPD      $0x01, X10, X18
+	VADDPS         X18, X10, X10
+	VMOVSHDUP      X10, X18
+	VADDSS         X18, X10, X10
+	VMOVSS         X10, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z12, Y18
+	VADDPS         Y18, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X18
+	VADDPS         X18, X12, X12
+	VPERMILPD      $0x01, X12, X18
+	VADDPS         X18, X12, X12
+	VMOVSHDUP      X12, X18
+	VADDSS         X18, X12, X12
+	VMOVSS         X12, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z14, Y18
+	VADDPS         Y18, Y14, Y14
+	VEXTRACTF32X4  $0x01, Y14, X18
+	VADDPS         X18, X14, X14
+	VPERMILPD      $0x01, X14, X18
+	VADDPS         X18, X14, X14
+	VMOVSHDUP      X14, X18
+	VADDSS         X18, X14, X14
+	VMOVSS         X14, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z16, Y18
+	VADDPS         Y18, Y16, Y16
+	VEXTRACTF32X4  $0x01, Y16, X18
+	VADDPS         X18, X16, X16
+	VPERMILPD      $0x01, X16, X18
+	VADDPS         X18, X16, X16
+	VMOVSHDUP      X16, X18
+	VADDSS         X18, X16, X16
+	VMOVSS         X16, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
 // func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
 TEXT ·matVecQ6KI16x1AVX512(SB), NOSPLIT, $0-72
@@ -676,86 +2214,6 @@ chunk:
 	JNZ           row
 	VZEROUPPER
 	RET
-
-DATA i16_pair0_32<>+0(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+8(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+16(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+24(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+32(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+40(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+48(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+56(SB)/8, $0x0001000100010001
-GLOBL i16_pair0_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair1_32<>+0(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+8(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+16(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+24(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+32(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+40(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+48(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+56(SB)/8, $0x0003000300030003
-GLOBL i16_pair1_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair2_32<>+0(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+8(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+16(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+24(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+32(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+40(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+48(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+56(SB)/8, $0x0005000500050005
-GLOBL i16_pair2_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair3_32<>+0(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+8(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+16(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+24(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+32(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+40(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+48(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+56(SB)/8, $0x0007000700070007
-GLOBL i16_pair3_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair4_32<>+0(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+8(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+16(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+24(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+32(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+40(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+48(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+56(SB)/8, $0x0009000900090009
-GLOBL i16_pair4_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair5_32<>+0(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+8(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+16(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+24(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+32(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+40(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+48(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+56(SB)/8, $0x000b000b000b000b
-GLOBL i16_pair5_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair6_32<>+0(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+8(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+16(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+24(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+32(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+40(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+48(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+56(SB)/8, $0x000d000d000d000d
-GLOBL i16_pair6_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair7_32<>+0(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+8(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+16(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+24(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+32(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+40(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+48(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+56(SB)/8, $0x000f000f000f000f
-GLOBL i16_pair7_32<>(SB), RODATA|NOPTR, $64
 
 DATA i16_q6low32<>+0(SB)/8, $0xffe3ffe2ffe1ffe0
 DATA i16_q6low32<>+8(SB)/8, $0xffe7ffe6ffe5ffe4
@@ -1111,6 +2569,4447 @@ chunk:
 	VMOVSS        X17, (R9)
 	ADDQ          $0x04, AX
 	DECQ          BX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecIQ4XSI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecIQ4XSI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      stride+8(FP), CX
+	MOVQ      w+16(FP), DX
+	MOVQ      rows+24(FP), BX
+	MOVQ      batch+64(FP), SI
+	SHLQ      $0x02, CX
+	MOVQ      SI, CX
+	SHLQ      $0x02, CX
+	MOVQ      CX, SI
+	SHLQ      $0x04, SI
+	MOVQ      SI, DI
+	SHLQ      $0x03, DI
+	VMOVDQU64 i16_word0_32<>+0(SB), Z0
+	VMOVDQU64 i16_word1_32<>+0(SB), Z1
+	VMOVDQU64 i16_word2_32<>+0(SB), Z2
+	VMOVDQU64 i16_word3_32<>+0(SB), Z3
+	VMOVDQU64 i16_word4_32<>+0(SB), Z4
+	VMOVDQU64 i16_word5_32<>+0(SB), Z5
+	VMOVDQU64 i16_word6_32<>+0(SB), Z6
+	VMOVDQU64 i16_word7_32<>+0(SB), Z7
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z9, Z9, Z9
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X11
+	VMOVDQU32      i16_xslowshift<>+0(SB), X12
+	VPMULTISHIFTQB X11, X12, X12
+	VMOVDQU32      i16_xshighshift<>+0(SB), X13
+	VPMULTISHIFTQB X11, X13, X13
+	VPANDD         i16_nibbles<>+0(SB), X12, X12
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X13, X12
+	VPSUBB         i16_thirtytwo<>+0(SB), X12, X12
+	VPMOVSXBW      X12, Y12
+	VCVTPH2PS      X11, X11
+	VBROADCASTSS   X11, Z11
+	VPMOVZXBW      8(DX), Z13
+	VPSRLW         $0x04, Z13, Z14
+	VPERMW         Z8, Z13, Z13
+	VPERMW         Z8, Z14, Z14
+	VINSERTI64X4   $0x01, Y14, Z13, Z15
+	VSHUFI64X2     $0xee, Z14, Z13, Z13
+	VPERMW         Z12, Z0, Z14
+	VPMULLW        Z14, Z15, Z15
+	VPXORD         Z10, Z10, Z10
+	VPDPWSSD       (R9), Z15, Z10
+	VPERMW         Z12, Z1, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       64(R9), Z13, Z10
+	VPMOVZXBW      40(DX), Z13
+	VPSRLW         $0x04, Z13, Z14
+	VPERMW         Z8, Z13, Z13
+	VPERMW         Z8, Z14, Z14
+	VINSERTI64X4   $0x01, Y14, Z13, Z15
+	VSHUFI64X2     $0xee, Z14, Z13, Z13
+	VPERMW         Z12, Z2, Z14
+	VPMULLW        Z14, Z15, Z15
+	VPDPWSSD       128(R9), Z15, Z10
+	VPERMW         Z12, Z3, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       192(R9), Z13, Z10
+	VPMOVZXBW      72(DX), Z13
+	VPSRLW         $0x04, Z13, Z14
+	VPERMW         Z8, Z13, Z13
+	VPERMW         Z8, Z14, Z14
+	VINSERTI64X4   $0x01, Y14, Z13, Z15
+	VSHUFI64X2     $0xee, Z14, Z13, Z13
+	VPERMW         Z12, Z4, Z14
+	VPMULLW        Z14, Z15, Z15
+	VPDPWSSD       256(R9), Z15, Z10
+	VPERMW         Z12, Z5, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       320(R9), Z13, Z10
+	VPMOVZXBW      104(DX), Z13
+	VPSRLW         $0x04, Z13, Z14
+	VPERMW         Z8, Z13, Z13
+	VPERMW         Z8, Z14, Z14
+	VINSERTI64X4   $0x01, Y14, Z13, Z15
+	VSHUFI64X2     $0xee, Z14, Z13, Z13
+	VPERMW         Z12, Z6, Z14
+	VPMULLW        Z14, Z15, Z15
+	VPDPWSSD       384(R9), Z15, Z10
+	VPERMW         Z12, Z7, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       448(R9), Z13, Z10
+	VCVTDQ2PS      Z10, Z10
+	VMULPS.BCST    (R10), Z11, Z11
+	VFMADD231PS    Z11, Z10, Z9
+	ADDQ           $0x00000088, DX
+	ADDQ           DI, R9
+	ADDQ           CX, R10
+	ADDQ           SI, R11
+	DECQ           R8
+	JNZ            chunk
+	MOVQ           AX, R8
+	VEXTRACTF64X4  $0x01, Z9, Y11
+	VADDPS         Y11, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X11
+	VADDPS         X11, X9, X9
+	VPERMILPD      $0x01, X9, X11
+	VADDPS         X11, X9, X9
+	VMOVSHDUP      X9, X11
+	VADDSS         X11, X9, X9
+	VMOVSS         X9, (R8)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+DATA i16_iq4levels32<>+0(SB)/8, $0xffbfffadff98ff81
+DATA i16_iq4levels32<>+8(SB)/8, $0xfff6ffeaffddffcf
+DATA i16_iq4levels32<>+16(SB)/8, $0x00260019000d0001
+DATA i16_iq4levels32<>+24(SB)/8, $0x0071005900450035
+DATA i16_iq4levels32<>+32(SB)/8, $0xffbfffadff98ff81
+DATA i16_iq4levels32<>+40(SB)/8, $0xfff6ffeaffddffcf
+DATA i16_iq4levels32<>+48(SB)/8, $0x00260019000d0001
+DATA i16_iq4levels32<>+56(SB)/8, $0x0071005900450035
+GLOBL i16_iq4levels32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_xslowshift<>+0(SB)/8, $0x3c3834302c282420
+DATA i16_xslowshift<>+8(SB)/8, $0x3c3834302c282420
+GLOBL i16_xslowshift<>(SB), RODATA|NOPTR, $16
+
+DATA i16_xshighshift<>+0(SB)/8, $0x1a18161412100e0c
+DATA i16_xshighshift<>+8(SB)/8, $0x1a18161412100e0c
+GLOBL i16_xshighshift<>(SB), RODATA|NOPTR, $16
+
+// func matVecIQ4XSI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecIQ4XSI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      stride+8(FP), CX
+	MOVQ      w+16(FP), DX
+	MOVQ      rows+24(FP), BX
+	MOVQ      batch+64(FP), SI
+	SHLQ      $0x02, CX
+	SHLQ      $0x02, SI
+	MOVQ      SI, DI
+	SHLQ      $0x04, DI
+	MOVQ      DI, R8
+	SHLQ      $0x03, R8
+	VMOVDQU64 i16_word0_32<>+0(SB), Z0
+	VMOVDQU64 i16_word1_32<>+0(SB), Z1
+	VMOVDQU64 i16_word2_32<>+0(SB), Z2
+	VMOVDQU64 i16_word3_32<>+0(SB), Z3
+	VMOVDQU64 i16_word4_32<>+0(SB), Z4
+	VMOVDQU64 i16_word5_32<>+0(SB), Z5
+	VMOVDQU64 i16_word6_32<>+0(SB), Z6
+	VMOVDQU64 i16_word7_32<>+0(SB), Z7
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z9, Z9, Z9
+	VPXORD Z11, Z11, Z11
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X13
+	VMOVDQU32      i16_xslowshift<>+0(SB), X14
+	VPMULTISHIFTQB X13, X14, X14
+	VMOVDQU32      i16_xshighshift<>+0(SB), X15
+	VPMULTISHIFTQB X13, X15, X15
+	VPANDD         i16_nibbles<>+0(SB), X14, X14
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X15, X14
+	VPSUBB         i16_thirtytwo<>+0(SB), X14, X14
+	VPMOVSXBW      X14, Y14
+	VCVTPH2PS      X13, X13
+	VBROADCASTSS   X13, Z13
+	VPMOVZXBW      8(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z8, Z15, Z15
+	VPERMW         Z8, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPERMW         Z14, Z0, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPXORD         Z10, Z10, Z10
+	VPDPWSSD       (R10), Z17, Z10
+	VPXORD         Z12, Z12, Z12
+	VPDPWSSD       512(R10), Z17, Z12
+	VPERMW         Z14, Z1, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       64(R10), Z15, Z10
+	VPDPWSSD       576(R10), Z15, Z12
+	VPMOVZXBW      40(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z8, Z15, Z15
+	VPERMW         Z8, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPERMW         Z14, Z2, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       128(R10), Z17, Z10
+	VPDPWSSD       640(R10), Z17, Z12
+	VPERMW         Z14, Z3, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       192(R10), Z15, Z10
+	VPDPWSSD       704(R10), Z15, Z12
+	VPMOVZXBW      72(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z8, Z15, Z15
+	VPERMW         Z8, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPERMW         Z14, Z4, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       256(R10), Z17, Z10
+	VPDPWSSD       768(R10), Z17, Z12
+	VPERMW         Z14, Z5, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       320(R10), Z15, Z10
+	VPDPWSSD       832(R10), Z15, Z12
+	VPMOVZXBW      104(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z8, Z15, Z15
+	VPERMW         Z8, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPERMW         Z14, Z6, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       384(R10), Z17, Z10
+	VPDPWSSD       896(R10), Z17, Z12
+	VPERMW         Z14, Z7, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       448(R10), Z15, Z10
+	VPDPWSSD       960(R10), Z15, Z12
+	VCVTDQ2PS      Z10, Z10
+	VMULPS.BCST    (R11), Z13, Z15
+	VFMADD231PS    Z15, Z10, Z9
+	VCVTDQ2PS      Z12, Z12
+	VMULPS.BCST    4(R11), Z13, Z13
+	VFMADD231PS    Z13, Z12, Z11
+	ADDQ           $0x00000088, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z9, Y13
+	VADDPS         Y13, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X13
+	VADDPS         X13, X9, X9
+	VPERMILPD      $0x01, X9, X13
+	VADDPS         X13, X9, X9
+	VMOVSHDUP      X9, X13
+	VADDSS         X13, X9, X9
+	VMOVSS         X9, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z11, Y13
+	VADDPS         Y13, Y11, Y11
+	VEXTRACTF32X4  $0x01, Y11, X13
+	VADDPS         X13, X11, X11
+	VPERMILPD      $0x01, X11, X13
+	VADDPS         X13, X11, X11
+	VMOVSHDUP      X11, X13
+	VADDSS         X13, X11, X11
+	VMOVSS         X11, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+// func matVecIQ4XSI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
+TEXT ·matVecIQ4XSI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      stride+8(FP), CX
+	MOVQ      w+16(FP), DX
+	MOVQ      rows+24(FP), BX
+	MOVQ      batch+64(FP), SI
+	SHLQ      $0x02, CX
+	SHLQ      $0x02, SI
+	MOVQ      SI, DI
+	SHLQ      $0x04, DI
+	MOVQ      DI, R8
+	SHLQ      $0x03, R8
+	VMOVDQU64 i16_word0_32<>+0(SB), Z0
+	VMOVDQU64 i16_word1_32<>+0(SB), Z1
+	VMOVDQU64 i16_word2_32<>+0(SB), Z2
+	VMOVDQU64 i16_word3_32<>+0(SB), Z3
+	VMOVDQU64 i16_word4_32<>+0(SB), Z4
+	VMOVDQU64 i16_word5_32<>+0(SB), Z5
+	VMOVDQU64 i16_word6_32<>+0(SB), Z6
+	VMOVDQU64 i16_word7_32<>+0(SB), Z7
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+
+row:
+	MOVQ   chunks+32(FP), R9
+	MOVQ   q+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	MOVQ   sum+56(FP), R12
+	VPXORD Z9, Z9, Z9
+	VPXORD Z11, Z11, Z11
+	VPXORD Z13, Z13, Z13
+	VPXORD Z15, Z15, Z15
+
+chunk:
+	PREFETCHT0     2048(DX)
+	PREFETCHT0     2112(DX)
+	PREFETCHT0     2176(DX)
+	VMOVDQU32      (DX), X17
+	VMOVDQU32      i16_xslowshift<>+0(SB), X18
+	VPMULTISHIFTQB X17, X18, X18
+	VMOVDQU32      i16_xshighshift<>+0(SB), X19
+	VPMULTISHIFTQB X17, X19, X19
+	VPANDD         i16_nibbles<>+0(SB), X18, X18
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X19, X18
+	VPSUBB         i16_thirtytwo<>+0(SB), X18, X18
+	VPMOVSXBW      X18, Y18
+	VCVTPH2PS      X17, X17
+	VBROADCASTSS   X17, Z17
+	VPMOVZXBW      8(DX), Z19
+	VPSRLW         $0x04, Z19, Z20
+	VPERMW         Z8, Z19, Z19
+	VPERMW         Z8, Z20, Z20
+	VINSERTI64X4   $0x01, Y20, Z19, Z21
+	VSHUFI64X2     $0xee, Z20, Z19, Z19
+	VPERMW         Z18, Z0, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPXORD         Z10, Z10, Z10
+	VPDPWSSD       (R10), Z21, Z10
+	VPXORD         Z12, Z12, Z12
+	VPDPWSSD       512(R10), Z21, Z12
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       1024(R10), Z21, Z14
+	VPXORD         Z16, Z16, Z16
+	VPDPWSSD       1536(R10), Z21, Z16
+	VPERMW         Z18, Z1, Z20
+	VPMULLW        Z20, Z19, Z19
+	VPDPWSSD       64(R10), Z19, Z10
+	VPDPWSSD       576(R10), Z19, Z12
+	VPDPWSSD       1088(R10), Z19, Z14
+	VPDPWSSD       1600(R10), Z19, Z16
+	VPMOVZXBW      40(DX), Z19
+	VPSRLW         $0x04, Z19, Z20
+	VPERMW         Z8, Z19, Z19
+	VPERMW         Z8, Z20, Z20
+	VINSERTI64X4   $0x01, Y20, Z19, Z21
+	VSHUFI64X2     $0xee, Z20, Z19, Z19
+	VPERMW         Z18, Z2, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       128(R10), Z21, Z10
+	VPDPWSSD       640(R10), Z21, Z12
+	VPDPWSSD       1152(R10), Z21, Z14
+	VPDPWSSD       1664(R10), Z21, Z16
+	VPERMW         Z18, Z3, Z20
+	VPMULLW        Z20, Z19, Z19
+	VPDPWSSD       192(R10), Z19, Z10
+	VPDPWSSD       704(R10), Z19, Z12
+	VPDPWSSD       1216(R10), Z19, Z14
+	VPDPWSSD       1728(R10), Z19, Z16
+	VPMOVZXBW      72(DX), Z19
+	VPSRLW         $0x04, Z19, Z20
+	VPERMW         Z8, Z19, Z19
+	VPERMW         Z8, Z20, Z20
+	VINSERTI64X4   $0x01, Y20, Z19, Z21
+	VSHUFI64X2     $0xee, Z20, Z19, Z19
+	VPERMW         Z18, Z4, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       256(R10), Z21, Z10
+	VPDPWSSD       768(R10), Z21, Z12
+	VPDPWSSD       1280(R10), Z21, Z14
+	VPDPWSSD       1792(R10), Z21, Z16
+	VPERMW         Z18, Z5, Z20
+	VPMULLW        Z20, Z19, Z19
+	VPDPWSSD       320(R10), Z19, Z10
+	VPDPWSSD       832(R10), Z19, Z12
+	VPDPWSSD       1344(R10), Z19, Z14
+	VPDPWSSD       1856(R10), Z19, Z16
+	VPMOVZXBW      104(DX), Z19
+	VPSRLW         $0x04, Z19, Z20
+	VPERMW         Z8, Z19, Z19
+	VPERMW         Z8, Z20, Z20
+	VINSERTI64X4   $0x01, Y20, Z19, Z21
+	VSHUFI64X2     $0xee, Z20, Z19, Z19
+	VPERMW         Z18, Z6, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       384(R10), Z21, Z10
+	VPDPWSSD       896(R10), Z21, Z12
+	VPDPWSSD       1408(R10), Z21, Z14
+	VPDPWSSD       1920(R10), Z21, Z16
+	VPERMW         Z18, Z7, Z20
+	VPMULLW        Z20, Z19, Z19
+	VPDPWSSD       448(R10), Z19, Z10
+	VPDPWSSD       960(R10), Z19, Z12
+	VPDPWSSD       1472(R10), Z19, Z14
+	VPDPWSSD       1984(R10), Z19, Z16
+	VCVTDQ2PS      Z10, Z10
+	VMULPS.BCST    (R11), Z17, Z19
+	VFMADD231PS    Z19, Z10, Z9
+	VCVTDQ2PS      Z12, Z12
+	VMULPS.BCST    4(R11), Z17, Z19
+	VFMADD231PS    Z19, Z12, Z11
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    8(R11), Z17, Z19
+	VFMADD231PS    Z19, Z14, Z13
+	VCVTDQ2PS      Z16, Z16
+	VMULPS.BCST    12(R11), Z17, Z17
+	VFMADD231PS    Z17, Z16, Z15
+	ADDQ           $0x00000088, DX
+	ADDQ           R8, R10
+	ADDQ           SI, R11
+	ADDQ           DI, R12
+	DECQ           R9
+	JNZ            chunk
+	MOVQ           AX, R9
+	VEXTRACTF64X4  $0x01, Z9, Y17
+	VADDPS         Y17, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X17
+	VADDPS         X17, X9, X9
+	VPERMILPD      $0x01, X9, X17
+	VADDPS         X17, X9, X9
+	VMOVSHDUP      X9, X17
+	VADDSS         X17, X9, X9
+	VMOVSS         X9, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z11, Y17
+	VADDPS         Y17, Y11, Y11
+	VEXTRACTF32X4  $0x01, Y11, X17
+	VADDPS         X17, X11, X11
+	VPERMILPD      $0x01, X11, X17
+	VADDPS         X17, X11, X11
+	VMOVSHDUP      X11, X17
+	VADDSS         X17, X11, X11
+	VMOVSS         X11, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z13, Y17
+	VADDPS         Y17, Y13, Y13
+	VEXTRACTF32X4  $0x01, Y13, X17
+	VADDPS         X17, X13, X13
+	VPERMILPD      $0x01, X13, X17
+	VADDPS         X17, X13, X13
+	VMOVSHDUP      X13, X17
+	VADDSS         X17, X13, X13
+	VMOVSS         X13, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z15, Y17
+	VADDPS         Y17, Y15, Y15
+	VEXTRACTF32X4  $0x01, Y15, X17
+	VADDPS         X17, X15, X15
+	VPERMILPD      $0x01, X15, X17
+	VADDPS         X17, X15, X15
+	VMOVSHDUP      X15, X17
+	VADDSS         X17, X15, X15
+	VMOVSS         X15, (R9)
+	ADDQ           $0x04, AX
+	DECQ           BX
+	JNZ            row
+	VZEROUPPER
+	RET
+
+// func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPMOVZXBW        2(CX), Y4
+	VPSRLW           $0x04, Y4, Y1
+	VINSERTI64X4     $0x01, Y1, Z4, Z4
+	VPERMW           Z0, Z4, Z4
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z4, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        20(CX), Y5
+	VPSRLW           $0x04, Y5, Y1
+	VINSERTI64X4     $0x01, Y1, Z5, Z5
+	VPERMW           Z0, Z5, Z5
+	VPBROADCASTW     18(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         64(DI), Z5, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        38(CX), Y6
+	VPSRLW           $0x04, Y6, Y1
+	VINSERTI64X4     $0x01, Y1, Z6, Z6
+	VPERMW           Z0, Z6, Z6
+	VPBROADCASTW     36(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         128(DI), Z6, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        56(CX), Y7
+	VPSRLW           $0x04, Y7, Y1
+	VINSERTI64X4     $0x01, Y1, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	VPBROADCASTW     54(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         192(DI), Z7, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        74(CX), Y8
+	VPSRLW           $0x04, Y8, Y1
+	VINSERTI64X4     $0x01, Y1, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     72(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         256(DI), Z8, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        92(CX), Y9
+	VPSRLW           $0x04, Y9, Y1
+	VINSERTI64X4     $0x01, Y1, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     90(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         320(DI), Z9, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        110(CX), Y10
+	VPSRLW           $0x04, Y10, Y1
+	VINSERTI64X4     $0x01, Y1, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     108(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         384(DI), Z10, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VPMOVZXBW        128(CX), Y11
+	VPSRLW           $0x04, Y11, Y1
+	VINSERTI64X4     $0x01, Y1, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     126(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         448(DI), Z11, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	VFMADD231PS.BCST (R8), Z3, Z2
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+
+block:
+	VPMOVZXBW        2(CX), Y12
+	VPSRLW           $0x04, Y12, Y1
+	VINSERTI64X4     $0x01, Y1, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z12, Z13
+	VCVTDQ2PS        Z13, Z13
+	VFMADD231PS      Z1, Z13, Z3
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VMOVSS        X2, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_q4032<>+0(SB)/8, $0xfffbfffafff9fff8
+DATA i16_q4032<>+8(SB)/8, $0xfffffffefffdfffc
+DATA i16_q4032<>+16(SB)/8, $0x0003000200010000
+DATA i16_q4032<>+24(SB)/8, $0x0007000600050004
+DATA i16_q4032<>+32(SB)/8, $0xfffbfffafff9fff8
+DATA i16_q4032<>+40(SB)/8, $0xfffffffefffdfffc
+DATA i16_q4032<>+48(SB)/8, $0x0003000200010000
+DATA i16_q4032<>+56(SB)/8, $0x0007000600050004
+GLOBL i16_q4032<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ4_0I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPMOVZXBW        2(CX), Y6
+	VPSRLW           $0x04, Y6, Y1
+	VINSERTI64X4     $0x01, Y1, Z6, Z6
+	VPERMW           Z0, Z6, Z6
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z6, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         512(DI), Z6, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        20(CX), Y7
+	VPSRLW           $0x04, Y7, Y1
+	VINSERTI64X4     $0x01, Y1, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	VPBROADCASTW     18(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         64(DI), Z7, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         576(DI), Z7, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        38(CX), Y8
+	VPSRLW           $0x04, Y8, Y1
+	VINSERTI64X4     $0x01, Y1, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     36(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         128(DI), Z8, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         640(DI), Z8, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        56(CX), Y9
+	VPSRLW           $0x04, Y9, Y1
+	VINSERTI64X4     $0x01, Y1, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     54(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         192(DI), Z9, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         704(DI), Z9, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        74(CX), Y10
+	VPSRLW           $0x04, Y10, Y1
+	VINSERTI64X4     $0x01, Y1, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     72(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         256(DI), Z10, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         768(DI), Z10, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        92(CX), Y11
+	VPSRLW           $0x04, Y11, Y1
+	VINSERTI64X4     $0x01, Y1, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     90(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         320(DI), Z11, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         832(DI), Z11, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        110(CX), Y12
+	VPSRLW           $0x04, Y12, Y1
+	VINSERTI64X4     $0x01, Y1, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     108(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         384(DI), Z12, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         896(DI), Z12, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VPMOVZXBW        128(CX), Y13
+	VPSRLW           $0x04, Y13, Y1
+	VINSERTI64X4     $0x01, Y1, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     126(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         448(DI), Z13, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         960(DI), Z13, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+
+block:
+	VPMOVZXBW        2(CX), Y14
+	VPSRLW           $0x04, Y14, Y1
+	VINSERTI64X4     $0x01, Y1, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z14, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z3
+	VPMADDWD         512(DI), Z14, Z15
+	VCVTDQ2PS        Z15, Z15
+	VFMADD231PS      Z1, Z15, Z5
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z4, Y1
+	VADDPS        Y1, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X1
+	VADDPS        X1, X4, X4
+	VPERMILPD     $0x01, X4, X1
+	VADDPS        X1, X4, X4
+	VMOVSHDUP     X4, X1
+	VADDSS        X1, X4, X4
+	VMOVSS        X4, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ4_0I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
+	VPXORD Z8, Z8, Z8
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z9, Z9, Z9
+	VPMOVZXBW        2(CX), Y10
+	VPSRLW           $0x04, Y10, Y1
+	VINSERTI64X4     $0x01, Y1, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z10, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         512(DI), Z10, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1024(DI), Z10, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1536(DI), Z10, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        20(CX), Y11
+	VPSRLW           $0x04, Y11, Y1
+	VINSERTI64X4     $0x01, Y1, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     18(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         64(DI), Z11, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         576(DI), Z11, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1088(DI), Z11, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1600(DI), Z11, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        38(CX), Y12
+	VPSRLW           $0x04, Y12, Y1
+	VINSERTI64X4     $0x01, Y1, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     36(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         128(DI), Z12, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         640(DI), Z12, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1152(DI), Z12, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1664(DI), Z12, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        56(CX), Y13
+	VPSRLW           $0x04, Y13, Y1
+	VINSERTI64X4     $0x01, Y1, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     54(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         192(DI), Z13, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         704(DI), Z13, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1216(DI), Z13, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1728(DI), Z13, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        74(CX), Y14
+	VPSRLW           $0x04, Y14, Y1
+	VINSERTI64X4     $0x01, Y1, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     72(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         256(DI), Z14, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         768(DI), Z14, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1280(DI), Z14, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1792(DI), Z14, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        92(CX), Y15
+	VPSRLW           $0x04, Y15, Y1
+	VINSERTI64X4     $0x01, Y1, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	VPBROADCASTW     90(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         320(DI), Z15, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         832(DI), Z15, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1344(DI), Z15, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1856(DI), Z15, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        110(CX), Y16
+	VPSRLW           $0x04, Y16, Y1
+	VINSERTI64X4     $0x01, Y1, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	VPBROADCASTW     108(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         384(DI), Z16, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         896(DI), Z16, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1408(DI), Z16, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1920(DI), Z16, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VPMOVZXBW        128(CX), Y17
+	VPSRLW           $0x04, Y17, Y1
+	VINSERTI64X4     $0x01, Y1, Z17, Z17
+	VPERMW           Z0, Z17, Z17
+	VPBROADCASTW     126(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         448(DI), Z17, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         960(DI), Z17, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1472(DI), Z17, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1984(DI), Z17, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	VFMADD231PS.BCST 8(R8), Z7, Z6
+	VFMADD231PS.BCST 12(R8), Z9, Z8
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+	VPXORD Z9, Z9, Z9
+
+block:
+	VPMOVZXBW        2(CX), Y18
+	VPSRLW           $0x04, Y18, Y1
+	VINSERTI64X4     $0x01, Y1, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPMADDWD         (DI), Z18, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z3
+	VPMADDWD         512(DI), Z18, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z5
+	VPMADDWD         1024(DI), Z18, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z7
+	VPMADDWD         1536(DI), Z18, Z19
+	VCVTDQ2PS        Z19, Z19
+	VFMADD231PS      Z1, Z19, Z9
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	VFMADD231PS.BCST 8(R8), Z7, Z6
+	VFMADD231PS.BCST 12(R8), Z9, Z8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z4, Y1
+	VADDPS        Y1, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X1
+	VADDPS        X1, X4, X4
+	VPERMILPD     $0x01, X4, X1
+	VADDPS        X1, X4, X4
+	VMOVSHDUP     X4, X1
+	VADDSS        X1, X4, X4
+	VMOVSS        X4, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z6, Y1
+	VADDPS        Y1, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X1
+	VADDPS        X1, X6, X6
+	VPERMILPD     $0x01, X6, X1
+	VADDPS        X1, X6, X6
+	VMOVSHDUP     X6, X1
+	VADDSS        X1, X6, X6
+	VMOVSS        X6, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z8, Y1
+	VADDPS        Y1, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X1
+	VADDPS        X1, X8, X8
+	VPERMILPD     $0x01, X8, X1
+	VADDPS        X1, X8, X8
+	VMOVSHDUP     X8, X1
+	VADDSS        X1, X8, X8
+	VMOVSS        X8, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPMOVZXBW        4(CX), Y5
+	VPSRLW           $0x04, Y5, Y1
+	VINSERTI64X4     $0x01, Y1, Z5, Z5
+	VPERMW           Z0, Z5, Z5
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X6
+	VCVTPH2PS        X6, X6
+	VPMADDWD         (DI), Z5, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      (R9), X6, X4
+	VPMOVZXBW        24(CX), Y6
+	VPSRLW           $0x04, Y6, Y1
+	VINSERTI64X4     $0x01, Y1, Z6, Z6
+	VPERMW           Z0, Z6, Z6
+	VPBROADCASTW     20(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     22(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         64(DI), Z6, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      4(R9), X5, X4
+	VPMOVZXBW        44(CX), Y7
+	VPSRLW           $0x04, Y7, Y1
+	VINSERTI64X4     $0x01, Y1, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	VPBROADCASTW     40(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     42(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         128(DI), Z7, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      8(R9), X5, X4
+	VPMOVZXBW        64(CX), Y8
+	VPSRLW           $0x04, Y8, Y1
+	VINSERTI64X4     $0x01, Y1, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     60(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     62(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         192(DI), Z8, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      12(R9), X5, X4
+	VPMOVZXBW        84(CX), Y9
+	VPSRLW           $0x04, Y9, Y1
+	VINSERTI64X4     $0x01, Y1, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     80(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     82(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         256(DI), Z9, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      16(R9), X5, X4
+	VPMOVZXBW        104(CX), Y10
+	VPSRLW           $0x04, Y10, Y1
+	VINSERTI64X4     $0x01, Y1, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     100(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     102(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         320(DI), Z10, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      20(R9), X5, X4
+	VPMOVZXBW        124(CX), Y11
+	VPSRLW           $0x04, Y11, Y1
+	VINSERTI64X4     $0x01, Y1, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     120(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     122(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         384(DI), Z11, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      24(R9), X5, X4
+	VPMOVZXBW        144(CX), Y12
+	VPSRLW           $0x04, Y12, Y1
+	VINSERTI64X4     $0x01, Y1, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     140(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     142(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         448(DI), Z12, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      28(R9), X5, X4
+	VFMADD231PS.BCST (R8), Z3, Z2
+	ADDQ             $0x000000a0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+
+block:
+	VPMOVZXBW        4(CX), Y13
+	VPSRLW           $0x04, Y13, Y1
+	VINSERTI64X4     $0x01, Y1, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         (DI), Z13, Z14
+	VCVTDQ2PS        Z14, Z14
+	VFMADD231PS      Z1, Z14, Z3
+	VFMADD231SS      (R9), X5, X4
+	ADDQ             $0x14, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_q4132<>+0(SB)/8, $0x0003000200010000
+DATA i16_q4132<>+8(SB)/8, $0x0007000600050004
+DATA i16_q4132<>+16(SB)/8, $0x000b000a00090008
+DATA i16_q4132<>+24(SB)/8, $0x000f000e000d000c
+DATA i16_q4132<>+32(SB)/8, $0x0003000200010000
+DATA i16_q4132<>+40(SB)/8, $0x0007000600050004
+DATA i16_q4132<>+48(SB)/8, $0x000b000a00090008
+DATA i16_q4132<>+56(SB)/8, $0x000f000e000d000c
+GLOBL i16_q4132<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ4_1I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z6, Z6, Z6
+	VPMOVZXBW        4(CX), Y8
+	VPSRLW           $0x04, Y8, Y1
+	VINSERTI64X4     $0x01, Y1, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X9
+	VCVTPH2PS        X9, X9
+	VPMADDWD         (DI), Z8, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      (R9), X9, X4
+	VPMADDWD         512(DI), Z8, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      32(R9), X9, X7
+	VPMOVZXBW        24(CX), Y9
+	VPSRLW           $0x04, Y9, Y1
+	VINSERTI64X4     $0x01, Y1, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     20(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     22(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         64(DI), Z9, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      4(R9), X8, X4
+	VPMADDWD         576(DI), Z9, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      36(R9), X8, X7
+	VPMOVZXBW        44(CX), Y10
+	VPSRLW           $0x04, Y10, Y1
+	VINSERTI64X4     $0x01, Y1, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     40(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     42(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         128(DI), Z10, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      8(R9), X8, X4
+	VPMADDWD         640(DI), Z10, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      40(R9), X8, X7
+	VPMOVZXBW        64(CX), Y11
+	VPSRLW           $0x04, Y11, Y1
+	VINSERTI64X4     $0x01, Y1, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     60(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     62(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         192(DI), Z11, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      12(R9), X8, X4
+	VPMADDWD         704(DI), Z11, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      44(R9), X8, X7
+	VPMOVZXBW        84(CX), Y12
+	VPSRLW           $0x04, Y12, Y1
+	VINSERTI64X4     $0x01, Y1, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     80(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     82(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         256(DI), Z12, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      16(R9), X8, X4
+	VPMADDWD         768(DI), Z12, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      48(R9), X8, X7
+	VPMOVZXBW        104(CX), Y13
+	VPSRLW           $0x04, Y13, Y1
+	VINSERTI64X4     $0x01, Y1, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     100(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     102(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         320(DI), Z13, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      20(R9), X8, X4
+	VPMADDWD         832(DI), Z13, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      52(R9), X8, X7
+	VPMOVZXBW        124(CX), Y14
+	VPSRLW           $0x04, Y14, Y1
+	VINSERTI64X4     $0x01, Y1, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     120(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     122(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         384(DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      24(R9), X8, X4
+	VPMADDWD         896(DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      56(R9), X8, X7
+	VPMOVZXBW        144(CX), Y15
+	VPSRLW           $0x04, Y15, Y1
+	VINSERTI64X4     $0x01, Y1, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	VPBROADCASTW     140(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     142(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         448(DI), Z15, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      28(R9), X8, X4
+	VPMADDWD         960(DI), Z15, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      60(R9), X8, X7
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	ADDQ             $0x000000a0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z6, Z6, Z6
+
+block:
+	VPMOVZXBW        4(CX), Y16
+	VPSRLW           $0x04, Y16, Y1
+	VINSERTI64X4     $0x01, Y1, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         (DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z3
+	VFMADD231SS      (R9), X8, X4
+	VPMADDWD         512(DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z1, Z17, Z6
+	VFMADD231SS      32(R9), X8, X7
+	ADDQ             $0x14, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VADDPS        Y1, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X1
+	VADDPS        X1, X5, X5
+	VPERMILPD     $0x01, X5, X1
+	VADDPS        X1, X5, X5
+	VMOVSHDUP     X5, X1
+	VADDSS        X1, X5, X5
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ4_1I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z13, Z13, Z13
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z12, Z12, Z12
+	VPMOVZXBW        4(CX), Y14
+	VPSRLW           $0x04, Y14, Y1
+	VINSERTI64X4     $0x01, Y1, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X15
+	VCVTPH2PS        X15, X15
+	VPMADDWD         (DI), Z14, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      (R9), X15, X4
+	VPMADDWD         512(DI), Z14, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      32(R9), X15, X7
+	VPMADDWD         1024(DI), Z14, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      64(R9), X15, X10
+	VPMADDWD         1536(DI), Z14, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      96(R9), X15, X13
+	VPMOVZXBW        24(CX), Y15
+	VPSRLW           $0x04, Y15, Y1
+	VINSERTI64X4     $0x01, Y1, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	VPBROADCASTW     20(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     22(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         64(DI), Z15, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      4(R9), X14, X4
+	VPMADDWD         576(DI), Z15, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      36(R9), X14, X7
+	VPMADDWD         1088(DI), Z15, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      68(R9), X14, X10
+	VPMADDWD         1600(DI), Z15, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      100(R9), X14, X13
+	VPMOVZXBW        44(CX), Y16
+	VPSRLW           $0x04, Y16, Y1
+	VINSERTI64X4     $0x01, Y1, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	VPBROADCASTW     40(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     42(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         128(DI), Z16, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      8(R9), X14, X4
+	VPMADDWD         640(DI), Z16, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      40(R9), X14, X7
+	VPMADDWD         1152(DI), Z16, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      72(R9), X14, X10
+	VPMADDWD         1664(DI), Z16, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      104(R9), X14, X13
+	VPMOVZXBW        64(CX), Y17
+	VPSRLW           $0x04, Y17, Y1
+	VINSERTI64X4     $0x01, Y1, Z17, Z17
+	VPERMW           Z0, Z17, Z17
+	VPBROADCASTW     60(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     62(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         192(DI), Z17, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      12(R9), X14, X4
+	VPMADDWD         704(DI), Z17, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      44(R9), X14, X7
+	VPMADDWD         1216(DI), Z17, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      76(R9), X14, X10
+	VPMADDWD         1728(DI), Z17, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      108(R9), X14, X13
+	VPMOVZXBW        84(CX), Y18
+	VPSRLW           $0x04, Y18, Y1
+	VINSERTI64X4     $0x01, Y1, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	VPBROADCASTW     80(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     82(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         256(DI), Z18, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      16(R9), X14, X4
+	VPMADDWD         768(DI), Z18, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      48(R9), X14, X7
+	VPMADDWD         1280(DI), Z18, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      80(R9), X14, X10
+	VPMADDWD         1792(DI), Z18, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      112(R9), X14, X13
+	VPMOVZXBW        104(CX), Y19
+	VPSRLW           $0x04, Y19, Y1
+	VINSERTI64X4     $0x01, Y1, Z19, Z19
+	VPERMW           Z0, Z19, Z19
+	VPBROADCASTW     100(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     102(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         320(DI), Z19, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      20(R9), X14, X4
+	VPMADDWD         832(DI), Z19, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      52(R9), X14, X7
+	VPMADDWD         1344(DI), Z19, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      84(R9), X14, X10
+	VPMADDWD         1856(DI), Z19, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      116(R9), X14, X13
+	VPMOVZXBW        124(CX), Y20
+	VPSRLW           $0x04, Y20, Y1
+	VINSERTI64X4     $0x01, Y1, Z20, Z20
+	VPERMW           Z0, Z20, Z20
+	VPBROADCASTW     120(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     122(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         384(DI), Z20, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      24(R9), X14, X4
+	VPMADDWD         896(DI), Z20, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      56(R9), X14, X7
+	VPMADDWD         1408(DI), Z20, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      88(R9), X14, X10
+	VPMADDWD         1920(DI), Z20, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      120(R9), X14, X13
+	VPMOVZXBW        144(CX), Y21
+	VPSRLW           $0x04, Y21, Y1
+	VINSERTI64X4     $0x01, Y1, Z21, Z21
+	VPERMW           Z0, Z21, Z21
+	VPBROADCASTW     140(CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     142(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         448(DI), Z21, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      28(R9), X14, X4
+	VPMADDWD         960(DI), Z21, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      60(R9), X14, X7
+	VPMADDWD         1472(DI), Z21, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      92(R9), X14, X10
+	VPMADDWD         1984(DI), Z21, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      124(R9), X14, X13
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	VFMADD231PS.BCST 8(R8), Z9, Z8
+	VFMADD231PS.BCST 12(R8), Z12, Z11
+	ADDQ             $0x000000a0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z6, Z6, Z6
+	VPXORD Z9, Z9, Z9
+	VPXORD Z12, Z12, Z12
+
+block:
+	VPMOVZXBW        4(CX), Y22
+	VPSRLW           $0x04, Y22, Y1
+	VINSERTI64X4     $0x01, Y1, Z22, Z22
+	VPERMW           Z0, Z22, Z22
+	VPBROADCASTW     (CX), Y1
+	VCVTPH2PS        Y1, Z1
+	VPBROADCASTW     2(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         (DI), Z22, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z3
+	VFMADD231SS      (R9), X14, X4
+	VPMADDWD         512(DI), Z22, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z6
+	VFMADD231SS      32(R9), X14, X7
+	VPMADDWD         1024(DI), Z22, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z9
+	VFMADD231SS      64(R9), X14, X10
+	VPMADDWD         1536(DI), Z22, Z23
+	VCVTDQ2PS        Z23, Z23
+	VFMADD231PS      Z1, Z23, Z12
+	VFMADD231SS      96(R9), X14, X13
+	ADDQ             $0x14, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	VFMADD231PS.BCST 8(R8), Z9, Z8
+	VFMADD231PS.BCST 12(R8), Z12, Z11
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y1
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPD     $0x01, X2, X1
+	VADDPS        X1, X2, X2
+	VMOVSHDUP     X2, X1
+	VADDSS        X1, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z5, Y1
+	VADDPS        Y1, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X1
+	VADDPS        X1, X5, X5
+	VPERMILPD     $0x01, X5, X1
+	VADDPS        X1, X5, X5
+	VMOVSHDUP     X5, X1
+	VADDSS        X1, X5, X5
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z8, Y1
+	VADDPS        Y1, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X1
+	VADDPS        X1, X8, X8
+	VPERMILPD     $0x01, X8, X1
+	VADDPS        X1, X8, X8
+	VMOVSHDUP     X8, X1
+	VADDSS        X1, X8, X8
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z11, Y1
+	VADDPS        Y1, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X1
+	VADDPS        X1, X11, X11
+	VPERMILPD     $0x01, X11, X1
+	VADDPS        X1, X11, X11
+	VMOVSHDUP     X11, X1
+	VADDSS        X1, X11, X11
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q5032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPMOVZXBW        6(CX), Y4
+	VPSRLW           $0x04, Y4, Y5
+	VINSERTI64X4     $0x01, Y5, Z4, Z4
+	VPERMW           Z0, Z4, Z4
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z4, K1, Z4
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         (DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        28(CX), Y7
+	VPSRLW           $0x04, Y7, Y4
+	VINSERTI64X4     $0x01, Y4, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	KMOVD            24(CX), K1
+	VPADDW           Z1, Z7, K1, Z7
+	VPBROADCASTW     22(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         64(DI), Z7, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        50(CX), Y8
+	VPSRLW           $0x04, Y8, Y4
+	VINSERTI64X4     $0x01, Y4, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	KMOVD            46(CX), K1
+	VPADDW           Z1, Z8, K1, Z8
+	VPBROADCASTW     44(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         128(DI), Z8, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        72(CX), Y9
+	VPSRLW           $0x04, Y9, Y4
+	VINSERTI64X4     $0x01, Y4, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	KMOVD            68(CX), K1
+	VPADDW           Z1, Z9, K1, Z9
+	VPBROADCASTW     66(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         192(DI), Z9, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        94(CX), Y10
+	VPSRLW           $0x04, Y10, Y4
+	VINSERTI64X4     $0x01, Y4, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	KMOVD            90(CX), K1
+	VPADDW           Z1, Z10, K1, Z10
+	VPBROADCASTW     88(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         256(DI), Z10, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        116(CX), Y11
+	VPSRLW           $0x04, Y11, Y4
+	VINSERTI64X4     $0x01, Y4, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	KMOVD            112(CX), K1
+	VPADDW           Z1, Z11, K1, Z11
+	VPBROADCASTW     110(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         320(DI), Z11, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        138(CX), Y12
+	VPSRLW           $0x04, Y12, Y4
+	VINSERTI64X4     $0x01, Y4, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	KMOVD            134(CX), K1
+	VPADDW           Z1, Z12, K1, Z12
+	VPBROADCASTW     132(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         384(DI), Z12, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VPMOVZXBW        160(CX), Y13
+	VPSRLW           $0x04, Y13, Y4
+	VINSERTI64X4     $0x01, Y4, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	KMOVD            156(CX), K1
+	VPADDW           Z1, Z13, K1, Z13
+	VPBROADCASTW     154(CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         448(DI), Z13, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	VFMADD231PS.BCST (R8), Z3, Z2
+	ADDQ             $0x000000b0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+
+block:
+	VPMOVZXBW        6(CX), Y14
+	VPSRLW           $0x04, Y14, Y4
+	VINSERTI64X4     $0x01, Y4, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     (CX), Y4
+	VCVTPH2PS        Y4, Z5
+	VPMADDWD         (DI), Z14, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z3
+	ADDQ             $0x16, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VPERMILPD     $0x01, X2, X4
+	VADDPS        X4, X2, X2
+	VMOVSHDUP     X2, X4
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_q5032<>+0(SB)/8, $0xfff3fff2fff1fff0
+DATA i16_q5032<>+8(SB)/8, $0xfff7fff6fff5fff4
+DATA i16_q5032<>+16(SB)/8, $0xfffbfffafff9fff8
+DATA i16_q5032<>+24(SB)/8, $0xfffffffefffdfffc
+DATA i16_q5032<>+32(SB)/8, $0xfff3fff2fff1fff0
+DATA i16_q5032<>+40(SB)/8, $0xfff7fff6fff5fff4
+DATA i16_q5032<>+48(SB)/8, $0xfffbfffafff9fff8
+DATA i16_q5032<>+56(SB)/8, $0xfffffffefffdfffc
+GLOBL i16_q5032<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q5032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPMOVZXBW        6(CX), Y6
+	VPSRLW           $0x04, Y6, Y7
+	VINSERTI64X4     $0x01, Y7, Z6, Z6
+	VPERMW           Z0, Z6, Z6
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z6, K1, Z6
+	VPBROADCASTW     (CX), Y7
+	VCVTPH2PS        Y7, Z7
+	VPMADDWD         (DI), Z6, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         512(DI), Z6, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        28(CX), Y9
+	VPSRLW           $0x04, Y9, Y6
+	VINSERTI64X4     $0x01, Y6, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	KMOVD            24(CX), K1
+	VPADDW           Z1, Z9, K1, Z9
+	VPBROADCASTW     22(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         64(DI), Z9, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         576(DI), Z9, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        50(CX), Y10
+	VPSRLW           $0x04, Y10, Y6
+	VINSERTI64X4     $0x01, Y6, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	KMOVD            46(CX), K1
+	VPADDW           Z1, Z10, K1, Z10
+	VPBROADCASTW     44(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         128(DI), Z10, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         640(DI), Z10, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        72(CX), Y11
+	VPSRLW           $0x04, Y11, Y6
+	VINSERTI64X4     $0x01, Y6, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	KMOVD            68(CX), K1
+	VPADDW           Z1, Z11, K1, Z11
+	VPBROADCASTW     66(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         192(DI), Z11, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         704(DI), Z11, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        94(CX), Y12
+	VPSRLW           $0x04, Y12, Y6
+	VINSERTI64X4     $0x01, Y6, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	KMOVD            90(CX), K1
+	VPADDW           Z1, Z12, K1, Z12
+	VPBROADCASTW     88(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         256(DI), Z12, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         768(DI), Z12, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        116(CX), Y13
+	VPSRLW           $0x04, Y13, Y6
+	VINSERTI64X4     $0x01, Y6, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	KMOVD            112(CX), K1
+	VPADDW           Z1, Z13, K1, Z13
+	VPBROADCASTW     110(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         320(DI), Z13, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         832(DI), Z13, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        138(CX), Y14
+	VPSRLW           $0x04, Y14, Y6
+	VINSERTI64X4     $0x01, Y6, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            134(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     132(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         384(DI), Z14, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         896(DI), Z14, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VPMOVZXBW        160(CX), Y15
+	VPSRLW           $0x04, Y15, Y6
+	VINSERTI64X4     $0x01, Y6, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	KMOVD            156(CX), K1
+	VPADDW           Z1, Z15, K1, Z15
+	VPBROADCASTW     154(CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         448(DI), Z15, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         960(DI), Z15, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	ADDQ             $0x000000b0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+
+block:
+	VPMOVZXBW        6(CX), Y16
+	VPSRLW           $0x04, Y16, Y6
+	VINSERTI64X4     $0x01, Y6, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z16, K1, Z16
+	VPBROADCASTW     (CX), Y6
+	VCVTPH2PS        Y6, Z7
+	VPMADDWD         (DI), Z16, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z3
+	VPMADDWD         512(DI), Z16, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z7, Z8, Z5
+	ADDQ             $0x16, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y6
+	VADDPS        Y6, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X6
+	VADDPS        X6, X2, X2
+	VPERMILPD     $0x01, X2, X6
+	VADDPS        X6, X2, X2
+	VMOVSHDUP     X2, X6
+	VADDSS        X6, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z4, Y6
+	VADDPS        Y6, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X6
+	VADDPS        X6, X4, X4
+	VPERMILPD     $0x01, X4, X6
+	VADDPS        X6, X4, X4
+	VMOVSHDUP     X4, X6
+	VADDSS        X6, X4, X4
+	VMOVSS        X4, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q5032<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
+	VPXORD Z8, Z8, Z8
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z9, Z9, Z9
+	VPMOVZXBW        6(CX), Y10
+	VPSRLW           $0x04, Y10, Y11
+	VINSERTI64X4     $0x01, Y11, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z10, K1, Z10
+	VPBROADCASTW     (CX), Y11
+	VCVTPH2PS        Y11, Z11
+	VPMADDWD         (DI), Z10, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         512(DI), Z10, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1024(DI), Z10, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1536(DI), Z10, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        28(CX), Y13
+	VPSRLW           $0x04, Y13, Y10
+	VINSERTI64X4     $0x01, Y10, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	KMOVD            24(CX), K1
+	VPADDW           Z1, Z13, K1, Z13
+	VPBROADCASTW     22(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         64(DI), Z13, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         576(DI), Z13, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1088(DI), Z13, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1600(DI), Z13, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        50(CX), Y14
+	VPSRLW           $0x04, Y14, Y10
+	VINSERTI64X4     $0x01, Y10, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            46(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     44(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         128(DI), Z14, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         640(DI), Z14, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1152(DI), Z14, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1664(DI), Z14, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        72(CX), Y15
+	VPSRLW           $0x04, Y15, Y10
+	VINSERTI64X4     $0x01, Y10, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	KMOVD            68(CX), K1
+	VPADDW           Z1, Z15, K1, Z15
+	VPBROADCASTW     66(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         192(DI), Z15, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         704(DI), Z15, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1216(DI), Z15, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1728(DI), Z15, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        94(CX), Y16
+	VPSRLW           $0x04, Y16, Y10
+	VINSERTI64X4     $0x01, Y10, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	KMOVD            90(CX), K1
+	VPADDW           Z1, Z16, K1, Z16
+	VPBROADCASTW     88(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         256(DI), Z16, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         768(DI), Z16, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1280(DI), Z16, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1792(DI), Z16, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        116(CX), Y17
+	VPSRLW           $0x04, Y17, Y10
+	VINSERTI64X4     $0x01, Y10, Z17, Z17
+	VPERMW           Z0, Z17, Z17
+	KMOVD            112(CX), K1
+	VPADDW           Z1, Z17, K1, Z17
+	VPBROADCASTW     110(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         320(DI), Z17, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         832(DI), Z17, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1344(DI), Z17, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1856(DI), Z17, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        138(CX), Y18
+	VPSRLW           $0x04, Y18, Y10
+	VINSERTI64X4     $0x01, Y10, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	KMOVD            134(CX), K1
+	VPADDW           Z1, Z18, K1, Z18
+	VPBROADCASTW     132(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         384(DI), Z18, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         896(DI), Z18, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1408(DI), Z18, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1920(DI), Z18, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VPMOVZXBW        160(CX), Y19
+	VPSRLW           $0x04, Y19, Y10
+	VINSERTI64X4     $0x01, Y10, Z19, Z19
+	VPERMW           Z0, Z19, Z19
+	KMOVD            156(CX), K1
+	VPADDW           Z1, Z19, K1, Z19
+	VPBROADCASTW     154(CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         448(DI), Z19, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         960(DI), Z19, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1472(DI), Z19, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1984(DI), Z19, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	VFMADD231PS.BCST 8(R8), Z7, Z6
+	VFMADD231PS.BCST 12(R8), Z9, Z8
+	ADDQ             $0x000000b0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+	VPXORD Z9, Z9, Z9
+
+block:
+	VPMOVZXBW        6(CX), Y20
+	VPSRLW           $0x04, Y20, Y10
+	VINSERTI64X4     $0x01, Y10, Z20, Z20
+	VPERMW           Z0, Z20, Z20
+	KMOVD            2(CX), K1
+	VPADDW           Z1, Z20, K1, Z20
+	VPBROADCASTW     (CX), Y10
+	VCVTPH2PS        Y10, Z11
+	VPMADDWD         (DI), Z20, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z3
+	VPMADDWD         512(DI), Z20, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z5
+	VPMADDWD         1024(DI), Z20, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z7
+	VPMADDWD         1536(DI), Z20, Z12
+	VCVTDQ2PS        Z12, Z12
+	VFMADD231PS      Z11, Z12, Z9
+	ADDQ             $0x16, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z5, Z4
+	VFMADD231PS.BCST 8(R8), Z7, Z6
+	VFMADD231PS.BCST 12(R8), Z9, Z8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPERMILPD     $0x01, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSHDUP     X2, X10
+	VADDSS        X10, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPERMILPD     $0x01, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSHDUP     X4, X10
+	VADDSS        X10, X4, X4
+	VMOVSS        X4, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPERMILPD     $0x01, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSHDUP     X6, X10
+	VADDSS        X10, X6, X6
+	VMOVSS        X6, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z8, Y10
+	VADDPS        Y10, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X10
+	VADDPS        X10, X8, X8
+	VPERMILPD     $0x01, X8, X10
+	VADDPS        X10, X8, X8
+	VMOVSHDUP     X8, X10
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPMOVZXBW        8(CX), Y5
+	VPSRLW           $0x04, Y5, Y6
+	VINSERTI64X4     $0x01, Y6, Z5, Z5
+	VPERMW           Z0, Z5, Z5
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z5, K1, Z5
+	VPBROADCASTW     (CX), Y6
+	VCVTPH2PS        Y6, Z6
+	VPBROADCASTW     2(CX), X7
+	VCVTPH2PS        X7, X7
+	VPMADDWD         (DI), Z5, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      (R9), X7, X4
+	VPMOVZXBW        32(CX), Y7
+	VPSRLW           $0x04, Y7, Y5
+	VINSERTI64X4     $0x01, Y5, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	KMOVD            28(CX), K1
+	VPADDW           Z1, Z7, K1, Z7
+	VPBROADCASTW     24(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     26(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         64(DI), Z7, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      4(R9), X5, X4
+	VPMOVZXBW        56(CX), Y9
+	VPSRLW           $0x04, Y9, Y5
+	VINSERTI64X4     $0x01, Y5, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	KMOVD            52(CX), K1
+	VPADDW           Z1, Z9, K1, Z9
+	VPBROADCASTW     48(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     50(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         128(DI), Z9, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      8(R9), X5, X4
+	VPMOVZXBW        80(CX), Y10
+	VPSRLW           $0x04, Y10, Y5
+	VINSERTI64X4     $0x01, Y5, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	KMOVD            76(CX), K1
+	VPADDW           Z1, Z10, K1, Z10
+	VPBROADCASTW     72(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     74(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         192(DI), Z10, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      12(R9), X5, X4
+	VPMOVZXBW        104(CX), Y11
+	VPSRLW           $0x04, Y11, Y5
+	VINSERTI64X4     $0x01, Y5, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	KMOVD            100(CX), K1
+	VPADDW           Z1, Z11, K1, Z11
+	VPBROADCASTW     96(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     98(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         256(DI), Z11, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      16(R9), X5, X4
+	VPMOVZXBW        128(CX), Y12
+	VPSRLW           $0x04, Y12, Y5
+	VINSERTI64X4     $0x01, Y5, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	KMOVD            124(CX), K1
+	VPADDW           Z1, Z12, K1, Z12
+	VPBROADCASTW     120(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     122(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         320(DI), Z12, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      20(R9), X5, X4
+	VPMOVZXBW        152(CX), Y13
+	VPSRLW           $0x04, Y13, Y5
+	VINSERTI64X4     $0x01, Y5, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	KMOVD            148(CX), K1
+	VPADDW           Z1, Z13, K1, Z13
+	VPBROADCASTW     144(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     146(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         384(DI), Z13, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      24(R9), X5, X4
+	VPMOVZXBW        176(CX), Y14
+	VPSRLW           $0x04, Y14, Y5
+	VINSERTI64X4     $0x01, Y5, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            172(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     168(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     170(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         448(DI), Z14, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      28(R9), X5, X4
+	VFMADD231PS.BCST (R8), Z3, Z2
+	ADDQ             $0x000000c0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+
+block:
+	VPMOVZXBW        8(CX), Y15
+	VPSRLW           $0x04, Y15, Y5
+	VINSERTI64X4     $0x01, Y5, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z15, K1, Z15
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPBROADCASTW     2(CX), X5
+	VCVTPH2PS        X5, X5
+	VPMADDWD         (DI), Z15, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z6, Z8, Z3
+	VFMADD231SS      (R9), X5, X4
+	ADDQ             $0x18, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPERMILPD     $0x01, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSHDUP     X2, X5
+	VADDSS        X5, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ5_1I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z6, Z6, Z6
+	VPMOVZXBW        8(CX), Y8
+	VPSRLW           $0x04, Y8, Y9
+	VINSERTI64X4     $0x01, Y9, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z8, K1, Z8
+	VPBROADCASTW     (CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPBROADCASTW     2(CX), X10
+	VCVTPH2PS        X10, X10
+	VPMADDWD         (DI), Z8, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      (R9), X10, X4
+	VPMADDWD         512(DI), Z8, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      32(R9), X10, X7
+	VPMOVZXBW        32(CX), Y10
+	VPSRLW           $0x04, Y10, Y8
+	VINSERTI64X4     $0x01, Y8, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	KMOVD            28(CX), K1
+	VPADDW           Z1, Z10, K1, Z10
+	VPBROADCASTW     24(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     26(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         64(DI), Z10, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      4(R9), X8, X4
+	VPMADDWD         576(DI), Z10, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      36(R9), X8, X7
+	VPMOVZXBW        56(CX), Y12
+	VPSRLW           $0x04, Y12, Y8
+	VINSERTI64X4     $0x01, Y8, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	KMOVD            52(CX), K1
+	VPADDW           Z1, Z12, K1, Z12
+	VPBROADCASTW     48(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     50(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         128(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      8(R9), X8, X4
+	VPMADDWD         640(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      40(R9), X8, X7
+	VPMOVZXBW        80(CX), Y13
+	VPSRLW           $0x04, Y13, Y8
+	VINSERTI64X4     $0x01, Y8, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	KMOVD            76(CX), K1
+	VPADDW           Z1, Z13, K1, Z13
+	VPBROADCASTW     72(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     74(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         192(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      12(R9), X8, X4
+	VPMADDWD         704(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      44(R9), X8, X7
+	VPMOVZXBW        104(CX), Y14
+	VPSRLW           $0x04, Y14, Y8
+	VINSERTI64X4     $0x01, Y8, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            100(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     96(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     98(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         256(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      16(R9), X8, X4
+	VPMADDWD         768(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      48(R9), X8, X7
+	VPMOVZXBW        128(CX), Y15
+	VPSRLW           $0x04, Y15, Y8
+	VINSERTI64X4     $0x01, Y8, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	KMOVD            124(CX), K1
+	VPADDW           Z1, Z15, K1, Z15
+	VPBROADCASTW     120(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     122(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         320(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      20(R9), X8, X4
+	VPMADDWD         832(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      52(R9), X8, X7
+	VPMOVZXBW        152(CX), Y16
+	VPSRLW           $0x04, Y16, Y8
+	VINSERTI64X4     $0x01, Y8, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	KMOVD            148(CX), K1
+	VPADDW           Z1, Z16, K1, Z16
+	VPBROADCASTW     144(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     146(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         384(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      24(R9), X8, X4
+	VPMADDWD         896(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      56(R9), X8, X7
+	VPMOVZXBW        176(CX), Y17
+	VPSRLW           $0x04, Y17, Y8
+	VINSERTI64X4     $0x01, Y8, Z17, Z17
+	VPERMW           Z0, Z17, Z17
+	KMOVD            172(CX), K1
+	VPADDW           Z1, Z17, K1, Z17
+	VPBROADCASTW     168(CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     170(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         448(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      28(R9), X8, X4
+	VPMADDWD         960(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      60(R9), X8, X7
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	ADDQ             $0x000000c0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z6, Z6, Z6
+
+block:
+	VPMOVZXBW        8(CX), Y18
+	VPSRLW           $0x04, Y18, Y8
+	VINSERTI64X4     $0x01, Y8, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z18, K1, Z18
+	VPBROADCASTW     (CX), Y8
+	VCVTPH2PS        Y8, Z9
+	VPBROADCASTW     2(CX), X8
+	VCVTPH2PS        X8, X8
+	VPMADDWD         (DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z3
+	VFMADD231SS      (R9), X8, X4
+	VPMADDWD         512(DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z9, Z11, Z6
+	VFMADD231SS      32(R9), X8, X7
+	ADDQ             $0x18, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y8
+	VADDPS        Y8, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X8
+	VADDPS        X8, X2, X2
+	VPERMILPD     $0x01, X2, X8
+	VADDPS        X8, X2, X2
+	VMOVSHDUP     X2, X8
+	VADDSS        X8, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z5, Y8
+	VADDPS        Y8, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X8
+	VADDPS        X8, X5, X5
+	VPERMILPD     $0x01, X5, X8
+	VADDPS        X8, X5, X5
+	VMOVSHDUP     X5, X8
+	VADDSS        X8, X5, X5
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
+TEXT ·matVecQ5_1I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ         out+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         rows+24(FP), DX
+	MOVQ         batch+64(FP), BX
+	VMOVDQU64    i16_q4132<>+0(SB), Z0
+	VPBROADCASTW i16_word10_4<>+0(SB), Z1
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z13, Z13, Z13
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z12, Z12, Z12
+	VPMOVZXBW        8(CX), Y14
+	VPSRLW           $0x04, Y14, Y15
+	VINSERTI64X4     $0x01, Y15, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z14, K1, Z14
+	VPBROADCASTW     (CX), Y15
+	VCVTPH2PS        Y15, Z15
+	VPBROADCASTW     2(CX), X16
+	VCVTPH2PS        X16, X16
+	VPMADDWD         (DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      (R9), X16, X4
+	VPMADDWD         512(DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      32(R9), X16, X7
+	VPMADDWD         1024(DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      64(R9), X16, X10
+	VPMADDWD         1536(DI), Z14, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      96(R9), X16, X13
+	VPMOVZXBW        32(CX), Y16
+	VPSRLW           $0x04, Y16, Y14
+	VINSERTI64X4     $0x01, Y14, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	KMOVD            28(CX), K1
+	VPADDW           Z1, Z16, K1, Z16
+	VPBROADCASTW     24(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     26(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         64(DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      4(R9), X14, X4
+	VPMADDWD         576(DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      36(R9), X14, X7
+	VPMADDWD         1088(DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      68(R9), X14, X10
+	VPMADDWD         1600(DI), Z16, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      100(R9), X14, X13
+	VPMOVZXBW        56(CX), Y18
+	VPSRLW           $0x04, Y18, Y14
+	VINSERTI64X4     $0x01, Y14, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	KMOVD            52(CX), K1
+	VPADDW           Z1, Z18, K1, Z18
+	VPBROADCASTW     48(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     50(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         128(DI), Z18, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      8(R9), X14, X4
+	VPMADDWD         640(DI), Z18, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      40(R9), X14, X7
+	VPMADDWD         1152(DI), Z18, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      72(R9), X14, X10
+	VPMADDWD         1664(DI), Z18, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      104(R9), X14, X13
+	VPMOVZXBW        80(CX), Y19
+	VPSRLW           $0x04, Y19, Y14
+	VINSERTI64X4     $0x01, Y14, Z19, Z19
+	VPERMW           Z0, Z19, Z19
+	KMOVD            76(CX), K1
+	VPADDW           Z1, Z19, K1, Z19
+	VPBROADCASTW     72(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     74(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         192(DI), Z19, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      12(R9), X14, X4
+	VPMADDWD         704(DI), Z19, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      44(R9), X14, X7
+	VPMADDWD         1216(DI), Z19, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      76(R9), X14, X10
+	VPMADDWD         1728(DI), Z19, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      108(R9), X14, X13
+	VPMOVZXBW        104(CX), Y20
+	VPSRLW           $0x04, Y20, Y14
+	VINSERTI64X4     $0x01, Y14, Z20, Z20
+	VPERMW           Z0, Z20, Z20
+	KMOVD            100(CX), K1
+	VPADDW           Z1, Z20, K1, Z20
+	VPBROADCASTW     96(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     98(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         256(DI), Z20, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      16(R9), X14, X4
+	VPMADDWD         768(DI), Z20, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      48(R9), X14, X7
+	VPMADDWD         1280(DI), Z20, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      80(R9), X14, X10
+	VPMADDWD         1792(DI), Z20, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      112(R9), X14, X13
+	VPMOVZXBW        128(CX), Y21
+	VPSRLW           $0x04, Y21, Y14
+	VINSERTI64X4     $0x01, Y14, Z21, Z21
+	VPERMW           Z0, Z21, Z21
+	KMOVD            124(CX), K1
+	VPADDW           Z1, Z21, K1, Z21
+	VPBROADCASTW     120(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     122(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         320(DI), Z21, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      20(R9), X14, X4
+	VPMADDWD         832(DI), Z21, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      52(R9), X14, X7
+	VPMADDWD         1344(DI), Z21, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      84(R9), X14, X10
+	VPMADDWD         1856(DI), Z21, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      116(R9), X14, X13
+	VPMOVZXBW        152(CX), Y22
+	VPSRLW           $0x04, Y22, Y14
+	VINSERTI64X4     $0x01, Y14, Z22, Z22
+	VPERMW           Z0, Z22, Z22
+	KMOVD            148(CX), K1
+	VPADDW           Z1, Z22, K1, Z22
+	VPBROADCASTW     144(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     146(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         384(DI), Z22, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      24(R9), X14, X4
+	VPMADDWD         896(DI), Z22, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      56(R9), X14, X7
+	VPMADDWD         1408(DI), Z22, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      88(R9), X14, X10
+	VPMADDWD         1920(DI), Z22, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      120(R9), X14, X13
+	VPMOVZXBW        176(CX), Y23
+	VPSRLW           $0x04, Y23, Y14
+	VINSERTI64X4     $0x01, Y14, Z23, Z23
+	VPERMW           Z0, Z23, Z23
+	KMOVD            172(CX), K1
+	VPADDW           Z1, Z23, K1, Z23
+	VPBROADCASTW     168(CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     170(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         448(DI), Z23, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      28(R9), X14, X4
+	VPMADDWD         960(DI), Z23, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      60(R9), X14, X7
+	VPMADDWD         1472(DI), Z23, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      92(R9), X14, X10
+	VPMADDWD         1984(DI), Z23, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      124(R9), X14, X13
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	VFMADD231PS.BCST 8(R8), Z9, Z8
+	VFMADD231PS.BCST 12(R8), Z12, Z11
+	ADDQ             $0x000000c0, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z3, Z3, Z3
+	VPXORD Z6, Z6, Z6
+	VPXORD Z9, Z9, Z9
+	VPXORD Z12, Z12, Z12
+
+block:
+	VPMOVZXBW        8(CX), Y24
+	VPSRLW           $0x04, Y24, Y14
+	VINSERTI64X4     $0x01, Y14, Z24, Z24
+	VPERMW           Z0, Z24, Z24
+	KMOVD            4(CX), K1
+	VPADDW           Z1, Z24, K1, Z24
+	VPBROADCASTW     (CX), Y14
+	VCVTPH2PS        Y14, Z15
+	VPBROADCASTW     2(CX), X14
+	VCVTPH2PS        X14, X14
+	VPMADDWD         (DI), Z24, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z3
+	VFMADD231SS      (R9), X14, X4
+	VPMADDWD         512(DI), Z24, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z6
+	VFMADD231SS      32(R9), X14, X7
+	VPMADDWD         1024(DI), Z24, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z9
+	VFMADD231SS      64(R9), X14, X10
+	VPMADDWD         1536(DI), Z24, Z17
+	VCVTDQ2PS        Z17, Z17
+	VFMADD231PS      Z15, Z17, Z12
+	VFMADD231SS      96(R9), X14, X13
+	ADDQ             $0x18, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z3, Z2
+	VFMADD231PS.BCST 4(R8), Z6, Z5
+	VFMADD231PS.BCST 8(R8), Z9, Z8
+	VFMADD231PS.BCST 12(R8), Z12, Z11
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z2, Y14
+	VADDPS        Y14, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X14
+	VADDPS        X14, X2, X2
+	VPERMILPD     $0x01, X2, X14
+	VADDPS        X14, X2, X2
+	VMOVSHDUP     X2, X14
+	VADDSS        X14, X2, X2
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z5, Y14
+	VADDPS        Y14, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X14
+	VADDPS        X14, X5, X5
+	VPERMILPD     $0x01, X5, X14
+	VADDPS        X14, X5, X5
+	VMOVSHDUP     X5, X14
+	VADDSS        X14, X5, X5
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z8, Y14
+	VADDPS        Y14, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X14
+	VADDPS        X14, X8, X8
+	VPERMILPD     $0x01, X8, X14
+	VADDPS        X14, X8, X8
+	VMOVSHDUP     X8, X14
+	VADDSS        X14, X8, X8
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z11, Y14
+	VADDPS        Y14, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X14
+	VADDPS        X14, X11, X11
+	VPERMILPD     $0x01, X11, X14
+	VADDPS        X14, X11, X11
+	VMOVSHDUP     X11, X14
+	VADDSS        X14, X11, X11
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      w+16(FP), CX
+	MOVQ      rows+24(FP), DX
+	MOVQ      batch+64(FP), BX
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z1, Z1, Z1
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z2, Z2, Z2
+	VPMOVZXBW        2(CX), Y3
+	VPSRLW           $0x04, Y3, Y4
+	VINSERTI64X4     $0x01, Y4, Z3, Z3
+	VPERMW           Z0, Z3, Z3
+	VPBROADCASTW     (CX), Y4
+	VCVTPH2PS        Y4, Z4
+	VPMADDWD         (DI), Z3, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        20(CX), Y6
+	VPSRLW           $0x04, Y6, Y3
+	VINSERTI64X4     $0x01, Y3, Z6, Z6
+	VPERMW           Z0, Z6, Z6
+	VPBROADCASTW     18(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         64(DI), Z6, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        38(CX), Y7
+	VPSRLW           $0x04, Y7, Y3
+	VINSERTI64X4     $0x01, Y3, Z7, Z7
+	VPERMW           Z0, Z7, Z7
+	VPBROADCASTW     36(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         128(DI), Z7, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        56(CX), Y8
+	VPSRLW           $0x04, Y8, Y3
+	VINSERTI64X4     $0x01, Y3, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     54(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         192(DI), Z8, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        74(CX), Y9
+	VPSRLW           $0x04, Y9, Y3
+	VINSERTI64X4     $0x01, Y3, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     72(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         256(DI), Z9, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        92(CX), Y10
+	VPSRLW           $0x04, Y10, Y3
+	VINSERTI64X4     $0x01, Y3, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     90(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         320(DI), Z10, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        110(CX), Y11
+	VPSRLW           $0x04, Y11, Y3
+	VINSERTI64X4     $0x01, Y3, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     108(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         384(DI), Z11, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VPMOVZXBW        128(CX), Y12
+	VPSRLW           $0x04, Y12, Y3
+	VINSERTI64X4     $0x01, Y3, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     126(CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         448(DI), Z12, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	VFMADD231PS.BCST (R8), Z2, Z1
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z2, Z2, Z2
+
+block:
+	VPMOVZXBW        2(CX), Y13
+	VPSRLW           $0x04, Y13, Y3
+	VINSERTI64X4     $0x01, Y3, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     (CX), Y3
+	VCVTPH2PS        Y3, Z4
+	VPMADDWD         (DI), Z13, Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      Z4, Z5, Z2
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z2, Z1
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
+	VPERMILPD     $0x01, X1, X3
+	VADDPS        X3, X1, X1
+	VMOVSHDUP     X1, X3
+	VADDSS        X3, X1, X1
+	VMOVSS        X1, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecIQ4NLI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      w+16(FP), CX
+	MOVQ      rows+24(FP), DX
+	MOVQ      batch+64(FP), BX
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z1, Z1, Z1
+	VPXORD Z3, Z3, Z3
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z4, Z4, Z4
+	VPMOVZXBW        2(CX), Y5
+	VPSRLW           $0x04, Y5, Y6
+	VINSERTI64X4     $0x01, Y6, Z5, Z5
+	VPERMW           Z0, Z5, Z5
+	VPBROADCASTW     (CX), Y6
+	VCVTPH2PS        Y6, Z6
+	VPMADDWD         (DI), Z5, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         512(DI), Z5, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        20(CX), Y8
+	VPSRLW           $0x04, Y8, Y5
+	VINSERTI64X4     $0x01, Y5, Z8, Z8
+	VPERMW           Z0, Z8, Z8
+	VPBROADCASTW     18(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         64(DI), Z8, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         576(DI), Z8, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        38(CX), Y9
+	VPSRLW           $0x04, Y9, Y5
+	VINSERTI64X4     $0x01, Y5, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     36(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         128(DI), Z9, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         640(DI), Z9, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        56(CX), Y10
+	VPSRLW           $0x04, Y10, Y5
+	VINSERTI64X4     $0x01, Y5, Z10, Z10
+	VPERMW           Z0, Z10, Z10
+	VPBROADCASTW     54(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         192(DI), Z10, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         704(DI), Z10, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        74(CX), Y11
+	VPSRLW           $0x04, Y11, Y5
+	VINSERTI64X4     $0x01, Y5, Z11, Z11
+	VPERMW           Z0, Z11, Z11
+	VPBROADCASTW     72(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         256(DI), Z11, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         768(DI), Z11, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        92(CX), Y12
+	VPSRLW           $0x04, Y12, Y5
+	VINSERTI64X4     $0x01, Y5, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     90(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         320(DI), Z12, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         832(DI), Z12, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        110(CX), Y13
+	VPSRLW           $0x04, Y13, Y5
+	VINSERTI64X4     $0x01, Y5, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     108(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         384(DI), Z13, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         896(DI), Z13, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VPMOVZXBW        128(CX), Y14
+	VPSRLW           $0x04, Y14, Y5
+	VINSERTI64X4     $0x01, Y5, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     126(CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         448(DI), Z14, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         960(DI), Z14, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	VFMADD231PS.BCST (R8), Z2, Z1
+	VFMADD231PS.BCST 4(R8), Z4, Z3
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+
+block:
+	VPMOVZXBW        2(CX), Y15
+	VPSRLW           $0x04, Y15, Y5
+	VINSERTI64X4     $0x01, Y5, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z6
+	VPMADDWD         (DI), Z15, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z2
+	VPMADDWD         512(DI), Z15, Z7
+	VCVTDQ2PS        Z7, Z7
+	VFMADD231PS      Z6, Z7, Z4
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z2, Z1
+	VFMADD231PS.BCST 4(R8), Z4, Z3
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPERMILPD     $0x01, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSHDUP     X1, X5
+	VADDSS        X5, X1, X1
+	VMOVSS        X1, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPERMILPD     $0x01, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSHDUP     X3, X5
+	VADDSS        X5, X3, X3
+	VMOVSS        X3, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecIQ4NLI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      out+0(FP), AX
+	MOVQ      w+16(FP), CX
+	MOVQ      rows+24(FP), DX
+	MOVQ      batch+64(FP), BX
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z1, Z1, Z1
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z8, Z8, Z8
+	VPMOVZXBW        2(CX), Y9
+	VPSRLW           $0x04, Y9, Y10
+	VINSERTI64X4     $0x01, Y10, Z9, Z9
+	VPERMW           Z0, Z9, Z9
+	VPBROADCASTW     (CX), Y10
+	VCVTPH2PS        Y10, Z10
+	VPMADDWD         (DI), Z9, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         512(DI), Z9, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1024(DI), Z9, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1536(DI), Z9, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        20(CX), Y12
+	VPSRLW           $0x04, Y12, Y9
+	VINSERTI64X4     $0x01, Y9, Z12, Z12
+	VPERMW           Z0, Z12, Z12
+	VPBROADCASTW     18(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         64(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         576(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1088(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1600(DI), Z12, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        38(CX), Y13
+	VPSRLW           $0x04, Y13, Y9
+	VINSERTI64X4     $0x01, Y9, Z13, Z13
+	VPERMW           Z0, Z13, Z13
+	VPBROADCASTW     36(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         128(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         640(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1152(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1664(DI), Z13, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        56(CX), Y14
+	VPSRLW           $0x04, Y14, Y9
+	VINSERTI64X4     $0x01, Y9, Z14, Z14
+	VPERMW           Z0, Z14, Z14
+	VPBROADCASTW     54(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         192(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         704(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1216(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1728(DI), Z14, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        74(CX), Y15
+	VPSRLW           $0x04, Y15, Y9
+	VINSERTI64X4     $0x01, Y9, Z15, Z15
+	VPERMW           Z0, Z15, Z15
+	VPBROADCASTW     72(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         256(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         768(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1280(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1792(DI), Z15, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        92(CX), Y16
+	VPSRLW           $0x04, Y16, Y9
+	VINSERTI64X4     $0x01, Y9, Z16, Z16
+	VPERMW           Z0, Z16, Z16
+	VPBROADCASTW     90(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         320(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         832(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1344(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1856(DI), Z16, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        110(CX), Y17
+	VPSRLW           $0x04, Y17, Y9
+	VINSERTI64X4     $0x01, Y9, Z17, Z17
+	VPERMW           Z0, Z17, Z17
+	VPBROADCASTW     108(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         384(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         896(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1408(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1920(DI), Z17, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VPMOVZXBW        128(CX), Y18
+	VPSRLW           $0x04, Y18, Y9
+	VINSERTI64X4     $0x01, Y9, Z18, Z18
+	VPERMW           Z0, Z18, Z18
+	VPBROADCASTW     126(CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         448(DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         960(DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1472(DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1984(DI), Z18, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	VFMADD231PS.BCST (R8), Z2, Z1
+	VFMADD231PS.BCST 4(R8), Z4, Z3
+	VFMADD231PS.BCST 8(R8), Z6, Z5
+	VFMADD231PS.BCST 12(R8), Z8, Z7
+	ADDQ             $0x00000090, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
+	VPXORD Z8, Z8, Z8
+
+block:
+	VPMOVZXBW        2(CX), Y19
+	VPSRLW           $0x04, Y19, Y9
+	VINSERTI64X4     $0x01, Y9, Z19, Z19
+	VPERMW           Z0, Z19, Z19
+	VPBROADCASTW     (CX), Y9
+	VCVTPH2PS        Y9, Z10
+	VPMADDWD         (DI), Z19, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z2
+	VPMADDWD         512(DI), Z19, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z4
+	VPMADDWD         1024(DI), Z19, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z6
+	VPMADDWD         1536(DI), Z19, Z11
+	VCVTDQ2PS        Z11, Z11
+	VFMADD231PS      Z10, Z11, Z8
+	ADDQ             $0x12, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z2, Z1
+	VFMADD231PS.BCST 4(R8), Z4, Z3
+	VFMADD231PS.BCST 8(R8), Z6, Z5
+	VFMADD231PS.BCST 12(R8), Z8, Z7
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z1, Y9
+	VADDPS        Y9, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X9
+	VADDPS        X9, X1, X1
+	VPERMILPD     $0x01, X1, X9
+	VADDPS        X9, X1, X1
+	VMOVSHDUP     X1, X9
+	VADDSS        X9, X1, X1
+	VMOVSS        X1, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z3, Y9
+	VADDPS        Y9, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X9
+	VADDPS        X9, X3, X3
+	VPERMILPD     $0x01, X3, X9
+	VADDPS        X9, X3, X3
+	VMOVSHDUP     X3, X9
+	VADDSS        X9, X3, X3
+	VMOVSS        X3, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z5, Y9
+	VADDPS        Y9, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X9
+	VADDPS        X9, X5, X5
+	VPERMILPD     $0x01, X5, X9
+	VADDPS        X9, X5, X5
+	VMOVSHDUP     X5, X9
+	VADDSS        X9, X5, X5
+	VMOVSS        X5, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z7, Y9
+	VADDPS        Y9, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X9
+	VADDPS        X9, X7, X7
+	VPERMILPD     $0x01, X7, X9
+	VADDPS        X9, X7, X7
+	VMOVSHDUP     X7, X9
+	VADDSS        X9, X7, X7
+	VMOVSS        X7, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ8_0I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ out+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ rows+24(FP), DX
+	MOVQ batch+64(FP), BX
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z0, Z0, Z0
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	PREFETCHT0       2240(CX)
+	PREFETCHT0       2304(CX)
+	VPXORD           Z1, Z1, Z1
+	VPMOVSXBW        2(CX), Z2
+	VPBROADCASTW     (CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         (DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        36(CX), Z2
+	VPBROADCASTW     34(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         64(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        70(CX), Z2
+	VPBROADCASTW     68(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         128(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        104(CX), Z2
+	VPBROADCASTW     102(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         192(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        138(CX), Z2
+	VPBROADCASTW     136(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         256(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        172(CX), Z2
+	VPBROADCASTW     170(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         320(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        206(CX), Z2
+	VPBROADCASTW     204(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         384(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        240(CX), Z2
+	VPBROADCASTW     238(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         448(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VFMADD231PS.BCST (R8), Z1, Z0
+	ADDQ             $0x00000110, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z1, Z1, Z1
+
+block:
+	VPMOVSXBW        2(CX), Z2
+	VPBROADCASTW     (CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         (DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	ADDQ             $0x22, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z1, Z0
+
+sum:
+	MOVQ          stride+8(FP), SI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X2
+	VADDPS        X2, X0, X0
+	VPERMILPD     $0x01, X0, X2
+	VADDPS        X2, X0, X0
+	VMOVSHDUP     X0, X2
+	VADDSS        X2, X0, X0
+	VMOVSS        X0, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ8_0I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ out+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ rows+24(FP), DX
+	MOVQ batch+64(FP), BX
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z2, Z2, Z2
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	PREFETCHT0       2240(CX)
+	PREFETCHT0       2304(CX)
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z3, Z3, Z3
+	VPMOVSXBW        2(CX), Z4
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         (DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         512(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        36(CX), Z4
+	VPBROADCASTW     34(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         64(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         576(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        70(CX), Z4
+	VPBROADCASTW     68(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         128(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         640(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        104(CX), Z4
+	VPBROADCASTW     102(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         192(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         704(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        138(CX), Z4
+	VPBROADCASTW     136(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         256(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         768(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        172(CX), Z4
+	VPBROADCASTW     170(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         320(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         832(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        206(CX), Z4
+	VPBROADCASTW     204(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         384(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         896(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        240(CX), Z4
+	VPBROADCASTW     238(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         448(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         960(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+	ADDQ             $0x00000110, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z1, Z1, Z1
+	VPXORD Z3, Z3, Z3
+
+block:
+	VPMOVSXBW        2(CX), Z4
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         (DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         512(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	ADDQ             $0x22, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VPERMILPD     $0x01, X0, X4
+	VADDPS        X4, X0, X0
+	VMOVSHDUP     X0, X4
+	VADDSS        X4, X0, X0
+	VMOVSS        X0, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VPERMILPD     $0x01, X2, X4
+	VADDPS        X4, X2, X2
+	VMOVSHDUP     X2, X4
+	VADDSS        X4, X2, X2
+	VMOVSS        X2, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·matVecQ8_0I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ out+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ rows+24(FP), DX
+	MOVQ batch+64(FP), BX
+
+row:
+	MOVQ   blocks+32(FP), SI
+	MOVQ   q+40(FP), DI
+	MOVQ   scale+48(FP), R8
+	MOVQ   sum+56(FP), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z2, Z2, Z2
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
+
+chunk:
+	CMPQ             SI, $0x08
+	JLT              tail
+	PREFETCHT0       2048(CX)
+	PREFETCHT0       2112(CX)
+	PREFETCHT0       2176(CX)
+	PREFETCHT0       2240(CX)
+	PREFETCHT0       2304(CX)
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VPMOVSXBW        2(CX), Z8
+	VPBROADCASTW     (CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         (DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         512(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1024(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1536(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        36(CX), Z8
+	VPBROADCASTW     34(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         64(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         576(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1088(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1600(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        70(CX), Z8
+	VPBROADCASTW     68(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         128(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         640(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1152(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1664(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        104(CX), Z8
+	VPBROADCASTW     102(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         192(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         704(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1216(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1728(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        138(CX), Z8
+	VPBROADCASTW     136(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         256(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         768(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1280(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1792(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        172(CX), Z8
+	VPBROADCASTW     170(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         320(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         832(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1344(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1856(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        206(CX), Z8
+	VPBROADCASTW     204(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         384(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         896(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1408(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1920(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        240(CX), Z8
+	VPBROADCASTW     238(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         448(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         960(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1472(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1984(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+	VFMADD231PS.BCST 8(R8), Z5, Z4
+	VFMADD231PS.BCST 12(R8), Z7, Z6
+	ADDQ             $0x00000110, CX
+	LEAQ             (R8)(BX*4), R8
+	MOVQ             BX, R10
+	SHLQ             $0x05, R10
+	ADDQ             R10, R9
+	SHLQ             $0x04, R10
+	ADDQ             R10, DI
+	SUBQ             $0x08, SI
+	JMP              chunk
+
+tail:
+	TESTQ  SI, SI
+	JZ     sum
+	VPXORD Z1, Z1, Z1
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+
+block:
+	VPMOVSXBW        2(CX), Z8
+	VPBROADCASTW     (CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         (DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         512(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1024(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1536(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	ADDQ             $0x22, CX
+	ADDQ             $0x40, DI
+	ADDQ             $0x04, R9
+	DECQ             SI
+	JNZ              block
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+	VFMADD231PS.BCST 8(R8), Z5, Z4
+	VFMADD231PS.BCST 12(R8), Z7, Z6
+
+sum:
+	MOVQ          stride+8(FP), DI
+	MOVQ          AX, SI
+	VEXTRACTF64X4 $0x01, Z0, Y8
+	VADDPS        Y8, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X8
+	VADDPS        X8, X0, X0
+	VPERMILPD     $0x01, X0, X8
+	VADDPS        X8, X0, X0
+	VMOVSHDUP     X0, X8
+	VADDSS        X8, X0, X0
+	VMOVSS        X0, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z2, Y8
+	VADDPS        Y8, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X8
+	VADDPS        X8, X2, X2
+	VPERMILPD     $0x01, X2, X8
+	VADDPS        X8, X2, X2
+	VMOVSHDUP     X2, X8
+	VADDSS        X8, X2, X2
+	VMOVSS        X2, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z4, Y8
+	VADDPS        Y8, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X8
+	VADDPS        X8, X4, X4
+	VPERMILPD     $0x01, X4, X8
+	VADDPS        X8, X4, X4
+	VMOVSHDUP     X4, X8
+	VADDSS        X8, X4, X4
+	VMOVSS        X4, (SI)
+	LEAQ          (SI)(DI*4), SI
+	VEXTRACTF64X4 $0x01, Z6, Y8
+	VADDPS        Y8, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X8
+	VADDPS        X8, X6, X6
+	VPERMILPD     $0x01, X6, X8
+	VADDPS        X8, X6, X6
+	VMOVSHDUP     X6, X8
+	VADDSS        X8, X6, X6
+	VMOVSS        X6, (SI)
+	ADDQ          $0x04, AX
+	DECQ          DX
 	JNZ           row
 	VZEROUPPER
 	RET

@@ -31,8 +31,18 @@ func registerI16MatMul() {
 		level cpufeat.Level
 		asm   unpackI16Asm
 	}{
+		{tensor.Q4_0, cpufeat.AVX512, unpackQ4_0I16AVX512},
+		{tensor.Q4_1, cpufeat.AVX512, unpackQ4_1I16AVX512},
+		{tensor.Q5_0, cpufeat.AVX512, unpackQ5_0I16AVX512},
+		{tensor.Q5_1, cpufeat.AVX512, unpackQ5_1I16AVX512},
+		{tensor.Q8_0, cpufeat.AVX512, unpackQ8_0I16AVX512},
+		{tensor.IQ4_NL, cpufeat.AVX512, unpackIQ4NLI16AVX512},
+		{tensor.Q2_K, cpufeat.AVX512, unpackQ2KI16AVX512},
+		{tensor.Q3_K, cpufeat.AVX512, unpackQ3KI16AVX512},
 		{tensor.Q4_K, cpufeat.AVX512, unpackQ4KI16AVX512},
+		{tensor.Q5_K, cpufeat.AVX512, unpackQ5KI16AVX512},
 		{tensor.Q6_K, cpufeat.AVX512, unpackQ6KI16AVX512},
+		{tensor.IQ4_XS, cpufeat.AVX512, unpackIQ4XSI16AVX512},
 	} {
 		f := i16Formats[v.dtype]
 		f.unpack.add(v.level, f.unpackWith(v.asm))

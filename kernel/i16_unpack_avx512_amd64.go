@@ -4,14 +4,74 @@
 
 package kernel
 
+// unpackQ2KI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ2KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ3KI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ3KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
 // unpackQ4KI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
 func unpackQ4KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
 
+// unpackQ5KI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ5KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
 // unpackQ6KI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
 func unpackQ6KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackIQ4XSI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackIQ4XSI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ4_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ4_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ4_1I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ4_1I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ5_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ5_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ5_1I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ5_1I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackIQ4NLI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackIQ4NLI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+
+// unpackQ8_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// of the 32 rows become copies of the last one.
+//
+//go:noescape
+func unpackQ8_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)

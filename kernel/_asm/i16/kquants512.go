@@ -86,7 +86,7 @@ func newQ4K512() folded512 { return new(q4K512) }
 
 func (f *q4K512) name() string { return "Q4K" }
 func (f *q4K512) bytes() int   { return 144 }
-func (f *q4K512) hasMin() bool { return true }
+func (f *q4K512) mins() int    { return 8 }
 func (f *q4K512) constants() {
 	same := func(j int) int { return j }
 	f.idx = broadcastIndex("word", same, same)
@@ -122,9 +122,9 @@ func newQ6K512() folded512 { return new(q6K512) }
 
 func (f *q6K512) name() string { return "Q6K" }
 func (f *q6K512) bytes() int   { return 210 }
-func (f *q6K512) hasMin() bool { return false }
+func (f *q6K512) mins() int    { return 0 }
 func (f *q6K512) constants() {
-	f.idx = broadcastIndex("pair", func(j int) int { return 2 * j }, func(j int) int { return 2*j + 1 })
+	f.idx = pairIndex()
 	f.nib = wordMask(15)
 	f.levels0, f.levels = ZMM(), ZMM()
 	VMOVDQU64(wordsConst("q6low", 32, func(i int) int { return i - 32 }), f.levels0)
@@ -168,5 +168,255 @@ func (f *q6K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 		t = ZMM()
 		VPSRLW(Imm(2), h, t)
 		quarter(4*half+3, b4, t)
+	}
+}
+
+// q5K512 decodes Q5_K: the header of Q4_K, 32 bytes that hold the fifth bits
+// (bit j of byte i for column i of sub-block j), 4 × 32 bytes as in Q4_K.
+type q5K512 struct {
+	q4K512
+	bit reg.VecVirtual
+}
+
+func newQ5K512() folded512 { return new(q5K512) }
+
+func (f *q5K512) name() string { return "Q5K" }
+func (f *q5K512) bytes() int   { return 176 }
+func (f *q5K512) constants() {
+	f.q4K512.constants()
+	f.bit = wordMask(16)
+}
+func (f *q5K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
+	fifth := ZMM()
+	VPMOVZXBW(Mem{Base: p, Disp: 16}, fifth)
+	finish := func(j int, v reg.VecVirtual) {
+		VPTERNLOGD(Imm(0xf8), f.bit, shiftedTo(4, j, fifth), v) // v | bit of fifth
+		s := ZMM()
+		VPERMW(f.words, f.idx[j], s)
+		VPMULLW(s, v, v)
+		use(j, v)
+	}
+	for i := range 4 {
+		low, high := ZMM(), ZMM()
+		VPMOVZXBW(Mem{Base: p, Disp: 48 + 32*i}, low)
+		VPSRLW(Imm(4), low, high)
+		VPANDD(f.nib, low, low)
+		finish(2*i, low)
+		finish(2*i+1, high)
+	}
+}
+
+// shiftedTo returns v with bit from of every word moved to bit to.
+func shiftedTo(to, from int, v reg.VecVirtual) reg.VecVirtual {
+	if to == from {
+		return v
+	}
+	t := ZMM()
+	if from < to {
+		VPSLLW(Imm(uint64(to-from)), v, t)
+	} else {
+		VPSRLW(Imm(uint64(from-to)), v, t)
+	}
+	return t
+}
+
+// q2K512 decodes Q2_K: 16 bytes of 4-bit scales and minimums, 2 × 32 bytes
+// whose pairs of bits are four sub-blocks of 32, d, dmin.
+type q2K512 struct {
+	idx         [8]reg.VecVirtual
+	three       reg.VecVirtual
+	words       reg.VecVirtual
+	nibbleBytes Mem
+}
+
+func newQ2K512() folded512 { return new(q2K512) }
+
+func pairIndex() [8]reg.VecVirtual {
+	return broadcastIndex("pair", func(j int) int { return 2 * j }, func(j int) int { return 2*j + 1 })
+}
+
+func (f *q2K512) name() string { return "Q2K" }
+func (f *q2K512) bytes() int   { return 84 }
+func (f *q2K512) mins() int    { return 16 }
+func (f *q2K512) constants() {
+	f.idx = pairIndex()
+	f.three = wordMask(3)
+	f.nibbleBytes = bytesConst("nibbles", repeat(15, 16))
+}
+func (f *q2K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
+	scales, m := XMM(), XMM()
+	VMOVDQU32(Mem{Base: p}, scales)
+	VPSRLW(Imm(4), scales, m)
+	VPANDD(f.nibbleBytes, scales, scales)
+	VPANDD(f.nibbleBytes, m, m)
+	f.words = ZMM()
+	VPMOVZXBW(scales, f.words.AsY())
+	mins, h := ZMM(), YMM()
+	d, min = ZMM(), ZMM()
+	VPMOVZXBD(m, mins)
+	VCVTDQ2PS(mins, mins)
+	VPBROADCASTW(Mem{Base: p, Disp: 80}, h)
+	VCVTPH2PS(h, d)
+	h = YMM()
+	VPBROADCASTW(Mem{Base: p, Disp: 82}, h)
+	VCVTPH2PS(h, min)
+	VMULPS(mins, min, min)
+	return d, min
+}
+func (f *q2K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
+	for half := range 2 {
+		z := ZMM()
+		VPMOVZXBW(Mem{Base: p, Disp: 16 + 32*half}, z)
+		for k := range 4 {
+			j := 4*half + k
+			v, s := ZMM(), ZMM()
+			VPANDD(f.three, shiftedTo(0, 2*k, z), v)
+			VPERMW(f.words, f.idx[j], s)
+			VPMULLW(s, v, v)
+			use(j, v)
+		}
+	}
+}
+
+// q3K512 decodes Q3_K: 32 bytes that hold the third bits as Q5_K the fifth, 64
+// bytes as in Q2_K, 12 bytes of 6-bit scales, d.
+type q3K512 struct {
+	idx    [8]reg.VecVirtual
+	three  reg.VecVirtual
+	levels reg.VecVirtual // −4 … 3, four times
+	words  reg.VecVirtual
+}
+
+func newQ3K512() folded512 { return new(q3K512) }
+
+func (f *q3K512) name() string { return "Q3K" }
+func (f *q3K512) bytes() int   { return 110 }
+func (f *q3K512) mins() int    { return 0 }
+func (f *q3K512) constants() {
+	f.idx = pairIndex()
+	f.three = wordMask(3)
+	f.levels = ZMM()
+	VMOVDQU64(wordsConst("q3levels", 32, func(i int) int { return i%8 - 4 }), f.levels)
+}
+
+func (f *q3K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
+	// The lower 4 bits of scale g are a half of byte g%8, the upper 2 are bits
+	// 2·(g/4) of byte 8 + g%4; they go to bits 4 and 5.
+	var lowShift, highShift []byte
+	for g := range 16 {
+		lowShift = append(lowShift, byte(8*(g%8)+g/8*4))
+		highShift = append(highShift, byte(8*(g%8)+g/4*2-4)&63)
+	}
+	tail, low, high, shift := XMM(), XMM(), XMM(), XMM()
+	VMOVDQU32(Mem{Base: p, Disp: 94}, tail) // 2 bytes before, the scales, d
+	VPSHUFB(bytesConst("q3low", []byte{2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9}), tail, low)
+	VMOVDQU32(bytesConst("q3lowshift", lowShift), shift)
+	VPMULTISHIFTQB(low, shift, low)
+	VPANDD(bytesConst("nibbles", repeat(15, 16)), low, low)
+	VPSHUFB(bytesConst("q3high", []byte{10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13}), tail, high)
+	shift = XMM()
+	VMOVDQU32(bytesConst("q3highshift", highShift), shift)
+	VPMULTISHIFTQB(high, shift, high)
+	VPTERNLOGD(Imm(0xf8), bytesConst("k4highmask", repeat(0x30, 16)), high, low) // low | high&mask
+	VPSUBB(bytesConst("thirtytwo", repeat(32, 16)), low, low)
+	f.words, d = ZMM(), ZMM()
+	VPMOVSXBW(low, f.words.AsY())
+	h := YMM()
+	VPBROADCASTW(Mem{Base: p, Disp: 108}, h)
+	VCVTPH2PS(h, d)
+	return d, nil
+}
+
+func (f *q3K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
+	third := ZMM()
+	VPMOVZXBW(Mem{Base: p}, third)
+	for half := range 2 {
+		z := ZMM()
+		VPMOVZXBW(Mem{Base: p, Disp: 32 + 32*half}, z)
+		for k := range 4 {
+			j := 4*half + k
+			v, s := ZMM(), ZMM()
+			if k == 0 {
+				VMOVDQA64(z, v)
+			} else {
+				VPSRLW(Imm(uint64(2*k)), z, v)
+			}
+			VPTERNLOGD(Imm(0xe4), f.three, shiftedTo(2, j, third), v) // three ? v : third
+			VPERMW(f.levels, v, v)
+			VPERMW(f.words, f.idx[j], s)
+			VPMULLW(s, v, v)
+			use(j, v)
+		}
+	}
+}
+
+// iq4XS512 decodes IQ4_XS: d, 8 × 2 upper and 8 × 4 lower bits of scales, 8 × 16
+// bytes whose lower and upper halves index the levels of columns 0–15 and 16–31.
+type iq4XS512 struct {
+	idx    [8]reg.VecVirtual
+	levels reg.VecVirtual
+	words  reg.VecVirtual
+}
+
+func newIQ4XS512() folded512 { return new(iq4XS512) }
+
+func (f *iq4XS512) name() string { return "IQ4XS" }
+func (f *iq4XS512) bytes() int   { return 136 }
+func (f *iq4XS512) mins() int    { return 0 }
+func (f *iq4XS512) constants() {
+	same := func(j int) int { return j }
+	f.idx = broadcastIndex("word", same, same)
+	f.levels = iq4Levels()
+}
+
+// iq4Levels loads the 16 levels twice, for indices of 5 bits of which the
+// highest does not matter.
+func iq4Levels() reg.VecVirtual {
+	levels := [16]int{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+	z := ZMM()
+	VMOVDQU64(wordsConst("iq4levels", 32, func(i int) int { return levels[i%16] }), z)
+	return z
+}
+
+func (f *iq4XS512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
+	var lowShift, highShift []byte
+	for g := range 8 {
+		lowShift = append(lowShift, byte(32+4*g))
+		highShift = append(highShift, byte(12+2*g))
+	}
+	header, low, high, shift := XMM(), XMM(), XMM(), XMM()
+	VMOVDQU32(Mem{Base: p}, header)
+	VMOVDQU32(bytesConst("xslowshift", append(lowShift, lowShift...)), shift)
+	VPMULTISHIFTQB(header, shift, low)
+	shift = XMM()
+	VMOVDQU32(bytesConst("xshighshift", append(highShift, highShift...)), shift)
+	VPMULTISHIFTQB(header, shift, high)
+	VPANDD(bytesConst("nibbles", repeat(15, 16)), low, low)
+	VPTERNLOGD(Imm(0xf8), bytesConst("k4highmask", repeat(0x30, 16)), high, low) // low | high&mask
+	VPSUBB(bytesConst("thirtytwo", repeat(32, 16)), low, low)
+	f.words, d = ZMM(), ZMM()
+	VPMOVSXBW(low, f.words.AsY())
+	VCVTPH2PS(header, header)
+	VBROADCASTSS(header, d)
+	return d, nil
+}
+
+func (f *iq4XS512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
+	finish := func(j int, v reg.VecVirtual) {
+		s := ZMM()
+		VPERMW(f.words, f.idx[j], s)
+		VPMULLW(s, v, v)
+		use(j, v)
+	}
+	for i := range 4 {
+		low, high, a, b := ZMM(), ZMM(), ZMM(), ZMM()
+		VPMOVZXBW(Mem{Base: p, Disp: 8 + 32*i}, low)
+		VPSRLW(Imm(4), low, high)
+		VPERMW(f.levels, low, low)
+		VPERMW(f.levels, high, high)
+		VINSERTI64X4(Imm(1), high.AsY(), low, a)
+		VSHUFI64X2(Imm(0xee), high, low, b)
+		finish(2*i, a)
+		finish(2*i+1, b)
 	}
 }

@@ -11,9 +11,11 @@ import (
 
 // parts are the files this program can write.
 var parts = map[string]func(){
-	"matvec_avx512": matVecs512,
-	"matmul_avx512": gemm512,
-	"unpack_avx512": unpacks512,
+	"matvec_avx512":   matVecs512,
+	"matmul_avx512":   gemm512,
+	"unpack_avx512":   unpacks512,
+	"quantize_avx512": quantize512,
+	"peak":            peaks,
 }
 
 func main() {

@@ -13,19 +13,28 @@ import (
 var batches = []int{1, 2, 4}
 
 func matVecs512() {
-	for _, f := range []func() folded512{newQ4K512, newQ6K512} {
+	for _, f := range kquants512 {
 		for _, tokens := range batches {
 			matVecFolded512(f(), tokens)
 		}
 	}
+	for i := range blocks512() {
+		for _, tokens := range batches {
+			matVecBlocks512(blocks512()[i], tokens)
+		}
+	}
 }
+
+// kquants512 are the formats with super-blocks.
+var kquants512 = []func() folded512{newQ2K512, newQ3K512, newQ4K512, newQ5K512, newQ6K512, newIQ4XS512}
 
 // folded512 writes the decoding of one chunk of 256 weights of a format whose
 // sub-block scales are folded into the integers.
 type folded512 interface {
 	name() string
 	bytes() int
-	hasMin() bool
+	// mins is the number of minimums of a chunk: 0, 8 or 16.
+	mins() int
 	// constants loads what stays in registers during the whole function.
 	constants()
 	// chunk decodes what a chunk at p needs once: d, a vector of d, and, where
@@ -97,7 +106,7 @@ func matVecFolded512(f folded512, tokens int) {
 		both := ZMM()
 		VMULPS_BCST(Mem{Base: scale, Disp: 4 * t}, d, both)
 		VFMADD231PS(both, isum[t], acc[t])
-		if f.hasMin() {
+		if f.mins() > 0 {
 			VFNMADD231PS(Mem{Base: sum, Disp: 64 * t}, min, acc[t])
 		}
 	}

@@ -8,8 +8,11 @@ import (
 )
 
 func unpacks512() {
-	for _, f := range []func() folded512{newQ4K512, newQ6K512} {
+	for _, f := range kquants512 {
 		unpackFolded512(f())
+	}
+	for _, f := range blocks512() {
+		unpackBlocks512(f)
 	}
 }
 
@@ -23,19 +26,18 @@ func unpackFolded512(f folded512) {
 	u.rows(func() {
 		d, min := f.chunk(u.w)
 		VMOVSS(d.AsX(), Mem{Base: u.d})
-		if f.hasMin() {
+		if f.mins() > 0 {
 			VMOVUPS(min, Mem{Base: u.scratch, Disp: panelFloats - panelRows})
 		}
 		f.vectors(u.w, func(j int, words reg.VecVirtual) {
 			VMOVDQU64(words, Mem{Base: u.words, Disp: 64 * j})
 		})
 	}, func() {
-		if f.hasMin() {
-			// Each minimum is there twice, once per 16 columns.
-			v := load512(u.panel, panelFloats, 64)
-			v = transpose512(v)
-			for g := range 8 {
-				VMOVUPS(v[2*g], Mem{Base: u.out, Disp: panelMin + 128*g})
+		if f.mins() > 0 {
+			v := transpose512(load512(u.panel, panelFloats, 64))
+			// The vector has a minimum per 16 columns; a panel has what the format has.
+			for g := range f.mins() {
+				VMOVUPS(v[g*16/f.mins()], Mem{Base: u.out, Disp: panelMin + 128*g})
 			}
 		}
 	})
