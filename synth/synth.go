@@ -178,14 +178,26 @@ func (b *builder) values(name string, values []float32) {
 // of additions asks (as in GPT-2). Logits come out with a standard deviation of about 2.
 func (b *builder) model() {
 	s := b.s
-	logits := 2 / math.Sqrt(float64(s.hidden))
-	b.matrix("token_embd.weight", -1, s.vocab, s.hidden, logits)
+	const spread = 2 // of the logits
+	root := math.Sqrt(float64(s.hidden))
+	embedding, norm := spread/root, 1.0
+	if s.tied {
+		// The last token's own embedding is still in the final hidden state and
+		// would make it the next token for ever. A small embedding drowns in what
+		// the layers add; the last norm makes up for it.
+		embedding = 0.5 / root
+		if s.arch == "gemma3" {
+			embedding /= root // this architecture multiplies by the root again
+		}
+		norm = spread / (embedding * root)
+	}
+	b.matrix("token_embd.weight", -1, s.vocab, s.hidden, embedding)
 	for layer := range s.layers {
 		b.layer(layer)
 	}
-	b.vector("output_norm.weight", s.hidden, 1, 0.1, nil)
+	b.vector("output_norm.weight", s.hidden, float32(norm), 0.1*float32(norm), nil)
 	if !s.tied {
-		b.matrix("output.weight", -1, s.vocab, s.hidden, logits)
+		b.matrix("output.weight", -1, s.vocab, s.hidden, spread/root)
 	}
 	if s.ropeFactor > 0 {
 		b.values("rope_freqs.weight", llama3Factors(s))
