@@ -96,6 +96,8 @@ var blockTypes = map[tensor.DType]struct {
 }{
 	tensor.F32:  {nil, (*filler).blockF32},
 	tensor.F16:  {nil, (*filler).blockF16},
+	tensor.BF16: {nil, (*filler).blockBF16},
+	tensor.Q4_1: {newLevels(0, 15, 7.5, 7.5), (*filler).blockQ41},
 	tensor.Q4_0: {newLevels(0, 15, 8, 8), (*filler).blockQ40},
 	tensor.Q5_0: {newLevels(0, 31, 16, 16), (*filler).blockQ50},
 	tensor.Q5_1: {newLevels(0, 31, 15.5, 15.5), (*filler).blockQ51},
@@ -144,6 +146,10 @@ func (f *filler) blockF16(dst []byte, r *rng) {
 	binary.LittleEndian.PutUint16(dst, f.f16[r.next()>>52])
 }
 
+func (f *filler) blockBF16(dst []byte, r *rng) {
+	binary.LittleEndian.PutUint16(dst, quant.F32ToBF16(r.normal()*float32(f.sigma)))
+}
+
 // sign is +1 or -1: the symmetric types store either.
 func (r *rng) sign() float64 { return float64(1 - 2*int(r.next()>>63)) }
 
@@ -151,6 +157,14 @@ func (r *rng) sign() float64 { return float64(1 - 2*int(r.next()>>63)) }
 func (f *filler) blockQ40(dst []byte, r *rng) {
 	put16(dst, f.scale(f.lv.std, r)*r.sign())
 	f.nibbles(dst[2:], r)
+}
+
+// blockQ41: scale, minimum, nibbles.
+func (f *filler) blockQ41(dst []byte, r *rng) {
+	d := f.scale(f.lv.std, r)
+	put16(dst, d)
+	put16(dst[2:], -d*f.lv.mean)
+	f.nibbles(dst[4:], r)
 }
 
 // nibbles fills dst with two random quants of 4 bits a byte.

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/quant"
 )
 
 // keyValue is a metadata key and a Go value for it.
@@ -23,7 +24,7 @@ func setAll(md *gguf.Metadata, kvs []keyValue) error {
 }
 
 // metadata returns the keys that llama.cpp needs to load the model.
-func metadata(o Options, s shape, m mix) (*gguf.Metadata, error) {
+func metadata(o Options, s shape, r quant.Recipe) (*gguf.Metadata, error) {
 	md := gguf.NewMetadata()
 	a := s.arch + "."
 	kvs := []keyValue{
@@ -31,7 +32,7 @@ func metadata(o Options, s shape, m mix) (*gguf.Metadata, error) {
 		{"general.type", "model"},
 		{"general.name", "synthetic " + o.Preset},
 		{"general.description", "Random weights in the shape of a known model; for benchmarks only."},
-		{"general.file_type", m.ftype},
+		{"general.file_type", r.FileType},
 		{"general.quantization_version", uint32(2)},
 		{a + "block_count", uint32(s.layers)},
 		{a + "context_length", uint32(s.context)},

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -21,7 +22,7 @@ import (
 // good defaults.
 type Options struct {
 	Preset string // see Presets
-	Quant  string // see Quants
+	Quant  string // a name of quant.FindRecipe
 	Seed   uint64 // the same options give the same file, byte for byte
 	// OutlierChannels is how many channels of the hidden state reach the matrices
 	// of attention and feed-forward OutlierScale times larger (26 if 0) than the
@@ -46,18 +47,18 @@ func Write(path string, o Options) error {
 	if err != nil {
 		return fmt.Errorf("synthetic model: %w", err)
 	}
-	m, err := newMix(o.Quant, s)
+	recipe, err := quant.FindRecipe(o.Quant)
 	if err != nil {
 		return fmt.Errorf("synthetic model: %w", err)
 	}
 	if o.OutlierScale == 0 {
 		o.OutlierScale = 26
 	}
-	md, err := metadata(o, s, m)
+	md, err := metadata(o, s, recipe)
 	if err != nil {
 		return fmt.Errorf("synthetic model: %w", err)
 	}
-	b := &builder{o: o, s: s, mix: m, outliers: outliers(o.hash("outliers"), s.hidden, o.OutlierChannels)}
+	b := &builder{o: o, s: s, recipe: recipe, outliers: outliers(o.hash("outliers"), s.hidden, o.OutlierChannels)}
 	b.model()
 	infos := make([]gguf.TensorInfo, len(b.tensors))
 	for i, t := range b.tensors {
@@ -141,14 +142,18 @@ func (t plannedTensor) writeRows(out io.Writer, f *filler, seed uint64) error {
 type builder struct {
 	o        Options
 	s        shape
-	mix      mix
+	recipe   quant.Recipe
 	outliers []int
 	tensors  []plannedTensor
 }
 
 // matrix adds a (rows, cols) matrix with values of standard deviation sigma.
 func (b *builder) matrix(name string, layer, rows, cols int, sigma float64) {
-	info := gguf.TensorInfo{Name: name, Type: b.mix.typeOf(name, layer, cols), Shape: []int{rows, cols}}
+	info := gguf.TensorInfo{Name: name, Shape: []int{rows, cols}}
+	info.Type = b.recipe.TypeFor(quant.TensorRef{
+		Name: name, Type: tensor.F32, Shape: info.Shape, Layer: layer, Layers: b.s.layers,
+		Tied: b.s.tied, GQA: b.s.heads / b.s.kvHeads, Arch: b.s.arch,
+	})
 	b.tensors = append(b.tensors, plannedTensor{TensorInfo: info, sigma: sigma})
 }
 
@@ -178,14 +183,26 @@ func (b *builder) values(name string, values []float32) {
 // of additions asks (as in GPT-2). Logits come out with a standard deviation of about 2.
 func (b *builder) model() {
 	s := b.s
-	logits := 2 / math.Sqrt(float64(s.hidden))
-	b.matrix("token_embd.weight", -1, s.vocab, s.hidden, logits)
+	const spread = 2 // of the logits
+	root := math.Sqrt(float64(s.hidden))
+	embedding, norm := spread/root, 1.0
+	if s.tied {
+		// The last token's own embedding is still in the final hidden state and
+		// would make it the next token for ever. A small embedding drowns in what
+		// the layers add; the last norm makes up for it.
+		embedding = 0.5 / root
+		if s.arch == "gemma3" {
+			embedding /= root // this architecture multiplies by the root again
+		}
+		norm = spread / (embedding * root)
+	}
+	b.matrix("token_embd.weight", -1, s.vocab, s.hidden, embedding)
 	for layer := range s.layers {
 		b.layer(layer)
 	}
-	b.vector("output_norm.weight", s.hidden, 1, 0.1, nil)
+	b.vector("output_norm.weight", s.hidden, float32(norm), 0.1*float32(norm), nil)
 	if !s.tied {
-		b.matrix("output.weight", -1, s.vocab, s.hidden, logits)
+		b.matrix("output.weight", -1, s.vocab, s.hidden, spread/root)
 	}
 	if s.ropeFactor > 0 {
 		b.values("rope_freqs.weight", llama3Factors(s))
