@@ -12,9 +12,22 @@ const (
 	// keep rounding errors small. A multiple of every block length.
 	matmulK = 1024
 
-	panelRows   = 16  // weight rows dequantised together: 64 KiB, in L2
-	panelTokens = 512 // tokens served by one panel: their sums take 32 KiB
+	// panelStride is the distance of rows in a panel. Not a power of two, or rows
+	// would compete for the same few cache lines.
+	panelStride = matmulK + 16
+
+	panelTokens = 512 // most tokens served by one panel
 )
+
+// panelRows is how many weight rows are dequantised together. For few tokens a
+// panel that stays in L1 is best. For many, a tall one: the vectors of all
+// tokens stream past it once, and it still fits L2.
+func panelRows(tokens int) int {
+	if tokens <= 8 {
+		return tileRows
+	}
+	return 64
+}
 
 // slotTile is the inner kernel of MatMulF32 and of attention scores:
 //
@@ -28,8 +41,8 @@ var slotTile = newSlot("f32/tile", tileGeneric)
 // WorkspaceF32 is the scratch memory of MatMulF32, one for each worker; the zero
 // value is ready. It grows on first use and is then reused.
 type WorkspaceF32 struct {
-	panel []float32 // (panelRows, matmulK) dequantised weights
-	acc   []float32 // (tokens, panelRows) sums
+	panel []float32 // (rows, panelStride) dequantised weights
+	acc   []float32 // (tokens, rows) sums
 }
 
 // MatMulF32 multiplies rows of a weight matrix of any type with float32
@@ -49,39 +62,43 @@ func MatMulF32(out []float32, stride int, w tensor.Tensor, r0, r1 int, x []float
 	mustLen(len(x), t1*cols)
 	mustLen(len(out), (t1-1)*stride+r1)
 	mustLen(w.Rows(), r1)
-	if ws.panel == nil {
-		ws.panel = make([]float32, panelRows*matmulK)
-	}
-	if need := min(t1-t0, panelTokens) * panelRows; len(ws.acc) < need {
-		ws.acc = make([]float32, need)
-	}
 	for t := t0; t < t1; t += panelTokens {
 		tokens := min(panelTokens, t1-t)
-		for r := r0; r < r1; r += panelRows {
-			rows := min(panelRows, r1-r)
-			matmulPanel(w, r, rows, x[t*cols:], tokens, ws)
+		height := panelRows(tokens)
+		ws.grow(height, tokens)
+		for r := r0; r < r1; r += height {
+			rows := min(height, r1-r)
+			matmulPanel(w, r, rows, x[t*cols:], tokens, ws.acc[:tokens*height], height, ws.panel)
 			for i := range tokens {
-				copy(out[(t+i)*stride+r:][:rows], ws.acc[i*panelRows:])
+				copy(out[(t+i)*stride+r:][:rows], ws.acc[i*height:])
 			}
 		}
 	}
 }
 
+func (ws *WorkspaceF32) grow(height, tokens int) {
+	if need := height * panelStride; len(ws.panel) < need {
+		ws.panel = make([]float32, need)
+	}
+	if need := tokens * height; len(ws.acc) < need {
+		ws.acc = make([]float32, need)
+	}
+}
+
 // matmulPanel leaves the products of rows [r,r+rows) and the first tokens of x
-// in ws.acc, (tokens, panelRows).
-func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, ws *WorkspaceF32) {
+// in acc, (tokens, height). panel is scratch for height rows.
+func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, acc []float32, height int, panel []float32) {
 	cols := w.Cols()
-	acc := ws.acc[:tokens*panelRows]
 	clear(acc)
 	blockLen, blockBytes := w.Type.BlockLen(), w.Type.BlockBytes()
 	for k := 0; k < cols; k += matmulK {
 		n := min(matmulK, cols-k)
 		lo, hi := k/blockLen*blockBytes, (k+n)/blockLen*blockBytes
 		for i := range rows {
-			Dequantize(w.Type, ws.panel[i*matmulK:][:n], w.Row(r + i)[lo:hi])
+			Dequantize(w.Type, panel[i*panelStride:][:n], w.Row(r + i)[lo:hi])
 		}
-		padRows(ws.panel, rows, n)
-		slotTile.active(acc, panelRows, ws.panel, matmulK, rows, x[k:], cols, tokens, n)
+		padRows(panel, rows, n)
+		slotTile.active(acc, height, panel, panelStride, rows, x[k:], cols, tokens, n)
 	}
 }
 
@@ -90,6 +107,6 @@ func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, ws *Work
 // subnormals).
 func padRows(panel []float32, rows, n int) {
 	for i := rows; i%tileRows != 0; i++ {
-		clear(panel[i*matmulK:][:n])
+		clear(panel[i*panelStride:][:n])
 	}
 }

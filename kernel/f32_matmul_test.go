@@ -24,13 +24,6 @@ func randomTensor(rng *rand.Rand, d tensor.DType, rows, cols int) tensor.Tensor 
 	return w
 }
 
-// scaleOffsets says where each type keeps its half-precision scales in a block.
-var scaleOffsets = map[tensor.DType][]int{
-	tensor.F16: {0}, tensor.Q4_0: {0}, tensor.Q4_1: {0, 2}, tensor.Q5_0: {0}, tensor.Q5_1: {0, 2},
-	tensor.Q8_0: {0}, tensor.Q2_K: {80, 82}, tensor.Q3_K: {108}, tensor.Q4_K: {0, 2}, tensor.Q5_K: {0, 2},
-	tensor.Q6_K: {208}, tensor.IQ4_NL: {0}, tensor.IQ4_XS: {0},
-}
-
 func fillBlocks(rng *rand.Rand, d tensor.DType, b []byte) {
 	for i := range b {
 		b[i] = byte(rng.Uint32())
@@ -42,8 +35,10 @@ func fillBlocks(rng *rand.Rand, d tensor.DType, b []byte) {
 			le.PutUint32(b, math.Float32bits(float32(rng.NormFloat64())))
 		case tensor.BF16:
 			le.PutUint16(b, uint16(math.Float32bits(float32(rng.NormFloat64()))>>16))
+		case tensor.F16:
+			le.PutUint16(b, quant.F32ToF16(float32(rng.NormFloat64())))
 		}
-		for _, off := range scaleOffsets[d] {
+		for _, off := range halfOffsets[d] {
 			le.PutUint16(b[off:], quant.F32ToF16(float32(rng.NormFloat64()*0.01)))
 		}
 	}

@@ -1,0 +1,147 @@
+package kernel
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+)
+
+func TestSelfTestPasses(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for _, f := range SelfTest() {
+			t.Error(f)
+		}
+	})
+}
+
+// TestSelfTestCoversEveryKernel: each slot with assembly has a check. The peak
+// primitive computes nothing that is used.
+func TestSelfTestCoversEveryKernel(t *testing.T) {
+	for _, s := range slots {
+		has := slices.ContainsFunc(selfTests, func(c selfTest) bool { return c.kernel == s.Name() })
+		if !has && len(s.Levels()) > 1 && s != switchable(slotPeak) {
+			t.Errorf("%s has no self-test", s.Name())
+		}
+	}
+	for _, c := range selfTests {
+		if slotNamed(c.kernel) == nil {
+			t.Errorf("self-test of %s, which does not exist", c.kernel)
+		}
+	}
+}
+
+// TestSelfTestReplacesBroken breaks one kernel after another on purpose and
+// watches the self-test name it and run plain Go from then on.
+func TestSelfTestReplacesBroken(t *testing.T) {
+	if cpufeat.Best() == cpufeat.Generic {
+		t.Skip("no variants on this machine or under this APR_CPU")
+	}
+	broken := []struct {
+		name string
+		s    switchable
+		with func() (restore func())
+	}{
+		{"a wrong term", slotAdd, func() func() {
+			return spoil(slotAdd, func(good func(dst, a, b []float32)) func(dst, a, b []float32) {
+				return func(dst, a, b []float32) {
+					good(dst, a, b)
+					dst[len(dst)-1]++
+				}
+			})
+		}},
+		{"a NaN", slotDotF32, func() func() {
+			return spoil(slotDotF32, func(func(a, b []float32) float32) func(a, b []float32) float32 {
+				return func(a, b []float32) float32 { return float32(math.NaN()) }
+			})
+		}},
+		{"last token of a tile dropped", slotTile, func() func() {
+			return spoil(slotTile, func(good tileSignature) tileSignature {
+				return func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
+					good(acc, accStride, w, wStride, rows, x, xStride, tokens-tokens/6, n)
+				}
+			})
+		}},
+		{"one bit of a weight", dequantSlots[12], func() func() {
+			return spoil(dequantSlots[12], func(good func([]float32, []byte)) func([]float32, []byte) {
+				return func(dst []float32, src []byte) {
+					src = slices.Clone(src)
+					src[20] ^= 1
+					good(dst, src)
+				}
+			})
+		}},
+	}
+	for _, b := range broken {
+		t.Run(b.name, func(t *testing.T) {
+			defer b.with()()
+			before := b.s.Active()
+			failures := SelfTest()
+			if len(failures) != 1 || failures[0].Kernel != b.s.Name() || failures[0].Level != before {
+				t.Fatalf("failures %v, want one, of %s at %s", failures, b.s.Name(), before)
+			}
+			if errors.Unwrap(failures[0]) == nil {
+				t.Error("failure has no cause")
+			}
+			if b.s.Active() != cpufeat.Generic {
+				t.Errorf("still runs %s", b.s.Active())
+			}
+			Use(cpufeat.AVX512)()
+			if b.s.Active() != cpufeat.Generic {
+				t.Errorf("Use brought %s back", b.s.Active())
+			}
+			if again := SelfTest(); len(again) != 0 {
+				t.Errorf("second run fails: %v", again)
+			}
+		})
+	}
+}
+
+type tileSignature = func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int)
+
+// spoil replaces the active implementation and returns a function that puts the
+// slot back as it was, out of quarantine.
+func spoil[F any](s *slot[F], with func(F) F) (restore func()) {
+	before := s.level
+	s.active = with(s.active)
+	return func() {
+		s.barred = false
+		s.use(before)
+	}
+}
+
+func TestQuarantine(t *testing.T) {
+	before := slotAdd.level
+	defer func() { slotAdd.barred = false; slotAdd.use(before) }()
+	if !Quarantine("f32/add") || slotAdd.Active() != cpufeat.Generic {
+		t.Errorf("f32/add runs %s", slotAdd.Active())
+	}
+	if Quarantine("no such kernel") {
+		t.Error("quarantined a kernel that does not exist")
+	}
+}
+
+func TestSelfTestNamesMissingKernel(t *testing.T) {
+	saved := selfTests
+	defer func() { selfTests = saved }()
+	selfTests = nil
+	registerSelfTest("no such kernel", func() error { return nil })
+	if f := SelfTest(); len(f) != 1 || f[0].Kernel != "no such kernel" {
+		t.Errorf("failures %v", f)
+	}
+}
+
+// TestSelfTestIsShort reports the time; its limit of 5 ms is not asserted, for
+// the machine may be busy.
+func TestSelfTestIsShort(t *testing.T) {
+	best := time.Hour
+	for range 5 {
+		start := time.Now()
+		SelfTest()
+		best = min(best, time.Since(start))
+	}
+	t.Logf("%d checks in %v", len(selfTests), best)
+}
