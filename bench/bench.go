@@ -1,0 +1,258 @@
+// Package bench measures how fast a model runs, beside the limits that the
+// machine sets: memory bandwidth for decoding, arithmetic for prompts.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/engine"
+)
+
+// ErrCheck marks a backend whose logits differ too much from the reference's to
+// be worth measuring.
+var ErrCheck = errors.New("backend differs from cpu-exact")
+
+// Options say what to measure.
+type Options struct {
+	Engine      engine.Options // Threads is ignored
+	Prompt      []int          // lengths of prompts; 0 is skipped
+	Generate    []int          // numbers of generated tokens; 0 is skipped
+	Threads     []int
+	Repetitions int
+}
+
+// Row is the result of one test at one number of threads. Speeds are in tokens
+// a second.
+type Row struct {
+	Backend  string
+	Threads  int
+	Prompt   int // tokens of the prompt test, or 0
+	Generate int // tokens of the generation test, or 0
+	Times    []time.Duration
+	Speeds   []float64
+	Mean     float64
+	StdDev   float64 // of the samples
+	Median   float64
+	Limit    float64 // speed at which the machine's limit is reached, 0 if not known
+	Bound    string  // what sets the limit: "bandwidth" or "arithmetic"
+	Check    Check
+	Machine  Limits
+}
+
+// Test names the test as llama-bench does: pp512, tg128.
+func (r Row) Test() string {
+	if r.Prompt > 0 {
+		return fmt.Sprintf("pp%d", r.Prompt)
+	}
+	return fmt.Sprintf("tg%d", r.Generate)
+}
+
+// OfLimit is the median as a share of the limit, 0 if that is not known.
+func (r Row) OfLimit() float64 {
+	if r.Limit == 0 {
+		return 0
+	}
+	return r.Median / r.Limit
+}
+
+// Check is a comparison of a backend's logits with cpu-exact's on a short text.
+type Check struct {
+	Cosine    float64 // the lowest over all positions
+	Positions int
+}
+
+// checkTokens is the length of the text that is compared; minCosine is the
+// floor of the parity gate.
+const (
+	checkTokens = 16
+	minCosine   = 0.99
+)
+
+// Run checks the backend and measures every test, calling yield with each row.
+func Run(ctx context.Context, m *engine.Model, o Options, yield func(Row) error) error {
+	work := Work(m)
+	reference, err := referenceLogits(ctx, m, o)
+	if err != nil {
+		return err
+	}
+	for _, threads := range o.Threads {
+		opts := o.Engine
+		opts.Threads = threads
+		e, err := engine.Open(m, opts)
+		if err != nil {
+			return err
+		}
+		err = runThreads(ctx, e, o, threads, work, reference, yield)
+		if err := errors.Join(err, e.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, work Cost, reference [][]float32, yield func(Row) error) error {
+	check, err := compare(ctx, e, reference)
+	if err != nil {
+		return err
+	}
+	limits := Measure(threads)
+	base := Row{Backend: e.Decision.Ran, Threads: threads, Check: check, Machine: limits}
+	for _, n := range o.Prompt {
+		row := base
+		row.Prompt, row.Bound = n, "arithmetic"
+		row.Limit = limits.Arithmetic(e.Decision.Ran) / work.Operations
+		if err := row.measure(ctx, e, o.Repetitions, n, prompt); err != nil {
+			return err
+		}
+		if err := yield(row); err != nil {
+			return err
+		}
+	}
+	for _, n := range o.Generate {
+		row := base
+		row.Generate, row.Bound = n, "bandwidth"
+		row.Limit = limits.Bandwidth / float64(work.Bytes)
+		if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
+			return err
+		}
+		if err := yield(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure runs a test once to warm up and then as often as asked.
+func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int, test func(context.Context, *engine.Session, []int32) error) error {
+	if n > e.Model.Program.Context {
+		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
+	}
+	s, err := e.NewSession(n)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	tokens := randomTokens(e.Model, n)
+	for i := range repetitions + 1 {
+		if err := s.Truncate(0); err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := test(ctx, s, tokens); err != nil {
+			return err
+		}
+		if took := time.Since(start); i > 0 {
+			r.Times = append(r.Times, took)
+			r.Speeds = append(r.Speeds, float64(n)/took.Seconds())
+		}
+	}
+	r.Mean, r.StdDev, r.Median = statistics(r.Speeds)
+	return nil
+}
+
+// prompt computes all tokens in batches and the last one's logits.
+func prompt(ctx context.Context, s *engine.Session, tokens []int32) error {
+	_, _, err := s.Prefill(ctx, tokens)
+	return err
+}
+
+// generate computes the tokens one by one, each with its logits. Which token
+// the logits would choose does not matter for the time.
+func generate(ctx context.Context, s *engine.Session, tokens []int32) error {
+	for i := range tokens {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := s.Extend(tokens[i:i+1], backend.Last); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// randomTokens returns n tokens, always the same.
+func randomTokens(m *engine.Model, n int) []int32 {
+	rng := rand.New(rand.NewPCG(1, 2))
+	tokens := make([]int32, n)
+	for i := range tokens {
+		tokens[i] = int32(rng.IntN(m.Program.Vocab))
+	}
+	return tokens
+}
+
+func referenceLogits(ctx context.Context, m *engine.Model, o Options) ([][]float32, error) {
+	opts := o.Engine
+	opts.Backend, opts.Threads = "cpu-exact", slices.Max(o.Threads)
+	e, err := engine.Open(m, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	return logits(ctx, e)
+}
+
+// logits returns the logits after each token of the short text.
+func logits(ctx context.Context, e *engine.Engine) ([][]float32, error) {
+	tokens := randomTokens(e.Model, min(checkTokens, e.Model.Program.Context))
+	s, err := e.NewSession(len(tokens))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	var rows [][]float32
+	err = s.Logits(ctx, tokens, 0, func(_ int, row []float32) error {
+		rows = append(rows, slices.Clone(row))
+		return nil
+	})
+	return rows, err
+}
+
+func compare(ctx context.Context, e *engine.Engine, reference [][]float32) (Check, error) {
+	rows, err := logits(ctx, e)
+	if err != nil {
+		return Check{}, err
+	}
+	c := Check{Cosine: 1, Positions: len(rows)}
+	for i, row := range rows {
+		cos := cosine(row, reference[i])
+		if !(cos >= minCosine) {
+			return c, fmt.Errorf("%w: %s: cosine of the logits is %.6f at position %d, want at least %g", ErrCheck, e.Decision.Ran, cos, i, minCosine)
+		}
+		c.Cosine = min(c.Cosine, cos)
+	}
+	return c, nil
+}
+
+// cosine of the angle between two vectors, NaN if either has a NaN or is zero.
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		ab += x * y
+		aa += x * x
+		bb += y * y
+	}
+	return ab / math.Sqrt(aa*bb)
+}
+
+// statistics of at least one sample; the deviation is that of a sample (n-1).
+func statistics(x []float64) (mean, deviation, median float64) {
+	for _, v := range x {
+		mean += v / float64(len(x))
+	}
+	if len(x) > 1 {
+		for _, v := range x {
+			deviation += (v - mean) * (v - mean) / float64(len(x)-1)
+		}
+	}
+	sorted := slices.Sorted(slices.Values(x))
+	median = (sorted[(len(x)-1)/2] + sorted[len(x)/2]) / 2
+	return mean, math.Sqrt(deviation), median
+}

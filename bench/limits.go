@@ -1,0 +1,118 @@
+package bench
+
+import (
+	"sync"
+	"time"
+
+	"github.com/apr-engine/apr/engine"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/kernel"
+)
+
+// Limits are what the machine can do with a given number of threads.
+type Limits struct {
+	Bandwidth float64 // bytes read from memory a second
+	F32       float64 // float32 operations a second; a multiply-add is two
+}
+
+// Arithmetic is the limit that applies to a backend's matrix products, in
+// operations a second; 0 if it is not known.
+func (l Limits) Arithmetic(backend string) float64 {
+	switch backend {
+	case "cpu", "cpu-exact":
+		return l.F32
+	}
+	return 0
+}
+
+// Cost is what one token asks of the machine.
+type Cost struct {
+	// Bytes of weights that decoding one token reads. The key/value cache comes on
+	// top and grows with the context.
+	Bytes int64
+	// Operations of the matrix products of one prompt token. The output matrix is
+	// left out, since it is needed for the last token only, and so is attention.
+	Operations float64
+}
+
+// Work adds up the weights of a model's program.
+func Work(m *engine.Model) Cost {
+	var c Cost
+	for _, op := range m.Program.Ops {
+		for _, name := range op.Weights() {
+			t, ok := m.File.Tensor(name)
+			if !ok {
+				continue // loading the model has checked that there is none
+			}
+			if _, ok := op.(*graph.Embed); ok {
+				c.Bytes += int64(len(t.Row(0)))
+				continue
+			}
+			c.Bytes += int64(len(t.Data))
+			if _, ok := op.(*graph.MatMul); ok && len(t.Shape) > 1 {
+				c.Operations += 2 * float64(t.Elements())
+			}
+		}
+	}
+	return c
+}
+
+// Measuring takes the best of several rounds: other work on the machine can
+// only make a round slower.
+const (
+	rounds     = 5
+	roundBytes = 256 << 20 // well above any cache
+	roundTime  = 20 * time.Millisecond
+)
+
+// Measure finds the machine's limits with a number of threads in a fraction of
+// a second.
+func Measure(threads int) Limits {
+	var l Limits
+	buffer := make([]byte, roundBytes)
+	for i := 0; i < len(buffer); i += 4096 {
+		buffer[i] = 1 // pages that were never written share one page of zeros
+	}
+	part := len(buffer) / threads
+	for range rounds {
+		took := inParallel(threads, func(i int) { readAll(buffer[i*part : (i+1)*part]) })
+		l.Bandwidth = max(l.Bandwidth, float64(part*threads)/took.Seconds())
+	}
+	l.F32 = peak(threads, kernel.PeakF32Flops)
+	return l
+}
+
+// peak times an arithmetic kernel on all threads at once.
+func peak(threads int, work func(iterations int) int) float64 {
+	iterations := 1 << 10
+	for { // find a number that takes long enough to time
+		start := time.Now()
+		work(iterations)
+		if time.Since(start) >= roundTime || iterations > 1<<40 {
+			break
+		}
+		iterations *= 2
+	}
+	best := 0.0
+	for range rounds {
+		operations := make([]int, threads)
+		took := inParallel(threads, func(i int) { operations[i] = work(iterations) })
+		sum := 0.0
+		for _, n := range operations {
+			sum += float64(n)
+		}
+		best = max(best, sum/took.Seconds())
+	}
+	return best
+}
+
+// inParallel runs work on n threads and returns how long all of them took.
+func inParallel(n int, work func(i int)) time.Duration {
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range n {
+		wg.Go(func() { work(i) })
+	}
+	wg.Wait()
+	return time.Since(start)
+}

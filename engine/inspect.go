@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/apr-engine/apr/format/gguf"
+)
+
+// Info describes a model file without running it.
+type Info struct {
+	Files        []string       `json:"files"`
+	Format       string         `json:"format"` // "GGUF v3"
+	Bytes        int64          `json:"bytes"`  // of all files
+	Architecture string         `json:"architecture"`
+	Name         string         `json:"name"`
+	Parameters   int64          `json:"parameters"` // elements of all tensors
+	Tensors      int            `json:"tensors"`
+	Types        []TypeInfo     `json:"types"`
+	Tokenizer    string         `json:"tokenizer"`
+	Vocabulary   int            `json:"vocabulary"` // tokens
+	Context      int            `json:"context"`    // tokens the model was trained for
+	CacheBytes   int64          `json:"kv_bytes_per_token"`
+	Runnable     bool           `json:"runnable"`
+	Problem      string         `json:"problem,omitempty"` // why it is not
+	Metadata     *gguf.Metadata `json:"-"`
+}
+
+// TypeInfo sums up the tensors of one storage type.
+type TypeInfo struct {
+	Type    string `json:"type"`
+	Tensors int    `json:"tensors"`
+	Bytes   int64  `json:"bytes"`
+}
+
+// TensorInfo describes one tensor of a file.
+type TensorInfo struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	Shape  []int  `json:"shape"` // slowest-varying first: rows, columns
+	Bytes  int64  `json:"bytes"`
+	Offset int64  `json:"offset"` // from the start of File
+	File   string `json:"file"`
+}
+
+// Inspect reads what a file says about itself. A file that can be read but not
+// run is no error: Problem says why.
+func Inspect(path string) (*Info, error) {
+	m, err := openModel(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	f := m.File
+	info := &Info{
+		Files: f.Paths(), Format: "GGUF v" + string('0'+rune(f.Version)), Bytes: f.Size(),
+		Tensors: len(f.Tensors), Types: typeSums(f), Metadata: f.Metadata,
+	}
+	info.Architecture, _ = f.Metadata.String("general.architecture")
+	info.Name, _ = f.Metadata.String("general.name")
+	for _, t := range f.Tensors {
+		info.Parameters += int64(t.Elements())
+	}
+	if tokens, ok := f.Metadata.Value("tokenizer.ggml.tokens"); ok {
+		info.Vocabulary = tokens.Len()
+	}
+	if n, ok := f.Metadata.Uint(info.Architecture + ".context_length"); ok {
+		info.Context = int(min(n, 1<<31))
+	}
+	if err := m.build(); err != nil {
+		info.Problem = err.Error()
+	} else {
+		info.Runnable = true
+		for _, c := range m.Program.Caches {
+			info.CacheBytes += int64(2 * 2 * c.Heads * c.HeadDim) // keys and values in F16
+		}
+	}
+	if m.Tokenizer == nil {
+		m.loadTokenizer() // the reason why it fails is in Problem already
+	}
+	if m.Tokenizer != nil {
+		info.Tokenizer = m.Tokenizer.Name()
+	}
+	return info, nil
+}
+
+// typeSums groups tensors by type, the largest share first.
+func typeSums(f *gguf.File) []TypeInfo {
+	var list []TypeInfo
+	for _, t := range f.Tensors {
+		i := slices.IndexFunc(list, func(x TypeInfo) bool { return x.Type == t.Type.String() })
+		if i < 0 {
+			i = len(list)
+			list = append(list, TypeInfo{Type: t.Type.String()})
+		}
+		list[i].Tensors++
+		list[i].Bytes += int64(len(t.Data))
+	}
+	slices.SortStableFunc(list, func(a, b TypeInfo) int { return int(b.Bytes>>8 - a.Bytes>>8) })
+	return list
+}
+
+// ListTensors returns the tensors of a file in file order.
+func ListTensors(path string) ([]TensorInfo, error) {
+	f, err := gguf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list := make([]TensorInfo, 0, len(f.Tensors))
+	for _, t := range f.Tensors {
+		place, _ := f.Place(t.Name)
+		list = append(list, TensorInfo{
+			Name: t.Name, Type: t.Type.String(), Shape: t.Shape, Bytes: int64(len(t.Data)),
+			Offset: place.Offset, File: place.Path,
+		})
+	}
+	return list, nil
+}

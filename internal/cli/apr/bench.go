@@ -1,0 +1,203 @@
+package apr
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/apr-engine/apr/bench"
+	"github.com/apr-engine/apr/engine"
+	"github.com/spf13/cobra"
+)
+
+type benchOptions struct {
+	backendFlags
+	model       string
+	prompt      []int
+	generate    []int
+	threads     []int
+	repetitions int
+	format      string
+}
+
+func newBench() *cobra.Command {
+	o := benchOptions{prompt: []int{512}, generate: []int{128}, threads: []int{runtime.NumCPU()}, repetitions: 5, format: "md"}
+	cmd := &cobra.Command{
+		Use:     "bench MODEL [flags]",
+		GroupID: groupMeasure,
+		Short:   "Measure speed beside the machine's limits",
+		Long: `Measure prompt processing (pp) and generation (tg) as llama-bench does: random
+tokens, one warm-up, then the mean, standard deviation and median of the speed.
+
+Before any number the backend's logits are compared with those of cpu-exact on a
+short text; a cosine below 0.99 at any position ends the command. The limits of
+the machine are measured in the same run: a generated token reads every weight
+once, so bandwidth limits tg; the matrix products of a prompt are limited by
+arithmetic, so that limits pp. Lists separated by commas measure every combination.`,
+		Example: `  apr bench models/tiny-coder-28m-q4_k_m.gguf
+  apr bench models/tiny-coder-28m-q4_k_m.gguf -p 128,512 -n 0 -t 1,2 -r 3 -o json`,
+		Args:              modelArg(0, "MODEL"),
+		ValidArgsFunction: completeModel,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.model = args[0]
+			return o.run(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.VarP(intListValue{&o.prompt, 0, maxCount}, "n-prompt", "p", "prompt lengths; 0 for no prompt test")
+	f.VarP(intListValue{&o.generate, 0, maxCount}, "n-gen", "n", "tokens to generate; 0 for no generation test")
+	f.VarP(intListValue{&o.threads, 1, maxThreads}, "threads", "t", "CPU threads")
+	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
+	f.VarP(choiceValue{&o.format, []string{"md", "json"}}, "output", "o", "format: md or json")
+	o.backendFlags.registerWithoutThreads(f)
+	return cmd
+}
+
+func (o *benchOptions) run(cmd *cobra.Command) error {
+	log := logger(cmd)
+	backend, err := o.backendFlags.options(cmd)
+	if err != nil {
+		return err
+	}
+	positive := func(list []int) []int {
+		return slices.DeleteFunc(slices.Clone(list), func(n int) bool { return n == 0 })
+	}
+	run := bench.Options{
+		Engine: backend, Prompt: positive(o.prompt), Generate: positive(o.generate),
+		Threads: o.threads, Repetitions: o.repetitions,
+	}
+	if len(run.Prompt)+len(run.Generate) == 0 {
+		return usageError(cmd, "nothing to measure: -p and -n are both 0")
+	}
+	m, err := loadModel(o.model, log)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	printer := benchPrinter{out: stdout(cmd), model: describeModel(m), work: bench.Work(m)}
+	print, finish := printer.markdownRow, printer.markdownEnd
+	if o.format == "json" {
+		print, finish = printer.jsonRow, printer.jsonEnd
+	}
+	if err := bench.Run(cmd.Context(), m, run, print); err != nil {
+		if errors.Is(err, bench.ErrCheck) {
+			return kindError{err, errInvalid}
+		}
+		return err
+	}
+	return finish()
+}
+
+// benchModel is what the tables say about the model.
+type benchModel struct {
+	file, name string
+	size       int64
+	parameters int64
+}
+
+// describeModel names the model as its file does, or by the file.
+func describeModel(m *engine.Model) benchModel {
+	d := benchModel{file: m.Path, size: m.File.Size()}
+	arch := m.Program.Arch
+	for _, t := range m.File.Tensors {
+		d.parameters += int64(t.Elements())
+	}
+	d.name = arch
+	if name, ok := m.File.Metadata.String("general.name"); ok && name != "" {
+		d.name = arch + " " + name
+	} else {
+		d.name = arch + " " + filepath.Base(m.Path)
+	}
+	return d
+}
+
+// benchPrinter prints rows as they come.
+type benchPrinter struct {
+	out   *output
+	model benchModel
+	work  bench.Cost
+	rows  []bench.Row
+	json  []benchJSON
+}
+
+func (p *benchPrinter) markdownRow(r bench.Row) error {
+	if len(p.rows) == 0 {
+		io.WriteString(p.out, "| model | size | params | backend | threads | test | t/s | median | limit | of limit |\n"+
+			"| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	}
+	p.rows = append(p.rows, r)
+	limit, share := "not known", ""
+	if r.Limit > 0 {
+		limit, share = fmt.Sprintf("%.1f (%s)", r.Limit, r.Bound), fmt.Sprintf("%.0f %%", 100*r.OfLimit())
+	}
+	_, err := fmt.Fprintf(p.out, "| %s | %s | %s | %s | %d | %s | %.2f ± %.2f | %.2f | %s | %s |\n",
+		p.model.name, byteSize(p.model.size), count(p.model.parameters), r.Backend, r.Threads, r.Test(),
+		r.Mean, r.StdDev, r.Median, limit, share)
+	return err
+}
+
+// markdownEnd explains the table: the check and the limits of each number of threads.
+func (p *benchPrinter) markdownEnd() error {
+	fmt.Fprintln(p.out)
+	for i, r := range p.rows {
+		if i > 0 && p.rows[i-1].Threads == r.Threads {
+			continue
+		}
+		fmt.Fprintf(p.out, "- %d threads: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s, %.0f Gflop/s float32\n",
+			r.Threads, r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, r.Machine.F32/1e9)
+	}
+	_, err := fmt.Fprintf(p.out, "- a generated token reads %s of weights, a prompt token takes %.2f Gop in matrix products\n",
+		byteSize(p.work.Bytes), p.work.Operations/1e9)
+	return err
+}
+
+// benchJSON is one row; the keys that llama-bench has too have its names.
+type benchJSON struct {
+	ModelFilename  string    `json:"model_filename"`
+	ModelType      string    `json:"model_type"`
+	ModelSize      int64     `json:"model_size"`
+	Parameters     int64     `json:"model_n_params"`
+	Backend        string    `json:"backend"`
+	Threads        int       `json:"n_threads"`
+	Prompt         int       `json:"n_prompt"`
+	Generate       int       `json:"n_gen"`
+	Test           string    `json:"test"`
+	TestTime       time.Time `json:"test_time"`
+	MeanNS         int64     `json:"avg_ns"`
+	Mean           float64   `json:"avg_ts"`
+	StdDev         float64   `json:"stddev_ts"`
+	Median         float64   `json:"median_ts"`
+	SamplesNS      []int64   `json:"samples_ns"`
+	Samples        []float64 `json:"samples_ts"`
+	Limit          float64   `json:"limit_ts"`
+	Bound          string    `json:"limited_by"`
+	OfLimit        float64   `json:"share_of_limit"`
+	BytesPerToken  int64     `json:"bytes_per_token"`
+	OpsPerToken    float64   `json:"ops_per_prompt_token"`
+	Bandwidth      float64   `json:"machine_bytes_per_sec"`
+	F32            float64   `json:"machine_f32_flops"`
+	Cosine         float64   `json:"cosine_to_cpu_exact"`
+	CheckPositions int       `json:"check_positions"`
+}
+
+func (p *benchPrinter) jsonRow(r bench.Row) error {
+	row := benchJSON{
+		ModelFilename: p.model.file, ModelType: p.model.name, ModelSize: p.model.size, Parameters: p.model.parameters,
+		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Test: r.Test(),
+		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
+		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
+		Bandwidth: r.Machine.Bandwidth, F32: r.Machine.F32, Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
+	}
+	for _, d := range r.Times {
+		row.SamplesNS = append(row.SamplesNS, d.Nanoseconds())
+		row.MeanNS += d.Nanoseconds() / int64(len(r.Times))
+	}
+	p.json = append(p.json, row)
+	return nil
+}
+
+func (p *benchPrinter) jsonEnd() error { return p.out.json(p.json) }

@@ -1,0 +1,209 @@
+package apr
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/apr-engine/apr/chat"
+	"github.com/apr-engine/apr/engine"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// intValue is a whole number within bounds, checked when the flag is parsed.
+type intValue struct {
+	p        *int
+	min, max int
+}
+
+func (v intValue) String() string { return strconv.Itoa(*v.p) }
+func (v intValue) Type() string   { return "int" }
+
+func (v intValue) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < v.min || n > v.max {
+		if v.max == math.MaxInt32 {
+			return fmt.Errorf("want a whole number of at least %d", v.min)
+		}
+		return fmt.Errorf("want a whole number from %d to %d", v.min, v.max)
+	}
+	*v.p = n
+	return nil
+}
+
+// floatValue is a finite number within bounds.
+type floatValue struct {
+	p        *float64
+	min, max float64
+}
+
+func (v floatValue) String() string { return strconv.FormatFloat(*v.p, 'g', -1, 64) }
+func (v floatValue) Type() string   { return "float" }
+
+func (v floatValue) Set(s string) error {
+	x, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(x >= v.min && x <= v.max) {
+		return fmt.Errorf("want a number from %g to %g", v.min, v.max)
+	}
+	*v.p = x
+	return nil
+}
+
+// seedValue is any 64-bit seed.
+type seedValue struct{ p *uint64 }
+
+func (v seedValue) String() string { return strconv.FormatUint(*v.p, 10) }
+func (v seedValue) Type() string   { return "uint" }
+
+func (v seedValue) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return fmt.Errorf("want a whole number from 0 to %d", uint64(math.MaxUint64))
+	}
+	*v.p = n
+	return nil
+}
+
+// choiceValue is one of a few words.
+type choiceValue struct {
+	p       *string
+	choices []string
+}
+
+func (v choiceValue) String() string { return *v.p }
+func (v choiceValue) Type() string   { return "string" }
+
+func (v choiceValue) Set(s string) error {
+	if !slices.Contains(v.choices, s) {
+		return fmt.Errorf("want one of %s", strings.Join(v.choices, ", "))
+	}
+	*v.p = s
+	return nil
+}
+
+// intListValue is a comma-separated list of whole numbers within bounds.
+type intListValue struct {
+	p        *[]int
+	min, max int
+}
+
+func (v intListValue) Type() string { return "list" }
+
+func (v intListValue) String() string {
+	parts := make([]string, len(*v.p))
+	for i, n := range *v.p {
+		parts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(parts, ",")
+}
+
+func (v intListValue) Set(s string) error {
+	var list []int
+	for part := range strings.SplitSeq(s, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < v.min || n > v.max {
+			return fmt.Errorf("want whole numbers from %d to %d, separated by commas", v.min, v.max)
+		}
+		list = append(list, n)
+	}
+	*v.p = list
+	return nil
+}
+
+// Limits of flags, far above any use.
+const (
+	maxCount   = math.MaxInt32
+	maxThreads = 1024
+	maxFactor  = 1e6
+)
+
+// backendFlags choose where a model runs.
+type backendFlags struct {
+	backend string
+	noGPU   bool
+	threads int
+	kv      string
+}
+
+// gpuBackends are names that other builds of apr know. They are refused as not
+// available, not as unknown.
+var gpuBackends = []string{"cuda", "wgpu"}
+
+func (b *backendFlags) register(f *pflag.FlagSet) {
+	b.registerWithoutThreads(f)
+	f.VarP(intValue{&b.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
+}
+
+func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
+	b.backend, b.kv = "auto", "f16"
+	names := engine.Backends()
+	f.StringVar(&b.backend, "backend", b.backend, "where to run: "+strings.Join(names, ", "))
+	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
+	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
+	f.Var(choiceValue{&b.kv, []string{"f16", "f32"}}, "kv", "type of the key/value cache: f16 or f32")
+}
+
+// options checks the backend's name and returns the library's options.
+func (b *backendFlags) options(cmd *cobra.Command) (engine.Options, error) {
+	names := engine.Backends()
+	gpu := slices.Contains(gpuBackends, b.backend)
+	switch {
+	case gpu && b.noGPU:
+		return engine.Options{}, usageError(cmd, "--backend %s and --no-gpu exclude each other", b.backend)
+	case gpu && !slices.Contains(names, b.backend):
+		return engine.Options{}, fmt.Errorf("%w: this build has no backend %s (has %s)", engine.ErrBackend, b.backend, strings.Join(names, ", "))
+	case !slices.Contains(names, b.backend):
+		return engine.Options{}, usageError(cmd, "--backend %s: want one of %s", b.backend, strings.Join(names, ", "))
+	}
+	threads := b.threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+	}
+	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KVF32: b.kv == "f32"}, nil
+}
+
+// samplingFlags choose tokens. The caller sets the defaults before register.
+type samplingFlags struct {
+	engine.Sampling
+	maxTokens int
+	stop      []string
+	ignoreEOS bool
+}
+
+func defaultSampling() samplingFlags {
+	return samplingFlags{maxTokens: 32, Sampling: engine.Sampling{
+		TopK: 40, TopP: 0.95, MinP: 0.05, RepeatPenalty: 1, RepeatLastN: 64, Seed: 299792458,
+	}}
+}
+
+func (s *samplingFlags) register(f *pflag.FlagSet) {
+	f.VarP(intValue{&s.maxTokens, 0, maxCount}, "max-tokens", "n", "most tokens to generate")
+	f.Var(floatValue{&s.Temperature, 0, maxFactor}, "temperature", "randomness; 0 always takes the most probable token")
+	f.Var(intValue{&s.TopK, 0, maxCount}, "top-k", "choose among the k most probable tokens; 0 for all")
+	f.Var(floatValue{&s.TopP, 0, 1}, "top-p", "choose among the tokens that make up this probability; 1 for all")
+	f.Var(floatValue{&s.MinP, 0, 1}, "min-p", "drop tokens below this share of the most probable; 0 for none")
+	f.Var(floatValue{&s.RepeatPenalty, 0, maxFactor}, "repeat-penalty", "divide the logits of recent tokens by this; 1 for none")
+	f.Var(intValue{&s.RepeatLastN, -1, maxCount}, "repeat-last-n", "how many tokens are recent; -1 for all")
+	f.Var(seedValue{&s.Seed}, "seed", "seed of the random choice")
+	f.StringArrayVar(&s.stop, "stop", nil, "end before this text; may be given several times")
+	f.BoolVar(&s.ignoreEOS, "ignore-eos", false, "go on after the token that ends an answer")
+}
+
+// templateFlag replaces the model's chat template.
+type templateFlag struct{ name string }
+
+func (t *templateFlag) register(f *pflag.FlagSet) {
+	f.StringVar(&t.name, "chat-template", "", "file with a chat template, or "+strings.Join(chat.BuiltinNames(), ", "))
+}
+
+// apply gives the model the template that was asked for.
+func (t *templateFlag) apply(m *engine.Model) error {
+	if t.name == "" {
+		return nil
+	}
+	return m.UseTemplate(t.name)
+}

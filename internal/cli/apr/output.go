@@ -1,0 +1,127 @@
+package apr
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+// output writes to stdout and remembers the first error, so that commands can
+// print freely and ask once.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func stdout(cmd *cobra.Command) *output { return &output{w: cmd.OutOrStdout()} }
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(p)
+	if err != nil {
+		// The path in the error is /dev/stdout, which nobody typed.
+		if pe, ok := err.(*os.PathError); ok {
+			err = pe.Err
+		}
+		o.err = fmt.Errorf("%w: %w", errOutput, err)
+	}
+	return n, o.err
+}
+
+// buffered gives print a buffer and returns the first error.
+func (o *output) buffered(print func(w *bufio.Writer)) error {
+	w := bufio.NewWriterSize(o, 1<<16)
+	print(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return o.err
+}
+
+// json writes v as one indented object and a newline.
+func (o *output) json(v any) error {
+	e := json.NewEncoder(o)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		if o.err != nil {
+			return o.err
+		}
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return nil
+}
+
+// table writes rows of cells in columns, two spaces apart. Cells of columns
+// named in right are right-aligned.
+func (o *output) table(rows [][]string, right ...int) error {
+	isRight := map[int]bool{}
+	for _, c := range right {
+		isRight[c] = true
+	}
+	width := map[int]int{}
+	for _, row := range rows {
+		for c, cell := range row {
+			width[c] = max(width[c], utf8.RuneCountInString(cell))
+		}
+	}
+	return o.buffered(func(b *bufio.Writer) {
+		w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+		for _, row := range rows {
+			for c, cell := range row {
+				if isRight[c] {
+					cell = strings.Repeat(" ", width[c]-utf8.RuneCountInString(cell)) + cell
+				}
+				if c > 0 {
+					fmt.Fprint(w, "\t")
+				}
+				fmt.Fprint(w, cell)
+			}
+			fmt.Fprintln(w)
+		}
+		w.Flush()
+	})
+}
+
+// isTerminal reports whether a stream is an interactive device.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// byteSize renders a size in decimal units, as disks and bandwidths are given.
+func byteSize(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.2f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+// count renders a number of parameters.
+func count(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.2f B", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.2f M", float64(n)/1e6)
+	}
+	return fmt.Sprint(n)
+}

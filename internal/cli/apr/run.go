@@ -1,0 +1,238 @@
+package apr
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apr-engine/apr/chat"
+	"github.com/apr-engine/apr/engine"
+	"github.com/spf13/cobra"
+)
+
+type runOptions struct {
+	backendFlags
+	samplingFlags
+	templateFlag
+	model    string
+	source   textSource
+	system   string
+	raw      bool
+	tokenIDs string
+	ctx      int
+	json     bool
+}
+
+func newRun() *cobra.Command {
+	o := runOptions{samplingFlags: defaultSampling()}
+	cmd := &cobra.Command{
+		Use:     "run MODEL [PROMPT] [flags]",
+		GroupID: groupGenerate,
+		Short:   "Answer one prompt",
+		Long: `Answer one prompt and print the answer as it is produced.
+
+The prompt is the argument, --prompt, --input FILE, or standard input (an
+argument of - also means standard input; one line end at the end is dropped).
+The model's chat template is applied unless --raw is given or the model has
+none. With --raw the text is continued as it stands; markup such as <|im_start|>
+counts as such. --token-ids gives the prompt as token ids and nothing is added.
+
+Only the answer goes to stdout, followed by one line end. With --json it is one
+object; inference_time_ms covers prompt and answer, tok_per_sec is generated
+tokens over that time, and setup_ms is the time to load the model.`,
+		Example: `  apr run models/tiny-coder-28m-q4_k_m.gguf --prompt 'What is 2+2?'
+  echo 'Reverse the word stone.' | apr run models/tiny-coder-28m-q4_k_m.gguf
+  apr run models/tiny-coder-28m-q4_k_m.gguf --raw -n 64 'package main' --json`,
+		Args:              modelArg(1, "MODEL [PROMPT]"),
+		ValidArgsFunction: completeModel,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.model, o.source.args = args[0], args[1:]
+			return o.run(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.source.flagValue, "prompt", "p", "", "the prompt")
+	f.StringVarP(&o.source.file, "input", "i", "", "file with the prompt; - for standard input")
+	o.source.what, o.source.flag, o.source.fileFlag = "prompt", "prompt", "input"
+	f.StringVar(&o.system, "system", "", "system message for the chat template")
+	f.BoolVar(&o.raw, "raw", false, "continue the text as it is, without the chat template")
+	f.StringVar(&o.tokenIDs, "token-ids", "", "the prompt as token ids, separated by commas; no template")
+	f.Var(intValue{&o.ctx, 0, maxCount}, "ctx", "context length in tokens; 0 for the model's")
+	f.BoolVar(&o.json, "json", false, "print one JSON object instead of the text")
+	o.templateFlag.register(f)
+	o.samplingFlags.register(f)
+	o.backendFlags.register(f)
+	return cmd
+}
+
+// prompt is what the command line asks to generate from, before the model is known.
+type prompt struct {
+	text string
+	ids  []int32 // instead of text
+}
+
+// readPrompt finds the prompt and refuses contradictions.
+func (o *runOptions) readPrompt(cmd *cobra.Command) (p prompt, err error) {
+	if o.raw && (o.system != "" || o.templateFlag.name != "") {
+		return p, usageError(cmd, "--system and --chat-template are for the chat template, which --raw turns off")
+	}
+	if cmd.Flags().Changed("token-ids") {
+		if cmd.Flags().Changed("prompt") || cmd.Flags().Changed("input") || len(o.source.args) > 0 || o.system != "" || o.templateFlag.name != "" {
+			return p, usageError(cmd, "--token-ids is the whole prompt; leave out the text, --system and --chat-template")
+		}
+		if p.ids, err = parseIDs(o.tokenIDs); err != nil {
+			return p, usageError(cmd, "--token-ids: %w", err)
+		}
+		if len(p.ids) == 0 {
+			return p, usageError(cmd, "--token-ids is empty")
+		}
+		return p, nil
+	}
+	if p.text, err = o.source.read(cmd, true); err != nil {
+		return p, err
+	}
+	if p.text == "" {
+		return p, usageError(cmd, "the prompt is empty")
+	}
+	return p, nil
+}
+
+// tokens turns the prompt into the model's tokens.
+func (o *runOptions) tokens(m *engine.Model, p prompt) ([]int32, error) {
+	switch {
+	case p.ids != nil:
+		return p.ids, checkIDs(m, p.ids)
+	case o.raw:
+		return m.TextPrompt(p.text), nil
+	}
+	if err := o.templateFlag.apply(m); err != nil {
+		return nil, err
+	}
+	ids, err := m.ChatPrompt(conversation(o.system, chat.Message{Role: "user", Content: p.text}))
+	if errors.Is(err, chat.ErrNoTemplate) && o.system == "" {
+		return m.TextPrompt(p.text), nil
+	}
+	return ids, err
+}
+
+// conversation puts a system message, if there is one, before others.
+func conversation(system string, messages ...chat.Message) []chat.Message {
+	if system == "" {
+		return messages
+	}
+	return slices.Insert(messages, 0, chat.Message{Role: "system", Content: system})
+}
+
+func (o *runOptions) run(cmd *cobra.Command) error {
+	log := logger(cmd)
+	backend, err := o.backendFlags.options(cmd)
+	if err != nil {
+		return err
+	}
+	p, err := o.readPrompt(cmd)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	m, err := loadModel(o.model, log)
+	if err != nil {
+		return err
+	}
+	ids, capacity, window, err := o.fit(m, p)
+	if err != nil {
+		m.Close()
+		return err
+	}
+	e, err := open(m, backend, start, log)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	s, err := e.NewSession(capacity)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+
+	out := stdout(cmd)
+	ctx, stopOn := cancelOnError(cmd.Context())
+	request := engine.Request{
+		Prompt: ids, MaxTokens: o.maxTokens, Sampling: o.Sampling, Stop: o.stop, IgnoreEOS: o.ignoreEOS,
+	}
+	if !o.json {
+		request.Emit = func(text string) {
+			_, err := io.WriteString(out, text)
+			stopOn(err)
+		}
+	}
+	res, err := s.Generate(ctx, request)
+	log.Info("generated", "prompt_tokens", res.PromptTokens, "tokens", len(res.TokenIDs),
+		"prompt_tok_per_sec", math.Round(perSecond(res.Computed, res.PrefillTime)),
+		"tok_per_sec", math.Round(perSecond(len(res.TokenIDs), res.DecodeTime)),
+		"finish_reason", res.FinishReason, "kernels", strings.Join(e.Variants(), " "))
+	if out.err != nil {
+		return out.err
+	}
+	if !o.json {
+		if err == nil || errors.Is(err, context.Canceled) && res.Text != "" {
+			io.WriteString(out, "\n")
+		}
+		return errors.Join(err, out.err)
+	}
+	if err != nil {
+		return err
+	}
+	return out.json(newRunResult(e, res, window))
+}
+
+// fit tokenises the prompt and finds the context: window is the most tokens
+// prompt and answer may have together, capacity what is needed of it.
+func (o *runOptions) fit(m *engine.Model, p prompt) (ids []int32, capacity, window int, err error) {
+	if ids, err = o.tokens(m, p); err != nil {
+		return nil, 0, 0, err
+	}
+	if window, err = contextLength(m, o.ctx, m.Program.Context); err != nil {
+		return nil, 0, 0, err
+	}
+	if err = checkPrompt(len(ids), window); err != nil {
+		return nil, 0, 0, err
+	}
+	return ids, min(window, len(ids)+o.maxTokens), window, nil
+}
+
+// runResult is the JSON object of apr run.
+type runResult struct {
+	Text            string          `json:"text"`
+	TokensGenerated int             `json:"tokens_generated"`
+	GeneratedTokens int             `json:"generated_tokens"` // the same; both names are in use
+	TokenIDs        []int32         `json:"token_ids"`
+	TokPerSec       float64         `json:"tok_per_sec"`
+	InferenceTimeMS float64         `json:"inference_time_ms"`
+	UsedGPU         bool            `json:"used_gpu"`
+	Backend         engine.Decision `json:"backend"`
+	FinishReason    string          `json:"finish_reason"`
+	PromptTokens    int             `json:"prompt_tokens"`
+	ContextLength   int             `json:"context_length"`
+	ValidateMS      float64         `json:"validate_ms"`
+	RejectedMS      float64         `json:"rejected_ms"`
+	SetupMS         float64         `json:"setup_ms"`
+}
+
+func newRunResult(e *opened, res engine.Result, window int) runResult {
+	total := res.PrefillTime + res.DecodeTime
+	ids := res.TokenIDs
+	if ids == nil {
+		ids = []int32{}
+	}
+	return runResult{
+		Text: res.Text, TokensGenerated: len(ids), GeneratedTokens: len(ids), TokenIDs: ids,
+		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
+		UsedGPU: slices.Contains(gpuBackends, e.Decision.Ran), Backend: e.Decision,
+		FinishReason: res.FinishReason, PromptTokens: res.PromptTokens, ContextLength: window,
+		SetupMS: milliseconds(e.setup),
+	}
+}
