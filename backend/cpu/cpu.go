@@ -6,7 +6,9 @@ package cpu
 
 import (
 	"fmt"
+	"log/slog"
 	"runtime"
+	"sync"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
@@ -40,8 +42,17 @@ type device cpu
 func (d device) Name() string { return runtime.GOARCH }
 func (d device) Close() error { return nil }
 
+// selfTest compares each vector kernel with plain Go, once a process and before
+// the first use; one that is wrong on this machine is replaced, with a warning.
+var selfTest = sync.OnceFunc(func() {
+	for _, f := range kernel.SelfTest() {
+		slog.Warn("kernel failed its self-test and runs in plain Go", "kernel", f.Kernel, "level", f.Level, "error", f.Err)
+	}
+})
+
 // Load compiles the program for this processor. Weights stay where they are.
 func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
+	selfTest()
 	if o.Threads <= 0 {
 		o.Threads = runtime.NumCPU()
 	}
