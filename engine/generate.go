@@ -55,10 +55,10 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	out := newTextFilter(s.e.Model.Tokenizer, r.Stop, r.Emit)
 	chooser := newSampler(r.Sampling)
 	for r.MaxTokens < 0 || len(res.TokenIDs) < r.MaxTokens {
-		var id int32
-		if id, err = chooser.sample(logits, s.tokens); err != nil {
+		if err = s.e.Model.checkLogits(logits); err != nil {
 			break
 		}
+		id := chooser.sample(logits, s.tokens)
 		if !r.IgnoreEOS && s.e.Model.Tokenizer.IsEOG(id) {
 			res.FinishReason = FinishStop
 			break

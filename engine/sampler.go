@@ -60,31 +60,25 @@ func newSampler(s Sampling) *sampler {
 }
 
 // sample returns the next token. history holds all tokens so far. The logits
-// are not changed. A NaN or +Inf logit is an error: a sampler that skipped it
-// would hide a broken executor.
-func (s *sampler) sample(logits []float32, history []int32) (int32, error) {
-	for i, l := range logits {
-		if l != l || l > math.MaxFloat32 {
-			return 0, fmt.Errorf("%w: logit of token %d is %v", ErrInference, i, l)
-		}
-	}
+// are finite and are not changed.
+func (s *sampler) sample(logits []float32, history []int32) int32 {
 	logits = s.penalise(logits, history)
 	if s.Temperature == 0 {
-		return argmax(logits), nil
+		return argmax(logits)
 	}
 	c := s.filter(logits)
-	sum := 0.0
+	top, sum := c[0].p, 0.0
 	for i := range c {
-		c[i].p = math.Exp((c[i].p - c[0].p) / s.Temperature)
+		c[i].p = math.Exp((c[i].p - top) / s.Temperature)
 		sum += c[i].p
 	}
 	x := s.rng.Float64() * sum
 	for _, k := range c {
 		if x -= k.p; x < 0 {
-			return k.id, nil
+			return k.id
 		}
 	}
-	return c[len(c)-1].id, nil
+	return c[len(c)-1].id
 }
 
 // argmax returns the largest logit's token, the lowest id among equals.

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"errors"
+	"math"
+	"testing"
+)
+
+func TestSamplingCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		s    Sampling
+		ok   bool
+	}{
+		{"zero value", Sampling{}, true},
+		{"usual", Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05, RepeatPenalty: 1.1, RepeatLastN: -1}, true},
+		{"negative temperature", Sampling{Temperature: -0.1}, false},
+		{"NaN temperature", Sampling{Temperature: math.NaN()}, false},
+		{"infinite temperature", Sampling{Temperature: math.Inf(1)}, false},
+		{"negative top-k", Sampling{TopK: -1}, false},
+		{"top-p above one", Sampling{TopP: 1.01}, false},
+		{"negative min-p", Sampling{MinP: -0.5}, false},
+		{"negative penalty", Sampling{RepeatPenalty: -1}, false},
+		{"repeat-last-n below -1", Sampling{RepeatLastN: -2}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.s.Check()
+			if tt.ok != (err == nil) || err != nil && !errors.Is(err, ErrInput) {
+				t.Errorf("%+v: %v", tt.s, err)
+			}
+		})
+	}
+}
+
+// frequencies draws many tokens and returns how often each came.
+func frequencies(s Sampling, logits []float32, history []int32, n int) []float64 {
+	out := make([]float64, len(logits))
+	c := newSampler(s)
+	for range n {
+		out[c.sample(logits, history)] += 1 / float64(n)
+	}
+	return out
+}
+
+func TestSample(t *testing.T) {
+	// Probabilities 0.5, 0.25, 0.125, 0.125 at temperature 1.
+	logits := []float32{float32(math.Log(2)), float32(math.Log(8)), float32(math.Log(4)), float32(math.Log(2))}
+	for _, tt := range []struct {
+		name    string
+		s       Sampling
+		history []int32
+		want    []float64
+	}{
+		{"greedy", Sampling{}, nil, []float64{0, 1, 0, 0}},
+		{"temperature 1", Sampling{Temperature: 1}, nil, []float64{0.125, 0.5, 0.25, 0.125}},
+		{"temperature 0.5 squares the odds", Sampling{Temperature: 0.5}, nil, []float64{4 / 88., 64 / 88., 16 / 88., 4 / 88.}},
+		{"top-k 1", Sampling{Temperature: 1, TopK: 1}, nil, []float64{0, 1, 0, 0}},
+		{"top-k 2", Sampling{Temperature: 1, TopK: 2}, nil, []float64{0, 2 / 3., 1 / 3., 0}},
+		{"top-k beyond the vocabulary", Sampling{Temperature: 1, TopK: 9}, nil, []float64{0.125, 0.5, 0.25, 0.125}},
+		{"top-p 0.6 needs two tokens", Sampling{Temperature: 1, TopP: 0.6}, nil, []float64{0, 2 / 3., 1 / 3., 0}},
+		{"top-p 0.4 needs one", Sampling{Temperature: 1, TopP: 0.4}, nil, []float64{0, 1, 0, 0}},
+		{"min-p 0.3 drops an eighth", Sampling{Temperature: 1, MinP: 0.3}, nil, []float64{0, 2 / 3., 1 / 3., 0}},
+		{"penalty moves the greedy choice", Sampling{RepeatPenalty: 4}, []int32{1}, []float64{0, 0, 1, 0}},
+		{"penalty window", Sampling{RepeatPenalty: 4, RepeatLastN: 1}, []int32{1, 0}, []float64{0, 1, 0, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const draws = 20000
+			got := frequencies(tt.s, logits, tt.history, draws)
+			for i, w := range tt.want {
+				// Four standard deviations; the seed is fixed, so this cannot flicker.
+				if tol := 4*math.Sqrt(w*(1-w)/draws) + 1e-9; !(math.Abs(got[i]-w) <= tol) {
+					t.Errorf("token %d: frequency %.4f, want %.4f ± %.4f", i, got[i], w, tol)
+				}
+			}
+		})
+	}
+}
+
+func TestPenaltySign(t *testing.T) {
+	c := newSampler(Sampling{RepeatPenalty: 2})
+	got := c.penalise([]float32{3, -3, 5}, []int32{0, 1})
+	if got[0] != 1.5 || got[1] != -6 || got[2] != 5 {
+		t.Errorf("penalised logits %v, want [1.5 -6 5]", got)
+	}
+}
+
+func TestSeed(t *testing.T) {
+	logits := make([]float32, 100)
+	draw := func(seed uint64) (ids []int32) {
+		c := newSampler(Sampling{Temperature: 1, Seed: seed})
+		for range 20 {
+			ids = append(ids, c.sample(logits, nil))
+		}
+		return ids
+	}
+	same := func(a, b []int32) bool {
+		for i := range a {
+			if a[i] != b[i] {
+				return false
+			}
+		}
+		return true
+	}
+	if !same(draw(1), draw(1)) {
+		t.Error("the same seed gives different tokens")
+	}
+	if same(draw(1), draw(2)) {
+		t.Error("different seeds give the same tokens")
+	}
+}
