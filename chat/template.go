@@ -51,6 +51,16 @@ func (t *Template) Source() string { return t.source }
 // workPerMessage allows for templates that look through all messages for each of them, up to some thousand messages.
 const workPerMessage = 20_000
 
+// moreWork is what this conversation adds to the engine's work limit. Some templates append each message to a growing
+// string, which copies all the text once a message or more.
+func (r *Request) moreWork() int {
+	n, text := len(r.Messages), 0
+	for _, m := range r.Messages {
+		text += len(m.Content)
+	}
+	return n*workPerMessage + n*(text/4)
+}
+
 // Request is what a template renders. Absent values reach it as transformers passes them: tools and documents as None,
 // an empty BOS or EOS as an undefined name.
 type Request struct {
@@ -66,7 +76,7 @@ type Request struct {
 // Render applies the template. Its errors wrap ErrConversation, ErrTemplate or ErrLimit.
 func (t *Template) Render(r Request) (out string, err error) {
 	defer rescue(t.name, &err)
-	out, err = t.t.Render(r.vars(), workPerMessage*len(r.Messages))
+	out, err = t.t.Render(r.vars(), r.moreWork())
 	if err != nil {
 		return "", wrap(t.name, err)
 	}

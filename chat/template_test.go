@@ -3,6 +3,7 @@ package chat
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -217,4 +218,30 @@ func BenchmarkQwen(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestLongConversation: no template runs out of work on an honest conversation of a thousand messages.
+func TestLongConversation(t *testing.T) {
+	files, err := filepath.Glob("testdata/templates/*.jinja")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no templates: %v", err)
+	}
+	r := Request{BOS: "<s>", EOS: "</s>", AddGenerationPrompt: true, Now: goldenNow}
+	for range 500 {
+		r.Messages = append(r.Messages, user(strings.Repeat("question ", 50)), model(strings.Repeat("answer ", 100)))
+	}
+	r.Messages = append(r.Messages, user("Bye"))
+	for _, name := range files {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl, err := Parse(name, string(src))
+		if err != nil {
+			continue // golden_test.go has those that Python refuses too
+		}
+		if _, err := tmpl.Render(r); errors.Is(err, ErrLimit) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
