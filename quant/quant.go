@@ -30,6 +30,21 @@ var (
 	ErrNotFinite = errors.New("number cannot be stored")
 )
 
+// ElementError is the ErrNotFinite of Quantize: which number was refused.
+type ElementError struct {
+	Index int // in the source
+	Value float32
+	Type  tensor.DType // that cannot hold it
+}
+
+// Error describes the number and what the type holds.
+func (e *ElementError) Error() string {
+	return fmt.Sprintf("%v: element %d is %v, %s holds at most ±%g", ErrNotFinite, e.Index, e.Value, e.Type, largest(e.Type))
+}
+
+// Unwrap makes it an ErrNotFinite.
+func (e *ElementError) Unwrap() error { return ErrNotFinite }
+
 // Format is one row of the table: how numbers of one type are stored.
 //
 // Dequantize and Quantize do not check lengths; use the functions of the same
@@ -145,7 +160,7 @@ func Quantize(t tensor.DType, dst []byte, src, weights []float32) error {
 	for i, v := range src {
 		// Written so that NaN fails too.
 		if !(v <= limit && v >= -limit) {
-			return fmt.Errorf("%w: element %d is %v, %s holds at most ±%g", ErrNotFinite, i, v, t, limit)
+			return &ElementError{i, v, t}
 		}
 	}
 	if weights == nil {
