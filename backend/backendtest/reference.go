@@ -15,7 +15,7 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// Reference is a model file with PyTorch's results for it.
+// Reference is a model file with another runtime's results for it.
 type Reference struct {
 	Name    string
 	Model   string // path
@@ -37,6 +37,15 @@ func Shared(t testing.TB) []Reference {
 		{"student-f16", golden.Shared(t, "models", "student-f16.gguf"), golden.Shared(t, "models", "ref", "student_ref_public.safetensors")},
 		{"student-q8_0", golden.Shared(t, "models", "student-q8_0.gguf"), golden.Shared(t, "models", "ref", "student_q8_0_ref_public.safetensors")},
 	}
+}
+
+// TinyArchitectures are the random models with llama.cpp's results for them.
+func TinyArchitectures(t testing.TB) []Reference {
+	var refs []Reference
+	for name, path := range Architectures(t) {
+		refs = append(refs, Reference{name, path, strings.TrimSuffix(path, ".gguf") + ".safetensors"})
+	}
+	return refs
 }
 
 // Limits bound the difference from the reference.

@@ -113,7 +113,7 @@ def llama3_factors(r, theta, head_dim):
 
 
 def byte_level_vocabulary(w):
-    """256 byte tokens and control tokens, so that every text has an encoding."""
+    """256 byte tokens, control tokens and, because readers want one, a merge."""
     keep = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     letters, extra = {}, 256
     for b in range(256):
@@ -121,12 +121,12 @@ def byte_level_vocabulary(w):
             letters[b] = chr(b)
         else:
             letters[b], extra = chr(extra), extra + 1
-    tokens = [letters[b] for b in range(256)] + ["<s>", "</s>"] + [f"<|{i}|>" for i in range(258, VOCAB)]
+    tokens = [letters[b] for b in range(256)] + ["<s>", "</s>"] + [f"<|{i}|>" for i in range(258, VOCAB - 1)] + ["ab"]
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("gpt-2")
     w.add_token_list(tokens)
-    w.add_token_types([1] * 256 + [3] * (VOCAB - 256))
-    w.add_token_merges([])
+    w.add_token_types([1] * 256 + [3] * (VOCAB - 257) + [1])
+    w.add_token_merges(["a b"])
     w.add_bos_token_id(256)
     w.add_eos_token_id(257)
     w.add_add_bos_token(False)
