@@ -23,45 +23,87 @@ func (t *Tokenizer) initBPE(s *Spec) error {
 	if err != nil {
 		return err
 	}
+	if len(s.Merges) > 1<<26 {
+		return fmt.Errorf("%w: %d merges", ErrFormat, len(s.Merges))
+	}
 	t.rule = rule
 	m := &bpeModel{size: int32(len(t.texts)), ignoreMerges: rule.ignoreMerges}
 	t.bpe = m
 	extra := map[string]int32{}
-	idOf := func(text string) int32 {
-		if id, ok := t.table.find(text); ok {
-			return id
-		}
-		return m.spell(t, extra, text)
-	}
 	for b := range m.byteID {
-		m.byteID[b] = idOf(byteToText[b])
+		m.byteID[b] = m.idOf(t, extra, byteToText[b])
 	}
-	if len(s.Merges) > 1<<26 {
-		return fmt.Errorf("%w: %d merges", ErrFormat, len(s.Merges))
-	}
-	m.pairs = newPairTable(len(s.Merges))
-	next := int32(0)
-	for rank, text := range s.Merges {
-		if text == "" {
+
+	// Looking up the texts takes most of the time of opening a tokenizer, and
+	// its halves are independent.
+	parts := make([]mergeIDs, len(s.Merges))
+	half := len(parts) / 2
+	done := make(chan struct{})
+	go func() {
+		t.resolve(parts[half:], s.Merges[half:])
+		close(done)
+	}()
+	t.resolve(parts[:half], s.Merges[:half])
+	<-done
+
+	m.pairs = newPairTable(len(parts))
+	for rank, p := range parts {
+		if !p.ok {
 			continue
 		}
-		k := strings.IndexByte(text[1:], ' ') + 1
-		if k == 0 {
-			continue // llama.cpp, too, keeps a merge without a space as one of nothing
+		if p.left == None || p.right == None || p.whole == None {
+			left, right := splitMerge(s.Merges[rank])
+			p.left, p.right = m.idOf(t, extra, left), m.idOf(t, extra, right)
+			p.whole = m.idOf(t, extra, left+right)
 		}
-		left, right := text[:k], text[k+1:]
-		if left == "" || right == "" {
-			continue
-		}
-		// Vocabularies usually list merged tokens in the order of the merges,
-		// so the token after the last one is tried before the table.
-		if int(next) >= len(t.texts) || !isConcat(t.texts[next], left, right) {
-			next = idOf(left + right)
-		}
-		m.pairs.add(idOf(left), idOf(right), merge(rank)<<32|merge(next))
-		next++
+		m.pairs.add(p.left, p.right, merge(rank)<<32|merge(p.whole))
 	}
 	return nil
+}
+
+// mergeIDs is a merge as ids, None where a text is no token.
+type mergeIDs struct {
+	left, right, whole int32
+	ok                 bool
+}
+
+// splitMerge cuts "left right" at the first space that is not its first byte.
+func splitMerge(text string) (left, right string) {
+	if text == "" {
+		return "", ""
+	}
+	k := strings.IndexByte(text[1:], ' ') + 1
+	if k == 0 {
+		return "", ""
+	}
+	return text[:k], text[k+1:]
+}
+
+// resolve looks up merges. Vocabularies usually list merged tokens in the order
+// of the merges, so the token after the last one is tried before the table.
+func (t *Tokenizer) resolve(dst []mergeIDs, merges []string) {
+	next := int32(0)
+	for i, text := range merges {
+		left, right := splitMerge(text)
+		if left == "" || right == "" {
+			continue // llama.cpp keeps such a merge, but it never applies
+		}
+		l, _ := t.table.find(left)
+		r, _ := t.table.find(right)
+		if int(next) >= len(t.texts) || !isConcat(t.texts[next], left, right) {
+			next, _ = t.table.find(left + right)
+		}
+		dst[i] = mergeIDs{l, r, next, true}
+		next++
+	}
+}
+
+// idOf returns the token with this text, or an id beyond the vocabulary.
+func (m *bpeModel) idOf(t *Tokenizer, extra map[string]int32, text string) int32 {
+	if id, ok := t.table.find(text); ok {
+		return id
+	}
+	return m.spell(t, extra, text)
 }
 
 func isConcat(s, left, right string) bool {

@@ -55,7 +55,7 @@ type encoder struct {
 	cache         wordCache
 	frags, frags2 []fragment
 	found         []int32
-	seen          map[int32]bool
+	seen          []bool // by index into a finder's specials
 	buf           []byte // a word in the form the vocabulary uses
 	syms          []symbol
 	heap          []candidate
@@ -65,7 +65,7 @@ type encoder struct {
 }
 
 func newEncoder(t *Tokenizer) *encoder {
-	return &encoder{t: t, classes: classes(), seen: map[int32]bool{}, cache: newWordCache()}
+	return &encoder{t: t, classes: classes(), cache: newWordCache()}
 }
 
 // encodeBPE appends the tokens of text, which has no special tokens.

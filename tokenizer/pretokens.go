@@ -9,8 +9,7 @@ type preRule struct {
 	stages       []splitter
 	ignoreMerges bool // a piece that is a token is that token, whatever the merges
 	addBOS       bool // unless the file says otherwise
-
-	nfc bool // the model's own tokenizer composes text (NFC) first
+	nfc          bool // the model's own tokenizer composes text (NFC) first
 }
 
 func stages(s ...splitter) []splitter { return s }
@@ -61,8 +60,7 @@ func init() {
 	def(preRule{stages: llama3Stages, ignoreMerges: true, addBOS: true},
 		"llama3", "llama-v3", "llama-bpe", "laguna", "falcon3", "falcon-h1", "pixtral",
 		"midm-2.0", "lfm2", "jina-v5-nano")
-	def(preRule{stages: llama3Stages}, "dbrx", "smaug-bpe")
-	def(preRule{stages: llama3Stages}, "chatglm-bpe", "glm4")
+	def(preRule{stages: llama3Stages}, "dbrx", "smaug-bpe", "chatglm-bpe", "glm4")
 	def(preRule{stages: one(llama3{cLetter, 3, tailLines, spacesPow2}.match)}, "jais-2")
 	def(preRule{stages: qwen2Stages, nfc: true}, "qwen2", "deepseek-r1-qwen", "f2llmv2")
 	def(preRule{stages: qwen2Stages},

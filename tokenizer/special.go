@@ -119,12 +119,20 @@ type special struct {
 
 // finder looks for a set of special tokens in text.
 type finder struct {
-	specials []special // longest text first
-	first    [256]bool // bytes that some text starts with
-	only     int       // that byte if there is only one, otherwise -1
-	byPair   map[uint16][]int32
-	byByte   map[byte]int32 // texts of a single byte
+	specials []special          // longest text first
+	first    [256]bool          // bytes that some text starts with
+	only     int                // that byte if there is only one, otherwise -1
+	byByte   [256]int32         // texts of a single byte, -1 for none
+	byPair   map[uint16][]int32 // by the first two bytes
+	// Some vocabularies have a thousand tokens that start alike. For such a
+	// start there are the lengths of the texts instead, and a table by text.
+	lengths map[uint16][]int
+	byText  map[string]int32
 }
+
+// manyAlike is the number of texts with the same first two bytes from which
+// looking up each length is faster than comparing each text.
+const manyAlike = 32
 
 // findSpecials collects the tokens to look for in text: control and unknown
 // tokens only when asked to, user-defined ones always.
@@ -161,7 +169,10 @@ func newFinder(specials []special) *finder {
 		return nil
 	}
 	slices.SortStableFunc(specials, func(a, b special) int { return len(b.text) - len(a.text) })
-	f := &finder{specials: specials, only: -1, byPair: map[uint16][]int32{}, byByte: map[byte]int32{}}
+	f := &finder{specials: specials, only: -1, byPair: map[uint16][]int32{}}
+	for b := range f.byByte {
+		f.byByte[b] = -1
+	}
 	distinct := 0
 	for i, sp := range specials {
 		b := sp.text[0]
@@ -171,18 +182,42 @@ func newFinder(specials []special) *finder {
 			distinct++
 		}
 		if len(sp.text) == 1 {
-			if _, ok := f.byByte[b]; !ok {
+			if f.byByte[b] < 0 {
 				f.byByte[b] = int32(i)
 			}
 			continue
 		}
-		key := uint16(b)<<8 | uint16(sp.text[1])
+		key := pairOf(sp.text)
 		f.byPair[key] = append(f.byPair[key], int32(i))
 	}
+	f.indexMany()
 	if distinct != 1 {
 		f.only = -1
 	}
 	return f
+}
+
+func pairOf(s string) uint16 { return uint16(s[0])<<8 | uint16(s[1]) }
+
+// indexMany moves crowded starts from byPair to lengths and byText.
+func (f *finder) indexMany() {
+	f.lengths, f.byText = map[uint16][]int{}, map[string]int32{}
+	for key, list := range f.byPair {
+		if len(list) < manyAlike {
+			continue
+		}
+		for _, k := range list {
+			text := f.specials[k].text
+			if _, ok := f.byText[text]; ok {
+				continue
+			}
+			f.byText[text] = k
+			if !slices.Contains(f.lengths[key], len(text)) {
+				f.lengths[key] = append(f.lengths[key], len(text))
+			}
+		}
+		delete(f.byPair, key)
+	}
 }
 
 // fragment is a stretch of text, or a special token found in it.
@@ -247,6 +282,9 @@ func isSpaceC(b byte) bool { return b == ' ' || b >= '\t' && b <= '\r' }
 // scan returns the indices, in order, of the special tokens that occur in text.
 func (e *encoder) scan(f *finder, text string) []int32 {
 	e.found = e.found[:0]
+	if len(e.seen) < len(f.specials) {
+		e.seen = make([]bool, len(f.specials))
+	}
 	clear(e.seen)
 	for i := 0; i < len(text); i++ {
 		if f.only >= 0 {
@@ -258,14 +296,23 @@ func (e *encoder) scan(f *finder, text string) []int32 {
 		} else if !f.first[text[i]] {
 			continue
 		}
-		if k, ok := f.byByte[text[i]]; ok {
+		if k := f.byByte[text[i]]; k >= 0 {
 			e.see(k)
 		}
 		if i+1 == len(text) {
 			break
 		}
-		for _, k := range f.byPair[uint16(text[i])<<8|uint16(text[i+1])] {
+		key := pairOf(text[i:])
+		for _, k := range f.byPair[key] {
 			if !e.seen[k] && strings.HasPrefix(text[i:], f.specials[k].text) {
+				e.see(k)
+			}
+		}
+		for _, n := range f.lengths[key] {
+			if i+n > len(text) {
+				continue
+			}
+			if k, ok := f.byText[text[i:i+n]]; ok {
 				e.see(k)
 			}
 		}

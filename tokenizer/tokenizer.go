@@ -105,8 +105,8 @@ type Tokenizer struct {
 	ends   []uint32 // where each token's piece ends
 	table  *textTable
 
-	bos, eos       int32
-	unk            int32
+	bos, eos, unk  int32
+	sep, pad       int32
 	addBOS, addEOS bool
 	addSpacePrefix bool
 	eog            map[int32]bool
@@ -133,6 +133,7 @@ func New(s Spec) (*Tokenizer, error) {
 	t := &Tokenizer{model: s.Model, texts: s.Tokens, addBOS: s.AddBOS, addEOS: s.AddEOS,
 		addSpacePrefix: s.AddSpacePrefix}
 	t.bos, t.eos, t.unk = t.valid(s.BOS), t.valid(s.EOS), t.valid(s.UNK)
+	t.sep, t.pad = t.valid(s.SEP), t.valid(s.PAD)
 	t.nameEmpty()
 	t.kinds = make([]Kind, n)
 	for i := range t.kinds {
@@ -229,6 +230,15 @@ func (t *Tokenizer) BOS() int32 { return t.bos }
 
 // EOS is the token that ends a sequence, None if there is none.
 func (t *Tokenizer) EOS() int32 { return t.eos }
+
+// UNK is the token for text the vocabulary cannot write, None if there is none.
+func (t *Tokenizer) UNK() int32 { return t.unk }
+
+// SEP is the token between two texts, None if there is none.
+func (t *Tokenizer) SEP() int32 { return t.sep }
+
+// PAD is the token that fills batches, None if there is none.
+func (t *Tokenizer) PAD() int32 { return t.pad }
 
 // AddsBOS reports whether EncodeOptions.AddSpecial puts BOS first.
 func (t *Tokenizer) AddsBOS() bool { return t.addBOS && t.bos != None }

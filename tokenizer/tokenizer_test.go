@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -151,6 +152,34 @@ func TestSpecialTokensInText(t *testing.T) {
 		if got, err := tok.Decode(parsed, tc.o); err != nil || got != tc.want {
 			t.Errorf("%+v: %q, %v, want %q", tc.o, got, err, tc.want)
 		}
+	}
+}
+
+// TestManySpecials has many tokens that start alike, which are found another
+// way than few; the longest wins, and equal texts do no harm.
+func TestManySpecials(t *testing.T) {
+	s := smallSPMSpec()
+	base := len(s.Tokens)
+	for i := range 200 {
+		s.Tokens = append(s.Tokens, fmt.Sprintf("<|reserved_%d|>", i%150))
+	}
+	s.Tokens = append(s.Tokens, "<|", "!!")
+	for range 202 {
+		s.Scores = append(s.Scores, 0)
+		s.Kinds = append(s.Kinds, Control)
+	}
+	tok, err := New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(text string) int32 { return int32(slices.Index(s.Tokens, text)) }
+	got := tok.Encode("<|reserved_7|><|reserved_120|>!!<|reserved_<|", EncodeOptions{ParseSpecial: true})
+	want := []int32{int32(base + 7), int32(base + 120), id("!!"), id("<|")}
+	if !slices.Equal(got[:4], want) || got[len(got)-1] != id("<|") {
+		t.Errorf("got %v, want %v … %d", got, want, id("<|"))
+	}
+	if got := tok.Encode("<|reserved_7|>", EncodeOptions{}); slices.Contains(got, want[0]) {
+		t.Errorf("control token recognised: %v", got)
 	}
 }
 
