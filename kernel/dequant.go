@@ -11,10 +11,13 @@ import (
 // the plain Go version is quant's.
 var dequantSlots = func() (index [64]*slot[func(dst []float32, src []byte)]) {
 	for _, f := range quant.Formats() {
-		index[f.Type] = newSlot("dequant/"+strings.ToLower(f.Type.String()), f.Dequantize)
+		index[f.Type] = newSlot("dequant/"+typeName(f.Type), f.Dequantize)
 	}
 	return index
 }()
+
+// typeName is a type's name as kernels' names have it, say q4_k.
+func typeName(t tensor.DType) string { return strings.ToLower(t.String()) }
 
 func dequantSlot(t tensor.DType) *slot[func(dst []float32, src []byte)] {
 	if int(t) < len(dequantSlots) {

@@ -36,6 +36,9 @@ func init() {
 		dequantSlots[r.t].add(cpufeat.AVX2, r.avx2)
 		dequantSlots[r.t].add(cpufeat.AVX512, r.avx512)
 	}
+	fusedSlots[tensor.F16].add(cpufeat.AVX512, rowsWith(dot4F16AVX512))
+	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512))
+	fusedSlots[tensor.Q6_K].add(cpufeat.AVX512, rowsWith(dot4Q6KAVX512))
 }
 
 // copyF32 copies: amd64 is little-endian as the files are. src may be unaligned.
@@ -53,5 +56,15 @@ func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst
 		for i := n; i < len(dst); i++ {
 			dst[i] = quant.BF16ToF32(uint16(src[2*i]) | uint16(src[2*i+1])<<8)
 		}
+	}
+}
+
+func rowsWith(f func(out, x *float32, w *byte, rowBytes, n int)) rowsFunc {
+	return func(out, x []float32, w []byte, rowBytes int) {
+		if len(x) == 0 {
+			clear(out[:tileRows])
+			return
+		}
+		f(&out[0], &x[0], &w[0], rowBytes, len(x))
 	}
 }

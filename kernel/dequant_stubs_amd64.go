@@ -143,3 +143,21 @@ func dequantQ2KAVX512(dst []float32, src []byte)
 //
 //go:noescape
 func dequantIQ4XSAVX512(dst []float32, src []byte)
+
+// dot4F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive.
+//
+//go:noescape
+func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
+// dot4Q4KAVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive and a multiple of the block length.
+//
+//go:noescape
+func dot4Q4KAVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
+// dot4Q6KAVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive and a multiple of the block length.
+//
+//go:noescape
+func dot4Q6KAVX512(out *float32, x *float32, w *byte, rowBytes int, n int)

@@ -99,26 +99,66 @@ func matmul64(w tensor.Tensor, x []float32, tokens int) (out, size []float64) {
 }
 
 // TestMatMulF32Partition asks for a product as a whole and in every kind of
-// part, and wants the same bits.
+// part, and wants the same bits: for one type that is always dequantised and
+// for those that one token meets in registers.
 func TestMatMulF32Partition(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
-		rng := kerneltest.Rand(t)
-		const rows, cols, tokens = 39, 2*matmulK + 77, 14
-		w := randomTensor(rng, tensor.F32, rows, cols)
-		x := kerneltest.Normal(t, rng, tokens*cols, kerneltest.AtEnd)
-		want := make([]float32, tokens*rows)
-		var ws WorkspaceF32
-		MatMulF32(want, rows, w, 0, rows, x, 0, tokens, &ws)
-		for dr := 1; dr < 20; dr++ {
-			for dt := 1; dt <= tokens; dt++ {
-				got := make([]float32, tokens*rows)
-				for r := 0; r < rows; r += dr {
-					for tok := 0; tok < tokens; tok += dt {
-						MatMulF32(got, rows, w, r, min(r+dr, rows), x, tok, min(tok+dt, tokens), &ws)
+		for _, d := range []tensor.DType{tensor.F32, tensor.F16, tensor.Q4_K, tensor.Q6_K} {
+			t.Run(d.String(), func(t *testing.T) {
+				rng := kerneltest.Rand(t)
+				const rows, tokens = 39, 14
+				cols := 2*matmulK + 77
+				if d.BlockLen() > 1 {
+					cols = matmulK + d.BlockLen()
+				}
+				w := randomTensor(rng, d, rows, cols)
+				x := kerneltest.Normal(t, rng, tokens*cols, kerneltest.AtEnd)
+				want := make([]float32, tokens*rows)
+				var ws WorkspaceF32
+				MatMulF32(want, rows, w, 0, rows, x, 0, tokens, &ws)
+				for _, dr := range []int{1, 2, 3, 4, 5, 9, 16, 39} {
+					for dt := 1; dt <= tokens; dt++ {
+						got := make([]float32, tokens*rows)
+						for r := 0; r < rows; r += dr {
+							for tok := 0; tok < tokens; tok += dt {
+								MatMulF32(got, rows, w, r, min(r+dr, rows), x, tok, min(tok+dt, tokens), &ws)
+							}
+						}
+						kerneltest.SameBits(t, fmt.Sprintf("parts of %d rows, %d tokens", dr, dt), got, want)
 					}
 				}
-				kerneltest.SameBits(t, fmt.Sprintf("parts of %d rows, %d tokens", dr, dt), got, want)
+			})
+		}
+	})
+}
+
+// TestFusedRows compares with float64 at lengths over a part, with the weights
+// against an unmapped page.
+func TestFusedRows(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for d, s := range fusedSlots {
+			if s == nil {
+				continue
 			}
+			d := tensor.DType(d)
+			t.Run(d.String(), func(t *testing.T) {
+				rng := kerneltest.Rand(t)
+				for _, blocks := range []int{1, 2, 3, 4, 5, 8, 9, 15, 17, 31, 33, 100, 1024, 1025, 1030} {
+					cols := blocks * d.BlockLen()
+					if cols > 9000 {
+						continue
+					}
+					for _, place := range bothPlaces {
+						n, _ := d.RowBytes(cols)
+						data := kerneltest.Slice[byte](t, tileRows*n, place)
+						fillBlocks(rng, d, data)
+						x, out := kerneltest.Normal(t, rng, cols, place), kerneltest.Slice[float32](t, tileRows, place)
+						s.active(out, x, data, n)
+						want, size := matmul64(tensor.Tensor{Type: d, Shape: []int{tileRows, cols}, Data: data}, x, 1)
+						kerneltest.Close(t, fmt.Sprint(cols), out, want, func(i int) float64 { return size[i] * 3e-7 })
+					}
+				}
+			})
 		}
 	})
 }

@@ -164,6 +164,29 @@ func init() {
 			registerDequantCheck(tensor.DType(t), s)
 		}
 	}
+	for t, s := range fusedSlots {
+		if s != nil {
+			registerFusedCheck(tensor.DType(t), s)
+		}
+	}
+}
+
+// registerFusedCheck compares four rows of two blocks, or of n elements.
+func registerFusedCheck(t tensor.DType, s *slot[rowsFunc]) {
+	registerCheck(s, manyTerms, func(f rowsFunc, r *selfTestRNG, n int) []float32 {
+		if t.BlockLen() > 1 {
+			n = 2 * t.BlockLen()
+		}
+		rowBytes := n / t.BlockLen() * t.BlockBytes()
+		src := make([]byte, tileRows*rowBytes)
+		for i := range src {
+			src[i] = byte(r.next() >> 24)
+		}
+		ordinaryScales(t, src)
+		out := make([]float32, tileRows)
+		f(out, r.floats(n), src, rowBytes)
+		return out
+	})
 }
 
 // withSpecials puts in values that a vector unit may treat differently.

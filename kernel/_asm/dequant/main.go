@@ -24,6 +24,9 @@ func main() {
 		d.q3K()
 		d.q2K()
 		d.iq4XS()
+		if g.Wide {
+			d.fused()
+		}
 	}
 	lanes.Write(c, "dequant")
 }

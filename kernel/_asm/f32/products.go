@@ -101,7 +101,7 @@ func tile(g *lanes.Gen, tokens int) {
 	out := g.GP64()
 	g.MOVQ(acc, out)
 	for t := range sums {
-		s := foldFour(g, sums[t])
+		s := g.FoldFour(sums[t])
 		g.VADDPS(operand.Mem{Base: out}, s, s)
 		g.VMOVUPS(s, operand.Mem{Base: out})
 		if t+1 < tokens {
@@ -147,24 +147,6 @@ func multiplyTokensHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token fu
 			g.VFMADD231PS(xs[i], v, sums[i][r])
 		}
 	}
-}
-
-// foldFour returns the four sums of four vectors' lanes, in the order of the
-// vectors, which it overwrites.
-func foldFour(g *lanes.Gen, a [4]reg.VecVirtual) reg.Register {
-	pair := func(p, q reg.VecVirtual) {
-		h := g.Vec()
-		g.VUNPCKHPS(q, p, h)
-		g.VUNPCKLPS(q, p, p)
-		g.VADDPS(h, p, p)
-	}
-	pair(a[0], a[1])
-	pair(a[2], a[3])
-	h := g.Vec()
-	g.VUNPCKHPD(a[2], a[0], h)
-	g.VUNPCKLPD(a[2], a[0], a[0])
-	g.VADDPS(h, a[0], a[0])
-	return g.Fold(a[0], g.VADDPS)
 }
 
 // weighted adds weighted rows of v to a fixed number of queries' sums. The sums

@@ -384,3 +384,21 @@ func (g *Gen) LoadHalfVec(m operand.Mem, v reg.VecVirtual) {
 		g.VMOVUPS(m, v.AsX())
 	}
 }
+
+// FoldFour returns the four sums of four vectors' lanes, in the order of the
+// vectors, which it overwrites.
+func (g *Gen) FoldFour(a [4]reg.VecVirtual) reg.Register {
+	pair := func(p, q reg.VecVirtual) {
+		h := g.Vec()
+		g.VUNPCKHPS(q, p, h)
+		g.VUNPCKLPS(q, p, p)
+		g.VADDPS(h, p, p)
+	}
+	pair(a[0], a[1])
+	pair(a[2], a[3])
+	h := g.Vec()
+	g.VUNPCKHPD(a[2], a[0], h)
+	g.VUNPCKLPD(a[2], a[0], a[0])
+	g.VADDPS(h, a[0], a[0])
+	return g.Fold(a[0], g.VADDPS)
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/apr-engine/apr/kernel/_asm/lanes"
+)
+
+// part is matmulK of package kernel: the elements whose products are summed in
+// one register before they are added to the total.
+const part = 1024
+
+// fused writes products of four rows with one token that expand weights in
+// registers. They add in the same order as expanding to memory and the tile
+// kernel do, so the bits are the same; four rows at a time hide the latency of
+// the chain of additions in each.
+func (g *gen) fused() {
+	g.fusedF16()
+	g.fusedRows("Q4K", 256, 144, g.setUpQ4K)
+	g.fusedRows("Q6K", 256, 210, g.setUpQ6K)
+}
+
+// rowPtrs addresses byte offset of row r, for four rows a stride apart.
+type rowPtrs struct {
+	base, stride, stride3 reg.Register
+}
+
+func (p rowPtrs) at(r, offset int) operand.Mem {
+	m := operand.Mem{Base: p.base, Disp: offset}
+	switch r {
+	case 1, 2:
+		m.Index, m.Scale = p.stride, uint8(r)
+	case 3:
+		m.Index, m.Scale = p.stride3, 1
+	}
+	return m
+}
+
+// beginFused starts a function and returns its parameters.
+func (g *gen) beginFused(name, multiple string) (w rowPtrs, n, x reg.Register) {
+	g.Begin("dot4"+name, "func(out, x *float32, w *byte, rowBytes, n int)",
+		"dot4"+name+g.Suffix+" does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.",
+		"n is positive"+multiple+".")
+	w.base, w.stride, w.stride3 = g.Arg("w"), g.Arg("rowBytes"), g.GP64()
+	g.LEAQ(operand.Mem{Base: w.stride, Index: w.stride, Scale: 2}, w.stride3)
+	return w, g.Arg("n"), g.Arg("x")
+}
+
+// parts runs body, which must consume the elements counted in its argument and
+// add to sums, for every part of a row, and stores the totals.
+func (g *gen) parts(n reg.Register, body func(count reg.Register, sums [4]reg.VecVirtual)) {
+	total := g.XMM()
+	g.VPXOR(total, total, total)
+	loop := g.Fresh("part")
+	g.Label(loop)
+	count := g.GP64()
+	g.MOVQ(operand.I32(part), count)
+	g.CMPQ(n, count)
+	g.CMOVQLT(n, count)
+	g.SUBQ(count, n)
+	var sums [4]reg.VecVirtual
+	for r := range sums {
+		sums[r] = g.Zero()
+	}
+	body(count, sums)
+	g.VADDPS(g.FoldFour(sums), total, total)
+	g.TESTQ(n, n)
+	g.JNZ(operand.LabelRef(loop))
+	g.VMOVUPS(total, operand.Mem{Base: g.Arg("out")})
+	g.End()
+}
+
+func (g *gen) fusedF16() {
+	w, n, x := g.beginFused("F16", "")
+	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
+		step := func(t *lanes.Tail) {
+			xs := g.LoadF32(at(x, 0), t)
+			for r := range sums {
+				g.VFMADD231PS(xs, g.LoadF16(w.at(r, 0), t), sums[r])
+			}
+		}
+		tail, done, loop := g.Fresh("tail"), g.Fresh("done"), g.Fresh("loop")
+		g.SUBQ(operand.I32(g.L), count)
+		g.JLT(operand.LabelRef(tail))
+		g.Label(loop)
+		step(nil)
+		g.ADDQ(operand.I32(2*g.L), w.base)
+		g.ADDQ(operand.I32(4*g.L), x)
+		g.SUBQ(operand.I32(g.L), count)
+		g.JGE(operand.LabelRef(loop))
+		g.Label(tail)
+		g.ADDQ(operand.I32(g.L), count)
+		g.JZ(operand.LabelRef(done))
+		step(g.NewTail(count)) // only the last part has a tail
+		g.Label(done)
+	})
+}
+
+// fusedRows writes a product for a type with blocks; setUp loads constants and
+// returns what to do with one block of each row.
+func (g *gen) fusedRows(name string, length, size int, setUp func() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual)) {
+	w, n, x := g.beginFused(name, " and a multiple of the block length")
+	block := setUp()
+	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
+		loop := g.Fresh("block")
+		g.Label(loop)
+		block(w, x, sums)
+		g.ADDQ(operand.I32(size), w.base)
+		g.ADDQ(operand.I32(4*length), x)
+		g.SUBQ(operand.I32(length), count)
+		g.JNZ(operand.LabelRef(loop))
+	})
+}
+
+func (g *gen) setUpQ4K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	buf := g.AllocLocal(4 * 64)
+	count := g.table("count", func(i int) float32 { return float32(i) })
+	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+		src := g.GP64()
+		for r := range sums {
+			g.LEAQ(w.at(r, 0), src)
+			g.scalesK(src, buf.Offset(64*r))
+		}
+		for j := range 4 {
+			var xs [4]reg.VecVirtual
+			for i := range xs {
+				xs[i] = g.LoadF32(at(x, 4*(64*j+16*i)), nil)
+			}
+			for r := range sums {
+				// Entry q of a table is the value of code q; see lookUp.
+				var idx, table [2]reg.VecVirtual
+				for i := range table {
+					table[i], idx[i] = g.ZMM(), g.ZMM()
+					g.VMULPS_BCST(buf.Offset(64*r+4*(2*j+i)), count, table[i])
+					g.VSUBPS_BCST(buf.Offset(64*r+32+4*(2*j+i)), table[i], table[i])
+					g.VPMOVZXBD(w.at(r, 16+32*j+16*i), idx[i])
+				}
+				for half := range 2 {
+					for i := range 2 {
+						v := g.ZMM()
+						g.VPERMPS(table[half], idx[i], v)
+						g.VFMADD231PS(xs[2*half+i], v, sums[r])
+						if half == 0 {
+							g.VPSRLD(imm(4), idx[i], idx[i])
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func (g *gen) setUpQ6K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	buf := g.AllocLocal(4 * 64)
+	mask, top, offset := g.bytes(0x0f), g.bytes(0x30), g.bytes(32)
+	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+		src := g.GP64()
+		for r := range sums {
+			g.LEAQ(w.at(r, 0), src)
+			g.sixteenScales(at(src, 192), g.half(at(src, 208)), buf.Offset(64*r))
+		}
+		for h := range 2 {
+			for k := range 4 {
+				for r := range sums {
+					b := g.nibble(g.load(w.at(r, 64*h+k%2*32)), k/2, mask)
+					g.VPOR(g.moveBits(g.load(w.at(r, 128+32*h)), 2*k, 4, top), b, b)
+					g.VPSUBB(offset, b, b)
+					g.expand(b, true, func(i int, v reg.VecVirtual) {
+						g.VMULPS_BCST(buf.Offset(64*r+4*(8*h+2*k+i/16)), v, v)
+						g.VFMADD231PS(at(x, 4*(128*h+32*k+i)), v, sums[r])
+					})
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package kernel
+
+import (
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// rowsFunc multiplies four rows, rowBytes apart in w, with one vector:
+// out[r] = Σ_k w[r][k]·x[k] for k in [0,len(x)), r in [0,4).
+type rowsFunc func(out, x []float32, w []byte, rowBytes int)
+
+// fusedSlots has the types whose weights one token meets in registers, without
+// the way through a panel. At the level of the tile kernel they give the same
+// bits as dequantising a panel and multiplying it.
+var fusedSlots = func() (index [64]*slot[rowsFunc]) {
+	for _, t := range []tensor.DType{tensor.F16, tensor.Q4_K, tensor.Q6_K} {
+		index[t] = newSlot("f32/fused-"+typeName(t), rowsGeneric(t))
+	}
+	return index
+}()
+
+func rowsGeneric(t tensor.DType) rowsFunc {
+	f, _ := quant.Lookup(t)
+	blockLen, blockBytes := t.BlockLen(), t.BlockBytes()
+	return func(out, x []float32, w []byte, rowBytes int) {
+		var part [matmulK]float32
+		clear(out[:tileRows])
+		for k := 0; k < len(x); k += matmulK {
+			n := min(matmulK, len(x)-k)
+			lo, hi := k/blockLen*blockBytes, (k+n)/blockLen*blockBytes
+			for r := range tileRows {
+				f.Dequantize(part[:n], w[r*rowBytes:][lo:hi])
+				out[r] += dotF32Generic(part[:n], x[k:][:n])
+			}
+		}
+	}
+}
+
+// fusedRows multiplies rows [r0,r) of w with the vector x as far as the fused
+// kernel of its type goes and returns r.
+func fusedRows(out []float32, w tensor.Tensor, r0, r1 int, x []float32) (r int) {
+	s := fusedSlots[w.Type]
+	if s == nil || s.level != slotTile.level {
+		return r0
+	}
+	rowBytes := len(w.Data) / w.Rows()
+	for r = r0; r+tileRows <= r1; r += tileRows {
+		s.active(out[r:], x, w.Data[r*rowBytes:(r+tileRows)*rowBytes], rowBytes)
+	}
+	return r
+}
