@@ -2,6 +2,7 @@ package bench
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apr-engine/apr/engine"
@@ -13,13 +14,16 @@ import (
 type Limits struct {
 	Bandwidth float64 // bytes read from memory a second
 	F32       float64 // float32 operations a second; a multiply-add is two
+	I16       float64 // 16-bit integer operations a second, counted likewise
 }
 
 // Arithmetic is the limit that applies to a backend's matrix products, in
 // operations a second; 0 if it is not known.
 func (l Limits) Arithmetic(backend string) float64 {
 	switch backend {
-	case "cpu", "cpu-exact":
+	case "cpu":
+		return l.I16
+	case "cpu-exact":
 		return l.F32
 	}
 	return 0
@@ -65,6 +69,9 @@ const (
 	roundTime  = 20 * time.Millisecond
 )
 
+// readSum keeps the reads from being dropped.
+var readSum atomic.Uint64
+
 // Measure finds the machine's limits with a number of threads in a fraction of
 // a second.
 func Measure(threads int) Limits {
@@ -75,10 +82,11 @@ func Measure(threads int) Limits {
 	}
 	part := len(buffer) / threads
 	for range rounds {
-		took := inParallel(threads, func(i int) { readAll(buffer[i*part : (i+1)*part]) })
+		took := inParallel(threads, func(i int) { readSum.Store(kernel.ReadStream(buffer[i*part : (i+1)*part])) })
 		l.Bandwidth = max(l.Bandwidth, float64(part*threads)/took.Seconds())
 	}
 	l.F32 = peak(threads, kernel.PeakF32Flops)
+	l.I16 = peak(threads, func(n int) int { return int(kernel.PeakI16Ops(n)) })
 	return l
 }
 

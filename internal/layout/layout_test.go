@@ -38,9 +38,10 @@ var allowed = map[string][]string{
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
 	"backend/all":         {"backend/..."},
 	"engine":              {"model", "graph", "backend", "tokenizer", "chat", "format/gguf", "quant", "kernel", "tensor"},
+	"bench":               {"engine", "backend", "graph", "kernel"},
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"format/gguf", "quant", "tensor"},
-	"internal/cli/apr":    {"engine", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "internal/cpufeat"},
+	"internal/cli/apr":    {"engine", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "bench", "internal/cpufeat", "internal/mmapfile"},
 	"cmd/apr":             {"internal/cli/apr", "model/all", "backend/all"},
 }
 

@@ -147,8 +147,8 @@ func (p *benchPrinter) markdownEnd() error {
 		if i > 0 && p.rows[i-1].Threads == r.Threads {
 			continue
 		}
-		fmt.Fprintf(p.out, "- %d threads: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s, %.0f Gflop/s float32\n",
-			r.Threads, r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, r.Machine.F32/1e9)
+		fmt.Fprintf(p.out, "- %s: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s, %.0f Gop/s 16-bit, %.0f Gflop/s float32\n",
+			plural(r.Threads, "thread"), r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, r.Machine.I16/1e9, r.Machine.F32/1e9)
 	}
 	_, err := fmt.Fprintf(p.out, "- a generated token reads %s of weights, a prompt token takes %.2f Gop in matrix products\n",
 		byteSize(p.work.Bytes), p.work.Operations/1e9)
@@ -179,7 +179,8 @@ type benchJSON struct {
 	BytesPerToken  int64     `json:"bytes_per_token"`
 	OpsPerToken    float64   `json:"ops_per_prompt_token"`
 	Bandwidth      float64   `json:"machine_bytes_per_sec"`
-	F32            float64   `json:"machine_f32_flops"`
+	I16            float64   `json:"machine_i16_ops_per_sec"`
+	F32            float64   `json:"machine_f32_ops_per_sec"`
 	Cosine         float64   `json:"cosine_to_cpu_exact"`
 	CheckPositions int       `json:"check_positions"`
 }
@@ -190,7 +191,7 @@ func (p *benchPrinter) jsonRow(r bench.Row) error {
 		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Test: r.Test(),
 		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
-		Bandwidth: r.Machine.Bandwidth, F32: r.Machine.F32, Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
+		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
 	}
 	for _, d := range r.Times {
 		row.SamplesNS = append(row.SamplesNS, d.Nanoseconds())

@@ -125,3 +125,11 @@ func count(n int64) string {
 	}
 	return fmt.Sprint(n)
 }
+
+// plural is a number with a noun.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

@@ -107,6 +107,7 @@ func wrap(cmd *cobra.Command) {
 			context.AfterFunc(ctx, stop)
 		}
 		cmd.SetContext(ctx)
+		slog.SetDefault(logger(cmd)) // for warnings of libraries
 		return run(cmd, args)
 	}
 }
@@ -139,12 +140,15 @@ func newHelp() *cobra.Command {
 	}
 }
 
-// logger returns the log of a command: to stderr with --verbose, else nowhere.
+// logger returns the log of a command, on stderr: warnings always, the rest with
+// --verbose.
 func logger(cmd *cobra.Command) *slog.Logger {
-	if on, err := cmd.Flags().GetBool("verbose"); err != nil || !on {
-		return slog.New(slog.DiscardHandler)
+	level := slog.LevelWarn
+	if on, err := cmd.Flags().GetBool("verbose"); err == nil && on {
+		level = slog.LevelInfo
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{
+		Level: level,
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{} // a command lives for seconds

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/synth"
 	"github.com/spf13/cobra"
 )
@@ -62,7 +63,7 @@ func (o *synthOptions) run(cmd *cobra.Command) error {
 	out := stdout(cmd)
 	if o.list {
 		_, err := fmt.Fprintf(out, "presets\n  %s\nquantisations\n  %s\n",
-			strings.Join(synth.Presets(), "\n  "), strings.Join(synth.Quants(), "\n  "))
+			strings.Join(synth.Presets(), "\n  "), strings.Join(quant.RecipeNames(), "\n  "))
 		return err
 	}
 	switch {
@@ -72,7 +73,8 @@ func (o *synthOptions) run(cmd *cobra.Command) error {
 		return usageError(cmd, "--preset is missing (--list shows them)")
 	case !slices.Contains(synth.Presets(), o.Preset):
 		return usageError(cmd, "--preset %s: unknown (--list shows them)", o.Preset)
-	case !slices.Contains(synth.Quants(), o.Quant):
+	}
+	if _, err := quant.FindRecipe(o.Quant); err != nil {
 		return usageError(cmd, "--quant %s: unknown (--list shows them)", o.Quant)
 	}
 	if err := synth.Write(o.path, o.Options); err != nil {

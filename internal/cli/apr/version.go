@@ -3,6 +3,7 @@ package apr
 import (
 	"bufio"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"runtime/debug"
 
@@ -50,7 +51,7 @@ The environment variable APR_CPU (generic, avx2, avx512) lowers the level.`,
   APR_CPU=avx2 apr version --json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info := collectVersion()
+			info := collectVersion(logger(cmd))
 			if asJSON {
 				return stdout(cmd).json(info)
 			}
@@ -68,7 +69,11 @@ func noArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func collectVersion() versionInfo {
+func collectVersion(log *slog.Logger) versionInfo {
+	// A kernel that is wrong on this machine is replaced; show what really runs.
+	for _, f := range kernel.SelfTest() {
+		log.Warn("kernel failed its self-test and runs in plain Go", "kernel", f.Kernel, "level", f.Level, "error", f.Err)
+	}
 	info := versionInfo{
 		Version: Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		CPU:      cpuInfo{runtime.NumCPU(), cpufeat.Hardware().String(), cpufeat.Best().String()},

@@ -1,0 +1,91 @@
+package apr_test
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	_ "github.com/apr-engine/apr/backend/all"
+	"github.com/apr-engine/apr/internal/cli/apr"
+	_ "github.com/apr-engine/apr/model/all"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"apr": func() { os.Exit(apr.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs testdata/script/*.txtar: command lines with their exact
+// output. $MODEL and $SMALL are the bundled models, linked into each script's
+// folder so that messages do not depend on where the repository lies.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("MODEL", "28m.gguf")
+			e.Setenv("SMALL", "4m.gguf")
+			return linkModels(e.WorkDir, "28m.gguf", "4m.gguf")
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"fails":    fails,
+			"jsonkeys": jsonKeys,
+		},
+	})
+}
+
+func linkModels(dir, large, small string) error {
+	root, err := filepath.Abs("../../../models")
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(filepath.Join(root, "tiny-coder-28m-q4_k_m.gguf"), filepath.Join(dir, large)); err != nil {
+		return err
+	}
+	return os.Symlink(filepath.Join(root, "tiny-coder-4m-q4_k_m.gguf"), filepath.Join(dir, small))
+}
+
+// fails CODE LINE COMMAND ARG... runs a command that must end with this exit
+// code, print exactly this line to stderr and nothing to stdout. ${WORK} in the
+// line is the script's folder.
+func fails(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: fails CODE LINE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[2], args[3:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		ts.Fatalf("want exit code %d, got: %v", want, err)
+	}
+	if got := exit.ExitCode(); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+	line := strings.ReplaceAll(args[1], "${WORK}", ts.Getenv("WORK")) + "\n"
+	if got := ts.ReadFile("stderr"); got != line {
+		ts.Fatalf("stderr is\n\t%qwant\n\t%q", got, line)
+	}
+	if got := ts.ReadFile("stdout"); got != "" {
+		ts.Fatalf("stdout is %q, want nothing", got)
+	}
+}
+
+// jsonkeys FILE KEY... checks that a file holds one JSON object with exactly
+// these keys.
+func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
+	var object map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &object))
+	got, want := slices.Sorted(maps.Keys(object)), slices.Sorted(slices.Values(args[1:]))
+	if slices.Equal(got, want) == neg {
+		ts.Fatalf("keys are %q, want %q", got, want)
+	}
+}
