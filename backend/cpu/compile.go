@@ -24,6 +24,8 @@ type instr struct {
 	traced graph.ID
 	// variant names the kernel family, for Executor.Variants; empty for glue.
 	variant string
+	// attends marks attention, whose kernels also depend on the context's length.
+	attends bool
 
 	reads, writes []resource
 	next          *counter
@@ -74,7 +76,12 @@ type compiler struct {
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
 	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([]int, n), free: map[int][]int{}, freeP: map[int][]int{}}
-	e.used = map[string]bool{}
+	e.plans, e.used = map[stepShape][]string{}, map[stepShape]bool{}
+	for _, l := range e.program.Caches {
+		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
+			e.window = l.Window
+		}
+	}
 	for _, op := range e.program.Ops {
 		for _, in := range op.Inputs() {
 			c.left[in]++
@@ -285,9 +292,9 @@ func (c *compiler) attention(o *graph.Attention) {
 	next := new(counter)
 	c.emit(instr{
 		run: c.runAttention(o, src, dst, next), next: next, traced: o.Out,
-		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV),
-		reads:   []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
-		writes:  []resource{{floatSlot, dst}},
+		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true,
+		reads:  []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
+		writes: []resource{{floatSlot, dst}},
 	})
 	c.pack(o.Out)
 }
