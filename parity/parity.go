@@ -9,7 +9,9 @@ import (
 type Source struct {
 	Backend string // registry name: cpu, cpu-exact, cuda
 	Device  string
-	Open    func() (backend.Executor, error)
+	// Identity is Device.Identity, for certificates.
+	Identity string
+	Open     func() (backend.Executor, error)
 }
 
 // Case is what a probe runs.
@@ -22,6 +24,18 @@ type Case struct {
 	Vocab int
 	// Context is the most tokens a sequence may hold; 0 for no limit.
 	Context int
+	// Full goes on after a violation, for a table of all positions; otherwise the
+	// first one ends the probe.
+	Full bool
 	// Hashes are copied into the verdict.
 	Hashes Hashes
+}
+
+// referenceName is what texts call the reference: people compare a GPU with the
+// CPU, but the CPU's fast path with its exact one.
+func referenceName(reference, candidate string) string {
+	if candidate == "cuda" || candidate == "wgpu" {
+		return "CPU"
+	}
+	return reference
 }

@@ -49,7 +49,10 @@ type Phase string
 const (
 	Prefill Phase = "prefill" // the prompt, in batches
 	Decode  Phase = "decode"  // one token a step
-	Resume  Phase = "resume"  // the second half again, as one batch after truncation
+	Resume  Phase = "resume"  // the last positions again, as one batch after truncation
+	Served  Phase = "served"  // the prompt again, with the logits of its last token only
+	Later   Phase = "later"   // a step in mid-generation whose kernels had not run before
+	Follow  Phase = "follow"  // a token of the answer, checked in the background
 )
 
 // Position is one comparison.
@@ -95,10 +98,16 @@ type Verdict struct {
 	ReferenceCost Cost `json:"reference_cost"`
 	CandidateCost Cost `json:"candidate_cost"`
 
+	// Cached says that the verdict comes from a certificate; it has no positions.
+	Cached bool `json:"cached,omitempty"`
 	// Override marks a verdict that was not sought (SKIP_PARITY_GATE).
 	Override bool `json:"override,omitempty"`
 	// Fault names the injected faults under which it was measured.
 	Fault string `json:"fault,omitempty"`
+
+	// transient marks a failure that may not happen again, such as a deadline on a
+	// busy machine; it is not remembered.
+	transient bool
 }
 
 // Hashes identify what was compared.
