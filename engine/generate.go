@@ -75,7 +75,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 			break
 		}
 		var l *backend.Logits
-		if l, err = s.Extend([]int32{id}, backend.Last); err != nil {
+		if l, err = s.Extend(ctx, []int32{id}, backend.Last); err != nil {
 			break
 		}
 		logits = l.Row(0)

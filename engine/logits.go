@@ -41,7 +41,7 @@ func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield f
 			return err
 		}
 		n := min(batch, len(tokens)-position)
-		l, err := s.Extend(tokens[position:position+n], backend.All)
+		l, err := s.Extend(ctx, tokens[position:position+n], backend.All)
 		if err != nil {
 			return err
 		}

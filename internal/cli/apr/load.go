@@ -27,7 +27,7 @@ func open(m *engine.Model, o engine.Options, start time.Time, log *slog.Logger) 
 		m.Close()
 		return nil, err
 	}
-	log.Info("backend", "requested", e.Decision.Requested, "ran", e.Decision.Ran, "threads", o.Threads, "kv_f32", o.KVF32)
+	log.Info("backend", "requested", e.Selection().Requested, "first", e.Selection().Ran, "threads", o.Threads, "kv_f32", o.KVF32)
 	return &opened{e, time.Since(start)}, nil
 }
 

@@ -206,20 +206,20 @@ func (o *runOptions) fit(m *engine.Model, p prompt) (ids []int32, capacity, wind
 
 // runResult is the JSON object of apr run.
 type runResult struct {
-	Text            string          `json:"text"`
-	TokensGenerated int             `json:"tokens_generated"`
-	GeneratedTokens int             `json:"generated_tokens"` // the same; both names are in use
-	TokenIDs        []int32         `json:"token_ids"`
-	TokPerSec       float64         `json:"tok_per_sec"`
-	InferenceTimeMS float64         `json:"inference_time_ms"`
-	UsedGPU         bool            `json:"used_gpu"`
-	Backend         engine.Decision `json:"backend"`
-	FinishReason    string          `json:"finish_reason"`
-	PromptTokens    int             `json:"prompt_tokens"`
-	ContextLength   int             `json:"context_length"`
-	ValidateMS      float64         `json:"validate_ms"`
-	RejectedMS      float64         `json:"rejected_ms"`
-	SetupMS         float64         `json:"setup_ms"`
+	Text            string           `json:"text"`
+	TokensGenerated int              `json:"tokens_generated"`
+	GeneratedTokens int              `json:"generated_tokens"` // the same; both names are in use
+	TokenIDs        []int32          `json:"token_ids"`
+	TokPerSec       float64          `json:"tok_per_sec"`
+	InferenceTimeMS float64          `json:"inference_time_ms"`
+	UsedGPU         bool             `json:"used_gpu"`
+	Backend         engine.Selection `json:"backend"`
+	FinishReason    string           `json:"finish_reason"`
+	PromptTokens    int              `json:"prompt_tokens"`
+	ContextLength   int              `json:"context_length"`
+	ValidateMS      float64          `json:"validate_ms"`
+	RejectedMS      float64          `json:"rejected_ms"`
+	SetupMS         float64          `json:"setup_ms"`
 }
 
 func newRunResult(e *opened, res engine.Result, window int) runResult {
@@ -231,7 +231,7 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 	return runResult{
 		Text: res.Text, TokensGenerated: len(ids), GeneratedTokens: len(ids), TokenIDs: ids,
 		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
-		UsedGPU: slices.Contains(gpuBackends, e.Decision.Ran), Backend: e.Decision,
+		UsedGPU: slices.Contains(gpuBackends, e.Selection().Ran), Backend: e.Selection(),
 		FinishReason: res.FinishReason, PromptTokens: res.PromptTokens, ContextLength: window,
 		SetupMS: milliseconds(e.setup),
 	}
