@@ -58,9 +58,6 @@ type Device interface {
 	Close() error
 }
 
-// LoadFunc is Device.Load; parity/fault wraps it to make a backend wrong on purpose.
-type LoadFunc func(*graph.Program, graph.Weights, Options) (Executor, error)
-
 // Executor runs one program. It is used by one goroutine at a time.
 type Executor interface {
 	// NewSequence returns an empty sequence that can hold capacity tokens.

@@ -151,6 +151,9 @@ func (e *Engine) loadNext() error {
 		if first == nil {
 			first = err
 		}
+		if e.options.Gate.Fault != nil {
+			return err // a fault that cannot be injected must not look like a rejection
+		}
 		e.rejected += time.Since(start)
 		d := Decision{Backend: name, Reason: err.Error()}
 		// A machine without a device is no news; one whose device fails is.
@@ -180,27 +183,23 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
-	load, err := e.gate.wrap(name, devices[0].Load)
+	device := e.gate.wrap(name, devices[0])
+	exec, err := safeLoad(device, e.Model, backendOptions(e.options, e.maxBatch))
 	if err != nil {
-		devices[0].Close()
-		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
-	}
-	exec, err := safeLoad(load, e.Model, backendOptions(e.options, e.maxBatch))
-	if err != nil {
-		devices[0].Close()
+		device.Close()
 		return loaded{}, fmt.Errorf("%w: %s: %s: %w", ErrLoad, e.Model.Path, name, err)
 	}
-	return loaded{name, devices[0], exec}, nil
+	return loaded{name, device, exec}, nil
 }
 
 // safeLoad turns a panic of a backend into an error.
-func safeLoad(load backend.LoadFunc, m *Model, o backend.Options) (exec backend.Executor, err error) {
+func safeLoad(d backend.Device, m *Model, o backend.Options) (exec backend.Executor, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			exec, err = nil, fmt.Errorf("panic while loading: %v", v)
 		}
 	}()
-	return load(m.Program, m.File, o)
+	return d.Load(m.Program, m.File, o)
 }
 
 func backendOptions(o Options, maxBatch int) backend.Options {

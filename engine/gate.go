@@ -26,9 +26,9 @@ const (
 	VerifyOff Verify = "off"
 )
 
-// Wrap replaces a backend's load function by one that makes it wrong on purpose.
-// It returns load itself for backends that stay sound.
-type Wrap func(backendName string, load backend.LoadFunc) (backend.LoadFunc, error)
+// Wrap returns a device that is wrong on purpose, or the device itself if its
+// backend is to stay sound.
+type Wrap func(backendName string, d backend.Device) backend.Device
 
 // GateOptions adjust the parity gate. The zero value gates with the standard
 // policy and remembers nothing.
@@ -86,12 +86,12 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 	return g
 }
 
-// wrap applies injected faults to a backend's load function.
-func (g *gate) wrap(name string, load backend.LoadFunc) (backend.LoadFunc, error) {
+// wrap applies injected faults to a backend's device.
+func (g *gate) wrap(name string, d backend.Device) backend.Device {
 	if g.options.Gate.Fault == nil {
-		return load, nil
+		return d
 	}
-	return g.options.Gate.Fault(name, load)
+	return g.options.Gate.Fault(name, d)
 }
 
 // prepare fills in what costs time and is not needed for the reference itself.

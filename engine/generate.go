@@ -44,6 +44,13 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if err := r.Sampling.Check(); err != nil {
 		return res, err
 	}
+	if err := s.checkPrompt(r.Prompt); err != nil {
+		return res, err
+	}
+	// Comparing the backend with the reference is not part of the answer's time.
+	if err := s.open(ctx, r.Prompt); err != nil {
+		return res, err
+	}
 	start := time.Now()
 	logits, computed, err := s.Prefill(ctx, r.Prompt)
 	if err != nil {

@@ -47,11 +47,8 @@ func (s *Session) Capacity() int { return s.capacity }
 // prefix, and returns the logits after the last one and how many tokens were
 // computed. The logits are valid until the next call.
 func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32, computed int, err error) {
-	if len(tokens) == 0 {
-		return nil, 0, fmt.Errorf("%w: the prompt is empty", ErrInput)
-	}
-	if len(tokens) > s.Capacity() {
-		return nil, 0, fmt.Errorf("%w: the prompt has %d tokens, the context has room for %d (see --ctx)", ErrInput, len(tokens), s.Capacity())
+	if err := s.checkPrompt(tokens); err != nil {
+		return nil, 0, err
 	}
 	if err := s.open(ctx, tokens); err != nil {
 		return nil, 0, err
@@ -78,6 +75,21 @@ func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32
 		rest = rest[n:]
 	}
 	return s.logits.Row(0), len(tokens) - common, nil
+}
+
+func (s *Session) checkPrompt(tokens []int32) error {
+	switch {
+	case len(tokens) == 0:
+		return fmt.Errorf("%w: the prompt is empty", ErrInput)
+	case len(tokens) > s.Capacity():
+		return fmt.Errorf("%w: the prompt has %d tokens, the context has room for %d (see --ctx)", ErrInput, len(tokens), s.Capacity())
+	}
+	for i, id := range tokens {
+		if id < 0 || int(id) >= s.e.Model.Program.Vocab {
+			return fmt.Errorf("%w: token id %d (number %d) is outside the vocabulary of %d", ErrInput, id, i+1, s.e.Model.Program.Vocab)
+		}
+	}
+	return nil
 }
 
 // Truncate forgets the tokens from position n on.

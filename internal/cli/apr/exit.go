@@ -12,6 +12,7 @@ import (
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/parity/fault"
 	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -50,6 +51,8 @@ var exitKinds = []struct {
 	{errInvalid, exitInvalid},
 	{context.Canceled, exitInterrupted},
 	{engine.ErrBackend, exitBackend},
+	{engine.ErrRejected, exitBackend},
+	{fault.ErrNotApplicable, exitUsage},
 	{fs.ErrNotExist, exitNotFound},
 	{mmapfile.ErrNotRegular, exitNotFound},
 	{mmapfile.ErrEmpty, exitFormat},

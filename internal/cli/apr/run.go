@@ -66,6 +66,8 @@ tokens over that time, and setup_ms is the time to load the model.`,
 	o.templateFlag.register(f)
 	o.samplingFlags.register(f)
 	o.backendFlags.register(f)
+	o.backendFlags.registerVerify(f)
+	o.backendFlags.announce = true
 	return cmd
 }
 
@@ -224,6 +226,7 @@ type runResult struct {
 
 func newRunResult(e *opened, res engine.Result, window int) runResult {
 	total := res.PrefillTime + res.DecodeTime
+	validate, rejected := e.GateTimes()
 	ids := res.TokenIDs
 	if ids == nil {
 		ids = []int32{}
@@ -233,6 +236,6 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
 		UsedGPU: slices.Contains(gpuBackends, e.Selection().Ran), Backend: e.Selection(),
 		FinishReason: res.FinishReason, PromptTokens: res.PromptTokens, ContextLength: window,
-		SetupMS: milliseconds(e.setup),
+		ValidateMS: milliseconds(validate), RejectedMS: milliseconds(rejected), SetupMS: milliseconds(e.setup),
 	}
 }
