@@ -96,8 +96,8 @@ func (s *sequence) Truncate(n int) error {
 		return fmt.Errorf("cannot truncate a sequence of %d tokens to %d", s.length, n)
 	}
 	for l, w := range s.width {
-		s.keys[l] = s.keys[l][:n*w]
-		s.values[l] = s.values[l][:n*w]
+		s.keys[l] = s.keys[l][:min(n*w, len(s.keys[l]))]
+		s.values[l] = s.values[l][:min(n*w, len(s.values[l]))]
 	}
 	s.length = n
 	return nil
