@@ -3,6 +3,7 @@ package parity
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -54,14 +55,23 @@ var BuildID = sync.OnceValue(func() string {
 	return fmt.Sprintf("%s-%d-%d", filepath.Base(path), info.Size(), info.ModTime().UnixNano())
 })
 
-// goBuildID finds the linker's mark in the beginning of an executable.
+// goBuildID finds the linker's mark in the beginning of an executable: a note of
+// type 4 by "Go" in ELF files, a text before the code in others.
 func goBuildID(head []byte) ([]byte, bool) {
+	const least = 20 // shorter ones are not the linker's
+	note := []byte("\x04\x00\x00\x00Go\x00\x00")
+	if i := bytes.Index(head, note); i >= 4 {
+		size := int(binary.LittleEndian.Uint32(head[i-4:]))
+		if rest := head[i+len(note):]; size > least && size <= len(rest) {
+			return rest[:size], true
+		}
+	}
 	_, rest, ok := bytes.Cut(head, []byte("Go build ID: \""))
 	if !ok {
 		return nil, false
 	}
 	id, _, ok := bytes.Cut(rest, []byte("\""))
-	return id, ok && len(id) > 20
+	return id, ok && len(id) > least
 }
 
 // fileStamp says when a remembered hash still holds.
