@@ -130,13 +130,19 @@ func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified
 		}
 		return Certified{newGrant(exec, ByCertificate, v.Covered)}, v
 	}
-	v = Probe(ctx, g.Reference, candidate, c, g.Policy)
-	v.Fault = fault
-	g.remember(candidate, v)
+	v = g.Measure(ctx, candidate, c)
 	if !v.Passed() {
 		return Certified{}, v
 	}
 	return Certified{newGrant(exec, ByProbe, v.Covered)}, v
+}
+
+// Measure probes a candidate and remembers the verdict.
+func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
+	v := Probe(ctx, g.Reference, candidate, c, g.Policy)
+	v.Fault, v.Override = g.fault(candidate.Backend), g.Override
+	g.remember(candidate, v)
+	return v
 }
 
 func newGrant(exec backend.Executor, how How, covered []string) *grant {

@@ -12,6 +12,7 @@ import (
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
 	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
@@ -52,6 +53,8 @@ var exitKinds = []struct {
 	{context.Canceled, exitInterrupted},
 	{engine.ErrBackend, exitBackend},
 	{engine.ErrRejected, exitBackend},
+	{parity.ErrMismatch, exitInvalid},
+	{parity.ErrNotMeasured, exitInference},
 	{fault.ErrNotApplicable, exitUsage},
 	{fs.ErrNotExist, exitNotFound},
 	{mmapfile.ErrNotRegular, exitNotFound},

@@ -51,7 +51,8 @@ func New() *cobra.Command {
 
 The answer goes to stdout, everything else to stderr. Exit codes: 0 success,
 1 other, 2 usage, 3 file not found, 4 bad format, 5 validation, 6 model load,
-7 input or output, 8 inference, 14 forced backend not available,
+7 input or output, 8 inference, 14 forced backend not available or
+rejected,
 130 interrupted.`,
 		Args:          rootArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -72,7 +73,7 @@ The answer goes to stdout, everything else to stderr. Exit codes: 0 success,
 	for _, cmd := range []*cobra.Command{
 		newRun(), newChat(),
 		newInspect(), newTensors(), newTokenize(), newDetokenize(),
-		newLogits(), newPerplexity(), newBench(),
+		newParity(), newLogits(), newPerplexity(), newBench(),
 		newSynth(), newQuantize(),
 		newVersion(), newCompletion(),
 	} {
