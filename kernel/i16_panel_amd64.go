@@ -24,6 +24,8 @@ type (
 )
 
 func registerI16MatMul() {
+	matMulI16Folded.add(cpufeat.AVX2, matMulI16With(matMulFoldedI16AVX2))
+	matMulI16Grouped.add(cpufeat.AVX2, matMulI16With(matMulGroupedI16AVX2))
 	matMulI16Folded.add(cpufeat.AVX512, matMulI16With(matMulFoldedI16AVX512))
 	matMulI16Grouped.add(cpufeat.AVX512, matMulI16With(matMulGroupedI16AVX512))
 	for _, v := range []struct {

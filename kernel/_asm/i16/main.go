@@ -16,6 +16,8 @@ var parts = map[string]func(){
 	"unpack_avx512":   unpacks512,
 	"quantize_avx512": quantize512,
 	"peak":            peaks,
+	"matmul_avx2":     gemm256,
+	"matvec_avx2":     matVecs256,
 }
 
 func main() {
