@@ -56,8 +56,9 @@ func indexIQ4(v float64) uint8 {
 	return nearestIQ4[int(2*(v+127))]
 }
 
-// searchIQ4 puts the extreme number at −127 ± 7 as ggml does.
-var searchIQ4 = search{-14, 1.4, 15, true}
+// searchIQ4: the levels are not symmetric, so both ends are tried for the
+// extreme number.
+var searchIQ4 = search{-14, 2, 11, true}
 
 // fitIQ4 is fitSymmetric for the levels of IQ4.
 func (g group) fitIQ4() (float64, sums) {
@@ -87,7 +88,7 @@ func (g group) placeIQ4(qs *[16]byte, scale float64) {
 }
 
 func quantizeIQ4NL(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, smallBlock, smallBlock, bySquare, func(b *blockIQ4NL, ws *workspace) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockIQ4NL, ws *workspace) {
 		g := ws.group(0, smallBlock)
 		s, _ := g.fitIQ4()
 		g.placeIQ4(&b.qs, float64(b.d.set(float32(s))))

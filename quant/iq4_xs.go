@@ -52,7 +52,7 @@ func finiteIQ4XS(data []byte) int {
 }
 
 func quantizeIQ4XS(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 32, bySquare, func(b *blockIQ4XS, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 32, byLevel, func(b *blockIQ4XS, ws *workspace) {
 		var s [8]float64
 		var a [8]sums
 		var q [8]int

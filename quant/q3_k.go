@@ -49,7 +49,7 @@ func finiteQ3K(data []byte) int {
 var searchQ3K = search{-0.9, 0.2, 10, false}
 
 func quantizeQ3K(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ3K, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 16, byLevel, func(b *blockQ3K, ws *workspace) {
 		d, q := ws.symmetricBlock(-4, 3, -32, searchQ3K)
 		*b = blockQ3K{}
 		b.d.set(float32(d))

@@ -43,7 +43,7 @@ func finiteQ6K(data []byte) int {
 var searchQ6K = search{-3, 0.3, 13, false}
 
 func quantizeQ6K(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ6K, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 16, byLevel, func(b *blockQ6K, ws *workspace) {
 		d, q := ws.symmetricBlock(-32, 31, -128, searchQ6K)
 		b.d.set(float32(d))
 		for g, s := range q {
