@@ -134,7 +134,7 @@ func (g group) placeAffine(a *sums, scale, minimum float64, hi int, levels []int
 		q := min(max(nearest((x+minimum)*inverse), 0), hi)
 		levels[i] = int8(q)
 		l := float64(q)
-		t := w[i] * l
+		t := float64(w[i] * l)
 		wl += t
 		wll += float64(t * l)
 		wxl += float64(t * x)
@@ -192,7 +192,7 @@ func (g group) placeSymmetric(a *sums, scale float64, lo, hi int, levels []int8)
 	for i, x := range g.x {
 		q := min(max(nearest(x*inverse), lo), hi)
 		levels[i] = int8(q)
-		wl := g.w[i] * float64(q)
+		wl := float64(g.w[i] * float64(q))
 		a.wll += float64(wl * float64(q))
 		a.wxl += float64(wl * x)
 	}

@@ -47,6 +47,7 @@ var nearestIQ4 = func() (table [2*(113+127) + 1]uint8) {
 
 // indexIQ4 is the index of the level nearest to v.
 func indexIQ4(v float64) uint8 {
+	v = float64(v) // not fused with the caller's product
 	if !(v > -127) {
 		return 0
 	}
@@ -70,7 +71,7 @@ func (g group) levelsIQ4(a *sums, inverse float64) {
 	a.wll, a.wxl = 0, 0
 	for i, x := range g.x {
 		l := float64(levelsIQ4[indexIQ4(x*inverse)])
-		wl := g.w[i] * l
+		wl := float64(g.w[i] * l)
 		a.wll += float64(wl * l)
 		a.wxl += float64(wl * x)
 	}

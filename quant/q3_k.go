@@ -31,7 +31,7 @@ func dequantizeQ3K(dst []float32, src []byte) {
 		d := b.d.f32()
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g := range 16 {
-			scale := d * float32(b.scale(g))
+			scale := float32(d * float32(b.scale(g)))
 			qs, shift := quarterBits(&b.qs, g)
 			high := (*[16]byte)(b.hmask[g%2*16:])
 			for j, q := range qs {

@@ -204,7 +204,7 @@ func TestQuantizeScales(t *testing.T) {
 			scale float64
 			slack float64 // subnormal scales are coarse
 		}{
-			{"tiny", 2e-3, 1.3}, {"usual", 0.02, 1}, {"one", 1, 1}, {"large", 1000, 1}, {"limit", 13000, 1},
+			{"minute", 1e-4, 2.5}, {"tiny", 2e-3, 1.3}, {"usual", 0.02, 1}, {"one", 1, 1}, {"large", 1000, 1}, {"limit", 13000, 1},
 		} {
 			t.Run(f.Type.String()+"/"+c.name, func(t *testing.T) {
 				x := normal(7, 4096, c.scale)
