@@ -12,6 +12,8 @@ import (
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/modelfile"
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -62,6 +64,8 @@ var exitKinds = []struct {
 	{chat.ErrTemplate, exitLoad},
 	{chat.ErrLimit, exitLoad},
 	{tokenizer.ErrID, exitUsage},
+	{modelfile.ErrSameFile, exitUsage},
+	{quant.ErrNotFinite, exitInvalid},
 	{fs.ErrPermission, exitIO},
 }
 
