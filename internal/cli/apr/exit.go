@@ -34,6 +34,24 @@ const (
 	exitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 
+// ExitCodes explains the exit codes, for help and documentation.
+var ExitCodes = []struct {
+	Code    int
+	Meaning string
+}{
+	{exitOK, "success"},
+	{exitOther, "any other error"},
+	{exitUsage, "usage: a flag, an argument or a prompt that does not fit the model"},
+	{exitNotFound, "file not found, or not a file"},
+	{exitFormat, "the file's format is bad"},
+	{exitInvalid, "validation failed: a backend differs from the reference, or the output file exists"},
+	{exitLoad, "the file is sound but cannot be run: unknown architecture, missing tensors"},
+	{exitIO, "reading or writing failed"},
+	{exitInference, "computing failed"},
+	{exitBackend, "the backend that was asked for is not available"},
+	{exitInterrupted, "interrupted"},
+}
+
 // Kinds of errors that arise in this package.
 var (
 	errUsage   = errors.New("usage")
