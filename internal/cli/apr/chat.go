@@ -187,8 +187,8 @@ func (t *conversationLoop) turn(ctx context.Context, text string, done func(engi
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	done(res)
 	t.turns = append(turns, chat.Message{Role: "assistant", Content: res.Text})
 	_, err = io.WriteString(t.out, "\n")
+	done(res)
 	return err
 }
