@@ -161,7 +161,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	out := stdout(cmd)
 	ctx, stopOn := cancelOnError(cmd.Context())
 	request := engine.Request{
-		Prompt: ids, MaxTokens: o.maxTokens, Sampling: o.Sampling, Stop: o.stop, IgnoreEOS: o.ignoreEOS,
+		Prompt: ids, MaxTokens: o.maxTokens, Sampling: o.Sampling, Stop: o.stop, IgnoreEOS: o.ignoreEOS, Continue: o.raw,
 	}
 	if !o.json {
 		request.Emit = func(text string) {
