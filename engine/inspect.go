@@ -70,9 +70,7 @@ func Inspect(path string) (*Info, error) {
 		info.Problem = err.Error()
 	} else {
 		info.Runnable = true
-		for _, c := range m.Program.Caches {
-			info.CacheBytes += int64(2 * 2 * c.Heads * c.HeadDim) // keys and values in F16
-		}
+		info.CacheBytes = m.CacheBytes(false)
 	}
 	if m.Tokenizer == nil {
 		m.loadTokenizer() // the reason why it fails is in Problem already
@@ -81,6 +79,18 @@ func Inspect(path string) (*Info, error) {
 		info.Tokenizer = m.Tokenizer.Name()
 	}
 	return info, nil
+}
+
+// CacheBytes is the memory of keys and values of one token.
+func (m *Model) CacheBytes(f32 bool) (n int64) {
+	element := int64(2)
+	if f32 {
+		element = 4
+	}
+	for _, c := range m.Program.Caches {
+		n += 2 * element * int64(c.Heads) * int64(c.HeadDim)
+	}
+	return n
 }
 
 // typeSums groups tensors by type, the largest share first.

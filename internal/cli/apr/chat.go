@@ -73,10 +73,7 @@ func (o *chatOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	window, err := contextLength(m, o.ctx, standardContext)
-	if err == nil {
-		err = o.templateFlag.apply(m)
-	}
+	err = o.templateFlag.apply(m)
 	if err == nil {
 		// A template that fails should do so before the user has typed.
 		_, err = m.ChatPrompt(conversation(o.system, chat.Message{Role: "user", Content: "hello"}))
@@ -90,7 +87,7 @@ func (o *chatOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer e.Close()
-	s, err := e.NewSession(window)
+	s, err := e.newSession(contextLength(m, o.ctx, standardContext, log))
 	if err != nil {
 		return err
 	}
