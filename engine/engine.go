@@ -18,13 +18,27 @@ type Options struct {
 	NoGPU bool
 	// Threads is the number of CPU workers; 0 means one for each CPU.
 	Threads int
-	// KV is the cache's element type: F16 unless set to F32 through KVF32.
-	KVF32 bool
+	// KV is the cache's element type, KVDefault, KVF16 or KVF32.
+	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
 	// Trace receives intermediate values; see backend.Options.
 	Trace func(name string, width int, rows []float32)
 }
+
+// KVType is the element type of the key/value cache.
+type KVType string
+
+const (
+	// KVDefault is float32 for the reference executors and half precision for
+	// those that serve.
+	KVDefault KVType = ""
+	KVF16     KVType = "f16"
+	KVF32     KVType = "f32"
+)
+
+// reference names the executors that others are compared with.
+var reference = map[string]bool{"oracle": true, "cpu-exact": true}
 
 // chain is the order in which "auto" tries backends.
 var chain = []string{"cpu"}
@@ -40,6 +54,8 @@ type Decision struct {
 type Engine struct {
 	Model    *Model
 	Decision Decision
+	// KV is the element type of the key/value cache, F16 or F32.
+	KV       tensor.DType
 	exec     backend.Executor
 	device   backend.Device
 	maxBatch int
@@ -86,7 +102,7 @@ func open(m *Model, name string, o Options) (*Engine, error) {
 	if opts.Threads == 0 {
 		opts.Threads = runtime.NumCPU()
 	}
-	if o.KVF32 {
+	if o.KV == KVF32 || o.KV == KVDefault && reference[name] {
 		opts.KV = tensor.F32
 	}
 	if opts.MaxBatch == 0 {
@@ -100,7 +116,7 @@ func open(m *Model, name string, o Options) (*Engine, error) {
 		devices[0].Close()
 		return nil, fmt.Errorf("%w: %s: %s: %w", ErrLoad, m.Path, name, err)
 	}
-	return &Engine{Model: m, exec: exec, device: devices[0], maxBatch: opts.MaxBatch}, nil
+	return &Engine{Model: m, KV: opts.KV, exec: exec, device: devices[0], maxBatch: opts.MaxBatch}, nil
 }
 
 // Variants names the kernel variants in use.

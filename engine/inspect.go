@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/tensor"
 )
 
 // Info describes a model file without running it.
@@ -70,7 +71,7 @@ func Inspect(path string) (*Info, error) {
 		info.Problem = err.Error()
 	} else {
 		info.Runnable = true
-		info.CacheBytes = m.CacheBytes(false)
+		info.CacheBytes = m.CacheBytes(tensor.F16)
 	}
 	if m.Tokenizer == nil {
 		m.loadTokenizer() // the reason why it fails is in Problem already
@@ -81,14 +82,11 @@ func Inspect(path string) (*Info, error) {
 	return info, nil
 }
 
-// CacheBytes is the memory of keys and values of one token.
-func (m *Model) CacheBytes(f32 bool) (n int64) {
-	element := int64(2)
-	if f32 {
-		element = 4
-	}
+// CacheBytes is the memory of keys and values of one token, in a cache of the
+// given element type.
+func (m *Model) CacheBytes(element tensor.DType) (n int64) {
 	for _, c := range m.Program.Caches {
-		n += 2 * element * int64(c.Heads) * int64(c.HeadDim)
+		n += 2 * int64(element.BlockBytes()) * int64(c.Heads) * int64(c.HeadDim)
 	}
 	return n
 }
