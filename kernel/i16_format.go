@@ -9,6 +9,8 @@ import (
 // i16Format is how one weight type takes part in int16 products.
 type i16Format struct {
 	dtype tensor.DType
+	// halves lists the offsets of the binary16 scales in a block.
+	halves []int
 	// decode expands one chunk: 256 columns, or fewer blocks at the end of a row.
 	decode func(dst *i16Weights, blocks []byte)
 	// folded: the integer weights contain the sub-block scales and one float
@@ -42,18 +44,18 @@ var i16Formats = map[tensor.DType]*i16Format{}
 
 func init() {
 	for _, f := range []*i16Format{
-		{dtype: tensor.Q4_0, decode: decodeQ4_0, flush: 32},
-		{dtype: tensor.Q4_1, decode: decodeQ4_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q5_0, decode: decodeQ5_0, flush: 32},
-		{dtype: tensor.Q5_1, decode: decodeQ5_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q8_0, decode: decodeQ8_0, flush: 32},
-		{dtype: tensor.IQ4_NL, decode: decodeIQ4NL, flush: 32},
-		{dtype: tensor.Q2_K, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
-		{dtype: tensor.Q3_K, decode: decodeQ3K, folded: true, flush: 256},
-		{dtype: tensor.Q4_K, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
-		{dtype: tensor.Q5_K, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
-		{dtype: tensor.Q6_K, decode: decodeQ6K, folded: true, flush: 16},
-		{dtype: tensor.IQ4_XS, decode: decodeIQ4XS, folded: true, flush: 16},
+		{dtype: tensor.Q4_0, halves: []int{0}, decode: decodeQ4_0, flush: 32},
+		{dtype: tensor.Q4_1, halves: []int{0, 2}, decode: decodeQ4_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q5_0, halves: []int{0}, decode: decodeQ5_0, flush: 32},
+		{dtype: tensor.Q5_1, halves: []int{0, 2}, decode: decodeQ5_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q8_0, halves: []int{0}, decode: decodeQ8_0, flush: 32},
+		{dtype: tensor.IQ4_NL, halves: []int{0}, decode: decodeIQ4NL, flush: 32},
+		{dtype: tensor.Q2_K, halves: []int{80, 82}, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
+		{dtype: tensor.Q3_K, halves: []int{108}, decode: decodeQ3K, folded: true, flush: 256},
+		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
+		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
+		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, flush: 16},
+		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, flush: 16},
 	} {
 		name := strings.ToLower(f.dtype.String())
 		f.matVec = newSlot("matvec/"+name+"/i16", matVecI16Generic(f))
