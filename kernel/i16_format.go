@@ -22,6 +22,10 @@ type i16Format struct {
 	// × max|weight| × 32767 < 2^31.
 	flush int
 
+	blockLen       int // columns of a block
+	blocksPerChunk int
+	chunkBytes     int // of 256 columns of a row
+
 	matVec *slot[matVecI16Func]
 	unpack *slot[unpackI16Func]
 }
@@ -57,6 +61,9 @@ func init() {
 		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, flush: 16},
 		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, flush: 16},
 	} {
+		f.blockLen = f.dtype.BlockLen()
+		f.blocksPerChunk = i16Chunk / f.blockLen
+		f.chunkBytes = f.blocksPerChunk * f.dtype.BlockBytes()
 		name := strings.ToLower(f.dtype.String())
 		f.matVec = newSlot("matvec/"+name+"/i16", matVecI16Generic(f))
 		f.unpack = newSlot("unpack/"+name+"/i16", unpackI16Generic(f))
@@ -64,12 +71,6 @@ func init() {
 	}
 	registerI16Variants()
 }
-
-// blocksPerChunk is the number of blocks in 256 columns.
-func (f *i16Format) blocksPerChunk() int { return i16Chunk / f.dtype.BlockLen() }
-
-// chunkBytes is the size of 256 columns of a row.
-func (f *i16Format) chunkBytes() int { return f.blocksPerChunk() * f.dtype.BlockBytes() }
 
 // mins is the number of minimums of a chunk in a panel: 0, 8 or 16.
 func (f *i16Format) mins() int {

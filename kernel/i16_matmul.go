@@ -68,8 +68,8 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 		tile := ws.tile[:tokens*i16PanelRows]
 		clear(tile)
 		for c := range chunks {
-			blocks := min(f.blocksPerChunk(), x.Cols/f.dtype.BlockLen()-c*f.blocksPerChunk())
-			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes():], rowBytes, rows, blocks)
+			blocks := min(f.blocksPerChunk, x.Cols/f.blockLen-c*f.blocksPerChunk)
+			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes:], rowBytes, rows, blocks)
 			at := c*x.Tokens + t0
 			sum := x.Sum32[at*8:]
 			if mins == 16 {

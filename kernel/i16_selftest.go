@@ -47,7 +47,7 @@ func checkQuantizeI16() error {
 // binary16 of all exponents but the highest is what clearing one bit leaves.
 func (f *i16Format) selfTestBlocks(rows, chunks int) []byte {
 	r := selfTestRNG(f.dtype + 1)
-	data := make([]byte, rows*chunks*f.chunkBytes())
+	data := make([]byte, rows*chunks*f.chunkBytes)
 	for i := range data {
 		data[i] = byte(r.next())
 	}
@@ -78,8 +78,8 @@ func (f *i16Format) checkUnpack() error {
 	const rows = 17
 	w := f.selfTestBlocks(rows, 1)
 	got, want := newI16Panel(), newI16Panel()
-	f.unpack.active(got, w, len(w)/rows, rows, f.blocksPerChunk())
-	f.unpack.generic()(want, w, len(w)/rows, rows, f.blocksPerChunk())
+	f.unpack.active(got, w, len(w)/rows, rows, f.blocksPerChunk)
+	f.unpack.generic()(want, w, len(w)/rows, rows, f.blocksPerChunk)
 	for k := range got.w {
 		if g, w := got.w[k][:rows], want.w[k][:rows]; !slices.Equal(g, w) {
 			return fmt.Errorf("columns %d and %d of the rows are %v, plain Go gives %v", 2*k, 2*k+1, g, w)

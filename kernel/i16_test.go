@@ -114,8 +114,8 @@ func i16Reference(t testing.TB, w tensor.Tensor, x *I16) (want, size [][]float64
 			var c i16Weights
 			for k, v := range weights {
 				if k%i16Chunk == 0 {
-					row := w.Row(r)[k/i16Chunk*f.chunkBytes():]
-					f.decode(&c, row[:min(len(row), f.chunkBytes())])
+					row := w.Row(r)[k/i16Chunk*f.chunkBytes:]
+					f.decode(&c, row[:min(len(row), f.chunkBytes)])
 				}
 				d := float64(c.d[0])
 				if !f.folded {
