@@ -13,6 +13,7 @@ import (
 //go:generate go -C _asm/i16 run . -part matvec_avx2 -out ../../i16_matvec_avx2_amd64.s -stubs ../../i16_matvec_avx2_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matmul_avx2 -out ../../i16_matmul_avx2_amd64.s -stubs ../../i16_matmul_avx2_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part quantize_avx512 -out ../../i16_quantize_avx512_amd64.s -stubs ../../i16_quantize_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part quantize_avx2 -out ../../i16_quantize_avx2_amd64.s -stubs ../../i16_quantize_avx2_amd64.go -pkg kernel
 
 // quantizeI16Asm quantises whole chunks of one token.
 type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)
@@ -35,6 +36,7 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	quantizeI16Slot.add(cpufeat.AVX2, quantizeI16With(quantizeI16AVX2))
 	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16With(quantizeI16AVX512))
 	registerI16MatMul()
 	for _, v := range []struct {

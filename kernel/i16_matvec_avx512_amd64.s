@@ -40,11 +40,11 @@ row:
 	VPXORD Z12, Z12, Z12
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
 	LEAQ           144(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -307,12 +307,12 @@ row:
 	VPXORD Z13, Z13, Z13
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
-	PREFETCHT0     2368(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
 	LEAQ           176(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -527,11 +527,11 @@ row:
 	VPXORD Z14, Z14, Z14
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
 	LEAQ           144(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -748,12 +748,12 @@ row:
 	VPXORD Z15, Z15, Z15
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
-	PREFETCHT0     2368(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
 	LEAQ           176(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -1003,11 +1003,11 @@ row:
 	VPXORD Z18, Z18, Z18
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
 	LEAQ           144(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -1298,12 +1298,12 @@ row:
 	VPXORD Z19, Z19, Z19
 
 pair:
-	PREFETCHT0     2048(CX)
-	PREFETCHT0     2112(CX)
-	PREFETCHT0     2176(CX)
-	PREFETCHT0     2240(CX)
-	PREFETCHT0     2304(CX)
-	PREFETCHT0     2368(CX)
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
 	LEAQ           176(CX), R12
 	CMPQ           R8, $0x01
 	CMOVQEQ        CX, R12
@@ -1613,8 +1613,8 @@ row:
 	VPXORD Z3, Z3, Z3
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X5
 	VPSRLW        $0x04, X5, X6
 	VPANDD        i16_nibbles<>+0(SB), X5, X5
@@ -1750,8 +1750,8 @@ row:
 	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X7
 	VPSRLW        $0x04, X7, X8
 	VPANDD        i16_nibbles<>+0(SB), X7, X7
@@ -1885,8 +1885,8 @@ row:
 	VPXORD Z9, Z9, Z9
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X11
 	VPSRLW        $0x04, X11, X12
 	VPANDD        i16_nibbles<>+0(SB), X11, X11
@@ -2065,8 +2065,8 @@ row:
 	VPXORD Z4, Z4, Z4
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X6
 	VPSHUFB        i16_q3low<>+0(SB), X6, X7
 	VMOVDQU32      i16_q3lowshift<>+0(SB), X8
@@ -2224,8 +2224,8 @@ row:
 	VPXORD Z6, Z6, Z6
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X8
 	VPSHUFB        i16_q3low<>+0(SB), X8, X9
 	VMOVDQU32      i16_q3lowshift<>+0(SB), X10
@@ -2377,8 +2377,8 @@ row:
 	VPXORD Z10, Z10, Z10
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X12
 	VPSHUFB        i16_q3low<>+0(SB), X12, X13
 	VMOVDQU32      i16_q3lowshift<>+0(SB), X14
@@ -2573,10 +2573,10 @@ row:
 	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
 	VPMOVSXBW     192(DX), Y7
 	VPERMW        Z7, Z0, Z9
 	VPERMW        Z7, Z1, Z10
@@ -2713,10 +2713,10 @@ row:
 	VPXORD Z7, Z7, Z7
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
 	VPMOVSXBW     192(DX), Y9
 	VPERMW        Z9, Z0, Z11
 	VPERMW        Z9, Z1, Z12
@@ -2857,10 +2857,10 @@ row:
 	VPXORD Z11, Z11, Z11
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
 	VPMOVSXBW     192(DX), Y13
 	VPERMW        Z13, Z0, Z15
 	VPERMW        Z13, Z1, Z16
@@ -3041,9 +3041,9 @@ row:
 	VPXORD Z3, Z3, Z3
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
 	VMOVDQU32      (DX), X5
 	VMOVDQU32      i16_xslowshift<>+0(SB), X6
 	VPMULTISHIFTQB X5, X6, X6
@@ -3196,9 +3196,9 @@ row:
 	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
 	VMOVDQU32      (DX), X7
 	VMOVDQU32      i16_xslowshift<>+0(SB), X8
 	VPMULTISHIFTQB X7, X8, X8
@@ -3337,9 +3337,9 @@ row:
 	VPXORD Z9, Z9, Z9
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
 	VMOVDQU32      (DX), X11
 	VMOVDQU32      i16_xslowshift<>+0(SB), X12
 	VPMULTISHIFTQB X11, X12, X12
@@ -3513,9 +3513,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        2(CX), Y4
 	VPSRLW           $0x04, Y4, Y1
@@ -3671,9 +3671,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPMOVZXBW        2(CX), Y6
@@ -3862,9 +3862,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPXORD           Z7, Z7, Z7
@@ -4133,9 +4133,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        4(CX), Y5
 	VPSRLW           $0x04, Y5, Y1
@@ -4321,9 +4321,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPMOVZXBW        4(CX), Y8
@@ -4554,9 +4554,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPXORD           Z9, Z9, Z9
@@ -4882,9 +4882,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        6(CX), Y4
 	VPSRLW           $0x04, Y4, Y5
@@ -5058,9 +5058,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPMOVZXBW        6(CX), Y6
@@ -5267,9 +5267,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPXORD           Z7, Z7, Z7
@@ -5556,9 +5556,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        8(CX), Y5
 	VPSRLW           $0x04, Y5, Y6
@@ -5752,9 +5752,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPMOVZXBW        8(CX), Y8
@@ -6003,9 +6003,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPXORD           Z9, Z9, Z9
@@ -6348,9 +6348,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPMOVZXBW        2(CX), Y3
 	VPSRLW           $0x04, Y3, Y4
@@ -6495,9 +6495,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPXORD           Z4, Z4, Z4
 	VPMOVZXBW        2(CX), Y5
@@ -6685,9 +6685,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPXORD           Z4, Z4, Z4
 	VPXORD           Z6, Z6, Z6
@@ -6953,11 +6953,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPMOVSXBW        2(CX), Z2
 	VPBROADCASTW     (CX), Y3
@@ -7074,11 +7074,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPXORD           Z3, Z3, Z3
 	VPMOVSXBW        2(CX), Z4
@@ -7238,11 +7238,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5

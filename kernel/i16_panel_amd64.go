@@ -62,7 +62,7 @@ func matMulI16With(asm matMulI16Asm) matMulI16Func {
 func (f *i16Format) unpackWith(asm unpackI16Asm) unpackI16Func {
 	plain := unpackI16Generic(f)
 	return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
-		if blocks < f.blocksPerChunk() {
+		if blocks < f.blocksPerChunk {
 			plain(p, w, rowBytes, rows, blocks)
 			return
 		}
