@@ -22,13 +22,27 @@ type Options struct {
 	NoGPU bool
 	// Threads is the number of CPU workers; 0 means one for each CPU.
 	Threads int
-	// KV is the cache's element type: F16 unless set to F32 through KVF32.
-	KVF32 bool
+	// KV is the cache's element type, KVDefault, KVF16 or KVF32.
+	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
 	// Gate adjusts the parity gate.
 	Gate GateOptions
 }
+
+// KVType is the element type of the key/value cache.
+type KVType string
+
+const (
+	// KVDefault is float32 for the reference executors and half precision for
+	// those that serve.
+	KVDefault KVType = ""
+	KVF16     KVType = "f16"
+	KVF32     KVType = "f32"
+)
+
+// reference names the executors that others are compared with.
+var reference = map[string]bool{"oracle": true, referenceBackend: true}
 
 // chain is the order in which "auto" tries backends; those that this build has
 // not are left out.
@@ -184,7 +198,7 @@ func (e *Engine) load(name string) (loaded, error) {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
 	device := e.gate.wrap(name, devices[0])
-	exec, err := safeLoad(device, e.Model, backendOptions(e.options, e.maxBatch))
+	exec, err := safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
 	if err != nil {
 		device.Close()
 		return loaded{}, fmt.Errorf("%w: %s: %s: %w", ErrLoad, e.Model.Path, name, err)
@@ -202,12 +216,12 @@ func safeLoad(d backend.Device, m *Model, o backend.Options) (exec backend.Execu
 	return d.Load(m.Program, m.File, o)
 }
 
-func backendOptions(o Options, maxBatch int) backend.Options {
+func backendOptions(name string, o Options, maxBatch int) backend.Options {
 	opts := backend.Options{Threads: o.Threads, KV: tensor.F16, MaxBatch: maxBatch}
 	if opts.Threads == 0 {
 		opts.Threads = runtime.NumCPU()
 	}
-	if o.KVF32 {
+	if o.KV == KVF32 || o.KV == KVDefault && reference[name] {
 		opts.KV = tensor.F32
 	}
 	return opts
@@ -241,6 +255,9 @@ func (e *Engine) Selection() Selection {
 // GateTimes is how long comparing took, and how long was lost on backends that
 // were rejected.
 func (e *Engine) GateTimes() (validate, rejected time.Duration) { return e.validate, e.rejected }
+
+// KV is the element type of the key/value cache, F16 or F32.
+func (e *Engine) KV() tensor.DType { return backendOptions(e.cand.name, e.options, e.maxBatch).KV }
 
 // Variants names the kernel variants in use.
 func (e *Engine) Variants() []string { return e.cand.exec.Variants() }

@@ -129,7 +129,6 @@ func (g *gate) prepare() error {
 		}
 		g.Key = parity.Key{
 			Model: sum, Program: parity.ProgramHash(g.m.Program), Build: parity.BuildID(),
-			Options: g.keyOptions(),
 		}
 	}
 	return nil
@@ -150,8 +149,8 @@ func (g *gate) referenceOptions(threads int) backend.Options {
 
 // keyOptions are the options that change a backend's results. The number of
 // threads is not one of them; the backends' conformance tests hold them to that.
-func (g *gate) keyOptions() string {
-	o := backendOptions(g.options, g.maxBatch)
+func (g *gate) keyOptions(name string) string {
+	o := backendOptions(name, g.options, g.maxBatch)
 	return fmt.Sprintf("kv=%s batch=%d", o.KV, o.MaxBatch)
 }
 
@@ -167,6 +166,7 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 	if err := g.prepare(); err != nil {
 		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
 	}
+	g.Key.Options = g.keyOptions(c.name)
 	return g.Certify(ctx, c.source(), g.parityCase(tokens))
 }
 

@@ -16,6 +16,9 @@ type Request struct {
 	Sampling  Sampling
 	Stop      []string // generation ends before any of these texts
 	IgnoreEOS bool     // end-of-generation tokens are ordinary tokens
+	// Continue says that the answer continues the prompt's text, so that a space
+	// at its start belongs to it (SentencePiece writes one before every word).
+	Continue bool
 	// Emit receives text as it is produced, whole UTF-8 characters only.
 	Emit func(text string)
 }
@@ -59,7 +62,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	res.Computed, res.PrefillTime = computed, time.Since(start)
 
 	start = time.Now()
-	out := newTextFilter(s.e.Model.Tokenizer, r.Stop, r.Emit)
+	out := newTextFilter(s.e.Model.Tokenizer, r)
 	chooser := newSampler(r.Sampling)
 	for r.MaxTokens < 0 || len(res.TokenIDs) < r.MaxTokens {
 		if err = s.e.Model.checkLogits(logits); err != nil {
@@ -103,9 +106,10 @@ type textFilter struct {
 	done   bool
 }
 
-func newTextFilter(t *tokenizer.Tokenizer, stops []string, emit func(string)) *textFilter {
-	f := &textFilter{stream: t.NewStream(tokenizer.DecodeOptions{SkipSpecial: true}), emit: emit}
-	for _, s := range stops {
+func newTextFilter(t *tokenizer.Tokenizer, r Request) *textFilter {
+	o := tokenizer.DecodeOptions{SkipSpecial: true, KeepSpace: r.Continue}
+	f := &textFilter{stream: t.NewStream(o), emit: r.Emit}
+	for _, s := range r.Stop {
 		if s != "" {
 			f.stops = append(f.stops, s)
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/tensor"
 )
 
 // Info describes a model file without running it.
@@ -70,9 +71,7 @@ func Inspect(path string) (*Info, error) {
 		info.Problem = err.Error()
 	} else {
 		info.Runnable = true
-		for _, c := range m.Program.Caches {
-			info.CacheBytes += int64(2 * 2 * c.Heads * c.HeadDim) // keys and values in F16
-		}
+		info.CacheBytes = m.CacheBytes(tensor.F16)
 	}
 	if m.Tokenizer == nil {
 		m.loadTokenizer() // the reason why it fails is in Problem already
@@ -81,6 +80,15 @@ func Inspect(path string) (*Info, error) {
 		info.Tokenizer = m.Tokenizer.Name()
 	}
 	return info, nil
+}
+
+// CacheBytes is the memory of keys and values of one token, in a cache of the
+// given element type.
+func (m *Model) CacheBytes(element tensor.DType) (n int64) {
+	for _, c := range m.Program.Caches {
+		n += 2 * int64(element.BlockBytes()) * int64(c.Heads) * int64(c.HeadDim)
+	}
+	return n
 }
 
 // typeSums groups tensors by type, the largest share first.

@@ -40,6 +40,7 @@ func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int
 	if err := e.gate.prepare(); err != nil {
 		return parity.Verdict{Backend: name, Reference: referenceBackend, Reason: err.Error()}, nil
 	}
+	e.gate.Key.Options = e.gate.keyOptions(name)
 	c := e.gate.parityCase(tokens)
 	c.Full = true
 	v := e.gate.Measure(ctx, e.cand.source(), c)

@@ -21,7 +21,7 @@ func exactSession(t testing.TB, capacity int) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Open(m, Options{Backend: "cpu-exact", KVF32: true})
+	e, err := Open(m, Options{Backend: "cpu-exact", KV: KVF32})
 	if err != nil {
 		t.Fatal(err)
 	}

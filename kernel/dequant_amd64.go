@@ -36,8 +36,14 @@ func init() {
 		dequantSlots[r.t].add(cpufeat.AVX2, r.avx2)
 		dequantSlots[r.t].add(cpufeat.AVX512, r.avx512)
 	}
+	fusedSlots[tensor.F32].add(cpufeat.AVX2, rowsWith(dot4F32AVX2))
+	fusedSlots[tensor.F16].add(cpufeat.AVX2, rowsWith(dot4F16AVX2))
+	fusedSlots[tensor.F32].add(cpufeat.AVX512, rowsWith(dot4F32AVX512))
 	fusedSlots[tensor.F16].add(cpufeat.AVX512, rowsWith(dot4F16AVX512))
+	fusedSlots[tensor.BF16].add(cpufeat.AVX512, rowsWith(dot4BF16AVX512))
+	fusedSlots[tensor.Q8_0].add(cpufeat.AVX512, rowsWith(dot4Q8_0AVX512))
 	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512))
+	fusedSlots[tensor.Q5_K].add(cpufeat.AVX512, rowsWith(dot4Q5KAVX512))
 	fusedSlots[tensor.Q6_K].add(cpufeat.AVX512, rowsWith(dot4Q6KAVX512))
 }
 

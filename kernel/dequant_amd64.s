@@ -2116,6 +2116,205 @@ GLOBL word_00000003<>(SB), RODATA|NOPTR, $4
 DATA word_00000020<>+0(SB)/4, $0x00000020
 GLOBL word_00000020<>(SB), RODATA|NOPTR, $4
 
+// func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dot4F32AVX2(SB), NOSPLIT, $0-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	VPXOR X0, X0, X0
+
+part36:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
+	VPXOR   Y4, Y4, Y4
+	SUBQ    $+8, DI
+	JLT     tail37
+
+loop39:
+	VMOVUPS     (SI), Y5
+	VMOVUPS     (AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     (AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     (AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     (AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+32, AX
+	ADDQ        $+32, SI
+	SUBQ        $+8, DI
+	JGE         loop39
+
+tail37:
+	ADDQ        $+8, DI
+	JZ          done38
+	LEAQ        tail_mask<>+32(SB), R8
+	NEGQ        DI
+	VMOVUPS     (R8)(DI*4), Y5
+	VMASKMOVPS  (SI), Y5, Y5
+	VMOVUPS     (R8)(DI*4), Y6
+	VMASKMOVPS  (AX), Y6, Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     (R8)(DI*4), Y6
+	VMASKMOVPS  (AX)(CX*1), Y6, Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     (R8)(DI*4), Y6
+	VMASKMOVPS  (AX)(CX*2), Y6, Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     (R8)(DI*4), Y6
+	VMASKMOVPS  (AX)(DX*1), Y6, Y6
+	VFMADD231PS Y5, Y6, Y4
+
+done38:
+	VUNPCKHPS    Y2, Y1, Y5
+	VUNPCKLPS    Y2, Y1, Y1
+	VADDPS       Y5, Y1, Y1
+	VUNPCKHPS    Y4, Y3, Y2
+	VUNPCKLPS    Y4, Y3, Y3
+	VADDPS       Y2, Y3, Y3
+	VUNPCKHPD    Y3, Y1, Y2
+	VUNPCKLPD    Y3, Y1, Y1
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPS       X2, X1, X1
+	VADDPS       X1, X0, X0
+	TESTQ        BX, BX
+	JNZ          part36
+	MOVQ         out+0(FP), AX
+	VMOVUPS      X0, (AX)
+	VZEROUPPER
+	RET
+
+// func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX2, CMOV, F16C, FMA3
+TEXT ·dot4F16AVX2(SB), NOSPLIT, $64-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	VPXOR X0, X0, X0
+
+part40:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
+	VPXOR   Y4, Y4, Y4
+	SUBQ    $+8, DI
+	JLT     tail41
+
+loop43:
+	VMOVUPS     (SI), Y5
+	VCVTPH2PS   (AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VCVTPH2PS   (AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VCVTPH2PS   (AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VCVTPH2PS   (AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+16, AX
+	ADDQ        $+32, SI
+	SUBQ        $+8, DI
+	JGE         loop43
+
+tail41:
+	ADDQ       $+8, DI
+	JZ         done42
+	LEAQ       tail_mask<>+32(SB), R8
+	MOVQ       DI, R9
+	NEGQ       R9
+	VMOVUPS    (R8)(R9*4), Y5
+	VMASKMOVPS (SI), Y5, Y5
+	VPXOR      X6, X6, X6
+	VMOVDQU    X6, (SP)
+	LEAQ       (AX), R8
+	LEAQ       (SP), R9
+	XORQ       R10, R10
+
+halves44:
+	MOVWLZX     (R8)(R10*2), R11
+	MOVW        R11, (R9)(R10*2)
+	INCQ        R10
+	CMPQ        R10, DI
+	JLT         halves44
+	VCVTPH2PS   (SP), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VPXOR       X6, X6, X6
+	VMOVDQU     X6, 16(SP)
+	LEAQ        (AX)(CX*1), R8
+	LEAQ        16(SP), R9
+	XORQ        R10, R10
+
+halves45:
+	MOVWLZX     (R8)(R10*2), R11
+	MOVW        R11, (R9)(R10*2)
+	INCQ        R10
+	CMPQ        R10, DI
+	JLT         halves45
+	VCVTPH2PS   16(SP), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VPXOR       X6, X6, X6
+	VMOVDQU     X6, 32(SP)
+	LEAQ        (AX)(CX*2), R8
+	LEAQ        32(SP), R9
+	XORQ        R10, R10
+
+halves46:
+	MOVWLZX     (R8)(R10*2), R11
+	MOVW        R11, (R9)(R10*2)
+	INCQ        R10
+	CMPQ        R10, DI
+	JLT         halves46
+	VCVTPH2PS   32(SP), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VPXOR       X6, X6, X6
+	VMOVDQU     X6, 48(SP)
+	LEAQ        (AX)(DX*1), R8
+	LEAQ        48(SP), R9
+	XORQ        R10, R10
+
+halves47:
+	MOVWLZX     (R8)(R10*2), R11
+	MOVW        R11, (R9)(R10*2)
+	INCQ        R10
+	CMPQ        R10, DI
+	JLT         halves47
+	VCVTPH2PS   48(SP), Y6
+	VFMADD231PS Y5, Y6, Y4
+
+done42:
+	VUNPCKHPS    Y2, Y1, Y5
+	VUNPCKLPS    Y2, Y1, Y1
+	VADDPS       Y5, Y1, Y1
+	VUNPCKHPS    Y4, Y3, Y2
+	VUNPCKLPS    Y4, Y3, Y3
+	VADDPS       Y2, Y3, Y3
+	VUNPCKHPD    Y3, Y1, Y2
+	VUNPCKLPD    Y3, Y1, Y1
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPS       X2, X1, X1
+	VADDPS       X1, X0, X0
+	TESTQ        BX, BX
+	JNZ          part40
+	MOVQ         out+0(FP), AX
+	VMOVUPS      X0, (AX)
+	VZEROUPPER
+	RET
+
 // func dequantF16AVX512(dst []float32, src []byte)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
 TEXT ·dequantF16AVX512(SB), NOSPLIT, $0-48
@@ -2124,9 +2323,9 @@ TEXT ·dequantF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next37
+	JLT  next49
 
-loop36:
+loop48:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
@@ -2137,24 +2336,24 @@ loop36:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop36
+	JGE       loop48
 
-next37:
+next49:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next39
+	JLT  next51
 
-loop38:
+loop50:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop38
+	JGE       loop50
 
-next39:
+next51:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done40
+	JZ          done52
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2162,7 +2361,7 @@ next39:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done40:
+done52:
 	VZEROUPPER
 	RET
 
@@ -2174,9 +2373,9 @@ TEXT ·dequantBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next42
+	JLT  next54
 
-loop41:
+loop53:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
@@ -2191,30 +2390,30 @@ loop41:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop41
+	JGE       loop53
 
-next42:
+next54:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next44
+	JLT  next56
 
-loop43:
+loop55:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop43
+	JGE       loop55
 
-next44:
+next56:
 	ADDQ  $+16, CX
 	TESTQ CX, CX
-	JZ    done45
+	JZ    done57
 	MOVQ  $-1, AX
 	BZHIQ CX, AX, AX
 	KMOVW AX, K1
 
-done45:
+done57:
 	VZEROUPPER
 	RET
 
@@ -2225,9 +2424,9 @@ TEXT ·dequantQ8_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ dst_len+8(FP), CX
 	MOVQ src_base+24(FP), DX
 
-block46:
+block58:
 	SUBQ         $+32, CX
-	JLT          done47
+	JLT          done59
 	VPBROADCASTW (DX), Y0
 	VCVTPH2PS    Y0, Z0
 	VPMOVSXBD    2(DX), Z1
@@ -2240,9 +2439,9 @@ block46:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+34, DX
 	ADDQ         $+128, AX
-	JMP          block46
+	JMP          block58
 
-done47:
+done59:
 	VZEROUPPER
 	RET
 
@@ -2254,9 +2453,9 @@ TEXT ·dequantQ4_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_0<>+0(SB), Z0
 
-block48:
+block60:
 	SUBQ         $+32, CX
-	JLT          done49
+	JLT          done61
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2268,9 +2467,9 @@ block48:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block48
+	JMP          block60
 
-done49:
+done61:
 	VZEROUPPER
 	RET
 
@@ -2300,9 +2499,9 @@ TEXT ·dequantQ4_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_1<>+0(SB), Z0
 
-block50:
+block62:
 	SUBQ         $+32, CX
-	JLT          done51
+	JLT          done63
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2317,9 +2516,9 @@ block50:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+20, DX
 	ADDQ         $+128, AX
-	JMP          block50
+	JMP          block62
 
-done51:
+done63:
 	VZEROUPPER
 	RET
 
@@ -2349,9 +2548,9 @@ TEXT ·dequantIQ4NLAVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block52:
+block64:
 	SUBQ         $+32, CX
-	JLT          done53
+	JLT          done65
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2363,9 +2562,9 @@ block52:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block52
+	JMP          block64
 
-done53:
+done65:
 	VZEROUPPER
 	RET
 
@@ -2398,9 +2597,9 @@ TEXT ·dequantQ5_0AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block54:
+block66:
 	SUBQ         $+32, CX
-	JLT          done55
+	JLT          done67
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VMOVDQU      6(DX), X5
@@ -2424,9 +2623,9 @@ block54:
 	VMOVUPS      Z6, 64(AX)
 	ADDQ         $+22, DX
 	ADDQ         $+128, AX
-	JMP          block54
+	JMP          block66
 
-done55:
+done67:
 	VZEROUPPER
 	RET
 
@@ -2441,9 +2640,9 @@ TEXT ·dequantQ5_1AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block56:
+block68:
 	SUBQ         $+32, CX
-	JLT          done57
+	JLT          done69
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VPBROADCASTW 2(DX), Y5
@@ -2471,9 +2670,9 @@ block56:
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         $+24, DX
 	ADDQ         $+128, AX
-	JMP          block56
+	JMP          block68
 
-done57:
+done69:
 	VZEROUPPER
 	RET
 
@@ -2485,9 +2684,9 @@ TEXT ·dequantQ4KAVX512(SB), NOSPLIT, $64-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS count<>+0(SB), Z0
 
-block58:
+block70:
 	SUBQ         $+256, CX
-	JLT          done59
+	JLT          done71
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VPBROADCASTW 2(DX), Y2
@@ -2590,9 +2789,9 @@ block58:
 	VMOVUPS      Z1, 960(AX)
 	ADDQ         $+144, DX
 	ADDQ         $+1024, AX
-	JMP          block58
+	JMP          block70
 
-done59:
+done71:
 	VZEROUPPER
 	RET
 
@@ -2623,9 +2822,9 @@ TEXT ·dequantQ5KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_0f0f0f0f<>+0(SB), Y0
 	VPBROADCASTD word_10101010<>+0(SB), Y1
 
-block60:
+block72:
 	SUBQ         $+256, CX
-	JLT          done61
+	JLT          done73
 	VPBROADCASTW (DX), Y2
 	VCVTPH2PS    Y2, Z2
 	VPBROADCASTW 2(DX), Y3
@@ -2808,9 +3007,9 @@ block60:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+176, DX
 	ADDQ         $+1024, AX
-	JMP          block60
+	JMP          block72
 
-done61:
+done73:
 	VZEROUPPER
 	RET
 
@@ -2824,9 +3023,9 @@ TEXT ·dequantQ6KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_30303030<>+0(SB), Y1
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 
-block62:
+block74:
 	SUBQ         $+256, CX
-	JLT          done63
+	JLT          done75
 	VPBROADCASTW 208(DX), Y3
 	VCVTPH2PS    Y3, Z3
 	VPMOVSXBD    192(DX), Z4
@@ -2971,9 +3170,9 @@ block62:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+210, DX
 	ADDQ         $+1024, AX
-	JMP          block62
+	JMP          block74
 
-done63:
+done75:
 	VZEROUPPER
 	RET
 
@@ -2986,9 +3185,9 @@ TEXT ·dequantQ3KAVX512(SB), NOSPLIT, $80-48
 	VPBROADCASTD word_03030303<>+0(SB), Y0
 	VPBROADCASTD word_04040404<>+0(SB), Y1
 
-block64:
+block76:
 	SUBQ         $+256, CX
-	JLT          done65
+	JLT          done77
 	VMOVQ        96(DX), X2
 	VPSRLW       $0x04, X2, X3
 	VPUNPCKLQDQ  X3, X2, X2
@@ -3147,9 +3346,9 @@ block64:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+110, DX
 	ADDQ         $+1024, AX
-	JMP          block64
+	JMP          block76
 
-done65:
+done77:
 	VZEROUPPER
 	RET
 
@@ -3162,9 +3361,9 @@ TEXT ·dequantQ2KAVX512(SB), NOSPLIT, $128-48
 	VPBROADCASTD word_03030303<>+0(SB), Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Z0
 
-block66:
+block78:
 	SUBQ         $+256, CX
-	JLT          done67
+	JLT          done79
 	VPBROADCASTW 80(DX), Y2
 	VCVTPH2PS    Y2, Z2
 	VPBROADCASTW 82(DX), Y3
@@ -3316,9 +3515,9 @@ block66:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+84, DX
 	ADDQ         $+1024, AX
-	JMP          block66
+	JMP          block78
 
-done67:
+done79:
 	VZEROUPPER
 	RET
 
@@ -3330,9 +3529,9 @@ TEXT ·dequantIQ4XSAVX512(SB), NOSPLIT, $32-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block68:
+block80:
 	SUBQ         $+256, CX
-	JLT          done69
+	JLT          done81
 	VPBROADCASTD 4(DX), Y1
 	VPSRLVD      every_four_bits_of_8<>+0(SB), Y1, Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Y3
@@ -3416,9 +3615,84 @@ block68:
 	VMOVUPS      Z1, 960(AX)
 	ADDQ         $+136, DX
 	ADDQ         $+1024, AX
-	JMP          block68
+	JMP          block80
 
-done69:
+done81:
+	VZEROUPPER
+	RET
+
+// func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV
+TEXT ·dot4F32AVX512(SB), NOSPLIT, $0-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	VPXOR X0, X0, X0
+
+part82:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	SUBQ    $+16, DI
+	JLT     tail83
+
+loop85:
+	VMOVUPS     (SI), Z5
+	VMOVUPS     (AX), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVUPS     (AX)(CX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVUPS     (AX)(CX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVUPS     (AX)(DX*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+64, AX
+	ADDQ        $+64, SI
+	SUBQ        $+16, DI
+	JGE         loop85
+
+tail83:
+	ADDQ        $+16, DI
+	JZ          done84
+	MOVQ        $-1, R8
+	BZHIQ       DI, R8, R8
+	KMOVW       R8, K1
+	VMOVUPS.Z   (SI), K1, Z5
+	VMOVUPS.Z   (AX), K1, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVUPS.Z   (AX)(CX*1), K1, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVUPS.Z   (AX)(CX*2), K1, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVUPS.Z   (AX)(DX*1), K1, Z6
+	VFMADD231PS Z5, Z6, Z4
+
+done84:
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         BX, BX
+	JNZ           part82
+	MOVQ          out+0(FP), AX
+	VMOVUPS       X0, (AX)
 	VZEROUPPER
 	RET
 
@@ -3432,7 +3706,7 @@ TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-40
 	MOVQ  x+8(FP), SI
 	VPXOR X0, X0, X0
 
-part70:
+part86:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -3442,9 +3716,9 @@ part70:
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	SUBQ    $+16, DI
-	JLT     tail71
+	JLT     tail87
 
-loop73:
+loop89:
 	VMOVUPS     (SI), Z5
 	VCVTPH2PS   (AX), Z6
 	VFMADD231PS Z5, Z6, Z1
@@ -3457,11 +3731,11 @@ loop73:
 	ADDQ        $+32, AX
 	ADDQ        $+64, SI
 	SUBQ        $+16, DI
-	JGE         loop73
+	JGE         loop89
 
-tail71:
+tail87:
 	ADDQ        $+16, DI
-	JZ          done72
+	JZ          done88
 	MOVQ        $-1, R8
 	BZHIQ       DI, R8, R8
 	KMOVW       R8, K1
@@ -3479,7 +3753,7 @@ tail71:
 	VCVTPH2PS   Y6, Z6
 	VFMADD231PS Z5, Z6, Z4
 
-done72:
+done88:
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -3495,7 +3769,182 @@ done72:
 	VADDPS        X5, X1, X1
 	VADDPS        X1, X0, X0
 	TESTQ         BX, BX
-	JNZ           part70
+	JNZ           part86
+	MOVQ          out+0(FP), AX
+	VMOVUPS       X0, (AX)
+	VZEROUPPER
+	RET
+
+// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV
+TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	VPXOR X0, X0, X0
+
+part90:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	SUBQ    $+16, DI
+	JLT     tail91
+
+loop93:
+	VMOVUPS     (SI), Z5
+	VPMOVZXWD   (AX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   (AX)(CX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   (AX)(CX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   (AX)(DX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+32, AX
+	ADDQ        $+64, SI
+	SUBQ        $+16, DI
+	JGE         loop93
+
+tail91:
+	ADDQ        $+16, DI
+	JZ          done92
+	MOVQ        $-1, R8
+	BZHIQ       DI, R8, R8
+	KMOVW       R8, K1
+	VMOVUPS.Z   (SI), K1, Z5
+	VMOVDQU16.Z (AX), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVDQU16.Z (AX)(CX*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVDQU16.Z (AX)(CX*2), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVDQU16.Z (AX)(DX*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+
+done92:
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         BX, BX
+	JNZ           part90
+	MOVQ          out+0(FP), AX
+	VMOVUPS       X0, (AX)
+	VZEROUPPER
+	RET
+
+// func dot4Q8_0AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV
+TEXT ·dot4Q8_0AVX512(SB), NOSPLIT, $0-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	VPXOR X0, X0, X0
+
+part94:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+
+block95:
+	VMOVUPS       (SI), Z5
+	VMOVUPS       64(SI), Z6
+	VPBROADCASTW  (AX), Y7
+	VCVTPH2PS     Y7, Z7
+	VPMOVSXBD     2(AX), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z5, Z8, Z1
+	VPMOVSXBD     18(AX), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z6, Z8, Z1
+	VPBROADCASTW  (AX)(CX*1), Y7
+	VCVTPH2PS     Y7, Z7
+	VPMOVSXBD     2(AX)(CX*1), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z5, Z8, Z2
+	VPMOVSXBD     18(AX)(CX*1), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z6, Z8, Z2
+	VPBROADCASTW  (AX)(CX*2), Y7
+	VCVTPH2PS     Y7, Z7
+	VPMOVSXBD     2(AX)(CX*2), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z5, Z8, Z3
+	VPMOVSXBD     18(AX)(CX*2), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z6, Z8, Z3
+	VPBROADCASTW  (AX)(DX*1), Y7
+	VCVTPH2PS     Y7, Z7
+	VPMOVSXBD     2(AX)(DX*1), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z5, Z8, Z4
+	VPMOVSXBD     18(AX)(DX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z7, Z5, Z5
+	VFMADD231PS   Z6, Z5, Z4
+	ADDQ          $+34, AX
+	ADDQ          $+128, SI
+	SUBQ          $+32, DI
+	JNZ           block95
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         BX, BX
+	JNZ           part94
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X0, (AX)
 	VZEROUPPER
@@ -3512,7 +3961,7 @@ TEXT ·dot4Q4KAVX512(SB), NOSPLIT, $256-40
 	VMOVUPS count<>+0(SB), Z0
 	VPXOR   X1, X1, X1
 
-part74:
+part96:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -3522,7 +3971,7 @@ part74:
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 
-block75:
+block97:
 	LEAQ          (AX), R8
 	VPBROADCASTW  (R8), Y6
 	VCVTPH2PS     Y6, Z6
@@ -3946,7 +4395,7 @@ block75:
 	ADDQ          $+144, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block75
+	JNZ           block97
 	VUNPCKHPS     Z3, Z2, Z6
 	VUNPCKLPS     Z3, Z2, Z2
 	VADDPS        Z6, Z2, Z2
@@ -3962,9 +4411,761 @@ block75:
 	VADDPS        X6, X2, X2
 	VADDPS        X2, X1, X1
 	TESTQ         BX, BX
-	JNZ           part74
+	JNZ           part96
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func dot4Q5KAVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV
+TEXT ·dot4Q5KAVX512(SB), NOSPLIT, $256-40
+	MOVQ         w+16(FP), AX
+	MOVQ         rowBytes+24(FP), CX
+	LEAQ         (CX)(CX*2), DX
+	MOVQ         n+32(FP), BX
+	MOVQ         x+8(FP), SI
+	VPBROADCASTD word_0f0f0f0f<>+0(SB), Y0
+	VPBROADCASTD word_10101010<>+0(SB), Y1
+	VPXOR        X2, X2, X2
+
+part98:
+	MOVQ    $+1024, DI
+	CMPQ    BX, DI
+	CMOVQLT BX, DI
+	SUBQ    DI, BX
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+
+block99:
+	LEAQ          (AX), R8
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VPBROADCASTW  2(R8), Y8
+	VCVTPH2PS     Y8, Z8
+	MOVL          4(R8), R9
+	MOVL          8(R8), R10
+	MOVL          12(R8), R8
+	MOVL          R9, R12
+	SHRL          $0x02, R12
+	ANDL          $+808464432, R12
+	MOVL          R8, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R12
+	SHLQ          $0x20, R12
+	ANDL          $+1061109567, R9
+	ORQ           R9, R12
+	VMOVQ         R12, X9
+	VPMOVZXBD     X9, Y9
+	VCVTDQ2PS     Y9, Y9
+	VMULPS        Y7, Y9, Y9
+	VMOVUPS       Y9, (SP)
+	MOVL          R10, R9
+	SHRL          $0x02, R9
+	ANDL          $+808464432, R9
+	MOVL          R8, R11
+	SHRL          $0x04, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R9
+	SHLQ          $0x20, R9
+	ANDL          $+1061109567, R10
+	ORQ           R10, R9
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y8, Y7, Y7
+	VMOVUPS       Y7, 32(SP)
+	LEAQ          (AX)(CX*1), R8
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VPBROADCASTW  2(R8), Y8
+	VCVTPH2PS     Y8, Z8
+	MOVL          4(R8), R9
+	MOVL          8(R8), R10
+	MOVL          12(R8), R8
+	MOVL          R9, R12
+	SHRL          $0x02, R12
+	ANDL          $+808464432, R12
+	MOVL          R8, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R12
+	SHLQ          $0x20, R12
+	ANDL          $+1061109567, R9
+	ORQ           R9, R12
+	VMOVQ         R12, X9
+	VPMOVZXBD     X9, Y9
+	VCVTDQ2PS     Y9, Y9
+	VMULPS        Y7, Y9, Y9
+	VMOVUPS       Y9, 64(SP)
+	MOVL          R10, R9
+	SHRL          $0x02, R9
+	ANDL          $+808464432, R9
+	MOVL          R8, R11
+	SHRL          $0x04, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R9
+	SHLQ          $0x20, R9
+	ANDL          $+1061109567, R10
+	ORQ           R10, R9
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y8, Y7, Y7
+	VMOVUPS       Y7, 96(SP)
+	LEAQ          (AX)(CX*2), R8
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VPBROADCASTW  2(R8), Y8
+	VCVTPH2PS     Y8, Z8
+	MOVL          4(R8), R9
+	MOVL          8(R8), R10
+	MOVL          12(R8), R8
+	MOVL          R9, R12
+	SHRL          $0x02, R12
+	ANDL          $+808464432, R12
+	MOVL          R8, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R12
+	SHLQ          $0x20, R12
+	ANDL          $+1061109567, R9
+	ORQ           R9, R12
+	VMOVQ         R12, X9
+	VPMOVZXBD     X9, Y9
+	VCVTDQ2PS     Y9, Y9
+	VMULPS        Y7, Y9, Y9
+	VMOVUPS       Y9, 128(SP)
+	MOVL          R10, R9
+	SHRL          $0x02, R9
+	ANDL          $+808464432, R9
+	MOVL          R8, R11
+	SHRL          $0x04, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R9
+	SHLQ          $0x20, R9
+	ANDL          $+1061109567, R10
+	ORQ           R10, R9
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y8, Y7, Y7
+	VMOVUPS       Y7, 160(SP)
+	LEAQ          (AX)(DX*1), R8
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VPBROADCASTW  2(R8), Y8
+	VCVTPH2PS     Y8, Z8
+	MOVL          4(R8), R9
+	MOVL          8(R8), R10
+	MOVL          12(R8), R8
+	MOVL          R9, R12
+	SHRL          $0x02, R12
+	ANDL          $+808464432, R12
+	MOVL          R8, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R12
+	SHLQ          $0x20, R12
+	ANDL          $+1061109567, R9
+	ORQ           R9, R12
+	VMOVQ         R12, X9
+	VPMOVZXBD     X9, Y9
+	VCVTDQ2PS     Y9, Y9
+	VMULPS        Y7, Y9, Y9
+	VMOVUPS       Y9, 192(SP)
+	MOVL          R10, R9
+	SHRL          $0x02, R9
+	ANDL          $+808464432, R9
+	MOVL          R8, R11
+	SHRL          $0x04, R11
+	ANDL          $+252645135, R11
+	ORL           R11, R9
+	SHLQ          $0x20, R9
+	ANDL          $+1061109567, R10
+	ORQ           R10, R9
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y8, Y7, Y7
+	VMOVUPS       Y7, 224(SP)
+	VMOVDQU       48(AX), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSLLW        $0x04, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   (SP), Z7, Z7
+	VSUBPS.BCST   32(SP), Z7, Z7
+	VFMADD231PS   (SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   (SP), Z7, Z7
+	VSUBPS.BCST   32(SP), Z7, Z7
+	VFMADD231PS   64(SI), Z7, Z3
+	VMOVDQU       48(AX)(CX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSLLW        $0x04, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   64(SP), Z7, Z7
+	VSUBPS.BCST   96(SP), Z7, Z7
+	VFMADD231PS   (SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   64(SP), Z7, Z7
+	VSUBPS.BCST   96(SP), Z7, Z7
+	VFMADD231PS   64(SI), Z7, Z4
+	VMOVDQU       48(AX)(CX*2), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSLLW        $0x04, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   128(SP), Z7, Z7
+	VSUBPS.BCST   160(SP), Z7, Z7
+	VFMADD231PS   (SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   128(SP), Z7, Z7
+	VSUBPS.BCST   160(SP), Z7, Z7
+	VFMADD231PS   64(SI), Z7, Z5
+	VMOVDQU       48(AX)(DX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSLLW        $0x04, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   192(SP), Z7, Z7
+	VSUBPS.BCST   224(SP), Z7, Z7
+	VFMADD231PS   (SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   192(SP), Z7, Z7
+	VSUBPS.BCST   224(SP), Z7, Z7
+	VFMADD231PS   64(SI), Z7, Z6
+	VMOVDQU       48(AX), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSLLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   4(SP), Z7, Z7
+	VSUBPS.BCST   36(SP), Z7, Z7
+	VFMADD231PS   128(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   4(SP), Z7, Z7
+	VSUBPS.BCST   36(SP), Z7, Z7
+	VFMADD231PS   192(SI), Z7, Z3
+	VMOVDQU       48(AX)(CX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSLLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   68(SP), Z7, Z7
+	VSUBPS.BCST   100(SP), Z7, Z7
+	VFMADD231PS   128(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   68(SP), Z7, Z7
+	VSUBPS.BCST   100(SP), Z7, Z7
+	VFMADD231PS   192(SI), Z7, Z4
+	VMOVDQU       48(AX)(CX*2), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSLLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   132(SP), Z7, Z7
+	VSUBPS.BCST   164(SP), Z7, Z7
+	VFMADD231PS   128(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   132(SP), Z7, Z7
+	VSUBPS.BCST   164(SP), Z7, Z7
+	VFMADD231PS   192(SI), Z7, Z5
+	VMOVDQU       48(AX)(DX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSLLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   196(SP), Z7, Z7
+	VSUBPS.BCST   228(SP), Z7, Z7
+	VFMADD231PS   128(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   196(SP), Z7, Z7
+	VSUBPS.BCST   228(SP), Z7, Z7
+	VFMADD231PS   192(SI), Z7, Z6
+	VMOVDQU       80(AX), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSLLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   8(SP), Z7, Z7
+	VSUBPS.BCST   40(SP), Z7, Z7
+	VFMADD231PS   256(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   8(SP), Z7, Z7
+	VSUBPS.BCST   40(SP), Z7, Z7
+	VFMADD231PS   320(SI), Z7, Z3
+	VMOVDQU       80(AX)(CX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSLLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   72(SP), Z7, Z7
+	VSUBPS.BCST   104(SP), Z7, Z7
+	VFMADD231PS   256(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   72(SP), Z7, Z7
+	VSUBPS.BCST   104(SP), Z7, Z7
+	VFMADD231PS   320(SI), Z7, Z4
+	VMOVDQU       80(AX)(CX*2), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSLLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   136(SP), Z7, Z7
+	VSUBPS.BCST   168(SP), Z7, Z7
+	VFMADD231PS   256(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   136(SP), Z7, Z7
+	VSUBPS.BCST   168(SP), Z7, Z7
+	VFMADD231PS   320(SI), Z7, Z5
+	VMOVDQU       80(AX)(DX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSLLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   200(SP), Z7, Z7
+	VSUBPS.BCST   232(SP), Z7, Z7
+	VFMADD231PS   256(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   200(SP), Z7, Z7
+	VSUBPS.BCST   232(SP), Z7, Z7
+	VFMADD231PS   320(SI), Z7, Z6
+	VMOVDQU       80(AX), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSLLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   12(SP), Z7, Z7
+	VSUBPS.BCST   44(SP), Z7, Z7
+	VFMADD231PS   384(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   12(SP), Z7, Z7
+	VSUBPS.BCST   44(SP), Z7, Z7
+	VFMADD231PS   448(SI), Z7, Z3
+	VMOVDQU       80(AX)(CX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSLLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   76(SP), Z7, Z7
+	VSUBPS.BCST   108(SP), Z7, Z7
+	VFMADD231PS   384(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   76(SP), Z7, Z7
+	VSUBPS.BCST   108(SP), Z7, Z7
+	VFMADD231PS   448(SI), Z7, Z4
+	VMOVDQU       80(AX)(CX*2), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSLLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   140(SP), Z7, Z7
+	VSUBPS.BCST   172(SP), Z7, Z7
+	VFMADD231PS   384(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   140(SP), Z7, Z7
+	VSUBPS.BCST   172(SP), Z7, Z7
+	VFMADD231PS   448(SI), Z7, Z5
+	VMOVDQU       80(AX)(DX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSLLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   204(SP), Z7, Z7
+	VSUBPS.BCST   236(SP), Z7, Z7
+	VFMADD231PS   384(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   204(SP), Z7, Z7
+	VSUBPS.BCST   236(SP), Z7, Z7
+	VFMADD231PS   448(SI), Z7, Z6
+	VMOVDQU       112(AX), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   16(SP), Z7, Z7
+	VSUBPS.BCST   48(SP), Z7, Z7
+	VFMADD231PS   512(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   16(SP), Z7, Z7
+	VSUBPS.BCST   48(SP), Z7, Z7
+	VFMADD231PS   576(SI), Z7, Z3
+	VMOVDQU       112(AX)(CX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   80(SP), Z7, Z7
+	VSUBPS.BCST   112(SP), Z7, Z7
+	VFMADD231PS   512(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   80(SP), Z7, Z7
+	VSUBPS.BCST   112(SP), Z7, Z7
+	VFMADD231PS   576(SI), Z7, Z4
+	VMOVDQU       112(AX)(CX*2), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   144(SP), Z7, Z7
+	VSUBPS.BCST   176(SP), Z7, Z7
+	VFMADD231PS   512(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   144(SP), Z7, Z7
+	VSUBPS.BCST   176(SP), Z7, Z7
+	VFMADD231PS   576(SI), Z7, Z5
+	VMOVDQU       112(AX)(DX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   208(SP), Z7, Z7
+	VSUBPS.BCST   240(SP), Z7, Z7
+	VFMADD231PS   512(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   208(SP), Z7, Z7
+	VSUBPS.BCST   240(SP), Z7, Z7
+	VFMADD231PS   576(SI), Z7, Z6
+	VMOVDQU       112(AX), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSRLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   20(SP), Z7, Z7
+	VSUBPS.BCST   52(SP), Z7, Z7
+	VFMADD231PS   640(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   20(SP), Z7, Z7
+	VSUBPS.BCST   52(SP), Z7, Z7
+	VFMADD231PS   704(SI), Z7, Z3
+	VMOVDQU       112(AX)(CX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSRLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   84(SP), Z7, Z7
+	VSUBPS.BCST   116(SP), Z7, Z7
+	VFMADD231PS   640(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   84(SP), Z7, Z7
+	VSUBPS.BCST   116(SP), Z7, Z7
+	VFMADD231PS   704(SI), Z7, Z4
+	VMOVDQU       112(AX)(CX*2), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSRLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   148(SP), Z7, Z7
+	VSUBPS.BCST   180(SP), Z7, Z7
+	VFMADD231PS   640(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   148(SP), Z7, Z7
+	VSUBPS.BCST   180(SP), Z7, Z7
+	VFMADD231PS   704(SI), Z7, Z5
+	VMOVDQU       112(AX)(DX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSRLW        $0x01, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   212(SP), Z7, Z7
+	VSUBPS.BCST   244(SP), Z7, Z7
+	VFMADD231PS   640(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   212(SP), Z7, Z7
+	VSUBPS.BCST   244(SP), Z7, Z7
+	VFMADD231PS   704(SI), Z7, Z6
+	VMOVDQU       144(AX), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSRLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   24(SP), Z7, Z7
+	VSUBPS.BCST   56(SP), Z7, Z7
+	VFMADD231PS   768(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   24(SP), Z7, Z7
+	VSUBPS.BCST   56(SP), Z7, Z7
+	VFMADD231PS   832(SI), Z7, Z3
+	VMOVDQU       144(AX)(CX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSRLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   88(SP), Z7, Z7
+	VSUBPS.BCST   120(SP), Z7, Z7
+	VFMADD231PS   768(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   88(SP), Z7, Z7
+	VSUBPS.BCST   120(SP), Z7, Z7
+	VFMADD231PS   832(SI), Z7, Z4
+	VMOVDQU       144(AX)(CX*2), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSRLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   152(SP), Z7, Z7
+	VSUBPS.BCST   184(SP), Z7, Z7
+	VFMADD231PS   768(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   152(SP), Z7, Z7
+	VSUBPS.BCST   184(SP), Z7, Z7
+	VFMADD231PS   832(SI), Z7, Z5
+	VMOVDQU       144(AX)(DX*1), Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSRLW        $0x02, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   216(SP), Z7, Z7
+	VSUBPS.BCST   248(SP), Z7, Z7
+	VFMADD231PS   768(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   216(SP), Z7, Z7
+	VSUBPS.BCST   248(SP), Z7, Z7
+	VFMADD231PS   832(SI), Z7, Z6
+	VMOVDQU       144(AX), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX), Y8
+	VPSRLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   28(SP), Z7, Z7
+	VSUBPS.BCST   60(SP), Z7, Z7
+	VFMADD231PS   896(SI), Z7, Z3
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   28(SP), Z7, Z7
+	VSUBPS.BCST   60(SP), Z7, Z7
+	VFMADD231PS   960(SI), Z7, Z3
+	VMOVDQU       144(AX)(CX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*1), Y8
+	VPSRLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   92(SP), Z7, Z7
+	VSUBPS.BCST   124(SP), Z7, Z7
+	VFMADD231PS   896(SI), Z7, Z4
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   92(SP), Z7, Z7
+	VSUBPS.BCST   124(SP), Z7, Z7
+	VFMADD231PS   960(SI), Z7, Z4
+	VMOVDQU       144(AX)(CX*2), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(CX*2), Y8
+	VPSRLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   156(SP), Z7, Z7
+	VSUBPS.BCST   188(SP), Z7, Z7
+	VFMADD231PS   896(SI), Z7, Z5
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   156(SP), Z7, Z7
+	VSUBPS.BCST   188(SP), Z7, Z7
+	VFMADD231PS   960(SI), Z7, Z5
+	VMOVDQU       144(AX)(DX*1), Y7
+	VPSRLW        $0x04, Y7, Y7
+	VPAND         Y0, Y7, Y7
+	VMOVDQU       16(AX)(DX*1), Y8
+	VPSRLW        $0x03, Y8, Y8
+	VPAND         Y1, Y8, Y8
+	VPOR          Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VPMOVZXBD     X7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   220(SP), Z7, Z7
+	VSUBPS.BCST   252(SP), Z7, Z7
+	VFMADD231PS   896(SI), Z7, Z6
+	VPMOVZXBD     X8, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS.BCST   220(SP), Z7, Z7
+	VSUBPS.BCST   252(SP), Z7, Z7
+	VFMADD231PS   960(SI), Z7, Z6
+	ADDQ          $+176, AX
+	ADDQ          $+1024, SI
+	SUBQ          $+256, DI
+	JNZ           block99
+	VUNPCKHPS     Z4, Z3, Z7
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z7, Z3, Z3
+	VUNPCKHPS     Z6, Z5, Z7
+	VUNPCKLPS     Z6, Z5, Z5
+	VADDPS        Z7, Z5, Z5
+	VUNPCKHPD     Z5, Z3, Z7
+	VUNPCKLPD     Z5, Z3, Z3
+	VADDPS        Z7, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPS        Y7, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X7
+	VADDPS        X7, X3, X3
+	VADDPS        X3, X2, X2
+	TESTQ         BX, BX
+	JNZ           part98
+	MOVQ          out+0(FP), AX
+	VMOVUPS       X2, (AX)
 	VZEROUPPER
 	RET
 
@@ -3981,7 +5182,7 @@ TEXT ·dot4Q6KAVX512(SB), NOSPLIT, $256-40
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 	VPXOR        X3, X3, X3
 
-part76:
+part100:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -3991,7 +5192,7 @@ part76:
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 
-block77:
+block101:
 	LEAQ          (AX), R8
 	VPBROADCASTW  208(R8), Y8
 	VCVTPH2PS     Y8, Z8
@@ -4543,7 +5744,7 @@ block77:
 	ADDQ          $+210, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block77
+	JNZ           block101
 	VUNPCKHPS     Z5, Z4, Z8
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z8, Z4, Z4
@@ -4559,7 +5760,7 @@ block77:
 	VADDPS        X8, X4, X4
 	VADDPS        X4, X3, X3
 	TESTQ         BX, BX
-	JNZ           part76
+	JNZ           part100
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X3, (AX)
 	VZEROUPPER

@@ -74,6 +74,18 @@ func dequantQ2KAVX2(dst []float32, src []byte)
 //go:noescape
 func dequantIQ4XSAVX2(dst []float32, src []byte)
 
+// dot4F32AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive.
+//
+//go:noescape
+func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+
+// dot4F16AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive.
+//
+//go:noescape
+func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+
 // dequantF16AVX512 widens len(dst) halves.
 //
 //go:noescape
@@ -144,17 +156,41 @@ func dequantQ2KAVX512(dst []float32, src []byte)
 //go:noescape
 func dequantIQ4XSAVX512(dst []float32, src []byte)
 
+// dot4F32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive.
+//
+//go:noescape
+func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
 // dot4F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive.
 //
 //go:noescape
 func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
 
+// dot4BF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive.
+//
+//go:noescape
+func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
+// dot4Q8_0AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive and a multiple of the block length.
+//
+//go:noescape
+func dot4Q8_0AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
 // dot4Q4KAVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive and a multiple of the block length.
 //
 //go:noescape
 func dot4Q4KAVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+
+// dot4Q5KAVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
+// n is positive and a multiple of the block length.
+//
+//go:noescape
+func dot4Q5KAVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
 
 // dot4Q6KAVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive and a multiple of the block length.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -69,6 +70,37 @@ func TestDequantizeEveryCode(t *testing.T) {
 						kerneltest.SameBits(t, fmt.Sprintf("byte %d = %d", i, b), got, want)
 					}
 					src[i] = before
+				}
+			})
+		}
+	})
+}
+
+// TestDequantizeEveryScale gives the scales of random blocks all 65536 values,
+// so that each kind of zero, subnormal, infinity and NaN meets every type.
+func TestDequantizeEveryScale(t *testing.T) {
+	const blocks = 4096
+	eachLevel(t, func(t *testing.T) {
+		for _, f := range quant.Formats() {
+			t.Run(f.Type.String(), func(t *testing.T) {
+				rng := kerneltest.Rand(t)
+				size := f.Type.BlockBytes()
+				src := make([]byte, blocks*size)
+				got, want := make([]float32, blocks*f.Type.BlockLen()), make([]float32, blocks*f.Type.BlockLen())
+				for first := 0; first < 65536; first += blocks {
+					for i := range src {
+						src[i] = byte(rng.Uint32())
+					}
+					for b := range blocks {
+						for k, off := range halfOffsets[f.Type] {
+							// An odd factor gives the second scale all values in another order.
+							v := (first + b) * []int{1, 40503}[k]
+							binary.LittleEndian.PutUint16(src[b*size+off:], uint16(v))
+						}
+					}
+					f.Dequantize(want, src)
+					Dequantize(f.Type, got, src)
+					kerneltest.SameBits(t, f.Type.String(), got, want)
 				}
 			})
 		}

@@ -121,7 +121,7 @@ func peakWith(run func(iterations int) float32, lanes int) func(int) int {
 		if iterations <= 0 {
 			return 0
 		}
-		peakSink = run(iterations)
+		run(iterations)
 		return iterations * peakVectors * lanes * 2
 	}
 }

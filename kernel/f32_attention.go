@@ -153,10 +153,13 @@ func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int,
 		row := scores[i*attnBlock+s : i*attnBlock+e]
 		slotSoftCap.active(row, j.Scale, j.SoftCap)
 		m := max(ws.max[i], slotMax.active(row))
-		shrink := float32(math.Exp(float64(ws.max[i] - finiteMax(m))))
-		ws.max[i] = m
-		ws.sum[i] = ws.sum[i]*shrink + slotExpSub.active(row, finiteMax(m))
-		slotScale.active(ws.out[i*dim:][:dim], ws.out[i*dim:][:dim], shrink)
+		if m != ws.max[i] { // what was summed so far is relative to a smaller maximum
+			shrink := float32(math.Exp(float64(ws.max[i] - m)))
+			ws.max[i] = m
+			ws.sum[i] *= shrink
+			slotScale.active(ws.out[i*dim:][:dim], ws.out[i*dim:][:dim], shrink)
+		}
+		ws.sum[i] += slotExpSub.active(row, finiteMax(m))
 	}
 	weightValues(ws, starts, ends, heads, lo, hi, v, dim)
 	slotAdd.active(ws.out[:queries*dim], ws.out, ws.part)

@@ -13,7 +13,7 @@ type rowsFunc func(out, x []float32, w []byte, rowBytes int)
 // the way through a panel. At the level of the tile kernel they give the same
 // bits as dequantising a panel and multiplying it.
 var fusedSlots = func() (index [64]*slot[rowsFunc]) {
-	for _, t := range []tensor.DType{tensor.F16, tensor.Q4_K, tensor.Q6_K} {
+	for _, t := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
 		index[t] = newSlot("f32/fused-"+typeName(t), rowsGeneric(t))
 	}
 	return index

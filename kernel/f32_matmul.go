@@ -33,7 +33,7 @@ func panelRows(tokens int) int {
 //
 //	acc[t*accStride+r] += Σ_k w[r*wStride+k]·x[t*xStride+k]
 //
-// for r in [0,4·⌈rows/4⌉), t in [0,tokens), k in [0,n). All tokens counts and
+// for r in [0,4·⌈rows/4⌉), t in [0,tokens), k in [0,n). All token counts and
 // positions in a tile give the same bits for the same data. w must hold a
 // multiple of four rows; rows beyond the ones wanted are computed and ignored.
 var slotTile = newSlot("f32/tile", tileGeneric)

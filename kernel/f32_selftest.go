@@ -245,8 +245,23 @@ func registerDequantCheck(t tensor.DType, s *slot[func(dst []float32, src []byte
 	})
 }
 
-// ordinaryScales sets the half-precision scales of each block near 1.
+// ordinaryScales sets the half-precision scales of each block near 1, or the
+// numbers of a type without blocks between 1 and 2.
 func ordinaryScales(t tensor.DType, src []byte) {
+	switch t {
+	case tensor.F32:
+		for i := 3; i < len(src); i += 4 {
+			src[i], src[i-1] = src[i]&0x80|0x3f, src[i-1]|0x80
+		}
+	case tensor.BF16:
+		for i := 1; i < len(src); i += 2 {
+			src[i], src[i-1] = src[i]&0x80|0x3f, src[i-1]|0x80
+		}
+	case tensor.F16:
+		for i := 1; i < len(src); i += 2 {
+			src[i] = src[i]&0x83 | 0x3c
+		}
+	}
 	for i := 0; i < len(src); i += t.BlockBytes() {
 		for k, off := range halfOffsets[t] {
 			binary.LittleEndian.PutUint16(src[i+off:], quant.F32ToF16(1.25+float32(k)))

@@ -10,7 +10,10 @@ import (
 //go:generate go -C _asm/i16 run . -part matvec_avx512 -out ../../i16_matvec_avx512_amd64.s -stubs ../../i16_matvec_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matmul_avx512 -out ../../i16_matmul_avx512_amd64.s -stubs ../../i16_matmul_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part unpack_avx512 -out ../../i16_unpack_avx512_amd64.s -stubs ../../i16_unpack_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part matvec_avx2 -out ../../i16_matvec_avx2_amd64.s -stubs ../../i16_matvec_avx2_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part matmul_avx2 -out ../../i16_matmul_avx2_amd64.s -stubs ../../i16_matmul_avx2_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part quantize_avx512 -out ../../i16_quantize_avx512_amd64.s -stubs ../../i16_quantize_avx512_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part quantize_avx2 -out ../../i16_quantize_avx2_amd64.s -stubs ../../i16_quantize_avx2_amd64.go -pkg kernel
 
 // quantizeI16Asm quantises whole chunks of one token.
 type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)
@@ -33,14 +36,21 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	quantizeI16Slot.add(cpufeat.AVX2, quantizeI16With(quantizeI16AVX2))
 	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16With(quantizeI16AVX512))
 	registerI16MatMul()
 	for _, v := range []struct {
 		dtype tensor.DType
 		level cpufeat.Level
-		// For 1, 2 and 4 tokens.
+		// For 1, 2 and 4 tokens; nil where a level has only the first.
 		x1, x2, x4 matVecI16Asm
 	}{
+		{tensor.Q4_0, cpufeat.AVX2, matVecQ4_0I16x1AVX2, nil, nil},
+		{tensor.Q5_0, cpufeat.AVX2, matVecQ5_0I16x1AVX2, nil, nil},
+		{tensor.Q8_0, cpufeat.AVX2, matVecQ8_0I16x1AVX2, nil, nil},
+		{tensor.Q4_K, cpufeat.AVX2, matVecQ4KI16x1AVX2, nil, nil},
+		{tensor.Q5_K, cpufeat.AVX2, matVecQ5KI16x1AVX2, nil, nil},
+		{tensor.Q6_K, cpufeat.AVX2, matVecQ6KI16x1AVX2, nil, nil},
 		{tensor.Q4_0, cpufeat.AVX512, matVecQ4_0I16x1AVX512, matVecQ4_0I16x2AVX512, matVecQ4_0I16x4AVX512},
 		{tensor.Q4_1, cpufeat.AVX512, matVecQ4_1I16x1AVX512, matVecQ4_1I16x2AVX512, matVecQ4_1I16x4AVX512},
 		{tensor.Q5_0, cpufeat.AVX512, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
@@ -71,9 +81,9 @@ func (f *i16Format) matVecTiles(x1, x2, x4 matVecI16Asm) matVecI16Func {
 		for t := t0; t < t1; {
 			product, n := x1, 1
 			switch {
-			case t1-t >= 4:
+			case x4 != nil && t1-t >= 4:
 				product, n = x4, 4
-			case t1-t >= 2:
+			case x2 != nil && t1-t >= 2:
 				product, n = x2, 2
 			}
 			product(&out[(t-t0)*stride], stride, &w[0], rows, steps, &x.Q[t*i16Chunk], &x.Scale[t], &sums[t*perToken], x.Tokens)

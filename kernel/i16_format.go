@@ -9,6 +9,8 @@ import (
 // i16Format is how one weight type takes part in int16 products.
 type i16Format struct {
 	dtype tensor.DType
+	// halves lists the offsets of the binary16 scales in a block.
+	halves []int
 	// decode expands one chunk: 256 columns, or fewer blocks at the end of a row.
 	decode func(dst *i16Weights, blocks []byte)
 	// folded: the integer weights contain the sub-block scales and one float
@@ -19,6 +21,10 @@ type i16Format struct {
 	// flush is how many columns a lane of int32 may sum without overflow: flush
 	// × max|weight| × 32767 < 2^31.
 	flush int
+
+	blockLen       int // columns of a block
+	blocksPerChunk int
+	chunkBytes     int // of 256 columns of a row
 
 	matVec *slot[matVecI16Func]
 	unpack *slot[unpackI16Func]
@@ -42,19 +48,22 @@ var i16Formats = map[tensor.DType]*i16Format{}
 
 func init() {
 	for _, f := range []*i16Format{
-		{dtype: tensor.Q4_0, decode: decodeQ4_0, flush: 32},
-		{dtype: tensor.Q4_1, decode: decodeQ4_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q5_0, decode: decodeQ5_0, flush: 32},
-		{dtype: tensor.Q5_1, decode: decodeQ5_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q8_0, decode: decodeQ8_0, flush: 32},
-		{dtype: tensor.IQ4_NL, decode: decodeIQ4NL, flush: 32},
-		{dtype: tensor.Q2_K, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
-		{dtype: tensor.Q3_K, decode: decodeQ3K, folded: true, flush: 256},
-		{dtype: tensor.Q4_K, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
-		{dtype: tensor.Q5_K, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
-		{dtype: tensor.Q6_K, decode: decodeQ6K, folded: true, flush: 16},
-		{dtype: tensor.IQ4_XS, decode: decodeIQ4XS, folded: true, flush: 16},
+		{dtype: tensor.Q4_0, halves: []int{0}, decode: decodeQ4_0, flush: 32},
+		{dtype: tensor.Q4_1, halves: []int{0, 2}, decode: decodeQ4_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q5_0, halves: []int{0}, decode: decodeQ5_0, flush: 32},
+		{dtype: tensor.Q5_1, halves: []int{0, 2}, decode: decodeQ5_1, flush: 32, minEvery: 32},
+		{dtype: tensor.Q8_0, halves: []int{0}, decode: decodeQ8_0, flush: 32},
+		{dtype: tensor.IQ4_NL, halves: []int{0}, decode: decodeIQ4NL, flush: 32},
+		{dtype: tensor.Q2_K, halves: []int{80, 82}, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
+		{dtype: tensor.Q3_K, halves: []int{108}, decode: decodeQ3K, folded: true, flush: 256},
+		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
+		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
+		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, flush: 16},
+		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, flush: 16},
 	} {
+		f.blockLen = f.dtype.BlockLen()
+		f.blocksPerChunk = i16Chunk / f.blockLen
+		f.chunkBytes = f.blocksPerChunk * f.dtype.BlockBytes()
 		name := strings.ToLower(f.dtype.String())
 		f.matVec = newSlot("matvec/"+name+"/i16", matVecI16Generic(f))
 		f.unpack = newSlot("unpack/"+name+"/i16", unpackI16Generic(f))
@@ -62,12 +71,6 @@ func init() {
 	}
 	registerI16Variants()
 }
-
-// blocksPerChunk is the number of blocks in 256 columns.
-func (f *i16Format) blocksPerChunk() int { return i16Chunk / f.dtype.BlockLen() }
-
-// chunkBytes is the size of 256 columns of a row.
-func (f *i16Format) chunkBytes() int { return f.blocksPerChunk() * f.dtype.BlockBytes() }
 
 // mins is the number of minimums of a chunk in a panel: 0, 8 or 16.
 func (f *i16Format) mins() int {

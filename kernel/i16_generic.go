@@ -64,7 +64,7 @@ func matVecI16Generic(f *i16Format) matVecI16Func {
 	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
 		c := i16WeightsPool.Get().(*i16Weights)
 		defer i16WeightsPool.Put(c)
-		chunkBytes := f.chunkBytes()
+		chunkBytes := f.chunkBytes
 		for i := range rows {
 			row := w[i*rowBytes : (i+1)*rowBytes]
 			for t := t0; t < t1; t++ {

@@ -41,8 +41,8 @@ type matMulI16Func func(tile []float32, p *i16Panel, q []int16, scale, sum []flo
 
 // One product for formats with a scale per chunk, one for a scale per 32 columns.
 var (
-	matMulI16Folded  = newSlot("matmul/folded/i16", matMulI16FoldedGeneric)
-	matMulI16Grouped = newSlot("matmul/grouped/i16", matMulI16GroupedGeneric)
+	matMulI16Folded  = newSlot[matMulI16Func]("matmul/folded/i16", matMulI16FoldedGeneric)
+	matMulI16Grouped = newSlot[matMulI16Func]("matmul/grouped/i16", matMulI16GroupedGeneric)
 )
 
 // MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
@@ -68,8 +68,8 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 		tile := ws.tile[:tokens*i16PanelRows]
 		clear(tile)
 		for c := range chunks {
-			blocks := min(f.blocksPerChunk(), x.Cols/f.dtype.BlockLen()-c*f.blocksPerChunk())
-			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes():], rowBytes, rows, blocks)
+			blocks := min(f.blocksPerChunk, x.Cols/f.blockLen-c*f.blocksPerChunk)
+			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes:], rowBytes, rows, blocks)
 			at := c*x.Tokens + t0
 			sum := x.Sum32[at*8:]
 			if mins == 16 {
@@ -83,9 +83,14 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 	}
 }
 
+// newI16Panel allocates a panel at a multiple of 64 bytes.
+func newI16Panel() *i16Panel {
+	return (*i16Panel)(unsafe.Pointer(&aligned[byte](int(unsafe.Sizeof(i16Panel{})))[0]))
+}
+
 func (ws *Workspace) reserve(tokens int) {
 	if ws.panel == nil {
-		ws.panel = (*i16Panel)(unsafe.Pointer(&aligned[byte](int(unsafe.Sizeof(i16Panel{})))[0]))
+		ws.panel = newI16Panel()
 	}
 	if len(ws.tile) < tokens*i16PanelRows {
 		ws.tile = aligned[float32](tokens * i16PanelRows)

@@ -4,6 +4,1588 @@
 
 #include "textflag.h"
 
+// func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z12, Z12, Z12
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	LEAQ           144(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X14
+	VINSERTI32X4   $0x01, (R12), Y14, Y14
+	VPSHUFB        Y1, Y14, Y15
+	VPMULTISHIFTQB Y15, Y2, Y15
+	VPANDD         Y3, Y15, Y15
+	VPSHUFB        Y4, Y14, Y16
+	VPSRLW         $0x02, Y16, Y16
+	VPTERNLOGD     $0xf8, Y5, Y16, Y15
+	VPBROADCASTD   (CX), Y16
+	VCVTPH2PS      Y16, Z16
+	VPERMILPS      $0xa0, Z16, Z17
+	VPERMILPS      $0xf5, Z16, Z18
+	VPERMB.Z       Z15, Z10, K1, Z16
+	VCVTDQ2PS      Z16, Z16
+	VMULPS         Z18, Z16, Z16
+	VPERMB.Z       Z15, Z6, K2, Z18
+	VPERMB.Z       Z15, Z7, K2, Z19
+	VPMOVZXBW      16(CX), Z20
+	VPSRLW         $0x04, Z20, Z21
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0x00, Z18, Z22
+	VPMULLW        Z22, Z20, Z20
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z20, Z13
+	VPSHUFD        $0x55, Z18, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       64(R9), Z21, Z13
+	VPMOVZXBW      48(CX), Z20
+	VPSRLW         $0x04, Z20, Z21
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0xaa, Z18, Z22
+	VPMULLW        Z22, Z20, Z20
+	VPDPWSSD       128(R9), Z20, Z13
+	VPSHUFD        $0xff, Z18, Z18
+	VPMULLW        Z18, Z21, Z21
+	VPDPWSSD       192(R9), Z21, Z13
+	VPMOVZXBW      80(CX), Z18
+	VPSRLW         $0x04, Z18, Z20
+	VPANDD         Z0, Z18, Z18
+	VPSHUFD        $0x00, Z19, Z21
+	VPMULLW        Z21, Z18, Z18
+	VPDPWSSD       256(R9), Z18, Z13
+	VPSHUFD        $0x55, Z19, Z18
+	VPMULLW        Z18, Z20, Z20
+	VPDPWSSD       320(R9), Z20, Z13
+	VPMOVZXBW      112(CX), Z18
+	VPSRLW         $0x04, Z18, Z20
+	VPANDD         Z0, Z18, Z18
+	VPSHUFD        $0xaa, Z19, Z21
+	VPMULLW        Z21, Z18, Z18
+	VPDPWSSD       384(R9), Z18, Z13
+	VPSHUFD        $0xff, Z19, Z18
+	VPMULLW        Z18, Z20, Z20
+	VPDPWSSD       448(R9), Z20, Z13
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z17, Z17
+	VFMADD231PS    Z17, Z13, Z12
+	VFNMADD231PS   (R11), Z16, Z12
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y16
+	VCVTPH2PS      Y16, Z16
+	VPERMILPS      $0xa0, Z16, Z17
+	VPERMILPS      $0xf5, Z16, Z18
+	VPERMB.Z       Z15, Z11, K1, Z16
+	VCVTDQ2PS      Z16, Z16
+	VMULPS         Z18, Z16, Z16
+	VPERMB.Z       Z15, Z8, K2, Z18
+	VPERMB.Z       Z15, Z9, K2, Z19
+	VPMOVZXBW      16(CX), Z20
+	VPSRLW         $0x04, Z20, Z21
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0x00, Z18, Z22
+	VPMULLW        Z22, Z20, Z20
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z20, Z13
+	VPSHUFD        $0x55, Z18, Z20
+	VPMULLW        Z20, Z21, Z21
+	VPDPWSSD       64(R9), Z21, Z13
+	VPMOVZXBW      48(CX), Z20
+	VPSRLW         $0x04, Z20, Z21
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0xaa, Z18, Z22
+	VPMULLW        Z22, Z20, Z20
+	VPDPWSSD       128(R9), Z20, Z13
+	VPSHUFD        $0xff, Z18, Z18
+	VPMULLW        Z18, Z21, Z21
+	VPDPWSSD       192(R9), Z21, Z13
+	VPMOVZXBW      80(CX), Z18
+	VPSRLW         $0x04, Z18, Z20
+	VPANDD         Z0, Z18, Z18
+	VPSHUFD        $0x00, Z19, Z21
+	VPMULLW        Z21, Z18, Z18
+	VPDPWSSD       256(R9), Z18, Z13
+	VPSHUFD        $0x55, Z19, Z18
+	VPMULLW        Z18, Z20, Z20
+	VPDPWSSD       320(R9), Z20, Z13
+	VPMOVZXBW      112(CX), Z18
+	VPSRLW         $0x04, Z18, Z20
+	VPANDD         Z0, Z18, Z18
+	VPSHUFD        $0xaa, Z19, Z21
+	VPMULLW        Z21, Z18, Z18
+	VPDPWSSD       384(R9), Z18, Z13
+	VPSHUFD        $0xff, Z19, Z18
+	VPMULLW        Z18, Z20, Z20
+	VPDPWSSD       448(R9), Z20, Z13
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z17, Z17
+	VFMADD231PS    Z17, Z13, Z12
+	VFNMADD231PS   (R11), Z16, Z12
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R8
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z12, Y15
+	VADDPS        Y15, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X15
+	VADDPS        X15, X12, X12
+	VPERMILPD     $0x01, X12, X15
+	VADDPS        X15, X12, X12
+	VMOVSHDUP     X12, X15
+	VADDSS        X15, X12, X12
+	VMOVSS        X12, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_wordf_4<>+0(SB)/8, $0x000f000f000f000f
+GLOBL i16_wordf_4<>(SB), RODATA|NOPTR, $8
+
+DATA i16_k4low<>+0(SB)/8, $0x0f0e0d0c07060504
+DATA i16_k4low<>+8(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL i16_k4low<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4shift<>+0(SB)/8, $0x3830282018100800
+DATA i16_k4shift<>+8(SB)/8, $0x3c342c2418100800
+GLOBL i16_k4shift<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4lowmask<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmask<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
+GLOBL i16_k4lowmask<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4high<>+0(SB)/8, $0x0706050480808080
+DATA i16_k4high<>+8(SB)/8, $0x0b0a090880808080
+GLOBL i16_k4high<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
+DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
+GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
+
+DATA i16_k4scaleindex00<>+0(SB)/8, $0x0101010100000000
+DATA i16_k4scaleindex00<>+8(SB)/8, $0x0303030302020202
+DATA i16_k4scaleindex00<>+16(SB)/8, $0x0101010100000000
+DATA i16_k4scaleindex00<>+24(SB)/8, $0x0303030302020202
+DATA i16_k4scaleindex00<>+32(SB)/8, $0x0101010100000000
+DATA i16_k4scaleindex00<>+40(SB)/8, $0x0303030302020202
+DATA i16_k4scaleindex00<>+48(SB)/8, $0x0101010100000000
+DATA i16_k4scaleindex00<>+56(SB)/8, $0x0303030302020202
+GLOBL i16_k4scaleindex00<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4scaleindex01<>+0(SB)/8, $0x0505050504040404
+DATA i16_k4scaleindex01<>+8(SB)/8, $0x0707070706060606
+DATA i16_k4scaleindex01<>+16(SB)/8, $0x0505050504040404
+DATA i16_k4scaleindex01<>+24(SB)/8, $0x0707070706060606
+DATA i16_k4scaleindex01<>+32(SB)/8, $0x0505050504040404
+DATA i16_k4scaleindex01<>+40(SB)/8, $0x0707070706060606
+DATA i16_k4scaleindex01<>+48(SB)/8, $0x0505050504040404
+DATA i16_k4scaleindex01<>+56(SB)/8, $0x0707070706060606
+GLOBL i16_k4scaleindex01<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4scaleindex10<>+0(SB)/8, $0x1111111110101010
+DATA i16_k4scaleindex10<>+8(SB)/8, $0x1313131312121212
+DATA i16_k4scaleindex10<>+16(SB)/8, $0x1111111110101010
+DATA i16_k4scaleindex10<>+24(SB)/8, $0x1313131312121212
+DATA i16_k4scaleindex10<>+32(SB)/8, $0x1111111110101010
+DATA i16_k4scaleindex10<>+40(SB)/8, $0x1313131312121212
+DATA i16_k4scaleindex10<>+48(SB)/8, $0x1111111110101010
+DATA i16_k4scaleindex10<>+56(SB)/8, $0x1313131312121212
+GLOBL i16_k4scaleindex10<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4scaleindex11<>+0(SB)/8, $0x1515151514141414
+DATA i16_k4scaleindex11<>+8(SB)/8, $0x1717171716161616
+DATA i16_k4scaleindex11<>+16(SB)/8, $0x1515151514141414
+DATA i16_k4scaleindex11<>+24(SB)/8, $0x1717171716161616
+DATA i16_k4scaleindex11<>+32(SB)/8, $0x1515151514141414
+DATA i16_k4scaleindex11<>+40(SB)/8, $0x1717171716161616
+DATA i16_k4scaleindex11<>+48(SB)/8, $0x1515151514141414
+DATA i16_k4scaleindex11<>+56(SB)/8, $0x1717171716161616
+GLOBL i16_k4scaleindex11<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4minindex0<>+0(SB)/8, $0x0808080808080808
+DATA i16_k4minindex0<>+8(SB)/8, $0x0909090909090909
+DATA i16_k4minindex0<>+16(SB)/8, $0x0a0a0a0a0a0a0a0a
+DATA i16_k4minindex0<>+24(SB)/8, $0x0b0b0b0b0b0b0b0b
+DATA i16_k4minindex0<>+32(SB)/8, $0x0c0c0c0c0c0c0c0c
+DATA i16_k4minindex0<>+40(SB)/8, $0x0d0d0d0d0d0d0d0d
+DATA i16_k4minindex0<>+48(SB)/8, $0x0e0e0e0e0e0e0e0e
+DATA i16_k4minindex0<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL i16_k4minindex0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4minindex1<>+0(SB)/8, $0x1818181818181818
+DATA i16_k4minindex1<>+8(SB)/8, $0x1919191919191919
+DATA i16_k4minindex1<>+16(SB)/8, $0x1a1a1a1a1a1a1a1a
+DATA i16_k4minindex1<>+24(SB)/8, $0x1b1b1b1b1b1b1b1b
+DATA i16_k4minindex1<>+32(SB)/8, $0x1c1c1c1c1c1c1c1c
+DATA i16_k4minindex1<>+40(SB)/8, $0x1d1d1d1d1d1d1d1d
+DATA i16_k4minindex1<>+48(SB)/8, $0x1e1e1e1e1e1e1e1e
+DATA i16_k4minindex1<>+56(SB)/8, $0x1f1f1f1f1f1f1f1f
+GLOBL i16_k4minindex1<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z13, Z13, Z13
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
+	LEAQ           176(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X15
+	VINSERTI32X4   $0x01, (R12), Y15, Y15
+	VPSHUFB        Y2, Y15, Y16
+	VPMULTISHIFTQB Y16, Y3, Y16
+	VPANDD         Y4, Y16, Y16
+	VPSHUFB        Y5, Y15, Y17
+	VPSRLW         $0x02, Y17, Y17
+	VPTERNLOGD     $0xf8, Y6, Y17, Y16
+	VPBROADCASTD   (CX), Y17
+	VCVTPH2PS      Y17, Z17
+	VPERMILPS      $0xa0, Z17, Z18
+	VPERMILPS      $0xf5, Z17, Z19
+	VPERMB.Z       Z16, Z11, K1, Z17
+	VCVTDQ2PS      Z17, Z17
+	VMULPS         Z19, Z17, Z17
+	VPERMB.Z       Z16, Z7, K2, Z19
+	VPERMB.Z       Z16, Z8, K2, Z20
+	VPMOVZXBW      16(CX), Z21
+	VPMOVZXBW      48(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSLLW         $0x04, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z22
+	VPSLLW         $0x03, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z23
+	VPSHUFD        $0x00, Z19, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z22, Z14
+	VPSHUFD        $0x55, Z19, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       64(R9), Z23, Z14
+	VPMOVZXBW      80(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSLLW         $0x02, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z22
+	VPSLLW         $0x01, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z23
+	VPSHUFD        $0xaa, Z19, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       128(R9), Z22, Z14
+	VPSHUFD        $0xff, Z19, Z19
+	VPMULLW        Z19, Z23, Z23
+	VPDPWSSD       192(R9), Z23, Z14
+	VPMOVZXBW      112(CX), Z19
+	VPSRLW         $0x04, Z19, Z22
+	VPANDD         Z0, Z19, Z19
+	VPTERNLOGD     $0xf8, Z1, Z21, Z19
+	VPSRLW         $0x01, Z21, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z22
+	VPSHUFD        $0x00, Z20, Z23
+	VPMULLW        Z23, Z19, Z19
+	VPDPWSSD       256(R9), Z19, Z14
+	VPSHUFD        $0x55, Z20, Z19
+	VPMULLW        Z19, Z22, Z22
+	VPDPWSSD       320(R9), Z22, Z14
+	VPMOVZXBW      144(CX), Z19
+	VPSRLW         $0x04, Z19, Z22
+	VPANDD         Z0, Z19, Z19
+	VPSRLW         $0x02, Z21, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z19
+	VPSRLW         $0x03, Z21, Z21
+	VPTERNLOGD     $0xf8, Z1, Z21, Z22
+	VPSHUFD        $0xaa, Z20, Z21
+	VPMULLW        Z21, Z19, Z19
+	VPDPWSSD       384(R9), Z19, Z14
+	VPSHUFD        $0xff, Z20, Z19
+	VPMULLW        Z19, Z22, Z22
+	VPDPWSSD       448(R9), Z22, Z14
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z18, Z18
+	VFMADD231PS    Z18, Z14, Z13
+	VFNMADD231PS   (R11), Z17, Z13
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y17
+	VCVTPH2PS      Y17, Z17
+	VPERMILPS      $0xa0, Z17, Z18
+	VPERMILPS      $0xf5, Z17, Z19
+	VPERMB.Z       Z16, Z12, K1, Z17
+	VCVTDQ2PS      Z17, Z17
+	VMULPS         Z19, Z17, Z17
+	VPERMB.Z       Z16, Z9, K2, Z19
+	VPERMB.Z       Z16, Z10, K2, Z20
+	VPMOVZXBW      16(CX), Z21
+	VPMOVZXBW      48(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSLLW         $0x04, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z22
+	VPSLLW         $0x03, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z23
+	VPSHUFD        $0x00, Z19, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z22, Z14
+	VPSHUFD        $0x55, Z19, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       64(R9), Z23, Z14
+	VPMOVZXBW      80(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSLLW         $0x02, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z22
+	VPSLLW         $0x01, Z21, Z24
+	VPTERNLOGD     $0xf8, Z1, Z24, Z23
+	VPSHUFD        $0xaa, Z19, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       128(R9), Z22, Z14
+	VPSHUFD        $0xff, Z19, Z19
+	VPMULLW        Z19, Z23, Z23
+	VPDPWSSD       192(R9), Z23, Z14
+	VPMOVZXBW      112(CX), Z19
+	VPSRLW         $0x04, Z19, Z22
+	VPANDD         Z0, Z19, Z19
+	VPTERNLOGD     $0xf8, Z1, Z21, Z19
+	VPSRLW         $0x01, Z21, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z22
+	VPSHUFD        $0x00, Z20, Z23
+	VPMULLW        Z23, Z19, Z19
+	VPDPWSSD       256(R9), Z19, Z14
+	VPSHUFD        $0x55, Z20, Z19
+	VPMULLW        Z19, Z22, Z22
+	VPDPWSSD       320(R9), Z22, Z14
+	VPMOVZXBW      144(CX), Z19
+	VPSRLW         $0x04, Z19, Z22
+	VPANDD         Z0, Z19, Z19
+	VPSRLW         $0x02, Z21, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z19
+	VPSRLW         $0x03, Z21, Z21
+	VPTERNLOGD     $0xf8, Z1, Z21, Z22
+	VPSHUFD        $0xaa, Z20, Z21
+	VPMULLW        Z21, Z19, Z19
+	VPDPWSSD       384(R9), Z19, Z14
+	VPSHUFD        $0xff, Z20, Z19
+	VPMULLW        Z19, Z22, Z22
+	VPDPWSSD       448(R9), Z22, Z14
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z18, Z18
+	VFMADD231PS    Z18, Z14, Z13
+	VFNMADD231PS   (R11), Z17, Z13
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R8
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z13, Y16
+	VADDPS        Y16, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X16
+	VADDPS        X16, X13, X13
+	VPERMILPD     $0x01, X13, X16
+	VADDPS        X16, X13, X13
+	VMOVSHDUP     X13, X16
+	VADDSS        X16, X13, X13
+	VMOVSS        X13, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
+GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
+
+// func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ4KI16x2AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z14, Z14, Z14
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	LEAQ           144(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X16
+	VINSERTI32X4   $0x01, (R12), Y16, Y16
+	VPSHUFB        Y1, Y16, Y17
+	VPMULTISHIFTQB Y17, Y2, Y17
+	VPANDD         Y3, Y17, Y17
+	VPSHUFB        Y4, Y16, Y18
+	VPSRLW         $0x02, Y18, Y18
+	VPTERNLOGD     $0xf8, Y5, Y18, Y17
+	VPBROADCASTD   (CX), Y18
+	VCVTPH2PS      Y18, Z18
+	VPERMILPS      $0xa0, Z18, Z19
+	VPERMILPS      $0xf5, Z18, Z20
+	VPERMB.Z       Z17, Z10, K1, Z18
+	VCVTDQ2PS      Z18, Z18
+	VMULPS         Z20, Z18, Z18
+	VPERMB.Z       Z17, Z6, K2, Z20
+	VPERMB.Z       Z17, Z7, K2, Z21
+	VPMOVZXBW      16(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSHUFD        $0x00, Z20, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z22, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       512(R9), Z22, Z15
+	VPSHUFD        $0x55, Z20, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       64(R9), Z23, Z13
+	VPDPWSSD       576(R9), Z23, Z15
+	VPMOVZXBW      48(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSHUFD        $0xaa, Z20, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       128(R9), Z22, Z13
+	VPDPWSSD       640(R9), Z22, Z15
+	VPSHUFD        $0xff, Z20, Z20
+	VPMULLW        Z20, Z23, Z23
+	VPDPWSSD       192(R9), Z23, Z13
+	VPDPWSSD       704(R9), Z23, Z15
+	VPMOVZXBW      80(CX), Z20
+	VPSRLW         $0x04, Z20, Z22
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0x00, Z21, Z23
+	VPMULLW        Z23, Z20, Z20
+	VPDPWSSD       256(R9), Z20, Z13
+	VPDPWSSD       768(R9), Z20, Z15
+	VPSHUFD        $0x55, Z21, Z20
+	VPMULLW        Z20, Z22, Z22
+	VPDPWSSD       320(R9), Z22, Z13
+	VPDPWSSD       832(R9), Z22, Z15
+	VPMOVZXBW      112(CX), Z20
+	VPSRLW         $0x04, Z20, Z22
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0xaa, Z21, Z23
+	VPMULLW        Z23, Z20, Z20
+	VPDPWSSD       384(R9), Z20, Z13
+	VPDPWSSD       896(R9), Z20, Z15
+	VPSHUFD        $0xff, Z21, Z20
+	VPMULLW        Z20, Z22, Z22
+	VPDPWSSD       448(R9), Z22, Z13
+	VPDPWSSD       960(R9), Z22, Z15
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z19, Z20
+	VFMADD231PS    Z20, Z13, Z12
+	VFNMADD231PS   (R11), Z18, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    4(R10), Z19, Z19
+	VFMADD231PS    Z19, Z15, Z14
+	VFNMADD231PS   64(R11), Z18, Z14
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y18
+	VCVTPH2PS      Y18, Z18
+	VPERMILPS      $0xa0, Z18, Z19
+	VPERMILPS      $0xf5, Z18, Z20
+	VPERMB.Z       Z17, Z11, K1, Z18
+	VCVTDQ2PS      Z18, Z18
+	VMULPS         Z20, Z18, Z18
+	VPERMB.Z       Z17, Z8, K2, Z20
+	VPERMB.Z       Z17, Z9, K2, Z21
+	VPMOVZXBW      16(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSHUFD        $0x00, Z20, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z22, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       512(R9), Z22, Z15
+	VPSHUFD        $0x55, Z20, Z22
+	VPMULLW        Z22, Z23, Z23
+	VPDPWSSD       64(R9), Z23, Z13
+	VPDPWSSD       576(R9), Z23, Z15
+	VPMOVZXBW      48(CX), Z22
+	VPSRLW         $0x04, Z22, Z23
+	VPANDD         Z0, Z22, Z22
+	VPSHUFD        $0xaa, Z20, Z24
+	VPMULLW        Z24, Z22, Z22
+	VPDPWSSD       128(R9), Z22, Z13
+	VPDPWSSD       640(R9), Z22, Z15
+	VPSHUFD        $0xff, Z20, Z20
+	VPMULLW        Z20, Z23, Z23
+	VPDPWSSD       192(R9), Z23, Z13
+	VPDPWSSD       704(R9), Z23, Z15
+	VPMOVZXBW      80(CX), Z20
+	VPSRLW         $0x04, Z20, Z22
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0x00, Z21, Z23
+	VPMULLW        Z23, Z20, Z20
+	VPDPWSSD       256(R9), Z20, Z13
+	VPDPWSSD       768(R9), Z20, Z15
+	VPSHUFD        $0x55, Z21, Z20
+	VPMULLW        Z20, Z22, Z22
+	VPDPWSSD       320(R9), Z22, Z13
+	VPDPWSSD       832(R9), Z22, Z15
+	VPMOVZXBW      112(CX), Z20
+	VPSRLW         $0x04, Z20, Z22
+	VPANDD         Z0, Z20, Z20
+	VPSHUFD        $0xaa, Z21, Z23
+	VPMULLW        Z23, Z20, Z20
+	VPDPWSSD       384(R9), Z20, Z13
+	VPDPWSSD       896(R9), Z20, Z15
+	VPSHUFD        $0xff, Z21, Z20
+	VPMULLW        Z20, Z22, Z22
+	VPDPWSSD       448(R9), Z22, Z13
+	VPDPWSSD       960(R9), Z22, Z15
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z19, Z20
+	VFMADD231PS    Z20, Z13, Z12
+	VFNMADD231PS   (R11), Z18, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    4(R10), Z19, Z19
+	VFMADD231PS    Z19, Z15, Z14
+	VFNMADD231PS   64(R11), Z18, Z14
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R9
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z12, Y17
+	VADDPS        Y17, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X17
+	VADDPS        X17, X12, X12
+	VPERMILPD     $0x01, X12, X17
+	VADDPS        X17, X12, X12
+	VMOVSHDUP     X12, X17
+	VADDSS        X17, X12, X12
+	VMOVSS        X12, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z14, Y17
+	VADDPS        Y17, Y14, Y14
+	VEXTRACTF32X4 $0x01, Y14, X17
+	VADDPS        X17, X14, X14
+	VPERMILPD     $0x01, X14, X17
+	VADDPS        X17, X14, X14
+	VMOVSHDUP     X14, X17
+	VADDSS        X17, X14, X14
+	VMOVSS        X14, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ5KI16x2AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z13, Z13, Z13
+	VPXORD Z15, Z15, Z15
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
+	LEAQ           176(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X17
+	VINSERTI32X4   $0x01, (R12), Y17, Y17
+	VPSHUFB        Y2, Y17, Y18
+	VPMULTISHIFTQB Y18, Y3, Y18
+	VPANDD         Y4, Y18, Y18
+	VPSHUFB        Y5, Y17, Y19
+	VPSRLW         $0x02, Y19, Y19
+	VPTERNLOGD     $0xf8, Y6, Y19, Y18
+	VPBROADCASTD   (CX), Y19
+	VCVTPH2PS      Y19, Z19
+	VPERMILPS      $0xa0, Z19, Z20
+	VPERMILPS      $0xf5, Z19, Z21
+	VPERMB.Z       Z18, Z11, K1, Z19
+	VCVTDQ2PS      Z19, Z19
+	VMULPS         Z21, Z19, Z19
+	VPERMB.Z       Z18, Z7, K2, Z21
+	VPERMB.Z       Z18, Z8, K2, Z22
+	VPMOVZXBW      16(CX), Z23
+	VPMOVZXBW      48(CX), Z24
+	VPSRLW         $0x04, Z24, Z25
+	VPANDD         Z0, Z24, Z24
+	VPSLLW         $0x04, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z24
+	VPSLLW         $0x03, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z25
+	VPSHUFD        $0x00, Z21, Z26
+	VPMULLW        Z26, Z24, Z24
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z24, Z14
+	VPXORD         Z16, Z16, Z16
+	VPDPWSSD       512(R9), Z24, Z16
+	VPSHUFD        $0x55, Z21, Z24
+	VPMULLW        Z24, Z25, Z25
+	VPDPWSSD       64(R9), Z25, Z14
+	VPDPWSSD       576(R9), Z25, Z16
+	VPMOVZXBW      80(CX), Z24
+	VPSRLW         $0x04, Z24, Z25
+	VPANDD         Z0, Z24, Z24
+	VPSLLW         $0x02, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z24
+	VPSLLW         $0x01, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z25
+	VPSHUFD        $0xaa, Z21, Z26
+	VPMULLW        Z26, Z24, Z24
+	VPDPWSSD       128(R9), Z24, Z14
+	VPDPWSSD       640(R9), Z24, Z16
+	VPSHUFD        $0xff, Z21, Z21
+	VPMULLW        Z21, Z25, Z25
+	VPDPWSSD       192(R9), Z25, Z14
+	VPDPWSSD       704(R9), Z25, Z16
+	VPMOVZXBW      112(CX), Z21
+	VPSRLW         $0x04, Z21, Z24
+	VPANDD         Z0, Z21, Z21
+	VPTERNLOGD     $0xf8, Z1, Z23, Z21
+	VPSRLW         $0x01, Z23, Z25
+	VPTERNLOGD     $0xf8, Z1, Z25, Z24
+	VPSHUFD        $0x00, Z22, Z25
+	VPMULLW        Z25, Z21, Z21
+	VPDPWSSD       256(R9), Z21, Z14
+	VPDPWSSD       768(R9), Z21, Z16
+	VPSHUFD        $0x55, Z22, Z21
+	VPMULLW        Z21, Z24, Z24
+	VPDPWSSD       320(R9), Z24, Z14
+	VPDPWSSD       832(R9), Z24, Z16
+	VPMOVZXBW      144(CX), Z21
+	VPSRLW         $0x04, Z21, Z24
+	VPANDD         Z0, Z21, Z21
+	VPSRLW         $0x02, Z23, Z25
+	VPTERNLOGD     $0xf8, Z1, Z25, Z21
+	VPSRLW         $0x03, Z23, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z24
+	VPSHUFD        $0xaa, Z22, Z23
+	VPMULLW        Z23, Z21, Z21
+	VPDPWSSD       384(R9), Z21, Z14
+	VPDPWSSD       896(R9), Z21, Z16
+	VPSHUFD        $0xff, Z22, Z21
+	VPMULLW        Z21, Z24, Z24
+	VPDPWSSD       448(R9), Z24, Z14
+	VPDPWSSD       960(R9), Z24, Z16
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z20, Z21
+	VFMADD231PS    Z21, Z14, Z13
+	VFNMADD231PS   (R11), Z19, Z13
+	VCVTDQ2PS      Z16, Z16
+	VMULPS.BCST    4(R10), Z20, Z20
+	VFMADD231PS    Z20, Z16, Z15
+	VFNMADD231PS   64(R11), Z19, Z15
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y19
+	VCVTPH2PS      Y19, Z19
+	VPERMILPS      $0xa0, Z19, Z20
+	VPERMILPS      $0xf5, Z19, Z21
+	VPERMB.Z       Z18, Z12, K1, Z19
+	VCVTDQ2PS      Z19, Z19
+	VMULPS         Z21, Z19, Z19
+	VPERMB.Z       Z18, Z9, K2, Z21
+	VPERMB.Z       Z18, Z10, K2, Z22
+	VPMOVZXBW      16(CX), Z23
+	VPMOVZXBW      48(CX), Z24
+	VPSRLW         $0x04, Z24, Z25
+	VPANDD         Z0, Z24, Z24
+	VPSLLW         $0x04, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z24
+	VPSLLW         $0x03, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z25
+	VPSHUFD        $0x00, Z21, Z26
+	VPMULLW        Z26, Z24, Z24
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z24, Z14
+	VPXORD         Z16, Z16, Z16
+	VPDPWSSD       512(R9), Z24, Z16
+	VPSHUFD        $0x55, Z21, Z24
+	VPMULLW        Z24, Z25, Z25
+	VPDPWSSD       64(R9), Z25, Z14
+	VPDPWSSD       576(R9), Z25, Z16
+	VPMOVZXBW      80(CX), Z24
+	VPSRLW         $0x04, Z24, Z25
+	VPANDD         Z0, Z24, Z24
+	VPSLLW         $0x02, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z24
+	VPSLLW         $0x01, Z23, Z26
+	VPTERNLOGD     $0xf8, Z1, Z26, Z25
+	VPSHUFD        $0xaa, Z21, Z26
+	VPMULLW        Z26, Z24, Z24
+	VPDPWSSD       128(R9), Z24, Z14
+	VPDPWSSD       640(R9), Z24, Z16
+	VPSHUFD        $0xff, Z21, Z21
+	VPMULLW        Z21, Z25, Z25
+	VPDPWSSD       192(R9), Z25, Z14
+	VPDPWSSD       704(R9), Z25, Z16
+	VPMOVZXBW      112(CX), Z21
+	VPSRLW         $0x04, Z21, Z24
+	VPANDD         Z0, Z21, Z21
+	VPTERNLOGD     $0xf8, Z1, Z23, Z21
+	VPSRLW         $0x01, Z23, Z25
+	VPTERNLOGD     $0xf8, Z1, Z25, Z24
+	VPSHUFD        $0x00, Z22, Z25
+	VPMULLW        Z25, Z21, Z21
+	VPDPWSSD       256(R9), Z21, Z14
+	VPDPWSSD       768(R9), Z21, Z16
+	VPSHUFD        $0x55, Z22, Z21
+	VPMULLW        Z21, Z24, Z24
+	VPDPWSSD       320(R9), Z24, Z14
+	VPDPWSSD       832(R9), Z24, Z16
+	VPMOVZXBW      144(CX), Z21
+	VPSRLW         $0x04, Z21, Z24
+	VPANDD         Z0, Z21, Z21
+	VPSRLW         $0x02, Z23, Z25
+	VPTERNLOGD     $0xf8, Z1, Z25, Z21
+	VPSRLW         $0x03, Z23, Z23
+	VPTERNLOGD     $0xf8, Z1, Z23, Z24
+	VPSHUFD        $0xaa, Z22, Z23
+	VPMULLW        Z23, Z21, Z21
+	VPDPWSSD       384(R9), Z21, Z14
+	VPDPWSSD       896(R9), Z21, Z16
+	VPSHUFD        $0xff, Z22, Z21
+	VPMULLW        Z21, Z24, Z24
+	VPDPWSSD       448(R9), Z24, Z14
+	VPDPWSSD       960(R9), Z24, Z16
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z20, Z21
+	VFMADD231PS    Z21, Z14, Z13
+	VFNMADD231PS   (R11), Z19, Z13
+	VCVTDQ2PS      Z16, Z16
+	VMULPS.BCST    4(R10), Z20, Z20
+	VFMADD231PS    Z20, Z16, Z15
+	VFNMADD231PS   64(R11), Z19, Z15
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R9
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z13, Y18
+	VADDPS        Y18, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X18
+	VADDPS        X18, X13, X13
+	VPERMILPD     $0x01, X13, X18
+	VADDPS        X18, X13, X13
+	VMOVSHDUP     X13, X18
+	VADDSS        X18, X13, X13
+	VMOVSS        X13, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z15, Y18
+	VADDPS        Y18, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X18
+	VADDPS        X18, X15, X15
+	VPERMILPD     $0x01, X15, X18
+	VADDPS        X18, X15, X15
+	VMOVSHDUP     X15, X18
+	VADDSS        X18, X15, X15
+	VMOVSS        X15, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ4KI16x4AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z14, Z14, Z14
+	VPXORD Z16, Z16, Z16
+	VPXORD Z18, Z18, Z18
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	LEAQ           144(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X20
+	VINSERTI32X4   $0x01, (R12), Y20, Y20
+	VPSHUFB        Y1, Y20, Y21
+	VPMULTISHIFTQB Y21, Y2, Y21
+	VPANDD         Y3, Y21, Y21
+	VPSHUFB        Y4, Y20, Y22
+	VPSRLW         $0x02, Y22, Y22
+	VPTERNLOGD     $0xf8, Y5, Y22, Y21
+	VPBROADCASTD   (CX), Y22
+	VCVTPH2PS      Y22, Z22
+	VPERMILPS      $0xa0, Z22, Z23
+	VPERMILPS      $0xf5, Z22, Z24
+	VPERMB.Z       Z21, Z10, K1, Z22
+	VCVTDQ2PS      Z22, Z22
+	VMULPS         Z24, Z22, Z22
+	VPERMB.Z       Z21, Z6, K2, Z24
+	VPERMB.Z       Z21, Z7, K2, Z25
+	VPMOVZXBW      16(CX), Z26
+	VPSRLW         $0x04, Z26, Z27
+	VPANDD         Z0, Z26, Z26
+	VPSHUFD        $0x00, Z24, Z28
+	VPMULLW        Z28, Z26, Z26
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z26, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       512(R9), Z26, Z15
+	VPXORD         Z17, Z17, Z17
+	VPDPWSSD       1024(R9), Z26, Z17
+	VPXORD         Z19, Z19, Z19
+	VPDPWSSD       1536(R9), Z26, Z19
+	VPSHUFD        $0x55, Z24, Z26
+	VPMULLW        Z26, Z27, Z27
+	VPDPWSSD       64(R9), Z27, Z13
+	VPDPWSSD       576(R9), Z27, Z15
+	VPDPWSSD       1088(R9), Z27, Z17
+	VPDPWSSD       1600(R9), Z27, Z19
+	VPMOVZXBW      48(CX), Z26
+	VPSRLW         $0x04, Z26, Z27
+	VPANDD         Z0, Z26, Z26
+	VPSHUFD        $0xaa, Z24, Z28
+	VPMULLW        Z28, Z26, Z26
+	VPDPWSSD       128(R9), Z26, Z13
+	VPDPWSSD       640(R9), Z26, Z15
+	VPDPWSSD       1152(R9), Z26, Z17
+	VPDPWSSD       1664(R9), Z26, Z19
+	VPSHUFD        $0xff, Z24, Z24
+	VPMULLW        Z24, Z27, Z27
+	VPDPWSSD       192(R9), Z27, Z13
+	VPDPWSSD       704(R9), Z27, Z15
+	VPDPWSSD       1216(R9), Z27, Z17
+	VPDPWSSD       1728(R9), Z27, Z19
+	VPMOVZXBW      80(CX), Z24
+	VPSRLW         $0x04, Z24, Z26
+	VPANDD         Z0, Z24, Z24
+	VPSHUFD        $0x00, Z25, Z27
+	VPMULLW        Z27, Z24, Z24
+	VPDPWSSD       256(R9), Z24, Z13
+	VPDPWSSD       768(R9), Z24, Z15
+	VPDPWSSD       1280(R9), Z24, Z17
+	VPDPWSSD       1792(R9), Z24, Z19
+	VPSHUFD        $0x55, Z25, Z24
+	VPMULLW        Z24, Z26, Z26
+	VPDPWSSD       320(R9), Z26, Z13
+	VPDPWSSD       832(R9), Z26, Z15
+	VPDPWSSD       1344(R9), Z26, Z17
+	VPDPWSSD       1856(R9), Z26, Z19
+	VPMOVZXBW      112(CX), Z24
+	VPSRLW         $0x04, Z24, Z26
+	VPANDD         Z0, Z24, Z24
+	VPSHUFD        $0xaa, Z25, Z27
+	VPMULLW        Z27, Z24, Z24
+	VPDPWSSD       384(R9), Z24, Z13
+	VPDPWSSD       896(R9), Z24, Z15
+	VPDPWSSD       1408(R9), Z24, Z17
+	VPDPWSSD       1920(R9), Z24, Z19
+	VPSHUFD        $0xff, Z25, Z24
+	VPMULLW        Z24, Z26, Z26
+	VPDPWSSD       448(R9), Z26, Z13
+	VPDPWSSD       960(R9), Z26, Z15
+	VPDPWSSD       1472(R9), Z26, Z17
+	VPDPWSSD       1984(R9), Z26, Z19
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z23, Z24
+	VFMADD231PS    Z24, Z13, Z12
+	VFNMADD231PS   (R11), Z22, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    4(R10), Z23, Z24
+	VFMADD231PS    Z24, Z15, Z14
+	VFNMADD231PS   64(R11), Z22, Z14
+	VCVTDQ2PS      Z17, Z17
+	VMULPS.BCST    8(R10), Z23, Z24
+	VFMADD231PS    Z24, Z17, Z16
+	VFNMADD231PS   128(R11), Z22, Z16
+	VCVTDQ2PS      Z19, Z19
+	VMULPS.BCST    12(R10), Z23, Z23
+	VFMADD231PS    Z23, Z19, Z18
+	VFNMADD231PS   192(R11), Z22, Z18
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y22
+	VCVTPH2PS      Y22, Z22
+	VPERMILPS      $0xa0, Z22, Z23
+	VPERMILPS      $0xf5, Z22, Z24
+	VPERMB.Z       Z21, Z11, K1, Z22
+	VCVTDQ2PS      Z22, Z22
+	VMULPS         Z24, Z22, Z22
+	VPERMB.Z       Z21, Z8, K2, Z24
+	VPERMB.Z       Z21, Z9, K2, Z25
+	VPMOVZXBW      16(CX), Z26
+	VPSRLW         $0x04, Z26, Z27
+	VPANDD         Z0, Z26, Z26
+	VPSHUFD        $0x00, Z24, Z28
+	VPMULLW        Z28, Z26, Z26
+	VPXORD         Z13, Z13, Z13
+	VPDPWSSD       (R9), Z26, Z13
+	VPXORD         Z15, Z15, Z15
+	VPDPWSSD       512(R9), Z26, Z15
+	VPXORD         Z17, Z17, Z17
+	VPDPWSSD       1024(R9), Z26, Z17
+	VPXORD         Z19, Z19, Z19
+	VPDPWSSD       1536(R9), Z26, Z19
+	VPSHUFD        $0x55, Z24, Z26
+	VPMULLW        Z26, Z27, Z27
+	VPDPWSSD       64(R9), Z27, Z13
+	VPDPWSSD       576(R9), Z27, Z15
+	VPDPWSSD       1088(R9), Z27, Z17
+	VPDPWSSD       1600(R9), Z27, Z19
+	VPMOVZXBW      48(CX), Z26
+	VPSRLW         $0x04, Z26, Z27
+	VPANDD         Z0, Z26, Z26
+	VPSHUFD        $0xaa, Z24, Z28
+	VPMULLW        Z28, Z26, Z26
+	VPDPWSSD       128(R9), Z26, Z13
+	VPDPWSSD       640(R9), Z26, Z15
+	VPDPWSSD       1152(R9), Z26, Z17
+	VPDPWSSD       1664(R9), Z26, Z19
+	VPSHUFD        $0xff, Z24, Z24
+	VPMULLW        Z24, Z27, Z27
+	VPDPWSSD       192(R9), Z27, Z13
+	VPDPWSSD       704(R9), Z27, Z15
+	VPDPWSSD       1216(R9), Z27, Z17
+	VPDPWSSD       1728(R9), Z27, Z19
+	VPMOVZXBW      80(CX), Z24
+	VPSRLW         $0x04, Z24, Z26
+	VPANDD         Z0, Z24, Z24
+	VPSHUFD        $0x00, Z25, Z27
+	VPMULLW        Z27, Z24, Z24
+	VPDPWSSD       256(R9), Z24, Z13
+	VPDPWSSD       768(R9), Z24, Z15
+	VPDPWSSD       1280(R9), Z24, Z17
+	VPDPWSSD       1792(R9), Z24, Z19
+	VPSHUFD        $0x55, Z25, Z24
+	VPMULLW        Z24, Z26, Z26
+	VPDPWSSD       320(R9), Z26, Z13
+	VPDPWSSD       832(R9), Z26, Z15
+	VPDPWSSD       1344(R9), Z26, Z17
+	VPDPWSSD       1856(R9), Z26, Z19
+	VPMOVZXBW      112(CX), Z24
+	VPSRLW         $0x04, Z24, Z26
+	VPANDD         Z0, Z24, Z24
+	VPSHUFD        $0xaa, Z25, Z27
+	VPMULLW        Z27, Z24, Z24
+	VPDPWSSD       384(R9), Z24, Z13
+	VPDPWSSD       896(R9), Z24, Z15
+	VPDPWSSD       1408(R9), Z24, Z17
+	VPDPWSSD       1920(R9), Z24, Z19
+	VPSHUFD        $0xff, Z25, Z24
+	VPMULLW        Z24, Z26, Z26
+	VPDPWSSD       448(R9), Z26, Z13
+	VPDPWSSD       960(R9), Z26, Z15
+	VPDPWSSD       1472(R9), Z26, Z17
+	VPDPWSSD       1984(R9), Z26, Z19
+	VCVTDQ2PS      Z13, Z13
+	VMULPS.BCST    (R10), Z23, Z24
+	VFMADD231PS    Z24, Z13, Z12
+	VFNMADD231PS   (R11), Z22, Z12
+	VCVTDQ2PS      Z15, Z15
+	VMULPS.BCST    4(R10), Z23, Z24
+	VFMADD231PS    Z24, Z15, Z14
+	VFNMADD231PS   64(R11), Z22, Z14
+	VCVTDQ2PS      Z17, Z17
+	VMULPS.BCST    8(R10), Z23, Z24
+	VFMADD231PS    Z24, Z17, Z16
+	VFNMADD231PS   128(R11), Z22, Z16
+	VCVTDQ2PS      Z19, Z19
+	VMULPS.BCST    12(R10), Z23, Z23
+	VFMADD231PS    Z23, Z19, Z18
+	VFNMADD231PS   192(R11), Z22, Z18
+	ADDQ           $0x00000090, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R9
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z12, Y21
+	VADDPS        Y21, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X21
+	VADDPS        X21, X12, X12
+	VPERMILPD     $0x01, X12, X21
+	VADDPS        X21, X12, X12
+	VMOVSHDUP     X12, X21
+	VADDSS        X21, X12, X12
+	VMOVSS        X12, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z14, Y21
+	VADDPS        Y21, Y14, Y14
+	VEXTRACTF32X4 $0x01, Y14, X21
+	VADDPS        X21, X14, X14
+	VPERMILPD     $0x01, X14, X21
+	VADDPS        X21, X14, X14
+	VMOVSHDUP     X14, X21
+	VADDSS        X21, X14, X14
+	VMOVSS        X14, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z16, Y21
+	VADDPS        Y21, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X21
+	VADDPS        X21, X16, X16
+	VPERMILPD     $0x01, X16, X21
+	VADDPS        X21, X16, X16
+	VMOVSHDUP     X16, X21
+	VADDSS        X21, X16, X16
+	VMOVSS        X16, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z18, Y21
+	VADDPS        Y21, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X21
+	VADDPS        X21, X18, X18
+	VPERMILPD     $0x01, X18, X21
+	VADDPS        X21, X18, X18
+	VMOVSHDUP     X18, X21
+	VADDSS        X21, X18, X18
+	VMOVSS        X18, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+TEXT ·matVecQ5KI16x4AVX512(SB), NOSPLIT, $0-72
+	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
+	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
+	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
+	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
+	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
+	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
+	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
+	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
+	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
+	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
+	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
+	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
+	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
+	MOVQ            $0x1111111111111111, AX
+	KMOVQ           AX, K1
+	MOVQ            $0x5555555555555555, AX
+	KMOVQ           AX, K2
+	MOVQ            out+0(FP), AX
+	MOVQ            w+16(FP), CX
+	MOVQ            rows+24(FP), DX
+	MOVQ            batch+64(FP), BX
+	MOVQ            BX, DI
+	SHLQ            $0x06, DI
+	MOVQ            DI, SI
+	SHLQ            $0x03, SI
+
+row:
+	MOVQ   chunks+32(FP), R8
+	MOVQ   q+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	MOVQ   sum+56(FP), R11
+	VPXORD Z13, Z13, Z13
+	VPXORD Z15, Z15, Z15
+	VPXORD Z17, Z17, Z17
+	VPXORD Z19, Z19, Z19
+
+pair:
+	PREFETCHT0     8192(CX)
+	PREFETCHT0     8256(CX)
+	PREFETCHT0     8320(CX)
+	PREFETCHT0     8384(CX)
+	PREFETCHT0     8448(CX)
+	PREFETCHT0     8512(CX)
+	LEAQ           176(CX), R12
+	CMPQ           R8, $0x01
+	CMOVQEQ        CX, R12
+	VMOVDQU32      (CX), X21
+	VINSERTI32X4   $0x01, (R12), Y21, Y21
+	VPSHUFB        Y2, Y21, Y22
+	VPMULTISHIFTQB Y22, Y3, Y22
+	VPANDD         Y4, Y22, Y22
+	VPSHUFB        Y5, Y21, Y23
+	VPSRLW         $0x02, Y23, Y23
+	VPTERNLOGD     $0xf8, Y6, Y23, Y22
+	VPBROADCASTD   (CX), Y23
+	VCVTPH2PS      Y23, Z23
+	VPERMILPS      $0xa0, Z23, Z24
+	VPERMILPS      $0xf5, Z23, Z25
+	VPERMB.Z       Z22, Z11, K1, Z23
+	VCVTDQ2PS      Z23, Z23
+	VMULPS         Z25, Z23, Z23
+	VPERMB.Z       Z22, Z7, K2, Z25
+	VPERMB.Z       Z22, Z8, K2, Z26
+	VPMOVZXBW      16(CX), Z27
+	VPMOVZXBW      48(CX), Z28
+	VPSRLW         $0x04, Z28, Z29
+	VPANDD         Z0, Z28, Z28
+	VPSLLW         $0x04, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z28
+	VPSLLW         $0x03, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z29
+	VPSHUFD        $0x00, Z25, Z30
+	VPMULLW        Z30, Z28, Z28
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z28, Z14
+	VPXORD         Z16, Z16, Z16
+	VPDPWSSD       512(R9), Z28, Z16
+	VPXORD         Z18, Z18, Z18
+	VPDPWSSD       1024(R9), Z28, Z18
+	VPXORD         Z20, Z20, Z20
+	VPDPWSSD       1536(R9), Z28, Z20
+	VPSHUFD        $0x55, Z25, Z28
+	VPMULLW        Z28, Z29, Z29
+	VPDPWSSD       64(R9), Z29, Z14
+	VPDPWSSD       576(R9), Z29, Z16
+	VPDPWSSD       1088(R9), Z29, Z18
+	VPDPWSSD       1600(R9), Z29, Z20
+	VPMOVZXBW      80(CX), Z28
+	VPSRLW         $0x04, Z28, Z29
+	VPANDD         Z0, Z28, Z28
+	VPSLLW         $0x02, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z28
+	VPSLLW         $0x01, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z29
+	VPSHUFD        $0xaa, Z25, Z30
+	VPMULLW        Z30, Z28, Z28
+	VPDPWSSD       128(R9), Z28, Z14
+	VPDPWSSD       640(R9), Z28, Z16
+	VPDPWSSD       1152(R9), Z28, Z18
+	VPDPWSSD       1664(R9), Z28, Z20
+	VPSHUFD        $0xff, Z25, Z25
+	VPMULLW        Z25, Z29, Z29
+	VPDPWSSD       192(R9), Z29, Z14
+	VPDPWSSD       704(R9), Z29, Z16
+	VPDPWSSD       1216(R9), Z29, Z18
+	VPDPWSSD       1728(R9), Z29, Z20
+	VPMOVZXBW      112(CX), Z25
+	VPSRLW         $0x04, Z25, Z28
+	VPANDD         Z0, Z25, Z25
+	VPTERNLOGD     $0xf8, Z1, Z27, Z25
+	VPSRLW         $0x01, Z27, Z29
+	VPTERNLOGD     $0xf8, Z1, Z29, Z28
+	VPSHUFD        $0x00, Z26, Z29
+	VPMULLW        Z29, Z25, Z25
+	VPDPWSSD       256(R9), Z25, Z14
+	VPDPWSSD       768(R9), Z25, Z16
+	VPDPWSSD       1280(R9), Z25, Z18
+	VPDPWSSD       1792(R9), Z25, Z20
+	VPSHUFD        $0x55, Z26, Z25
+	VPMULLW        Z25, Z28, Z28
+	VPDPWSSD       320(R9), Z28, Z14
+	VPDPWSSD       832(R9), Z28, Z16
+	VPDPWSSD       1344(R9), Z28, Z18
+	VPDPWSSD       1856(R9), Z28, Z20
+	VPMOVZXBW      144(CX), Z25
+	VPSRLW         $0x04, Z25, Z28
+	VPANDD         Z0, Z25, Z25
+	VPSRLW         $0x02, Z27, Z29
+	VPTERNLOGD     $0xf8, Z1, Z29, Z25
+	VPSRLW         $0x03, Z27, Z27
+	VPTERNLOGD     $0xf8, Z1, Z27, Z28
+	VPSHUFD        $0xaa, Z26, Z27
+	VPMULLW        Z27, Z25, Z25
+	VPDPWSSD       384(R9), Z25, Z14
+	VPDPWSSD       896(R9), Z25, Z16
+	VPDPWSSD       1408(R9), Z25, Z18
+	VPDPWSSD       1920(R9), Z25, Z20
+	VPSHUFD        $0xff, Z26, Z25
+	VPMULLW        Z25, Z28, Z28
+	VPDPWSSD       448(R9), Z28, Z14
+	VPDPWSSD       960(R9), Z28, Z16
+	VPDPWSSD       1472(R9), Z28, Z18
+	VPDPWSSD       1984(R9), Z28, Z20
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z24, Z25
+	VFMADD231PS    Z25, Z14, Z13
+	VFNMADD231PS   (R11), Z23, Z13
+	VCVTDQ2PS      Z16, Z16
+	VMULPS.BCST    4(R10), Z24, Z25
+	VFMADD231PS    Z25, Z16, Z15
+	VFNMADD231PS   64(R11), Z23, Z15
+	VCVTDQ2PS      Z18, Z18
+	VMULPS.BCST    8(R10), Z24, Z25
+	VFMADD231PS    Z25, Z18, Z17
+	VFNMADD231PS   128(R11), Z23, Z17
+	VCVTDQ2PS      Z20, Z20
+	VMULPS.BCST    12(R10), Z24, Z24
+	VFMADD231PS    Z24, Z20, Z19
+	VFNMADD231PS   192(R11), Z23, Z19
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JZ             sum
+	VPBROADCASTD   (CX), Y23
+	VCVTPH2PS      Y23, Z23
+	VPERMILPS      $0xa0, Z23, Z24
+	VPERMILPS      $0xf5, Z23, Z25
+	VPERMB.Z       Z22, Z12, K1, Z23
+	VCVTDQ2PS      Z23, Z23
+	VMULPS         Z25, Z23, Z23
+	VPERMB.Z       Z22, Z9, K2, Z25
+	VPERMB.Z       Z22, Z10, K2, Z26
+	VPMOVZXBW      16(CX), Z27
+	VPMOVZXBW      48(CX), Z28
+	VPSRLW         $0x04, Z28, Z29
+	VPANDD         Z0, Z28, Z28
+	VPSLLW         $0x04, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z28
+	VPSLLW         $0x03, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z29
+	VPSHUFD        $0x00, Z25, Z30
+	VPMULLW        Z30, Z28, Z28
+	VPXORD         Z14, Z14, Z14
+	VPDPWSSD       (R9), Z28, Z14
+	VPXORD         Z16, Z16, Z16
+	VPDPWSSD       512(R9), Z28, Z16
+	VPXORD         Z18, Z18, Z18
+	VPDPWSSD       1024(R9), Z28, Z18
+	VPXORD         Z20, Z20, Z20
+	VPDPWSSD       1536(R9), Z28, Z20
+	VPSHUFD        $0x55, Z25, Z28
+	VPMULLW        Z28, Z29, Z29
+	VPDPWSSD       64(R9), Z29, Z14
+	VPDPWSSD       576(R9), Z29, Z16
+	VPDPWSSD       1088(R9), Z29, Z18
+	VPDPWSSD       1600(R9), Z29, Z20
+	VPMOVZXBW      80(CX), Z28
+	VPSRLW         $0x04, Z28, Z29
+	VPANDD         Z0, Z28, Z28
+	VPSLLW         $0x02, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z28
+	VPSLLW         $0x01, Z27, Z30
+	VPTERNLOGD     $0xf8, Z1, Z30, Z29
+	VPSHUFD        $0xaa, Z25, Z30
+	VPMULLW        Z30, Z28, Z28
+	VPDPWSSD       128(R9), Z28, Z14
+	VPDPWSSD       640(R9), Z28, Z16
+	VPDPWSSD       1152(R9), Z28, Z18
+	VPDPWSSD       1664(R9), Z28, Z20
+	VPSHUFD        $0xff, Z25, Z25
+	VPMULLW        Z25, Z29, Z29
+	VPDPWSSD       192(R9), Z29, Z14
+	VPDPWSSD       704(R9), Z29, Z16
+	VPDPWSSD       1216(R9), Z29, Z18
+	VPDPWSSD       1728(R9), Z29, Z20
+	VPMOVZXBW      112(CX), Z25
+	VPSRLW         $0x04, Z25, Z28
+	VPANDD         Z0, Z25, Z25
+	VPTERNLOGD     $0xf8, Z1, Z27, Z25
+	VPSRLW         $0x01, Z27, Z29
+	VPTERNLOGD     $0xf8, Z1, Z29, Z28
+	VPSHUFD        $0x00, Z26, Z29
+	VPMULLW        Z29, Z25, Z25
+	VPDPWSSD       256(R9), Z25, Z14
+	VPDPWSSD       768(R9), Z25, Z16
+	VPDPWSSD       1280(R9), Z25, Z18
+	VPDPWSSD       1792(R9), Z25, Z20
+	VPSHUFD        $0x55, Z26, Z25
+	VPMULLW        Z25, Z28, Z28
+	VPDPWSSD       320(R9), Z28, Z14
+	VPDPWSSD       832(R9), Z28, Z16
+	VPDPWSSD       1344(R9), Z28, Z18
+	VPDPWSSD       1856(R9), Z28, Z20
+	VPMOVZXBW      144(CX), Z25
+	VPSRLW         $0x04, Z25, Z28
+	VPANDD         Z0, Z25, Z25
+	VPSRLW         $0x02, Z27, Z29
+	VPTERNLOGD     $0xf8, Z1, Z29, Z25
+	VPSRLW         $0x03, Z27, Z27
+	VPTERNLOGD     $0xf8, Z1, Z27, Z28
+	VPSHUFD        $0xaa, Z26, Z27
+	VPMULLW        Z27, Z25, Z25
+	VPDPWSSD       384(R9), Z25, Z14
+	VPDPWSSD       896(R9), Z25, Z16
+	VPDPWSSD       1408(R9), Z25, Z18
+	VPDPWSSD       1920(R9), Z25, Z20
+	VPSHUFD        $0xff, Z26, Z25
+	VPMULLW        Z25, Z28, Z28
+	VPDPWSSD       448(R9), Z28, Z14
+	VPDPWSSD       960(R9), Z28, Z16
+	VPDPWSSD       1472(R9), Z28, Z18
+	VPDPWSSD       1984(R9), Z28, Z20
+	VCVTDQ2PS      Z14, Z14
+	VMULPS.BCST    (R10), Z24, Z25
+	VFMADD231PS    Z25, Z14, Z13
+	VFNMADD231PS   (R11), Z23, Z13
+	VCVTDQ2PS      Z16, Z16
+	VMULPS.BCST    4(R10), Z24, Z25
+	VFMADD231PS    Z25, Z16, Z15
+	VFNMADD231PS   64(R11), Z23, Z15
+	VCVTDQ2PS      Z18, Z18
+	VMULPS.BCST    8(R10), Z24, Z25
+	VFMADD231PS    Z25, Z18, Z17
+	VFNMADD231PS   128(R11), Z23, Z17
+	VCVTDQ2PS      Z20, Z20
+	VMULPS.BCST    12(R10), Z24, Z24
+	VFMADD231PS    Z24, Z20, Z19
+	VFNMADD231PS   192(R11), Z23, Z19
+	ADDQ           $0x000000b0, CX
+	ADDQ           SI, R9
+	LEAQ           (R10)(BX*4), R10
+	ADDQ           DI, R11
+	DECQ           R8
+	JNZ            pair
+
+sum:
+	MOVQ          stride+8(FP), R9
+	MOVQ          AX, R8
+	VEXTRACTF64X4 $0x01, Z13, Y22
+	VADDPS        Y22, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X22
+	VADDPS        X22, X13, X13
+	VPERMILPD     $0x01, X13, X22
+	VADDPS        X22, X13, X13
+	VMOVSHDUP     X13, X22
+	VADDSS        X22, X13, X13
+	VMOVSS        X13, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z15, Y22
+	VADDPS        Y22, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X22
+	VADDPS        X22, X15, X15
+	VPERMILPD     $0x01, X15, X22
+	VADDPS        X22, X15, X15
+	VMOVSHDUP     X15, X22
+	VADDSS        X22, X15, X15
+	VMOVSS        X15, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z17, Y22
+	VADDPS        Y22, Y17, Y17
+	VEXTRACTF32X4 $0x01, Y17, X22
+	VADDPS        X22, X17, X17
+	VPERMILPD     $0x01, X17, X22
+	VADDPS        X22, X17, X17
+	VMOVSHDUP     X17, X22
+	VADDSS        X22, X17, X17
+	VMOVSS        X17, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z19, Y22
+	VADDPS        Y22, Y19, Y19
+	VEXTRACTF32X4 $0x01, Y19, X22
+	VADDPS        X22, X19, X19
+	VPERMILPD     $0x01, X19, X22
+	VADDPS        X22, X19, X19
+	VMOVSHDUP     X19, X22
+	VADDSS        X22, X19, X19
+	VMOVSS        X19, (R8)
+	ADDQ          $0x04, AX
+	DECQ          DX
+	JNZ           row
+	VZEROUPPER
+	RET
+
 // func matVecQ2KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
 TEXT ·matVecQ2KI16x1AVX512(SB), NOSPLIT, $0-72
@@ -19,83 +1601,79 @@ TEXT ·matVecQ2KI16x1AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, SI
 	MOVQ         SI, DI
 	SHLQ         $0x03, DI
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R8
 	MOVQ   q+40(FP), R9
 	MOVQ   scale+48(FP), R10
 	MOVQ   sum+56(FP), R11
-	VPXORD Z9, Z9, Z9
+	VPXORD Z3, Z3, Z3
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	VMOVDQU32     (DX), X11
-	VPSRLW        $0x04, X11, X12
-	VPANDD        i16_nibbles<>+0(SB), X11, X11
-	VPANDD        i16_nibbles<>+0(SB), X12, X12
-	VPMOVZXBW     X11, Y11
-	VPMOVZXBD     X12, Z12
-	VCVTDQ2PS     Z12, Z12
-	VPBROADCASTW  80(DX), Y13
-	VCVTPH2PS     Y13, Z13
-	VPBROADCASTW  82(DX), Y14
-	VCVTPH2PS     Y14, Z14
-	VMULPS        Z12, Z14, Z14
-	VPMOVZXBW     16(DX), Z12
-	VPANDD        Z8, Z12, Z15
-	VPERMW        Z11, Z0, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPXORD        Z10, Z10, Z10
-	VPDPWSSD      (R9), Z15, Z10
-	VPSRLW        $0x02, Z12, Z15
-	VPANDD        Z8, Z15, Z15
-	VPERMW        Z11, Z1, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPDPWSSD      64(R9), Z15, Z10
-	VPSRLW        $0x04, Z12, Z15
-	VPANDD        Z8, Z15, Z15
-	VPERMW        Z11, Z2, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPDPWSSD      128(R9), Z15, Z10
-	VPSRLW        $0x06, Z12, Z12
-	VPANDD        Z8, Z12, Z12
-	VPERMW        Z11, Z3, Z15
-	VPMULLW       Z15, Z12, Z12
-	VPDPWSSD      192(R9), Z12, Z10
-	VPMOVZXBW     48(DX), Z12
-	VPANDD        Z8, Z12, Z15
-	VPERMW        Z11, Z4, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPDPWSSD      256(R9), Z15, Z10
-	VPSRLW        $0x02, Z12, Z15
-	VPANDD        Z8, Z15, Z15
-	VPERMW        Z11, Z5, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPDPWSSD      320(R9), Z15, Z10
-	VPSRLW        $0x04, Z12, Z15
-	VPANDD        Z8, Z15, Z15
-	VPERMW        Z11, Z6, Z16
-	VPMULLW       Z16, Z15, Z15
-	VPDPWSSD      384(R9), Z15, Z10
-	VPSRLW        $0x06, Z12, Z12
-	VPANDD        Z8, Z12, Z12
-	VPERMW        Z11, Z7, Z15
-	VPMULLW       Z15, Z12, Z12
-	VPDPWSSD      448(R9), Z12, Z10
-	VCVTDQ2PS     Z10, Z10
-	VMULPS.BCST   (R10), Z13, Z12
-	VFMADD231PS   Z12, Z10, Z9
-	VFNMADD231PS  (R11), Z14, Z9
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	VMOVDQU32     (DX), X5
+	VPSRLW        $0x04, X5, X6
+	VPANDD        i16_nibbles<>+0(SB), X5, X5
+	VPANDD        i16_nibbles<>+0(SB), X6, X6
+	VPMOVZXBW     X5, Y5
+	VPERMW        Z5, Z0, Z7
+	VPERMW        Z5, Z1, Z8
+	VPMOVZXBD     X6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTW  80(DX), Y5
+	VCVTPH2PS     Y5, Z9
+	VPBROADCASTW  82(DX), Y5
+	VCVTPH2PS     Y5, Z10
+	VMULPS        Z6, Z10, Z10
+	VPMOVZXBW     16(DX), Z6
+	VPANDD        Z2, Z6, Z11
+	VPSHUFD       $0x00, Z7, Z12
+	VPMULLW       Z12, Z11, Z11
+	VPXORD        Z4, Z4, Z4
+	VPDPWSSD      (R9), Z11, Z4
+	VPSRLW        $0x02, Z6, Z11
+	VPANDD        Z2, Z11, Z11
+	VPSHUFD       $0x55, Z7, Z12
+	VPMULLW       Z12, Z11, Z11
+	VPDPWSSD      64(R9), Z11, Z4
+	VPSRLW        $0x04, Z6, Z11
+	VPANDD        Z2, Z11, Z11
+	VPSHUFD       $0xaa, Z7, Z12
+	VPMULLW       Z12, Z11, Z11
+	VPDPWSSD      128(R9), Z11, Z4
+	VPSRLW        $0x06, Z6, Z6
+	VPANDD        Z2, Z6, Z6
+	VPSHUFD       $0xff, Z7, Z7
+	VPMULLW       Z7, Z6, Z6
+	VPDPWSSD      192(R9), Z6, Z4
+	VPMOVZXBW     48(DX), Z6
+	VPANDD        Z2, Z6, Z7
+	VPSHUFD       $0x00, Z8, Z11
+	VPMULLW       Z11, Z7, Z7
+	VPDPWSSD      256(R9), Z7, Z4
+	VPSRLW        $0x02, Z6, Z7
+	VPANDD        Z2, Z7, Z7
+	VPSHUFD       $0x55, Z8, Z11
+	VPMULLW       Z11, Z7, Z7
+	VPDPWSSD      320(R9), Z7, Z4
+	VPSRLW        $0x04, Z6, Z7
+	VPANDD        Z2, Z7, Z7
+	VPSHUFD       $0xaa, Z8, Z11
+	VPMULLW       Z11, Z7, Z7
+	VPDPWSSD      384(R9), Z7, Z4
+	VPSRLW        $0x06, Z6, Z6
+	VPANDD        Z2, Z6, Z6
+	VPSHUFD       $0xff, Z8, Z7
+	VPMULLW       Z7, Z6, Z6
+	VPDPWSSD      448(R9), Z6, Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS.BCST   (R10), Z9, Z6
+	VFMADD231PS   Z6, Z4, Z3
+	VFNMADD231PS  (R11), Z10, Z3
 	ADDQ          $0x54, DX
 	ADDQ          DI, R9
 	ADDQ          CX, R10
@@ -103,100 +1681,40 @@ chunk:
 	DECQ          R8
 	JNZ           chunk
 	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z9, Y11
-	VADDPS        Y11, Y9, Y9
-	VEXTRACTF32X4 $0x01, Y9, X11
-	VADDPS        X11, X9, X9
-	VPERMILPD     $0x01, X9, X11
-	VADDPS        X11, X9, X9
-	VMOVSHDUP     X9, X11
-	VADDSS        X11, X9, X9
-	VMOVSS        X9, (R8)
+	VEXTRACTF64X4 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPERMILPD     $0x01, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSHDUP     X3, X5
+	VADDSS        X5, X3, X3
+	VMOVSS        X3, (R8)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
 	VZEROUPPER
 	RET
 
-DATA i16_pair0_32<>+0(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+8(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+16(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+24(SB)/8, $0x0000000000000000
-DATA i16_pair0_32<>+32(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+40(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+48(SB)/8, $0x0001000100010001
-DATA i16_pair0_32<>+56(SB)/8, $0x0001000100010001
-GLOBL i16_pair0_32<>(SB), RODATA|NOPTR, $64
+DATA i16_spreadpairs0_32<>+0(SB)/8, $0x0002000200000000
+DATA i16_spreadpairs0_32<>+8(SB)/8, $0x0006000600040004
+DATA i16_spreadpairs0_32<>+16(SB)/8, $0x0002000200000000
+DATA i16_spreadpairs0_32<>+24(SB)/8, $0x0006000600040004
+DATA i16_spreadpairs0_32<>+32(SB)/8, $0x0003000300010001
+DATA i16_spreadpairs0_32<>+40(SB)/8, $0x0007000700050005
+DATA i16_spreadpairs0_32<>+48(SB)/8, $0x0003000300010001
+DATA i16_spreadpairs0_32<>+56(SB)/8, $0x0007000700050005
+GLOBL i16_spreadpairs0_32<>(SB), RODATA|NOPTR, $64
 
-DATA i16_pair1_32<>+0(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+8(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+16(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+24(SB)/8, $0x0002000200020002
-DATA i16_pair1_32<>+32(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+40(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+48(SB)/8, $0x0003000300030003
-DATA i16_pair1_32<>+56(SB)/8, $0x0003000300030003
-GLOBL i16_pair1_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair2_32<>+0(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+8(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+16(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+24(SB)/8, $0x0004000400040004
-DATA i16_pair2_32<>+32(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+40(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+48(SB)/8, $0x0005000500050005
-DATA i16_pair2_32<>+56(SB)/8, $0x0005000500050005
-GLOBL i16_pair2_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair3_32<>+0(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+8(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+16(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+24(SB)/8, $0x0006000600060006
-DATA i16_pair3_32<>+32(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+40(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+48(SB)/8, $0x0007000700070007
-DATA i16_pair3_32<>+56(SB)/8, $0x0007000700070007
-GLOBL i16_pair3_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair4_32<>+0(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+8(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+16(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+24(SB)/8, $0x0008000800080008
-DATA i16_pair4_32<>+32(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+40(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+48(SB)/8, $0x0009000900090009
-DATA i16_pair4_32<>+56(SB)/8, $0x0009000900090009
-GLOBL i16_pair4_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair5_32<>+0(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+8(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+16(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+24(SB)/8, $0x000a000a000a000a
-DATA i16_pair5_32<>+32(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+40(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+48(SB)/8, $0x000b000b000b000b
-DATA i16_pair5_32<>+56(SB)/8, $0x000b000b000b000b
-GLOBL i16_pair5_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair6_32<>+0(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+8(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+16(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+24(SB)/8, $0x000c000c000c000c
-DATA i16_pair6_32<>+32(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+40(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+48(SB)/8, $0x000d000d000d000d
-DATA i16_pair6_32<>+56(SB)/8, $0x000d000d000d000d
-GLOBL i16_pair6_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_pair7_32<>+0(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+8(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+16(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+24(SB)/8, $0x000e000e000e000e
-DATA i16_pair7_32<>+32(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+40(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+48(SB)/8, $0x000f000f000f000f
-DATA i16_pair7_32<>+56(SB)/8, $0x000f000f000f000f
-GLOBL i16_pair7_32<>(SB), RODATA|NOPTR, $64
+DATA i16_spreadpairs1_32<>+0(SB)/8, $0x000a000a00080008
+DATA i16_spreadpairs1_32<>+8(SB)/8, $0x000e000e000c000c
+DATA i16_spreadpairs1_32<>+16(SB)/8, $0x000a000a00080008
+DATA i16_spreadpairs1_32<>+24(SB)/8, $0x000e000e000c000c
+DATA i16_spreadpairs1_32<>+32(SB)/8, $0x000b000b00090009
+DATA i16_spreadpairs1_32<>+40(SB)/8, $0x000f000f000d000d
+DATA i16_spreadpairs1_32<>+48(SB)/8, $0x000b000b00090009
+DATA i16_spreadpairs1_32<>+56(SB)/8, $0x000f000f000d000d
+GLOBL i16_spreadpairs1_32<>(SB), RODATA|NOPTR, $64
 
 DATA i16_word3_4<>+0(SB)/8, $0x0003000300030003
 GLOBL i16_word3_4<>(SB), RODATA|NOPTR, $8
@@ -219,97 +1737,93 @@ TEXT ·matVecQ2KI16x2AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
-	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	VMOVDQU32     (DX), X13
-	VPSRLW        $0x04, X13, X14
-	VPANDD        i16_nibbles<>+0(SB), X13, X13
-	VPANDD        i16_nibbles<>+0(SB), X14, X14
-	VPMOVZXBW     X13, Y13
-	VPMOVZXBD     X14, Z14
-	VCVTDQ2PS     Z14, Z14
-	VPBROADCASTW  80(DX), Y15
-	VCVTPH2PS     Y15, Z15
-	VPBROADCASTW  82(DX), Y16
-	VCVTPH2PS     Y16, Z16
-	VMULPS        Z14, Z16, Z16
-	VPMOVZXBW     16(DX), Z14
-	VPANDD        Z8, Z14, Z17
-	VPERMW        Z13, Z0, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPXORD        Z10, Z10, Z10
-	VPDPWSSD      (R10), Z17, Z10
-	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      512(R10), Z17, Z12
-	VPSRLW        $0x02, Z14, Z17
-	VPANDD        Z8, Z17, Z17
-	VPERMW        Z13, Z1, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPDPWSSD      64(R10), Z17, Z10
-	VPDPWSSD      576(R10), Z17, Z12
-	VPSRLW        $0x04, Z14, Z17
-	VPANDD        Z8, Z17, Z17
-	VPERMW        Z13, Z2, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPDPWSSD      128(R10), Z17, Z10
-	VPDPWSSD      640(R10), Z17, Z12
-	VPSRLW        $0x06, Z14, Z14
-	VPANDD        Z8, Z14, Z14
-	VPERMW        Z13, Z3, Z17
-	VPMULLW       Z17, Z14, Z14
-	VPDPWSSD      192(R10), Z14, Z10
-	VPDPWSSD      704(R10), Z14, Z12
-	VPMOVZXBW     48(DX), Z14
-	VPANDD        Z8, Z14, Z17
-	VPERMW        Z13, Z4, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPDPWSSD      256(R10), Z17, Z10
-	VPDPWSSD      768(R10), Z17, Z12
-	VPSRLW        $0x02, Z14, Z17
-	VPANDD        Z8, Z17, Z17
-	VPERMW        Z13, Z5, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPDPWSSD      320(R10), Z17, Z10
-	VPDPWSSD      832(R10), Z17, Z12
-	VPSRLW        $0x04, Z14, Z17
-	VPANDD        Z8, Z17, Z17
-	VPERMW        Z13, Z6, Z18
-	VPMULLW       Z18, Z17, Z17
-	VPDPWSSD      384(R10), Z17, Z10
-	VPDPWSSD      896(R10), Z17, Z12
-	VPSRLW        $0x06, Z14, Z14
-	VPANDD        Z8, Z14, Z14
-	VPERMW        Z13, Z7, Z17
-	VPMULLW       Z17, Z14, Z14
-	VPDPWSSD      448(R10), Z14, Z10
-	VPDPWSSD      960(R10), Z14, Z12
-	VCVTDQ2PS     Z10, Z10
-	VMULPS.BCST   (R11), Z15, Z14
-	VFMADD231PS   Z14, Z10, Z9
-	VFNMADD231PS  (R12), Z16, Z9
-	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   4(R11), Z15, Z14
-	VFMADD231PS   Z14, Z12, Z11
-	VFNMADD231PS  64(R12), Z16, Z11
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	VMOVDQU32     (DX), X7
+	VPSRLW        $0x04, X7, X8
+	VPANDD        i16_nibbles<>+0(SB), X7, X7
+	VPANDD        i16_nibbles<>+0(SB), X8, X8
+	VPMOVZXBW     X7, Y7
+	VPERMW        Z7, Z0, Z9
+	VPERMW        Z7, Z1, Z10
+	VPMOVZXBD     X8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTW  80(DX), Y7
+	VCVTPH2PS     Y7, Z11
+	VPBROADCASTW  82(DX), Y7
+	VCVTPH2PS     Y7, Z12
+	VMULPS        Z8, Z12, Z12
+	VPMOVZXBW     16(DX), Z8
+	VPANDD        Z2, Z8, Z13
+	VPSHUFD       $0x00, Z9, Z14
+	VPMULLW       Z14, Z13, Z13
+	VPXORD        Z4, Z4, Z4
+	VPDPWSSD      (R10), Z13, Z4
+	VPXORD        Z6, Z6, Z6
+	VPDPWSSD      512(R10), Z13, Z6
+	VPSRLW        $0x02, Z8, Z13
+	VPANDD        Z2, Z13, Z13
+	VPSHUFD       $0x55, Z9, Z14
+	VPMULLW       Z14, Z13, Z13
+	VPDPWSSD      64(R10), Z13, Z4
+	VPDPWSSD      576(R10), Z13, Z6
+	VPSRLW        $0x04, Z8, Z13
+	VPANDD        Z2, Z13, Z13
+	VPSHUFD       $0xaa, Z9, Z14
+	VPMULLW       Z14, Z13, Z13
+	VPDPWSSD      128(R10), Z13, Z4
+	VPDPWSSD      640(R10), Z13, Z6
+	VPSRLW        $0x06, Z8, Z8
+	VPANDD        Z2, Z8, Z8
+	VPSHUFD       $0xff, Z9, Z9
+	VPMULLW       Z9, Z8, Z8
+	VPDPWSSD      192(R10), Z8, Z4
+	VPDPWSSD      704(R10), Z8, Z6
+	VPMOVZXBW     48(DX), Z8
+	VPANDD        Z2, Z8, Z9
+	VPSHUFD       $0x00, Z10, Z13
+	VPMULLW       Z13, Z9, Z9
+	VPDPWSSD      256(R10), Z9, Z4
+	VPDPWSSD      768(R10), Z9, Z6
+	VPSRLW        $0x02, Z8, Z9
+	VPANDD        Z2, Z9, Z9
+	VPSHUFD       $0x55, Z10, Z13
+	VPMULLW       Z13, Z9, Z9
+	VPDPWSSD      320(R10), Z9, Z4
+	VPDPWSSD      832(R10), Z9, Z6
+	VPSRLW        $0x04, Z8, Z9
+	VPANDD        Z2, Z9, Z9
+	VPSHUFD       $0xaa, Z10, Z13
+	VPMULLW       Z13, Z9, Z9
+	VPDPWSSD      384(R10), Z9, Z4
+	VPDPWSSD      896(R10), Z9, Z6
+	VPSRLW        $0x06, Z8, Z8
+	VPANDD        Z2, Z8, Z8
+	VPSHUFD       $0xff, Z10, Z9
+	VPMULLW       Z9, Z8, Z8
+	VPDPWSSD      448(R10), Z8, Z4
+	VPDPWSSD      960(R10), Z8, Z6
+	VCVTDQ2PS     Z4, Z4
+	VMULPS.BCST   (R11), Z11, Z8
+	VFMADD231PS   Z8, Z4, Z3
+	VFNMADD231PS  (R12), Z12, Z3
+	VCVTDQ2PS     Z6, Z6
+	VMULPS.BCST   4(R11), Z11, Z8
+	VFMADD231PS   Z8, Z6, Z5
+	VFNMADD231PS  64(R12), Z12, Z5
 	ADDQ          $0x54, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
@@ -317,25 +1831,25 @@ chunk:
 	DECQ          R9
 	JNZ           chunk
 	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z9, Y13
-	VADDPS        Y13, Y9, Y9
-	VEXTRACTF32X4 $0x01, Y9, X13
-	VADDPS        X13, X9, X9
-	VPERMILPD     $0x01, X9, X13
-	VADDPS        X13, X9, X9
-	VMOVSHDUP     X9, X13
-	VADDSS        X13, X9, X9
-	VMOVSS        X9, (R9)
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPS        Y7, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X7
+	VADDPS        X7, X3, X3
+	VPERMILPD     $0x01, X3, X7
+	VADDPS        X7, X3, X3
+	VMOVSHDUP     X3, X7
+	VADDSS        X7, X3, X3
+	VMOVSS        X3, (R9)
 	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y13
-	VADDPS        Y13, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X13
-	VADDPS        X13, X11, X11
-	VPERMILPD     $0x01, X11, X13
-	VADDPS        X13, X11, X11
-	VMOVSHDUP     X11, X13
-	VADDSS        X13, X11, X11
-	VMOVSS        X11, (R9)
+	VEXTRACTF64X4 $0x01, Z5, Y7
+	VADDPS        Y7, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X7, X5, X5
+	VPERMILPD     $0x01, X5, X7
+	VADDPS        X7, X5, X5
+	VMOVSHDUP     X5, X7
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (R9)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
@@ -356,125 +1870,121 @@ TEXT ·matVecQ2KI16x4AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
 	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	VMOVDQU32     (DX), X17
-	VPSRLW        $0x04, X17, X18
-	VPANDD        i16_nibbles<>+0(SB), X17, X17
-	VPANDD        i16_nibbles<>+0(SB), X18, X18
-	VPMOVZXBW     X17, Y17
-	VPMOVZXBD     X18, Z18
-	VCVTDQ2PS     Z18, Z18
-	VPBROADCASTW  80(DX), Y19
-	VCVTPH2PS     Y19, Z19
-	VPBROADCASTW  82(DX), Y20
-	VCVTPH2PS     Y20, Z20
-	VMULPS        Z18, Z20, Z20
-	VPMOVZXBW     16(DX), Z18
-	VPANDD        Z8, Z18, Z21
-	VPERMW        Z17, Z0, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPXORD        Z10, Z10, Z10
-	VPDPWSSD      (R10), Z21, Z10
-	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      512(R10), Z21, Z12
-	VPXORD        Z14, Z14, Z14
-	VPDPWSSD      1024(R10), Z21, Z14
-	VPXORD        Z16, Z16, Z16
-	VPDPWSSD      1536(R10), Z21, Z16
-	VPSRLW        $0x02, Z18, Z21
-	VPANDD        Z8, Z21, Z21
-	VPERMW        Z17, Z1, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPDPWSSD      64(R10), Z21, Z10
-	VPDPWSSD      576(R10), Z21, Z12
-	VPDPWSSD      1088(R10), Z21, Z14
-	VPDPWSSD      1600(R10), Z21, Z16
-	VPSRLW        $0x04, Z18, Z21
-	VPANDD        Z8, Z21, Z21
-	VPERMW        Z17, Z2, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPDPWSSD      128(R10), Z21, Z10
-	VPDPWSSD      640(R10), Z21, Z12
-	VPDPWSSD      1152(R10), Z21, Z14
-	VPDPWSSD      1664(R10), Z21, Z16
-	VPSRLW        $0x06, Z18, Z18
-	VPANDD        Z8, Z18, Z18
-	VPERMW        Z17, Z3, Z21
-	VPMULLW       Z21, Z18, Z18
-	VPDPWSSD      192(R10), Z18, Z10
-	VPDPWSSD      704(R10), Z18, Z12
-	VPDPWSSD      1216(R10), Z18, Z14
-	VPDPWSSD      1728(R10), Z18, Z16
-	VPMOVZXBW     48(DX), Z18
-	VPANDD        Z8, Z18, Z21
-	VPERMW        Z17, Z4, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPDPWSSD      256(R10), Z21, Z10
-	VPDPWSSD      768(R10), Z21, Z12
-	VPDPWSSD      1280(R10), Z21, Z14
-	VPDPWSSD      1792(R10), Z21, Z16
-	VPSRLW        $0x02, Z18, Z21
-	VPANDD        Z8, Z21, Z21
-	VPERMW        Z17, Z5, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPDPWSSD      320(R10), Z21, Z10
-	VPDPWSSD      832(R10), Z21, Z12
-	VPDPWSSD      1344(R10), Z21, Z14
-	VPDPWSSD      1856(R10), Z21, Z16
-	VPSRLW        $0x04, Z18, Z21
-	VPANDD        Z8, Z21, Z21
-	VPERMW        Z17, Z6, Z22
-	VPMULLW       Z22, Z21, Z21
-	VPDPWSSD      384(R10), Z21, Z10
-	VPDPWSSD      896(R10), Z21, Z12
-	VPDPWSSD      1408(R10), Z21, Z14
-	VPDPWSSD      1920(R10), Z21, Z16
-	VPSRLW        $0x06, Z18, Z18
-	VPANDD        Z8, Z18, Z18
-	VPERMW        Z17, Z7, Z21
-	VPMULLW       Z21, Z18, Z18
-	VPDPWSSD      448(R10), Z18, Z10
-	VPDPWSSD      960(R10), Z18, Z12
-	VPDPWSSD      1472(R10), Z18, Z14
-	VPDPWSSD      1984(R10), Z18, Z16
-	VCVTDQ2PS     Z10, Z10
-	VMULPS.BCST   (R11), Z19, Z18
-	VFMADD231PS   Z18, Z10, Z9
-	VFNMADD231PS  (R12), Z20, Z9
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	VMOVDQU32     (DX), X11
+	VPSRLW        $0x04, X11, X12
+	VPANDD        i16_nibbles<>+0(SB), X11, X11
+	VPANDD        i16_nibbles<>+0(SB), X12, X12
+	VPMOVZXBW     X11, Y11
+	VPERMW        Z11, Z0, Z13
+	VPERMW        Z11, Z1, Z14
+	VPMOVZXBD     X12, Z12
 	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   4(R11), Z19, Z18
-	VFMADD231PS   Z18, Z12, Z11
-	VFNMADD231PS  64(R12), Z20, Z11
-	VCVTDQ2PS     Z14, Z14
-	VMULPS.BCST   8(R11), Z19, Z18
-	VFMADD231PS   Z18, Z14, Z13
-	VFNMADD231PS  128(R12), Z20, Z13
-	VCVTDQ2PS     Z16, Z16
-	VMULPS.BCST   12(R11), Z19, Z18
-	VFMADD231PS   Z18, Z16, Z15
-	VFNMADD231PS  192(R12), Z20, Z15
+	VPBROADCASTW  80(DX), Y11
+	VCVTPH2PS     Y11, Z15
+	VPBROADCASTW  82(DX), Y11
+	VCVTPH2PS     Y11, Z16
+	VMULPS        Z12, Z16, Z16
+	VPMOVZXBW     16(DX), Z12
+	VPANDD        Z2, Z12, Z17
+	VPSHUFD       $0x00, Z13, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPXORD        Z4, Z4, Z4
+	VPDPWSSD      (R10), Z17, Z4
+	VPXORD        Z6, Z6, Z6
+	VPDPWSSD      512(R10), Z17, Z6
+	VPXORD        Z8, Z8, Z8
+	VPDPWSSD      1024(R10), Z17, Z8
+	VPXORD        Z10, Z10, Z10
+	VPDPWSSD      1536(R10), Z17, Z10
+	VPSRLW        $0x02, Z12, Z17
+	VPANDD        Z2, Z17, Z17
+	VPSHUFD       $0x55, Z13, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      64(R10), Z17, Z4
+	VPDPWSSD      576(R10), Z17, Z6
+	VPDPWSSD      1088(R10), Z17, Z8
+	VPDPWSSD      1600(R10), Z17, Z10
+	VPSRLW        $0x04, Z12, Z17
+	VPANDD        Z2, Z17, Z17
+	VPSHUFD       $0xaa, Z13, Z18
+	VPMULLW       Z18, Z17, Z17
+	VPDPWSSD      128(R10), Z17, Z4
+	VPDPWSSD      640(R10), Z17, Z6
+	VPDPWSSD      1152(R10), Z17, Z8
+	VPDPWSSD      1664(R10), Z17, Z10
+	VPSRLW        $0x06, Z12, Z12
+	VPANDD        Z2, Z12, Z12
+	VPSHUFD       $0xff, Z13, Z13
+	VPMULLW       Z13, Z12, Z12
+	VPDPWSSD      192(R10), Z12, Z4
+	VPDPWSSD      704(R10), Z12, Z6
+	VPDPWSSD      1216(R10), Z12, Z8
+	VPDPWSSD      1728(R10), Z12, Z10
+	VPMOVZXBW     48(DX), Z12
+	VPANDD        Z2, Z12, Z13
+	VPSHUFD       $0x00, Z14, Z17
+	VPMULLW       Z17, Z13, Z13
+	VPDPWSSD      256(R10), Z13, Z4
+	VPDPWSSD      768(R10), Z13, Z6
+	VPDPWSSD      1280(R10), Z13, Z8
+	VPDPWSSD      1792(R10), Z13, Z10
+	VPSRLW        $0x02, Z12, Z13
+	VPANDD        Z2, Z13, Z13
+	VPSHUFD       $0x55, Z14, Z17
+	VPMULLW       Z17, Z13, Z13
+	VPDPWSSD      320(R10), Z13, Z4
+	VPDPWSSD      832(R10), Z13, Z6
+	VPDPWSSD      1344(R10), Z13, Z8
+	VPDPWSSD      1856(R10), Z13, Z10
+	VPSRLW        $0x04, Z12, Z13
+	VPANDD        Z2, Z13, Z13
+	VPSHUFD       $0xaa, Z14, Z17
+	VPMULLW       Z17, Z13, Z13
+	VPDPWSSD      384(R10), Z13, Z4
+	VPDPWSSD      896(R10), Z13, Z6
+	VPDPWSSD      1408(R10), Z13, Z8
+	VPDPWSSD      1920(R10), Z13, Z10
+	VPSRLW        $0x06, Z12, Z12
+	VPANDD        Z2, Z12, Z12
+	VPSHUFD       $0xff, Z14, Z13
+	VPMULLW       Z13, Z12, Z12
+	VPDPWSSD      448(R10), Z12, Z4
+	VPDPWSSD      960(R10), Z12, Z6
+	VPDPWSSD      1472(R10), Z12, Z8
+	VPDPWSSD      1984(R10), Z12, Z10
+	VCVTDQ2PS     Z4, Z4
+	VMULPS.BCST   (R11), Z15, Z12
+	VFMADD231PS   Z12, Z4, Z3
+	VFNMADD231PS  (R12), Z16, Z3
+	VCVTDQ2PS     Z6, Z6
+	VMULPS.BCST   4(R11), Z15, Z12
+	VFMADD231PS   Z12, Z6, Z5
+	VFNMADD231PS  64(R12), Z16, Z5
+	VCVTDQ2PS     Z8, Z8
+	VMULPS.BCST   8(R11), Z15, Z12
+	VFMADD231PS   Z12, Z8, Z7
+	VFNMADD231PS  128(R12), Z16, Z7
+	VCVTDQ2PS     Z10, Z10
+	VMULPS.BCST   12(R11), Z15, Z12
+	VFMADD231PS   Z12, Z10, Z9
+	VFNMADD231PS  192(R12), Z16, Z9
 	ADDQ          $0x54, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
@@ -482,45 +1992,45 @@ chunk:
 	DECQ          R9
 	JNZ           chunk
 	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z9, Y17
-	VADDPS        Y17, Y9, Y9
-	VEXTRACTF32X4 $0x01, Y9, X17
-	VADDPS        X17, X9, X9
-	VPERMILPD     $0x01, X9, X17
-	VADDPS        X17, X9, X9
-	VMOVSHDUP     X9, X17
-	VADDSS        X17, X9, X9
+	VEXTRACTF64X4 $0x01, Z3, Y11
+	VADDPS        Y11, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X11
+	VADDPS        X11, X3, X3
+	VPERMILPD     $0x01, X3, X11
+	VADDPS        X11, X3, X3
+	VMOVSHDUP     X3, X11
+	VADDSS        X11, X3, X3
+	VMOVSS        X3, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z5, Y11
+	VADDPS        Y11, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X11
+	VADDPS        X11, X5, X5
+	VPERMILPD     $0x01, X5, X11
+	VADDPS        X11, X5, X5
+	VMOVSHDUP     X5, X11
+	VADDSS        X11, X5, X5
+	VMOVSS        X5, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z7, Y11
+	VADDPS        Y11, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X11
+	VADDPS        X11, X7, X7
+	VPERMILPD     $0x01, X7, X11
+	VADDPS        X11, X7, X7
+	VMOVSHDUP     X7, X11
+	VADDSS        X11, X7, X7
+	VMOVSS        X7, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z9, Y11
+	VADDPS        Y11, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X11
+	VADDPS        X11, X9, X9
+	VPERMILPD     $0x01, X9, X11
+	VADDPS        X11, X9, X9
+	VMOVSHDUP     X9, X11
+	VADDSS        X11, X9, X9
 	VMOVSS        X9, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y17
-	VADDPS        Y17, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X17
-	VADDPS        X17, X11, X11
-	VPERMILPD     $0x01, X11, X17
-	VADDPS        X17, X11, X11
-	VMOVSHDUP     X11, X17
-	VADDSS        X17, X11, X11
-	VMOVSS        X11, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z13, Y17
-	VADDPS        Y17, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X17
-	VADDPS        X17, X13, X13
-	VPERMILPD     $0x01, X13, X17
-	VADDPS        X17, X13, X13
-	VMOVSHDUP     X13, X17
-	VADDSS        X17, X13, X13
-	VMOVSS        X13, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z15, Y17
-	VADDPS        Y17, Y15, Y15
-	VEXTRACTF32X4 $0x01, Y15, X17
-	VADDPS        X17, X15, X15
-	VPERMILPD     $0x01, X15, X17
-	VADDPS        X17, X15, X15
-	VMOVSHDUP     X15, X17
-	VADDSS        X17, X15, X15
-	VMOVSS        X15, (R9)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
@@ -542,102 +2052,98 @@ TEXT ·matVecQ3KI16x1AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, SI
 	MOVQ         SI, DI
 	SHLQ         $0x03, DI
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
-	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z3
 
 row:
 	MOVQ   chunks+32(FP), R8
 	MOVQ   q+40(FP), R9
 	MOVQ   scale+48(FP), R10
 	MOVQ   sum+56(FP), R11
-	VPXORD Z10, Z10, Z10
+	VPXORD Z4, Z4, Z4
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	VMOVDQU32      94(DX), X12
-	VPSHUFB        i16_q3low<>+0(SB), X12, X13
-	VMOVDQU32      i16_q3lowshift<>+0(SB), X14
-	VPMULTISHIFTQB X13, X14, X13
-	VPANDD         i16_nibbles<>+0(SB), X13, X13
-	VPSHUFB        i16_q3high<>+0(SB), X12, X12
-	VMOVDQU32      i16_q3highshift<>+0(SB), X14
-	VPMULTISHIFTQB X12, X14, X12
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X12, X13
-	VPSUBB         i16_thirtytwo<>+0(SB), X13, X13
-	VPMOVSXBW      X13, Y12
-	VPBROADCASTW   108(DX), Y13
-	VCVTPH2PS      Y13, Z13
-	VPMOVZXBW      (DX), Z14
-	VPMOVZXBW      32(DX), Z15
-	VMOVDQA64      Z15, Z16
-	VPSLLW         $0x02, Z14, Z17
-	VPTERNLOGD     $0xe4, Z8, Z17, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z0, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R9), Z16, Z11
-	VPSRLW         $0x02, Z15, Z16
-	VPSLLW         $0x01, Z14, Z17
-	VPTERNLOGD     $0xe4, Z8, Z17, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z1, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPDPWSSD       64(R9), Z16, Z11
-	VPSRLW         $0x04, Z15, Z16
-	VPTERNLOGD     $0xe4, Z8, Z14, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z2, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPDPWSSD       128(R9), Z16, Z11
-	VPSRLW         $0x06, Z15, Z15
-	VPSRLW         $0x01, Z14, Z16
-	VPTERNLOGD     $0xe4, Z8, Z16, Z15
-	VPERMW         Z9, Z15, Z15
-	VPERMW         Z12, Z3, Z16
-	VPMULLW        Z16, Z15, Z15
-	VPDPWSSD       192(R9), Z15, Z11
-	VPMOVZXBW      64(DX), Z15
-	VMOVDQA64      Z15, Z16
-	VPSRLW         $0x02, Z14, Z17
-	VPTERNLOGD     $0xe4, Z8, Z17, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z4, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPDPWSSD       256(R9), Z16, Z11
-	VPSRLW         $0x02, Z15, Z16
-	VPSRLW         $0x03, Z14, Z17
-	VPTERNLOGD     $0xe4, Z8, Z17, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z5, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPDPWSSD       320(R9), Z16, Z11
-	VPSRLW         $0x04, Z15, Z16
-	VPSRLW         $0x04, Z14, Z17
-	VPTERNLOGD     $0xe4, Z8, Z17, Z16
-	VPERMW         Z9, Z16, Z16
-	VPERMW         Z12, Z6, Z17
-	VPMULLW        Z17, Z16, Z16
-	VPDPWSSD       384(R9), Z16, Z11
-	VPSRLW         $0x06, Z15, Z15
-	VPSRLW         $0x05, Z14, Z14
-	VPTERNLOGD     $0xe4, Z8, Z14, Z15
-	VPERMW         Z9, Z15, Z15
-	VPERMW         Z12, Z7, Z14
-	VPMULLW        Z14, Z15, Z15
-	VPDPWSSD       448(R9), Z15, Z11
-	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R10), Z13, Z13
-	VFMADD231PS    Z13, Z11, Z10
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	VMOVDQU32      94(DX), X6
+	VPSHUFB        i16_q3low<>+0(SB), X6, X7
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X8
+	VPMULTISHIFTQB X7, X8, X7
+	VPANDD         i16_nibbles<>+0(SB), X7, X7
+	VPSHUFB        i16_q3high<>+0(SB), X6, X6
+	VMOVDQU32      i16_q3highshift<>+0(SB), X8
+	VPMULTISHIFTQB X6, X8, X6
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X6, X7
+	VPSUBB         i16_thirtytwo<>+0(SB), X7, X7
+	VPMOVSXBW      X7, Y6
+	VPERMW         Z6, Z0, Z8
+	VPERMW         Z6, Z1, Z9
+	VPBROADCASTW   108(DX), Y6
+	VCVTPH2PS      Y6, Z7
+	VPMOVZXBW      (DX), Z10
+	VPMOVZXBW      32(DX), Z11
+	VMOVDQA64      Z11, Z12
+	VPSLLW         $0x02, Z10, Z13
+	VPTERNLOGD     $0xe4, Z2, Z13, Z12
+	VPERMW         Z3, Z12, Z12
+	VPSHUFD        $0x00, Z8, Z13
+	VPMULLW        Z13, Z12, Z12
+	VPXORD         Z5, Z5, Z5
+	VPDPWSSD       (R9), Z12, Z5
+	VPSRLW         $0x02, Z11, Z12
+	VPSLLW         $0x01, Z10, Z13
+	VPTERNLOGD     $0xe4, Z2, Z13, Z12
+	VPERMW         Z3, Z12, Z12
+	VPSHUFD        $0x55, Z8, Z13
+	VPMULLW        Z13, Z12, Z12
+	VPDPWSSD       64(R9), Z12, Z5
+	VPSRLW         $0x04, Z11, Z12
+	VPTERNLOGD     $0xe4, Z2, Z10, Z12
+	VPERMW         Z3, Z12, Z12
+	VPSHUFD        $0xaa, Z8, Z13
+	VPMULLW        Z13, Z12, Z12
+	VPDPWSSD       128(R9), Z12, Z5
+	VPSRLW         $0x06, Z11, Z11
+	VPSRLW         $0x01, Z10, Z12
+	VPTERNLOGD     $0xe4, Z2, Z12, Z11
+	VPERMW         Z3, Z11, Z11
+	VPSHUFD        $0xff, Z8, Z8
+	VPMULLW        Z8, Z11, Z11
+	VPDPWSSD       192(R9), Z11, Z5
+	VPMOVZXBW      64(DX), Z8
+	VMOVDQA64      Z8, Z11
+	VPSRLW         $0x02, Z10, Z12
+	VPTERNLOGD     $0xe4, Z2, Z12, Z11
+	VPERMW         Z3, Z11, Z11
+	VPSHUFD        $0x00, Z9, Z12
+	VPMULLW        Z12, Z11, Z11
+	VPDPWSSD       256(R9), Z11, Z5
+	VPSRLW         $0x02, Z8, Z11
+	VPSRLW         $0x03, Z10, Z12
+	VPTERNLOGD     $0xe4, Z2, Z12, Z11
+	VPERMW         Z3, Z11, Z11
+	VPSHUFD        $0x55, Z9, Z12
+	VPMULLW        Z12, Z11, Z11
+	VPDPWSSD       320(R9), Z11, Z5
+	VPSRLW         $0x04, Z8, Z11
+	VPSRLW         $0x04, Z10, Z12
+	VPTERNLOGD     $0xe4, Z2, Z12, Z11
+	VPERMW         Z3, Z11, Z11
+	VPSHUFD        $0xaa, Z9, Z12
+	VPMULLW        Z12, Z11, Z11
+	VPDPWSSD       384(R9), Z11, Z5
+	VPSRLW         $0x06, Z8, Z8
+	VPSRLW         $0x05, Z10, Z10
+	VPTERNLOGD     $0xe4, Z2, Z10, Z8
+	VPERMW         Z3, Z8, Z8
+	VPSHUFD        $0xff, Z9, Z9
+	VPMULLW        Z9, Z8, Z8
+	VPDPWSSD       448(R9), Z8, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R10), Z7, Z7
+	VFMADD231PS    Z7, Z5, Z4
 	ADDQ           $0x6e, DX
 	ADDQ           DI, R9
 	ADDQ           CX, R10
@@ -645,15 +2151,15 @@ chunk:
 	DECQ           R8
 	JNZ            chunk
 	MOVQ           AX, R8
-	VEXTRACTF64X4  $0x01, Z10, Y12
-	VADDPS         Y12, Y10, Y10
-	VEXTRACTF32X4  $0x01, Y10, X12
-	VADDPS         X12, X10, X10
-	VPERMILPD      $0x01, X10, X12
-	VADDPS         X12, X10, X10
-	VMOVSHDUP      X10, X12
-	VADDSS         X12, X10, X10
-	VMOVSS         X10, (R8)
+	VEXTRACTF64X4  $0x01, Z4, Y6
+	VADDPS         Y6, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X6
+	VADDPS         X6, X4, X4
+	VPERMILPD      $0x01, X4, X6
+	VADDPS         X6, X4, X4
+	VMOVSHDUP      X4, X6
+	VADDSS         X6, X4, X4
+	VMOVSS         X4, (R8)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
@@ -686,10 +2192,6 @@ DATA i16_q3highshift<>+0(SB)/8, $0x362e261e140c043c
 DATA i16_q3highshift<>+8(SB)/8, $0x3a322a2218100800
 GLOBL i16_q3highshift<>(SB), RODATA|NOPTR, $16
 
-DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
-DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
-GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
-
 DATA i16_thirtytwo<>+0(SB)/8, $0x2020202020202020
 DATA i16_thirtytwo<>+8(SB)/8, $0x2020202020202020
 GLOBL i16_thirtytwo<>(SB), RODATA|NOPTR, $16
@@ -708,115 +2210,111 @@ TEXT ·matVecQ3KI16x2AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
-	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z3
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	VMOVDQU32      94(DX), X14
-	VPSHUFB        i16_q3low<>+0(SB), X14, X15
-	VMOVDQU32      i16_q3lowshift<>+0(SB), X16
-	VPMULTISHIFTQB X15, X16, X15
-	VPANDD         i16_nibbles<>+0(SB), X15, X15
-	VPSHUFB        i16_q3high<>+0(SB), X14, X14
-	VMOVDQU32      i16_q3highshift<>+0(SB), X16
-	VPMULTISHIFTQB X14, X16, X14
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X14, X15
-	VPSUBB         i16_thirtytwo<>+0(SB), X15, X15
-	VPMOVSXBW      X15, Y14
-	VPBROADCASTW   108(DX), Y15
-	VCVTPH2PS      Y15, Z15
-	VPMOVZXBW      (DX), Z16
-	VPMOVZXBW      32(DX), Z17
-	VMOVDQA64      Z17, Z18
-	VPSLLW         $0x02, Z16, Z19
-	VPTERNLOGD     $0xe4, Z8, Z19, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z0, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R10), Z18, Z11
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       512(R10), Z18, Z13
-	VPSRLW         $0x02, Z17, Z18
-	VPSLLW         $0x01, Z16, Z19
-	VPTERNLOGD     $0xe4, Z8, Z19, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z1, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPDPWSSD       64(R10), Z18, Z11
-	VPDPWSSD       576(R10), Z18, Z13
-	VPSRLW         $0x04, Z17, Z18
-	VPTERNLOGD     $0xe4, Z8, Z16, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z2, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPDPWSSD       128(R10), Z18, Z11
-	VPDPWSSD       640(R10), Z18, Z13
-	VPSRLW         $0x06, Z17, Z17
-	VPSRLW         $0x01, Z16, Z18
-	VPTERNLOGD     $0xe4, Z8, Z18, Z17
-	VPERMW         Z9, Z17, Z17
-	VPERMW         Z14, Z3, Z18
-	VPMULLW        Z18, Z17, Z17
-	VPDPWSSD       192(R10), Z17, Z11
-	VPDPWSSD       704(R10), Z17, Z13
-	VPMOVZXBW      64(DX), Z17
-	VMOVDQA64      Z17, Z18
-	VPSRLW         $0x02, Z16, Z19
-	VPTERNLOGD     $0xe4, Z8, Z19, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z4, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPDPWSSD       256(R10), Z18, Z11
-	VPDPWSSD       768(R10), Z18, Z13
-	VPSRLW         $0x02, Z17, Z18
-	VPSRLW         $0x03, Z16, Z19
-	VPTERNLOGD     $0xe4, Z8, Z19, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z5, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPDPWSSD       320(R10), Z18, Z11
-	VPDPWSSD       832(R10), Z18, Z13
-	VPSRLW         $0x04, Z17, Z18
-	VPSRLW         $0x04, Z16, Z19
-	VPTERNLOGD     $0xe4, Z8, Z19, Z18
-	VPERMW         Z9, Z18, Z18
-	VPERMW         Z14, Z6, Z19
-	VPMULLW        Z19, Z18, Z18
-	VPDPWSSD       384(R10), Z18, Z11
-	VPDPWSSD       896(R10), Z18, Z13
-	VPSRLW         $0x06, Z17, Z17
-	VPSRLW         $0x05, Z16, Z16
-	VPTERNLOGD     $0xe4, Z8, Z16, Z17
-	VPERMW         Z9, Z17, Z17
-	VPERMW         Z14, Z7, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       448(R10), Z17, Z11
-	VPDPWSSD       960(R10), Z17, Z13
-	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R11), Z15, Z16
-	VFMADD231PS    Z16, Z11, Z10
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    4(R11), Z15, Z15
-	VFMADD231PS    Z15, Z13, Z12
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	VMOVDQU32      94(DX), X8
+	VPSHUFB        i16_q3low<>+0(SB), X8, X9
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X10
+	VPMULTISHIFTQB X9, X10, X9
+	VPANDD         i16_nibbles<>+0(SB), X9, X9
+	VPSHUFB        i16_q3high<>+0(SB), X8, X8
+	VMOVDQU32      i16_q3highshift<>+0(SB), X10
+	VPMULTISHIFTQB X8, X10, X8
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X8, X9
+	VPSUBB         i16_thirtytwo<>+0(SB), X9, X9
+	VPMOVSXBW      X9, Y8
+	VPERMW         Z8, Z0, Z10
+	VPERMW         Z8, Z1, Z11
+	VPBROADCASTW   108(DX), Y8
+	VCVTPH2PS      Y8, Z9
+	VPMOVZXBW      (DX), Z12
+	VPMOVZXBW      32(DX), Z13
+	VMOVDQA64      Z13, Z14
+	VPSLLW         $0x02, Z12, Z15
+	VPTERNLOGD     $0xe4, Z2, Z15, Z14
+	VPERMW         Z3, Z14, Z14
+	VPSHUFD        $0x00, Z10, Z15
+	VPMULLW        Z15, Z14, Z14
+	VPXORD         Z5, Z5, Z5
+	VPDPWSSD       (R10), Z14, Z5
+	VPXORD         Z7, Z7, Z7
+	VPDPWSSD       512(R10), Z14, Z7
+	VPSRLW         $0x02, Z13, Z14
+	VPSLLW         $0x01, Z12, Z15
+	VPTERNLOGD     $0xe4, Z2, Z15, Z14
+	VPERMW         Z3, Z14, Z14
+	VPSHUFD        $0x55, Z10, Z15
+	VPMULLW        Z15, Z14, Z14
+	VPDPWSSD       64(R10), Z14, Z5
+	VPDPWSSD       576(R10), Z14, Z7
+	VPSRLW         $0x04, Z13, Z14
+	VPTERNLOGD     $0xe4, Z2, Z12, Z14
+	VPERMW         Z3, Z14, Z14
+	VPSHUFD        $0xaa, Z10, Z15
+	VPMULLW        Z15, Z14, Z14
+	VPDPWSSD       128(R10), Z14, Z5
+	VPDPWSSD       640(R10), Z14, Z7
+	VPSRLW         $0x06, Z13, Z13
+	VPSRLW         $0x01, Z12, Z14
+	VPTERNLOGD     $0xe4, Z2, Z14, Z13
+	VPERMW         Z3, Z13, Z13
+	VPSHUFD        $0xff, Z10, Z10
+	VPMULLW        Z10, Z13, Z13
+	VPDPWSSD       192(R10), Z13, Z5
+	VPDPWSSD       704(R10), Z13, Z7
+	VPMOVZXBW      64(DX), Z10
+	VMOVDQA64      Z10, Z13
+	VPSRLW         $0x02, Z12, Z14
+	VPTERNLOGD     $0xe4, Z2, Z14, Z13
+	VPERMW         Z3, Z13, Z13
+	VPSHUFD        $0x00, Z11, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       256(R10), Z13, Z5
+	VPDPWSSD       768(R10), Z13, Z7
+	VPSRLW         $0x02, Z10, Z13
+	VPSRLW         $0x03, Z12, Z14
+	VPTERNLOGD     $0xe4, Z2, Z14, Z13
+	VPERMW         Z3, Z13, Z13
+	VPSHUFD        $0x55, Z11, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       320(R10), Z13, Z5
+	VPDPWSSD       832(R10), Z13, Z7
+	VPSRLW         $0x04, Z10, Z13
+	VPSRLW         $0x04, Z12, Z14
+	VPTERNLOGD     $0xe4, Z2, Z14, Z13
+	VPERMW         Z3, Z13, Z13
+	VPSHUFD        $0xaa, Z11, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       384(R10), Z13, Z5
+	VPDPWSSD       896(R10), Z13, Z7
+	VPSRLW         $0x06, Z10, Z10
+	VPSRLW         $0x05, Z12, Z12
+	VPTERNLOGD     $0xe4, Z2, Z12, Z10
+	VPERMW         Z3, Z10, Z10
+	VPSHUFD        $0xff, Z11, Z11
+	VPMULLW        Z11, Z10, Z10
+	VPDPWSSD       448(R10), Z10, Z5
+	VPDPWSSD       960(R10), Z10, Z7
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R11), Z9, Z10
+	VFMADD231PS    Z10, Z5, Z4
+	VCVTDQ2PS      Z7, Z7
+	VMULPS.BCST    4(R11), Z9, Z9
+	VFMADD231PS    Z9, Z7, Z6
 	ADDQ           $0x6e, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
@@ -824,25 +2322,25 @@ chunk:
 	DECQ           R9
 	JNZ            chunk
 	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z10, Y14
-	VADDPS         Y14, Y10, Y10
-	VEXTRACTF32X4  $0x01, Y10, X14
-	VADDPS         X14, X10, X10
-	VPERMILPD      $0x01, X10, X14
-	VADDPS         X14, X10, X10
-	VMOVSHDUP      X10, X14
-	VADDSS         X14, X10, X10
-	VMOVSS         X10, (R9)
+	VEXTRACTF64X4  $0x01, Z4, Y8
+	VADDPS         Y8, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X8
+	VADDPS         X8, X4, X4
+	VPERMILPD      $0x01, X4, X8
+	VADDPS         X8, X4, X4
+	VMOVSHDUP      X4, X8
+	VADDSS         X8, X4, X4
+	VMOVSS         X4, (R9)
 	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z12, Y14
-	VADDPS         Y14, Y12, Y12
-	VEXTRACTF32X4  $0x01, Y12, X14
-	VADDPS         X14, X12, X12
-	VPERMILPD      $0x01, X12, X14
-	VADDPS         X14, X12, X12
-	VMOVSHDUP      X12, X14
-	VADDSS         X14, X12, X12
-	VMOVSS         X12, (R9)
+	VEXTRACTF64X4  $0x01, Z6, Y8
+	VADDPS         Y8, Y6, Y6
+	VEXTRACTF32X4  $0x01, Y6, X8
+	VADDPS         X8, X6, X6
+	VPERMILPD      $0x01, X6, X8
+	VADDPS         X8, X6, X6
+	VMOVSHDUP      X6, X8
+	VADDSS         X8, X6, X6
+	VMOVSS         X6, (R9)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
@@ -863,141 +2361,137 @@ TEXT ·matVecQ3KI16x4AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_word3_4<>+0(SB), Z8
-	VMOVDQU64    i16_q3levels32<>+0(SB), Z9
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_word3_4<>+0(SB), Z2
+	VMOVDQU64    i16_q3levels32<>+0(SB), Z3
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
+	VPXORD Z4, Z4, Z4
+	VPXORD Z6, Z6, Z6
+	VPXORD Z8, Z8, Z8
 	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z14, Z14, Z14
-	VPXORD Z16, Z16, Z16
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	VMOVDQU32      94(DX), X18
-	VPSHUFB        i16_q3low<>+0(SB), X18, X19
-	VMOVDQU32      i16_q3lowshift<>+0(SB), X20
-	VPMULTISHIFTQB X19, X20, X19
-	VPANDD         i16_nibbles<>+0(SB), X19, X19
-	VPSHUFB        i16_q3high<>+0(SB), X18, X18
-	VMOVDQU32      i16_q3highshift<>+0(SB), X20
-	VPMULTISHIFTQB X18, X20, X18
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X18, X19
-	VPSUBB         i16_thirtytwo<>+0(SB), X19, X19
-	VPMOVSXBW      X19, Y18
-	VPBROADCASTW   108(DX), Y19
-	VCVTPH2PS      Y19, Z19
-	VPMOVZXBW      (DX), Z20
-	VPMOVZXBW      32(DX), Z21
-	VMOVDQA64      Z21, Z22
-	VPSLLW         $0x02, Z20, Z23
-	VPTERNLOGD     $0xe4, Z8, Z23, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z0, Z23
-	VPMULLW        Z23, Z22, Z22
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	VMOVDQU32      94(DX), X12
+	VPSHUFB        i16_q3low<>+0(SB), X12, X13
+	VMOVDQU32      i16_q3lowshift<>+0(SB), X14
+	VPMULTISHIFTQB X13, X14, X13
+	VPANDD         i16_nibbles<>+0(SB), X13, X13
+	VPSHUFB        i16_q3high<>+0(SB), X12, X12
+	VMOVDQU32      i16_q3highshift<>+0(SB), X14
+	VPMULTISHIFTQB X12, X14, X12
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X12, X13
+	VPSUBB         i16_thirtytwo<>+0(SB), X13, X13
+	VPMOVSXBW      X13, Y12
+	VPERMW         Z12, Z0, Z14
+	VPERMW         Z12, Z1, Z15
+	VPBROADCASTW   108(DX), Y12
+	VCVTPH2PS      Y12, Z13
+	VPMOVZXBW      (DX), Z16
+	VPMOVZXBW      32(DX), Z17
+	VMOVDQA64      Z17, Z18
+	VPSLLW         $0x02, Z16, Z19
+	VPTERNLOGD     $0xe4, Z2, Z19, Z18
+	VPERMW         Z3, Z18, Z18
+	VPSHUFD        $0x00, Z14, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPXORD         Z5, Z5, Z5
+	VPDPWSSD       (R10), Z18, Z5
+	VPXORD         Z7, Z7, Z7
+	VPDPWSSD       512(R10), Z18, Z7
+	VPXORD         Z9, Z9, Z9
+	VPDPWSSD       1024(R10), Z18, Z9
 	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R10), Z22, Z11
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       512(R10), Z22, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       1024(R10), Z22, Z15
-	VPXORD         Z17, Z17, Z17
-	VPDPWSSD       1536(R10), Z22, Z17
-	VPSRLW         $0x02, Z21, Z22
-	VPSLLW         $0x01, Z20, Z23
-	VPTERNLOGD     $0xe4, Z8, Z23, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z1, Z23
-	VPMULLW        Z23, Z22, Z22
-	VPDPWSSD       64(R10), Z22, Z11
-	VPDPWSSD       576(R10), Z22, Z13
-	VPDPWSSD       1088(R10), Z22, Z15
-	VPDPWSSD       1600(R10), Z22, Z17
-	VPSRLW         $0x04, Z21, Z22
-	VPTERNLOGD     $0xe4, Z8, Z20, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z2, Z23
-	VPMULLW        Z23, Z22, Z22
-	VPDPWSSD       128(R10), Z22, Z11
-	VPDPWSSD       640(R10), Z22, Z13
-	VPDPWSSD       1152(R10), Z22, Z15
-	VPDPWSSD       1664(R10), Z22, Z17
-	VPSRLW         $0x06, Z21, Z21
-	VPSRLW         $0x01, Z20, Z22
-	VPTERNLOGD     $0xe4, Z8, Z22, Z21
-	VPERMW         Z9, Z21, Z21
-	VPERMW         Z18, Z3, Z22
-	VPMULLW        Z22, Z21, Z21
-	VPDPWSSD       192(R10), Z21, Z11
-	VPDPWSSD       704(R10), Z21, Z13
-	VPDPWSSD       1216(R10), Z21, Z15
-	VPDPWSSD       1728(R10), Z21, Z17
-	VPMOVZXBW      64(DX), Z21
-	VMOVDQA64      Z21, Z22
-	VPSRLW         $0x02, Z20, Z23
-	VPTERNLOGD     $0xe4, Z8, Z23, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z4, Z23
-	VPMULLW        Z23, Z22, Z22
-	VPDPWSSD       256(R10), Z22, Z11
-	VPDPWSSD       768(R10), Z22, Z13
-	VPDPWSSD       1280(R10), Z22, Z15
-	VPDPWSSD       1792(R10), Z22, Z17
-	VPSRLW         $0x02, Z21, Z22
-	VPSRLW         $0x03, Z20, Z23
-	VPTERNLOGD     $0xe4, Z8, Z23, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z5, Z23
-	VPMULLW        Z23, Z22, Z22
-	VPDPWSSD       320(R10), Z22, Z11
-	VPDPWSSD       832(R10), Z22, Z13
-	VPDPWSSD       1344(R10), Z22, Z15
-	VPDPWSSD       1856(R10), Z22, Z17
-	VPSRLW         $0x04, Z21, Z22
-	VPSRLW         $0x04, Z20, Z23
-	VPTERNLOGD     $0xe4, Z8, Z23, Z22
-	VPERMW         Z9, Z22, Z22
-	VPERMW         Z18, Z6, Z23
-	VPMULLW        Z23, Z22, Z22
-	VPDPWSSD       384(R10), Z22, Z11
-	VPDPWSSD       896(R10), Z22, Z13
-	VPDPWSSD       1408(R10), Z22, Z15
-	VPDPWSSD       1920(R10), Z22, Z17
-	VPSRLW         $0x06, Z21, Z21
-	VPSRLW         $0x05, Z20, Z20
-	VPTERNLOGD     $0xe4, Z8, Z20, Z21
-	VPERMW         Z9, Z21, Z21
-	VPERMW         Z18, Z7, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       448(R10), Z21, Z11
-	VPDPWSSD       960(R10), Z21, Z13
-	VPDPWSSD       1472(R10), Z21, Z15
-	VPDPWSSD       1984(R10), Z21, Z17
+	VPDPWSSD       1536(R10), Z18, Z11
+	VPSRLW         $0x02, Z17, Z18
+	VPSLLW         $0x01, Z16, Z19
+	VPTERNLOGD     $0xe4, Z2, Z19, Z18
+	VPERMW         Z3, Z18, Z18
+	VPSHUFD        $0x55, Z14, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       64(R10), Z18, Z5
+	VPDPWSSD       576(R10), Z18, Z7
+	VPDPWSSD       1088(R10), Z18, Z9
+	VPDPWSSD       1600(R10), Z18, Z11
+	VPSRLW         $0x04, Z17, Z18
+	VPTERNLOGD     $0xe4, Z2, Z16, Z18
+	VPERMW         Z3, Z18, Z18
+	VPSHUFD        $0xaa, Z14, Z19
+	VPMULLW        Z19, Z18, Z18
+	VPDPWSSD       128(R10), Z18, Z5
+	VPDPWSSD       640(R10), Z18, Z7
+	VPDPWSSD       1152(R10), Z18, Z9
+	VPDPWSSD       1664(R10), Z18, Z11
+	VPSRLW         $0x06, Z17, Z17
+	VPSRLW         $0x01, Z16, Z18
+	VPTERNLOGD     $0xe4, Z2, Z18, Z17
+	VPERMW         Z3, Z17, Z17
+	VPSHUFD        $0xff, Z14, Z14
+	VPMULLW        Z14, Z17, Z17
+	VPDPWSSD       192(R10), Z17, Z5
+	VPDPWSSD       704(R10), Z17, Z7
+	VPDPWSSD       1216(R10), Z17, Z9
+	VPDPWSSD       1728(R10), Z17, Z11
+	VPMOVZXBW      64(DX), Z14
+	VMOVDQA64      Z14, Z17
+	VPSRLW         $0x02, Z16, Z18
+	VPTERNLOGD     $0xe4, Z2, Z18, Z17
+	VPERMW         Z3, Z17, Z17
+	VPSHUFD        $0x00, Z15, Z18
+	VPMULLW        Z18, Z17, Z17
+	VPDPWSSD       256(R10), Z17, Z5
+	VPDPWSSD       768(R10), Z17, Z7
+	VPDPWSSD       1280(R10), Z17, Z9
+	VPDPWSSD       1792(R10), Z17, Z11
+	VPSRLW         $0x02, Z14, Z17
+	VPSRLW         $0x03, Z16, Z18
+	VPTERNLOGD     $0xe4, Z2, Z18, Z17
+	VPERMW         Z3, Z17, Z17
+	VPSHUFD        $0x55, Z15, Z18
+	VPMULLW        Z18, Z17, Z17
+	VPDPWSSD       320(R10), Z17, Z5
+	VPDPWSSD       832(R10), Z17, Z7
+	VPDPWSSD       1344(R10), Z17, Z9
+	VPDPWSSD       1856(R10), Z17, Z11
+	VPSRLW         $0x04, Z14, Z17
+	VPSRLW         $0x04, Z16, Z18
+	VPTERNLOGD     $0xe4, Z2, Z18, Z17
+	VPERMW         Z3, Z17, Z17
+	VPSHUFD        $0xaa, Z15, Z18
+	VPMULLW        Z18, Z17, Z17
+	VPDPWSSD       384(R10), Z17, Z5
+	VPDPWSSD       896(R10), Z17, Z7
+	VPDPWSSD       1408(R10), Z17, Z9
+	VPDPWSSD       1920(R10), Z17, Z11
+	VPSRLW         $0x06, Z14, Z14
+	VPSRLW         $0x05, Z16, Z16
+	VPTERNLOGD     $0xe4, Z2, Z16, Z14
+	VPERMW         Z3, Z14, Z14
+	VPSHUFD        $0xff, Z15, Z15
+	VPMULLW        Z15, Z14, Z14
+	VPDPWSSD       448(R10), Z14, Z5
+	VPDPWSSD       960(R10), Z14, Z7
+	VPDPWSSD       1472(R10), Z14, Z9
+	VPDPWSSD       1984(R10), Z14, Z11
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R11), Z13, Z14
+	VFMADD231PS    Z14, Z5, Z4
+	VCVTDQ2PS      Z7, Z7
+	VMULPS.BCST    4(R11), Z13, Z14
+	VFMADD231PS    Z14, Z7, Z6
+	VCVTDQ2PS      Z9, Z9
+	VMULPS.BCST    8(R11), Z13, Z14
+	VFMADD231PS    Z14, Z9, Z8
 	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R11), Z19, Z20
-	VFMADD231PS    Z20, Z11, Z10
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    4(R11), Z19, Z20
-	VFMADD231PS    Z20, Z13, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    8(R11), Z19, Z20
-	VFMADD231PS    Z20, Z15, Z14
-	VCVTDQ2PS      Z17, Z17
-	VMULPS.BCST    12(R11), Z19, Z19
-	VFMADD231PS    Z19, Z17, Z16
+	VMULPS.BCST    12(R11), Z13, Z13
+	VFMADD231PS    Z13, Z11, Z10
 	ADDQ           $0x6e, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
@@ -1005,714 +2499,36 @@ chunk:
 	DECQ           R9
 	JNZ            chunk
 	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z10, Y18
-	VADDPS         Y18, Y10, Y10
-	VEXTRACTF32X4  $0x01, Y10, X18
-	VADDPS         X18, X10, X10
-	VPERMILPD      $0x01, X10, X18
-	VADDPS         X18, X10, X10
-	VMOVSHDUP      X10, X18
-	VADDSS         X18, X10, X10
-	VMOVSS         X10, (R9)
+	VEXTRACTF64X4  $0x01, Z4, Y12
+	VADDPS         Y12, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X12
+	VADDPS         X12, X4, X4
+	VPERMILPD      $0x01, X4, X12
+	VADDPS         X12, X4, X4
+	VMOVSHDUP      X4, X12
+	VADDSS         X12, X4, X4
+	VMOVSS         X4, (R9)
 	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z12, Y18
-	VADDPS         Y18, Y12, Y12
-	VEXTRACTF32X4  $0x01, Y12, X18
-	VADDPS         X18, X12, X12
-	VPERMILPD      $0x01, X12, X18
-	VADDPS         X18, X12, X12
-	VMOVSHDUP      X12, X18
-	VADDSS         X18, X12, X12
-	VMOVSS         X12, (R9)
+	VEXTRACTF64X4  $0x01, Z6, Y12
+	VADDPS         Y12, Y6, Y6
+	VEXTRACTF32X4  $0x01, Y6, X12
+	VADDPS         X12, X6, X6
+	VPERMILPD      $0x01, X6, X12
+	VADDPS         X12, X6, X6
+	VMOVSHDUP      X6, X12
+	VADDSS         X12, X6, X6
+	VMOVSS         X6, (R9)
 	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z14, Y18
-	VADDPS         Y18, Y14, Y14
-	VEXTRACTF32X4  $0x01, Y14, X18
-	VADDPS         X18, X14, X14
-	VPERMILPD      $0x01, X14, X18
-	VADDPS         X18, X14, X14
-	VMOVSHDUP      X14, X18
-	VADDSS         X18, X14, X14
-	VMOVSS         X14, (R9)
+	VEXTRACTF64X4  $0x01, Z8, Y12
+	VADDPS         Y12, Y8, Y8
+	VEXTRACTF32X4  $0x01, Y8, X12
+	VADDPS         X12, X8, X8
+	VPERMILPD      $0x01, X8, X12
+	VADDPS         X12, X8, X8
+	VMOVSHDUP      X8, X12
+	VADDSS         X12, X8, X8
+	VMOVSS         X8, (R9)
 	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z16, Y18
-	VADDPS         Y18, Y16, Y16
-	VEXTRACTF32X4  $0x01, Y16, X18
-	VADDPS         X18, X16, X16
-	VPERMILPD      $0x01, X16, X18
-	VADDPS         X18, X16, X16
-	VMOVSHDUP      X16, X18
-	VADDSS         X18, X16, X16
-	VMOVSS         X16, (R9)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	MOVQ         SI, CX
-	SHLQ         $0x02, CX
-	MOVQ         CX, SI
-	SHLQ         $0x04, SI
-	MOVQ         SI, DI
-	SHLQ         $0x03, DI
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z9, Z9, Z9
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X11
-	VPSHUFB        i16_k4low<>+0(SB), X11, X12
-	VMOVDQU32      i16_k4shift<>+0(SB), X13
-	VPMULTISHIFTQB X12, X13, X12
-	VPANDD         i16_k4lowmask<>+0(SB), X12, X12
-	VPSHUFB        i16_k4high<>+0(SB), X11, X13
-	VPSRLW         $0x02, X13, X13
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X13, X12
-	VPMOVZXBW      X12, Y13
-	VCVTPH2PS      X11, X11
-	VBROADCASTSS   X11, Z14
-	VMOVSHDUP      X11, X11
-	VBROADCASTSS   X11, Z11
-	VPSHUFB        i16_k4min<>+0(SB), X12, X12
-	VPMOVZXBD      X12, Z12
-	VCVTDQ2PS      Z12, Z12
-	VMULPS         Z12, Z11, Z11
-	VPMOVZXBW      16(DX), Z12
-	VPSRLW         $0x04, Z12, Z15
-	VPANDD         Z8, Z12, Z12
-	VPERMW         Z13, Z0, Z16
-	VPMULLW        Z16, Z12, Z12
-	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R9), Z12, Z10
-	VPERMW         Z13, Z1, Z12
-	VPMULLW        Z12, Z15, Z15
-	VPDPWSSD       64(R9), Z15, Z10
-	VPMOVZXBW      48(DX), Z12
-	VPSRLW         $0x04, Z12, Z15
-	VPANDD         Z8, Z12, Z12
-	VPERMW         Z13, Z2, Z16
-	VPMULLW        Z16, Z12, Z12
-	VPDPWSSD       128(R9), Z12, Z10
-	VPERMW         Z13, Z3, Z12
-	VPMULLW        Z12, Z15, Z15
-	VPDPWSSD       192(R9), Z15, Z10
-	VPMOVZXBW      80(DX), Z12
-	VPSRLW         $0x04, Z12, Z15
-	VPANDD         Z8, Z12, Z12
-	VPERMW         Z13, Z4, Z16
-	VPMULLW        Z16, Z12, Z12
-	VPDPWSSD       256(R9), Z12, Z10
-	VPERMW         Z13, Z5, Z12
-	VPMULLW        Z12, Z15, Z15
-	VPDPWSSD       320(R9), Z15, Z10
-	VPMOVZXBW      112(DX), Z12
-	VPSRLW         $0x04, Z12, Z15
-	VPANDD         Z8, Z12, Z12
-	VPERMW         Z13, Z6, Z16
-	VPMULLW        Z16, Z12, Z12
-	VPDPWSSD       384(R9), Z12, Z10
-	VPERMW         Z13, Z7, Z12
-	VPMULLW        Z12, Z15, Z15
-	VPDPWSSD       448(R9), Z15, Z10
-	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R10), Z14, Z12
-	VFMADD231PS    Z12, Z10, Z9
-	VFNMADD231PS   (R11), Z11, Z9
-	ADDQ           $0x00000090, DX
-	ADDQ           DI, R9
-	ADDQ           CX, R10
-	ADDQ           SI, R11
-	DECQ           R8
-	JNZ            chunk
-	MOVQ           AX, R8
-	VEXTRACTF64X4  $0x01, Z9, Y11
-	VADDPS         Y11, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X11
-	VADDPS         X11, X9, X9
-	VPERMILPD      $0x01, X9, X11
-	VADDPS         X11, X9, X9
-	VMOVSHDUP      X9, X11
-	VADDSS         X11, X9, X9
-	VMOVSS         X9, (R8)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-DATA i16_word0_32<>+0(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+8(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+16(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+24(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+32(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+40(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+48(SB)/8, $0x0000000000000000
-DATA i16_word0_32<>+56(SB)/8, $0x0000000000000000
-GLOBL i16_word0_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word1_32<>+0(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+8(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+16(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+24(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+32(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+40(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+48(SB)/8, $0x0001000100010001
-DATA i16_word1_32<>+56(SB)/8, $0x0001000100010001
-GLOBL i16_word1_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word2_32<>+0(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+8(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+16(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+24(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+32(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+40(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+48(SB)/8, $0x0002000200020002
-DATA i16_word2_32<>+56(SB)/8, $0x0002000200020002
-GLOBL i16_word2_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word3_32<>+0(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+8(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+16(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+24(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+32(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+40(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+48(SB)/8, $0x0003000300030003
-DATA i16_word3_32<>+56(SB)/8, $0x0003000300030003
-GLOBL i16_word3_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word4_32<>+0(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+8(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+16(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+24(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+32(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+40(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+48(SB)/8, $0x0004000400040004
-DATA i16_word4_32<>+56(SB)/8, $0x0004000400040004
-GLOBL i16_word4_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word5_32<>+0(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+8(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+16(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+24(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+32(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+40(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+48(SB)/8, $0x0005000500050005
-DATA i16_word5_32<>+56(SB)/8, $0x0005000500050005
-GLOBL i16_word5_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word6_32<>+0(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+8(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+16(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+24(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+32(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+40(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+48(SB)/8, $0x0006000600060006
-DATA i16_word6_32<>+56(SB)/8, $0x0006000600060006
-GLOBL i16_word6_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word7_32<>+0(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+8(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+16(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+24(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+32(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+40(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+48(SB)/8, $0x0007000700070007
-DATA i16_word7_32<>+56(SB)/8, $0x0007000700070007
-GLOBL i16_word7_32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_wordf_4<>+0(SB)/8, $0x000f000f000f000f
-GLOBL i16_wordf_4<>(SB), RODATA|NOPTR, $8
-
-DATA i16_k4low<>+0(SB)/8, $0x0f0e0d0c07060504
-DATA i16_k4low<>+8(SB)/8, $0x0f0e0d0c0b0a0908
-GLOBL i16_k4low<>(SB), RODATA|NOPTR, $16
-
-DATA i16_k4shift<>+0(SB)/8, $0x3830282018100800
-DATA i16_k4shift<>+8(SB)/8, $0x3c342c2418100800
-GLOBL i16_k4shift<>(SB), RODATA|NOPTR, $16
-
-DATA i16_k4lowmask<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmask<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
-GLOBL i16_k4lowmask<>(SB), RODATA|NOPTR, $16
-
-DATA i16_k4high<>+0(SB)/8, $0x0706050480808080
-DATA i16_k4high<>+8(SB)/8, $0x0b0a090880808080
-GLOBL i16_k4high<>(SB), RODATA|NOPTR, $16
-
-DATA i16_k4min<>+0(SB)/8, $0x0b0b0a0a09090808
-DATA i16_k4min<>+8(SB)/8, $0x0f0f0e0e0d0d0c0c
-GLOBL i16_k4min<>(SB), RODATA|NOPTR, $16
-
-// func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ4KI16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X13
-	VPSHUFB        i16_k4low<>+0(SB), X13, X14
-	VMOVDQU32      i16_k4shift<>+0(SB), X15
-	VPMULTISHIFTQB X14, X15, X14
-	VPANDD         i16_k4lowmask<>+0(SB), X14, X14
-	VPSHUFB        i16_k4high<>+0(SB), X13, X15
-	VPSRLW         $0x02, X15, X15
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X15, X14
-	VPMOVZXBW      X14, Y15
-	VCVTPH2PS      X13, X13
-	VBROADCASTSS   X13, Z16
-	VMOVSHDUP      X13, X13
-	VBROADCASTSS   X13, Z13
-	VPSHUFB        i16_k4min<>+0(SB), X14, X14
-	VPMOVZXBD      X14, Z14
-	VCVTDQ2PS      Z14, Z14
-	VMULPS         Z14, Z13, Z13
-	VPMOVZXBW      16(DX), Z14
-	VPSRLW         $0x04, Z14, Z17
-	VPANDD         Z8, Z14, Z14
-	VPERMW         Z15, Z0, Z18
-	VPMULLW        Z18, Z14, Z14
-	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R10), Z14, Z10
-	VPXORD         Z12, Z12, Z12
-	VPDPWSSD       512(R10), Z14, Z12
-	VPERMW         Z15, Z1, Z14
-	VPMULLW        Z14, Z17, Z17
-	VPDPWSSD       64(R10), Z17, Z10
-	VPDPWSSD       576(R10), Z17, Z12
-	VPMOVZXBW      48(DX), Z14
-	VPSRLW         $0x04, Z14, Z17
-	VPANDD         Z8, Z14, Z14
-	VPERMW         Z15, Z2, Z18
-	VPMULLW        Z18, Z14, Z14
-	VPDPWSSD       128(R10), Z14, Z10
-	VPDPWSSD       640(R10), Z14, Z12
-	VPERMW         Z15, Z3, Z14
-	VPMULLW        Z14, Z17, Z17
-	VPDPWSSD       192(R10), Z17, Z10
-	VPDPWSSD       704(R10), Z17, Z12
-	VPMOVZXBW      80(DX), Z14
-	VPSRLW         $0x04, Z14, Z17
-	VPANDD         Z8, Z14, Z14
-	VPERMW         Z15, Z4, Z18
-	VPMULLW        Z18, Z14, Z14
-	VPDPWSSD       256(R10), Z14, Z10
-	VPDPWSSD       768(R10), Z14, Z12
-	VPERMW         Z15, Z5, Z14
-	VPMULLW        Z14, Z17, Z17
-	VPDPWSSD       320(R10), Z17, Z10
-	VPDPWSSD       832(R10), Z17, Z12
-	VPMOVZXBW      112(DX), Z14
-	VPSRLW         $0x04, Z14, Z17
-	VPANDD         Z8, Z14, Z14
-	VPERMW         Z15, Z6, Z18
-	VPMULLW        Z18, Z14, Z14
-	VPDPWSSD       384(R10), Z14, Z10
-	VPDPWSSD       896(R10), Z14, Z12
-	VPERMW         Z15, Z7, Z14
-	VPMULLW        Z14, Z17, Z17
-	VPDPWSSD       448(R10), Z17, Z10
-	VPDPWSSD       960(R10), Z17, Z12
-	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R11), Z16, Z14
-	VFMADD231PS    Z14, Z10, Z9
-	VFNMADD231PS   (R12), Z13, Z9
-	VCVTDQ2PS      Z12, Z12
-	VMULPS.BCST    4(R11), Z16, Z14
-	VFMADD231PS    Z14, Z12, Z11
-	VFNMADD231PS   64(R12), Z13, Z11
-	ADDQ           $0x00000090, DX
-	ADDQ           R8, R10
-	ADDQ           SI, R11
-	ADDQ           DI, R12
-	DECQ           R9
-	JNZ            chunk
-	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z9, Y13
-	VADDPS         Y13, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X13
-	VADDPS         X13, X9, X9
-	VPERMILPD      $0x01, X9, X13
-	VADDPS         X13, X9, X9
-	VMOVSHDUP      X9, X13
-	VADDSS         X13, X9, X9
-	VMOVSS         X9, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z11, Y13
-	VADDPS         Y13, Y11, Y11
-	VEXTRACTF32X4  $0x01, Y11, X13
-	VADDPS         X13, X11, X11
-	VPERMILPD      $0x01, X11, X13
-	VADDPS         X13, X11, X11
-	VMOVSHDUP      X11, X13
-	VADDSS         X13, X11, X11
-	VMOVSS         X11, (R9)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ4KI16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X17
-	VPSHUFB        i16_k4low<>+0(SB), X17, X18
-	VMOVDQU32      i16_k4shift<>+0(SB), X19
-	VPMULTISHIFTQB X18, X19, X18
-	VPANDD         i16_k4lowmask<>+0(SB), X18, X18
-	VPSHUFB        i16_k4high<>+0(SB), X17, X19
-	VPSRLW         $0x02, X19, X19
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X19, X18
-	VPMOVZXBW      X18, Y19
-	VCVTPH2PS      X17, X17
-	VBROADCASTSS   X17, Z20
-	VMOVSHDUP      X17, X17
-	VBROADCASTSS   X17, Z17
-	VPSHUFB        i16_k4min<>+0(SB), X18, X18
-	VPMOVZXBD      X18, Z18
-	VCVTDQ2PS      Z18, Z18
-	VMULPS         Z18, Z17, Z17
-	VPMOVZXBW      16(DX), Z18
-	VPSRLW         $0x04, Z18, Z21
-	VPANDD         Z8, Z18, Z18
-	VPERMW         Z19, Z0, Z22
-	VPMULLW        Z22, Z18, Z18
-	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R10), Z18, Z10
-	VPXORD         Z12, Z12, Z12
-	VPDPWSSD       512(R10), Z18, Z12
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       1024(R10), Z18, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       1536(R10), Z18, Z16
-	VPERMW         Z19, Z1, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       64(R10), Z21, Z10
-	VPDPWSSD       576(R10), Z21, Z12
-	VPDPWSSD       1088(R10), Z21, Z14
-	VPDPWSSD       1600(R10), Z21, Z16
-	VPMOVZXBW      48(DX), Z18
-	VPSRLW         $0x04, Z18, Z21
-	VPANDD         Z8, Z18, Z18
-	VPERMW         Z19, Z2, Z22
-	VPMULLW        Z22, Z18, Z18
-	VPDPWSSD       128(R10), Z18, Z10
-	VPDPWSSD       640(R10), Z18, Z12
-	VPDPWSSD       1152(R10), Z18, Z14
-	VPDPWSSD       1664(R10), Z18, Z16
-	VPERMW         Z19, Z3, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       192(R10), Z21, Z10
-	VPDPWSSD       704(R10), Z21, Z12
-	VPDPWSSD       1216(R10), Z21, Z14
-	VPDPWSSD       1728(R10), Z21, Z16
-	VPMOVZXBW      80(DX), Z18
-	VPSRLW         $0x04, Z18, Z21
-	VPANDD         Z8, Z18, Z18
-	VPERMW         Z19, Z4, Z22
-	VPMULLW        Z22, Z18, Z18
-	VPDPWSSD       256(R10), Z18, Z10
-	VPDPWSSD       768(R10), Z18, Z12
-	VPDPWSSD       1280(R10), Z18, Z14
-	VPDPWSSD       1792(R10), Z18, Z16
-	VPERMW         Z19, Z5, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       320(R10), Z21, Z10
-	VPDPWSSD       832(R10), Z21, Z12
-	VPDPWSSD       1344(R10), Z21, Z14
-	VPDPWSSD       1856(R10), Z21, Z16
-	VPMOVZXBW      112(DX), Z18
-	VPSRLW         $0x04, Z18, Z21
-	VPANDD         Z8, Z18, Z18
-	VPERMW         Z19, Z6, Z22
-	VPMULLW        Z22, Z18, Z18
-	VPDPWSSD       384(R10), Z18, Z10
-	VPDPWSSD       896(R10), Z18, Z12
-	VPDPWSSD       1408(R10), Z18, Z14
-	VPDPWSSD       1920(R10), Z18, Z16
-	VPERMW         Z19, Z7, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       448(R10), Z21, Z10
-	VPDPWSSD       960(R10), Z21, Z12
-	VPDPWSSD       1472(R10), Z21, Z14
-	VPDPWSSD       1984(R10), Z21, Z16
-	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R11), Z20, Z18
-	VFMADD231PS    Z18, Z10, Z9
-	VFNMADD231PS   (R12), Z17, Z9
-	VCVTDQ2PS      Z12, Z12
-	VMULPS.BCST    4(R11), Z20, Z18
-	VFMADD231PS    Z18, Z12, Z11
-	VFNMADD231PS   64(R12), Z17, Z11
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    8(R11), Z20, Z18
-	VFMADD231PS    Z18, Z14, Z13
-	VFNMADD231PS   128(R12), Z17, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    12(R11), Z20, Z18
-	VFMADD231PS    Z18, Z16, Z15
-	VFNMADD231PS   192(R12), Z17, Z15
-	ADDQ           $0x00000090, DX
-	ADDQ           R8, R10
-	ADDQ           SI, R11
-	ADDQ           DI, R12
-	DECQ           R9
-	JNZ            chunk
-	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z9, Y17
-	VADDPS         Y17, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X17
-	VADDPS         X17, X9, X9
-	VPERMILPD      $0x01, X9, X17
-	VADDPS         X17, X9, X9
-	VMOVSHDUP      X9, X17
-	VADDSS         X17, X9, X9
-	VMOVSS         X9, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z11, Y17
-	VADDPS         Y17, Y11, Y11
-	VEXTRACTF32X4  $0x01, Y11, X17
-	VADDPS         X17, X11, X11
-	VPERMILPD      $0x01, X11, X17
-	VADDPS         X17, X11, X11
-	VMOVSHDUP      X11, X17
-	VADDSS         X17, X11, X11
-	VMOVSS         X11, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z13, Y17
-	VADDPS         Y17, Y13, Y13
-	VEXTRACTF32X4  $0x01, Y13, X17
-	VADDPS         X17, X13, X13
-	VPERMILPD      $0x01, X13, X17
-	VADDPS         X17, X13, X13
-	VMOVSHDUP      X13, X17
-	VADDSS         X17, X13, X13
-	VMOVSS         X13, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z15, Y17
-	VADDPS         Y17, Y15, Y15
-	VEXTRACTF32X4  $0x01, Y15, X17
-	VADDPS         X17, X15, X15
-	VPERMILPD      $0x01, X15, X17
-	VADDPS         X17, X15, X15
-	VMOVSHDUP      X15, X17
-	VADDSS         X17, X15, X15
-	VMOVSS         X15, (R9)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	MOVQ         SI, CX
-	SHLQ         $0x02, CX
-	MOVQ         CX, SI
-	SHLQ         $0x04, SI
-	MOVQ         SI, DI
-	SHLQ         $0x03, DI
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VPBROADCASTW i16_word10_4<>+0(SB), Z9
-
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z10, Z10, Z10
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X12
-	VPSHUFB        i16_k4low<>+0(SB), X12, X13
-	VMOVDQU32      i16_k4shift<>+0(SB), X14
-	VPMULTISHIFTQB X13, X14, X13
-	VPANDD         i16_k4lowmask<>+0(SB), X13, X13
-	VPSHUFB        i16_k4high<>+0(SB), X12, X14
-	VPSRLW         $0x02, X14, X14
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X14, X13
-	VPMOVZXBW      X13, Y14
-	VCVTPH2PS      X12, X12
-	VBROADCASTSS   X12, Z15
-	VMOVSHDUP      X12, X12
-	VBROADCASTSS   X12, Z12
-	VPSHUFB        i16_k4min<>+0(SB), X13, X13
-	VPMOVZXBD      X13, Z13
-	VCVTDQ2PS      Z13, Z13
-	VMULPS         Z13, Z12, Z12
-	VPMOVZXBW      16(DX), Z13
-	VPMOVZXBW      48(DX), Z16
-	VPSRLW         $0x04, Z16, Z17
-	VPANDD         Z8, Z16, Z16
-	VPSLLW         $0x04, Z13, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z16
-	VPERMW         Z14, Z0, Z18
-	VPMULLW        Z18, Z16, Z16
-	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R9), Z16, Z11
-	VPSLLW         $0x03, Z13, Z16
-	VPTERNLOGD     $0xf8, Z9, Z16, Z17
-	VPERMW         Z14, Z1, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       64(R9), Z17, Z11
-	VPMOVZXBW      80(DX), Z16
-	VPSRLW         $0x04, Z16, Z17
-	VPANDD         Z8, Z16, Z16
-	VPSLLW         $0x02, Z13, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z16
-	VPERMW         Z14, Z2, Z18
-	VPMULLW        Z18, Z16, Z16
-	VPDPWSSD       128(R9), Z16, Z11
-	VPSLLW         $0x01, Z13, Z16
-	VPTERNLOGD     $0xf8, Z9, Z16, Z17
-	VPERMW         Z14, Z3, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       192(R9), Z17, Z11
-	VPMOVZXBW      112(DX), Z16
-	VPSRLW         $0x04, Z16, Z17
-	VPANDD         Z8, Z16, Z16
-	VPTERNLOGD     $0xf8, Z9, Z13, Z16
-	VPERMW         Z14, Z4, Z18
-	VPMULLW        Z18, Z16, Z16
-	VPDPWSSD       256(R9), Z16, Z11
-	VPSRLW         $0x01, Z13, Z16
-	VPTERNLOGD     $0xf8, Z9, Z16, Z17
-	VPERMW         Z14, Z5, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       320(R9), Z17, Z11
-	VPMOVZXBW      144(DX), Z16
-	VPSRLW         $0x04, Z16, Z17
-	VPANDD         Z8, Z16, Z16
-	VPSRLW         $0x02, Z13, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z16
-	VPERMW         Z14, Z6, Z18
-	VPMULLW        Z18, Z16, Z16
-	VPDPWSSD       384(R9), Z16, Z11
-	VPSRLW         $0x03, Z13, Z13
-	VPTERNLOGD     $0xf8, Z9, Z13, Z17
-	VPERMW         Z14, Z7, Z13
-	VPMULLW        Z13, Z17, Z17
-	VPDPWSSD       448(R9), Z17, Z11
-	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R10), Z15, Z13
-	VFMADD231PS    Z13, Z11, Z10
-	VFNMADD231PS   (R11), Z12, Z10
-	ADDQ           $0x000000b0, DX
-	ADDQ           DI, R9
-	ADDQ           CX, R10
-	ADDQ           SI, R11
-	DECQ           R8
-	JNZ            chunk
-	MOVQ           AX, R8
 	VEXTRACTF64X4  $0x01, Z10, Y12
 	VADDPS         Y12, Y10, Y10
 	VEXTRACTF32X4  $0x01, Y10, X12
@@ -1721,370 +2537,7 @@ chunk:
 	VADDPS         X12, X10, X10
 	VMOVSHDUP      X10, X12
 	VADDSS         X12, X10, X10
-	VMOVSS         X10, (R8)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
-GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
-
-// func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ5KI16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VPBROADCASTW i16_word10_4<>+0(SB), Z9
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X14
-	VPSHUFB        i16_k4low<>+0(SB), X14, X15
-	VMOVDQU32      i16_k4shift<>+0(SB), X16
-	VPMULTISHIFTQB X15, X16, X15
-	VPANDD         i16_k4lowmask<>+0(SB), X15, X15
-	VPSHUFB        i16_k4high<>+0(SB), X14, X16
-	VPSRLW         $0x02, X16, X16
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X16, X15
-	VPMOVZXBW      X15, Y16
-	VCVTPH2PS      X14, X14
-	VBROADCASTSS   X14, Z17
-	VMOVSHDUP      X14, X14
-	VBROADCASTSS   X14, Z14
-	VPSHUFB        i16_k4min<>+0(SB), X15, X15
-	VPMOVZXBD      X15, Z15
-	VCVTDQ2PS      Z15, Z15
-	VMULPS         Z15, Z14, Z14
-	VPMOVZXBW      16(DX), Z15
-	VPMOVZXBW      48(DX), Z18
-	VPSRLW         $0x04, Z18, Z19
-	VPANDD         Z8, Z18, Z18
-	VPSLLW         $0x04, Z15, Z20
-	VPTERNLOGD     $0xf8, Z9, Z20, Z18
-	VPERMW         Z16, Z0, Z20
-	VPMULLW        Z20, Z18, Z18
-	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R10), Z18, Z11
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       512(R10), Z18, Z13
-	VPSLLW         $0x03, Z15, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z19
-	VPERMW         Z16, Z1, Z18
-	VPMULLW        Z18, Z19, Z19
-	VPDPWSSD       64(R10), Z19, Z11
-	VPDPWSSD       576(R10), Z19, Z13
-	VPMOVZXBW      80(DX), Z18
-	VPSRLW         $0x04, Z18, Z19
-	VPANDD         Z8, Z18, Z18
-	VPSLLW         $0x02, Z15, Z20
-	VPTERNLOGD     $0xf8, Z9, Z20, Z18
-	VPERMW         Z16, Z2, Z20
-	VPMULLW        Z20, Z18, Z18
-	VPDPWSSD       128(R10), Z18, Z11
-	VPDPWSSD       640(R10), Z18, Z13
-	VPSLLW         $0x01, Z15, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z19
-	VPERMW         Z16, Z3, Z18
-	VPMULLW        Z18, Z19, Z19
-	VPDPWSSD       192(R10), Z19, Z11
-	VPDPWSSD       704(R10), Z19, Z13
-	VPMOVZXBW      112(DX), Z18
-	VPSRLW         $0x04, Z18, Z19
-	VPANDD         Z8, Z18, Z18
-	VPTERNLOGD     $0xf8, Z9, Z15, Z18
-	VPERMW         Z16, Z4, Z20
-	VPMULLW        Z20, Z18, Z18
-	VPDPWSSD       256(R10), Z18, Z11
-	VPDPWSSD       768(R10), Z18, Z13
-	VPSRLW         $0x01, Z15, Z18
-	VPTERNLOGD     $0xf8, Z9, Z18, Z19
-	VPERMW         Z16, Z5, Z18
-	VPMULLW        Z18, Z19, Z19
-	VPDPWSSD       320(R10), Z19, Z11
-	VPDPWSSD       832(R10), Z19, Z13
-	VPMOVZXBW      144(DX), Z18
-	VPSRLW         $0x04, Z18, Z19
-	VPANDD         Z8, Z18, Z18
-	VPSRLW         $0x02, Z15, Z20
-	VPTERNLOGD     $0xf8, Z9, Z20, Z18
-	VPERMW         Z16, Z6, Z20
-	VPMULLW        Z20, Z18, Z18
-	VPDPWSSD       384(R10), Z18, Z11
-	VPDPWSSD       896(R10), Z18, Z13
-	VPSRLW         $0x03, Z15, Z15
-	VPTERNLOGD     $0xf8, Z9, Z15, Z19
-	VPERMW         Z16, Z7, Z15
-	VPMULLW        Z15, Z19, Z19
-	VPDPWSSD       448(R10), Z19, Z11
-	VPDPWSSD       960(R10), Z19, Z13
-	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R11), Z17, Z15
-	VFMADD231PS    Z15, Z11, Z10
-	VFNMADD231PS   (R12), Z14, Z10
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    4(R11), Z17, Z15
-	VFMADD231PS    Z15, Z13, Z12
-	VFNMADD231PS   64(R12), Z14, Z12
-	ADDQ           $0x000000b0, DX
-	ADDQ           R8, R10
-	ADDQ           SI, R11
-	ADDQ           DI, R12
-	DECQ           R9
-	JNZ            chunk
-	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z10, Y14
-	VADDPS         Y14, Y10, Y10
-	VEXTRACTF32X4  $0x01, Y10, X14
-	VADDPS         X14, X10, X10
-	VPERMILPD      $0x01, X10, X14
-	VADDPS         X14, X10, X10
-	VMOVSHDUP      X10, X14
-	VADDSS         X14, X10, X10
 	VMOVSS         X10, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z12, Y14
-	VADDPS         Y14, Y12, Y12
-	VEXTRACTF32X4  $0x01, Y12, X14
-	VADDPS         X14, X12, X12
-	VPERMILPD      $0x01, X12, X14
-	VADDPS         X14, X12, X12
-	VMOVSHDUP      X12, X14
-	VADDSS         X14, X12, X12
-	VMOVSS         X12, (R9)
-	ADDQ           $0x04, AX
-	DECQ           BX
-	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, F16C, MMX+
-TEXT ·matVecQ5KI16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_word0_32<>+0(SB), Z0
-	VMOVDQU64    i16_word1_32<>+0(SB), Z1
-	VMOVDQU64    i16_word2_32<>+0(SB), Z2
-	VMOVDQU64    i16_word3_32<>+0(SB), Z3
-	VMOVDQU64    i16_word4_32<>+0(SB), Z4
-	VMOVDQU64    i16_word5_32<>+0(SB), Z5
-	VMOVDQU64    i16_word6_32<>+0(SB), Z6
-	VMOVDQU64    i16_word7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VPBROADCASTW i16_word10_4<>+0(SB), Z9
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z10, Z10, Z10
-	VPXORD Z12, Z12, Z12
-	VPXORD Z14, Z14, Z14
-	VPXORD Z16, Z16, Z16
-
-chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X18
-	VPSHUFB        i16_k4low<>+0(SB), X18, X19
-	VMOVDQU32      i16_k4shift<>+0(SB), X20
-	VPMULTISHIFTQB X19, X20, X19
-	VPANDD         i16_k4lowmask<>+0(SB), X19, X19
-	VPSHUFB        i16_k4high<>+0(SB), X18, X20
-	VPSRLW         $0x02, X20, X20
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X20, X19
-	VPMOVZXBW      X19, Y20
-	VCVTPH2PS      X18, X18
-	VBROADCASTSS   X18, Z21
-	VMOVSHDUP      X18, X18
-	VBROADCASTSS   X18, Z18
-	VPSHUFB        i16_k4min<>+0(SB), X19, X19
-	VPMOVZXBD      X19, Z19
-	VCVTDQ2PS      Z19, Z19
-	VMULPS         Z19, Z18, Z18
-	VPMOVZXBW      16(DX), Z19
-	VPMOVZXBW      48(DX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z8, Z22, Z22
-	VPSLLW         $0x04, Z19, Z24
-	VPTERNLOGD     $0xf8, Z9, Z24, Z22
-	VPERMW         Z20, Z0, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPXORD         Z11, Z11, Z11
-	VPDPWSSD       (R10), Z22, Z11
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       512(R10), Z22, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       1024(R10), Z22, Z15
-	VPXORD         Z17, Z17, Z17
-	VPDPWSSD       1536(R10), Z22, Z17
-	VPSLLW         $0x03, Z19, Z22
-	VPTERNLOGD     $0xf8, Z9, Z22, Z23
-	VPERMW         Z20, Z1, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       64(R10), Z23, Z11
-	VPDPWSSD       576(R10), Z23, Z13
-	VPDPWSSD       1088(R10), Z23, Z15
-	VPDPWSSD       1600(R10), Z23, Z17
-	VPMOVZXBW      80(DX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z8, Z22, Z22
-	VPSLLW         $0x02, Z19, Z24
-	VPTERNLOGD     $0xf8, Z9, Z24, Z22
-	VPERMW         Z20, Z2, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       128(R10), Z22, Z11
-	VPDPWSSD       640(R10), Z22, Z13
-	VPDPWSSD       1152(R10), Z22, Z15
-	VPDPWSSD       1664(R10), Z22, Z17
-	VPSLLW         $0x01, Z19, Z22
-	VPTERNLOGD     $0xf8, Z9, Z22, Z23
-	VPERMW         Z20, Z3, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       192(R10), Z23, Z11
-	VPDPWSSD       704(R10), Z23, Z13
-	VPDPWSSD       1216(R10), Z23, Z15
-	VPDPWSSD       1728(R10), Z23, Z17
-	VPMOVZXBW      112(DX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z8, Z22, Z22
-	VPTERNLOGD     $0xf8, Z9, Z19, Z22
-	VPERMW         Z20, Z4, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       256(R10), Z22, Z11
-	VPDPWSSD       768(R10), Z22, Z13
-	VPDPWSSD       1280(R10), Z22, Z15
-	VPDPWSSD       1792(R10), Z22, Z17
-	VPSRLW         $0x01, Z19, Z22
-	VPTERNLOGD     $0xf8, Z9, Z22, Z23
-	VPERMW         Z20, Z5, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       320(R10), Z23, Z11
-	VPDPWSSD       832(R10), Z23, Z13
-	VPDPWSSD       1344(R10), Z23, Z15
-	VPDPWSSD       1856(R10), Z23, Z17
-	VPMOVZXBW      144(DX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z8, Z22, Z22
-	VPSRLW         $0x02, Z19, Z24
-	VPTERNLOGD     $0xf8, Z9, Z24, Z22
-	VPERMW         Z20, Z6, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       384(R10), Z22, Z11
-	VPDPWSSD       896(R10), Z22, Z13
-	VPDPWSSD       1408(R10), Z22, Z15
-	VPDPWSSD       1920(R10), Z22, Z17
-	VPSRLW         $0x03, Z19, Z19
-	VPTERNLOGD     $0xf8, Z9, Z19, Z23
-	VPERMW         Z20, Z7, Z19
-	VPMULLW        Z19, Z23, Z23
-	VPDPWSSD       448(R10), Z23, Z11
-	VPDPWSSD       960(R10), Z23, Z13
-	VPDPWSSD       1472(R10), Z23, Z15
-	VPDPWSSD       1984(R10), Z23, Z17
-	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R11), Z21, Z19
-	VFMADD231PS    Z19, Z11, Z10
-	VFNMADD231PS   (R12), Z18, Z10
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    4(R11), Z21, Z19
-	VFMADD231PS    Z19, Z13, Z12
-	VFNMADD231PS   64(R12), Z18, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    8(R11), Z21, Z19
-	VFMADD231PS    Z19, Z15, Z14
-	VFNMADD231PS   128(R12), Z18, Z14
-	VCVTDQ2PS      Z17, Z17
-	VMULPS.BCST    12(R11), Z21, Z19
-	VFMADD231PS    Z19, Z17, Z16
-	VFNMADD231PS   192(R12), Z18, Z16
-	ADDQ           $0x000000b0, DX
-	ADDQ           R8, R10
-	ADDQ           SI, R11
-	ADDQ           DI, R12
-	DECQ           R9
-	JNZ            chunk
-	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z10, Y18
-	VADDPS         Y18, Y10, Y10
-	VEXTRACTF32X4  $0x01, Y10, X18
-	VADDPS         X18, X10, X10
-	VPERMILPD      $0x01, X10, X18
-	VADDPS         X18, X10, X10
-	VMOVSHDUP      X10, X18
-	VADDSS         X18, X10, X10
-	VMOVSS         X10, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z12, Y18
-	VADDPS         Y18, Y12, Y12
-	VEXTRACTF32X4  $0x01, Y12, X18
-	VADDPS         X18, X12, X12
-	VPERMILPD      $0x01, X12, X18
-	VADDPS         X18, X12, X12
-	VMOVSHDUP      X12, X18
-	VADDSS         X18, X12, X12
-	VMOVSS         X12, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z14, Y18
-	VADDPS         Y18, Y14, Y14
-	VEXTRACTF32X4  $0x01, Y14, X18
-	VADDPS         X18, X14, X14
-	VPERMILPD      $0x01, X14, X18
-	VADDPS         X18, X14, X14
-	VMOVSHDUP      X14, X18
-	VADDSS         X18, X14, X14
-	VMOVSS         X14, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z16, Y18
-	VADDPS         Y18, Y16, Y16
-	VEXTRACTF32X4  $0x01, Y16, X18
-	VADDPS         X18, X16, X16
-	VPERMILPD      $0x01, X16, X18
-	VADDPS         X18, X16, X16
-	VMOVSHDUP      X16, X18
-	VADDSS         X18, X16, X16
-	VMOVSS         X16, (R9)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
@@ -2106,93 +2559,89 @@ TEXT ·matVecQ6KI16x1AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, SI
 	MOVQ         SI, DI
 	SHLQ         $0x03, DI
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VMOVDQU64    i16_q6low32<>+0(SB), Z9
-	VMOVDQU64    i16_q6high32<>+0(SB), Z10
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
+	VMOVDQU64    i16_q6low32<>+0(SB), Z3
+	VMOVDQU64    i16_q6high32<>+0(SB), Z4
 
 row:
 	MOVQ   chunks+32(FP), R8
 	MOVQ   q+40(FP), R9
 	MOVQ   scale+48(FP), R10
 	MOVQ   sum+56(FP), R11
-	VPXORD Z11, Z11, Z11
+	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
-	VPMOVSXBW     192(DX), Y13
-	VPBROADCASTW  208(DX), Y14
-	VCVTPH2PS     Y14, Z14
-	VPMOVZXBW     (DX), Z15
-	VPMOVZXBW     32(DX), Z16
-	VPMOVZXBW     128(DX), Z17
-	VPSRLW        $0x04, Z15, Z18
-	VPSRLW        $0x04, Z16, Z19
-	VPSLLW        $0x04, Z17, Z20
-	VPTERNLOGD    $0xe4, Z8, Z20, Z15
-	VPERMI2W      Z10, Z9, Z15
-	VPERMW        Z13, Z0, Z20
-	VPMULLW       Z20, Z15, Z15
-	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      (R9), Z15, Z12
-	VPSLLW        $0x02, Z17, Z15
-	VPTERNLOGD    $0xe4, Z8, Z15, Z16
-	VPERMI2W      Z10, Z9, Z16
-	VPERMW        Z13, Z1, Z15
-	VPMULLW       Z15, Z16, Z16
-	VPDPWSSD      64(R9), Z16, Z12
-	VPTERNLOGD    $0xe4, Z8, Z17, Z18
-	VPERMI2W      Z10, Z9, Z18
-	VPERMW        Z13, Z2, Z15
-	VPMULLW       Z15, Z18, Z18
-	VPDPWSSD      128(R9), Z18, Z12
-	VPSRLW        $0x02, Z17, Z15
-	VPTERNLOGD    $0xe4, Z8, Z15, Z19
-	VPERMI2W      Z10, Z9, Z19
-	VPERMW        Z13, Z3, Z15
-	VPMULLW       Z15, Z19, Z19
-	VPDPWSSD      192(R9), Z19, Z12
-	VPMOVZXBW     64(DX), Z15
-	VPMOVZXBW     96(DX), Z16
-	VPMOVZXBW     160(DX), Z17
-	VPSRLW        $0x04, Z15, Z18
-	VPSRLW        $0x04, Z16, Z19
-	VPSLLW        $0x04, Z17, Z20
-	VPTERNLOGD    $0xe4, Z8, Z20, Z15
-	VPERMI2W      Z10, Z9, Z15
-	VPERMW        Z13, Z4, Z20
-	VPMULLW       Z20, Z15, Z15
-	VPDPWSSD      256(R9), Z15, Z12
-	VPSLLW        $0x02, Z17, Z15
-	VPTERNLOGD    $0xe4, Z8, Z15, Z16
-	VPERMI2W      Z10, Z9, Z16
-	VPERMW        Z13, Z5, Z15
-	VPMULLW       Z15, Z16, Z16
-	VPDPWSSD      320(R9), Z16, Z12
-	VPTERNLOGD    $0xe4, Z8, Z17, Z18
-	VPERMI2W      Z10, Z9, Z18
-	VPERMW        Z13, Z6, Z15
-	VPMULLW       Z15, Z18, Z18
-	VPDPWSSD      384(R9), Z18, Z12
-	VPSRLW        $0x02, Z17, Z15
-	VPTERNLOGD    $0xe4, Z8, Z15, Z19
-	VPERMI2W      Z10, Z9, Z19
-	VPERMW        Z13, Z7, Z15
-	VPMULLW       Z15, Z19, Z19
-	VPDPWSSD      448(R9), Z19, Z12
-	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   (R10), Z14, Z14
-	VFMADD231PS   Z14, Z12, Z11
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
+	VPMOVSXBW     192(DX), Y7
+	VPERMW        Z7, Z0, Z9
+	VPERMW        Z7, Z1, Z10
+	VPBROADCASTW  208(DX), Y7
+	VCVTPH2PS     Y7, Z8
+	VPMOVZXBW     (DX), Z11
+	VPMOVZXBW     32(DX), Z12
+	VPMOVZXBW     128(DX), Z13
+	VPSRLW        $0x04, Z11, Z14
+	VPSRLW        $0x04, Z12, Z15
+	VPSLLW        $0x04, Z13, Z16
+	VPTERNLOGD    $0xe4, Z2, Z16, Z11
+	VPERMI2W      Z4, Z3, Z11
+	VPSHUFD       $0x00, Z9, Z16
+	VPMULLW       Z16, Z11, Z11
+	VPXORD        Z6, Z6, Z6
+	VPDPWSSD      (R9), Z11, Z6
+	VPSLLW        $0x02, Z13, Z11
+	VPTERNLOGD    $0xe4, Z2, Z11, Z12
+	VPERMI2W      Z4, Z3, Z12
+	VPSHUFD       $0x55, Z9, Z11
+	VPMULLW       Z11, Z12, Z12
+	VPDPWSSD      64(R9), Z12, Z6
+	VPTERNLOGD    $0xe4, Z2, Z13, Z14
+	VPERMI2W      Z4, Z3, Z14
+	VPSHUFD       $0xaa, Z9, Z11
+	VPMULLW       Z11, Z14, Z14
+	VPDPWSSD      128(R9), Z14, Z6
+	VPSRLW        $0x02, Z13, Z11
+	VPTERNLOGD    $0xe4, Z2, Z11, Z15
+	VPERMI2W      Z4, Z3, Z15
+	VPSHUFD       $0xff, Z9, Z9
+	VPMULLW       Z9, Z15, Z15
+	VPDPWSSD      192(R9), Z15, Z6
+	VPMOVZXBW     64(DX), Z9
+	VPMOVZXBW     96(DX), Z11
+	VPMOVZXBW     160(DX), Z12
+	VPSRLW        $0x04, Z9, Z13
+	VPSRLW        $0x04, Z11, Z14
+	VPSLLW        $0x04, Z12, Z15
+	VPTERNLOGD    $0xe4, Z2, Z15, Z9
+	VPERMI2W      Z4, Z3, Z9
+	VPSHUFD       $0x00, Z10, Z15
+	VPMULLW       Z15, Z9, Z9
+	VPDPWSSD      256(R9), Z9, Z6
+	VPSLLW        $0x02, Z12, Z9
+	VPTERNLOGD    $0xe4, Z2, Z9, Z11
+	VPERMI2W      Z4, Z3, Z11
+	VPSHUFD       $0x55, Z10, Z9
+	VPMULLW       Z9, Z11, Z11
+	VPDPWSSD      320(R9), Z11, Z6
+	VPTERNLOGD    $0xe4, Z2, Z12, Z13
+	VPERMI2W      Z4, Z3, Z13
+	VPSHUFD       $0xaa, Z10, Z9
+	VPMULLW       Z9, Z13, Z13
+	VPDPWSSD      384(R9), Z13, Z6
+	VPSRLW        $0x02, Z12, Z9
+	VPTERNLOGD    $0xe4, Z2, Z9, Z14
+	VPERMI2W      Z4, Z3, Z14
+	VPSHUFD       $0xff, Z10, Z9
+	VPMULLW       Z9, Z14, Z14
+	VPDPWSSD      448(R9), Z14, Z6
+	VCVTDQ2PS     Z6, Z6
+	VMULPS.BCST   (R10), Z8, Z8
+	VFMADD231PS   Z8, Z6, Z5
 	ADDQ          $0x000000d2, DX
 	ADDQ          DI, R9
 	ADDQ          CX, R10
@@ -2200,15 +2649,15 @@ chunk:
 	DECQ          R8
 	JNZ           chunk
 	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z11, Y13
-	VADDPS        Y13, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X13
-	VADDPS        X13, X11, X11
-	VPERMILPD     $0x01, X11, X13
-	VADDPS        X13, X11, X11
-	VMOVSHDUP     X11, X13
-	VADDSS        X13, X11, X11
-	VMOVSS        X11, (R8)
+	VEXTRACTF64X4 $0x01, Z5, Y7
+	VADDPS        Y7, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X7, X5, X5
+	VPERMILPD     $0x01, X5, X7
+	VADDPS        X7, X5, X5
+	VMOVSHDUP     X5, X7
+	VADDSS        X7, X5, X5
+	VMOVSS        X5, (R8)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
@@ -2249,106 +2698,102 @@ TEXT ·matVecQ6KI16x2AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VMOVDQU64    i16_q6low32<>+0(SB), Z9
-	VMOVDQU64    i16_q6high32<>+0(SB), Z10
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
+	VMOVDQU64    i16_q6low32<>+0(SB), Z3
+	VMOVDQU64    i16_q6high32<>+0(SB), Z4
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
-	VPMOVSXBW     192(DX), Y15
-	VPBROADCASTW  208(DX), Y16
-	VCVTPH2PS     Y16, Z16
-	VPMOVZXBW     (DX), Z17
-	VPMOVZXBW     32(DX), Z18
-	VPMOVZXBW     128(DX), Z19
-	VPSRLW        $0x04, Z17, Z20
-	VPSRLW        $0x04, Z18, Z21
-	VPSLLW        $0x04, Z19, Z22
-	VPTERNLOGD    $0xe4, Z8, Z22, Z17
-	VPERMI2W      Z10, Z9, Z17
-	VPERMW        Z15, Z0, Z22
-	VPMULLW       Z22, Z17, Z17
-	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      (R10), Z17, Z12
-	VPXORD        Z14, Z14, Z14
-	VPDPWSSD      512(R10), Z17, Z14
-	VPSLLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z8, Z17, Z18
-	VPERMI2W      Z10, Z9, Z18
-	VPERMW        Z15, Z1, Z17
-	VPMULLW       Z17, Z18, Z18
-	VPDPWSSD      64(R10), Z18, Z12
-	VPDPWSSD      576(R10), Z18, Z14
-	VPTERNLOGD    $0xe4, Z8, Z19, Z20
-	VPERMI2W      Z10, Z9, Z20
-	VPERMW        Z15, Z2, Z17
-	VPMULLW       Z17, Z20, Z20
-	VPDPWSSD      128(R10), Z20, Z12
-	VPDPWSSD      640(R10), Z20, Z14
-	VPSRLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z8, Z17, Z21
-	VPERMI2W      Z10, Z9, Z21
-	VPERMW        Z15, Z3, Z17
-	VPMULLW       Z17, Z21, Z21
-	VPDPWSSD      192(R10), Z21, Z12
-	VPDPWSSD      704(R10), Z21, Z14
-	VPMOVZXBW     64(DX), Z17
-	VPMOVZXBW     96(DX), Z18
-	VPMOVZXBW     160(DX), Z19
-	VPSRLW        $0x04, Z17, Z20
-	VPSRLW        $0x04, Z18, Z21
-	VPSLLW        $0x04, Z19, Z22
-	VPTERNLOGD    $0xe4, Z8, Z22, Z17
-	VPERMI2W      Z10, Z9, Z17
-	VPERMW        Z15, Z4, Z22
-	VPMULLW       Z22, Z17, Z17
-	VPDPWSSD      256(R10), Z17, Z12
-	VPDPWSSD      768(R10), Z17, Z14
-	VPSLLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z8, Z17, Z18
-	VPERMI2W      Z10, Z9, Z18
-	VPERMW        Z15, Z5, Z17
-	VPMULLW       Z17, Z18, Z18
-	VPDPWSSD      320(R10), Z18, Z12
-	VPDPWSSD      832(R10), Z18, Z14
-	VPTERNLOGD    $0xe4, Z8, Z19, Z20
-	VPERMI2W      Z10, Z9, Z20
-	VPERMW        Z15, Z6, Z17
-	VPMULLW       Z17, Z20, Z20
-	VPDPWSSD      384(R10), Z20, Z12
-	VPDPWSSD      896(R10), Z20, Z14
-	VPSRLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z8, Z17, Z21
-	VPERMI2W      Z10, Z9, Z21
-	VPERMW        Z15, Z7, Z17
-	VPMULLW       Z17, Z21, Z21
-	VPDPWSSD      448(R10), Z21, Z12
-	VPDPWSSD      960(R10), Z21, Z14
-	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   (R11), Z16, Z17
-	VFMADD231PS   Z17, Z12, Z11
-	VCVTDQ2PS     Z14, Z14
-	VMULPS.BCST   4(R11), Z16, Z16
-	VFMADD231PS   Z16, Z14, Z13
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
+	VPMOVSXBW     192(DX), Y9
+	VPERMW        Z9, Z0, Z11
+	VPERMW        Z9, Z1, Z12
+	VPBROADCASTW  208(DX), Y9
+	VCVTPH2PS     Y9, Z10
+	VPMOVZXBW     (DX), Z13
+	VPMOVZXBW     32(DX), Z14
+	VPMOVZXBW     128(DX), Z15
+	VPSRLW        $0x04, Z13, Z16
+	VPSRLW        $0x04, Z14, Z17
+	VPSLLW        $0x04, Z15, Z18
+	VPTERNLOGD    $0xe4, Z2, Z18, Z13
+	VPERMI2W      Z4, Z3, Z13
+	VPSHUFD       $0x00, Z11, Z18
+	VPMULLW       Z18, Z13, Z13
+	VPXORD        Z6, Z6, Z6
+	VPDPWSSD      (R10), Z13, Z6
+	VPXORD        Z8, Z8, Z8
+	VPDPWSSD      512(R10), Z13, Z8
+	VPSLLW        $0x02, Z15, Z13
+	VPTERNLOGD    $0xe4, Z2, Z13, Z14
+	VPERMI2W      Z4, Z3, Z14
+	VPSHUFD       $0x55, Z11, Z13
+	VPMULLW       Z13, Z14, Z14
+	VPDPWSSD      64(R10), Z14, Z6
+	VPDPWSSD      576(R10), Z14, Z8
+	VPTERNLOGD    $0xe4, Z2, Z15, Z16
+	VPERMI2W      Z4, Z3, Z16
+	VPSHUFD       $0xaa, Z11, Z13
+	VPMULLW       Z13, Z16, Z16
+	VPDPWSSD      128(R10), Z16, Z6
+	VPDPWSSD      640(R10), Z16, Z8
+	VPSRLW        $0x02, Z15, Z13
+	VPTERNLOGD    $0xe4, Z2, Z13, Z17
+	VPERMI2W      Z4, Z3, Z17
+	VPSHUFD       $0xff, Z11, Z11
+	VPMULLW       Z11, Z17, Z17
+	VPDPWSSD      192(R10), Z17, Z6
+	VPDPWSSD      704(R10), Z17, Z8
+	VPMOVZXBW     64(DX), Z11
+	VPMOVZXBW     96(DX), Z13
+	VPMOVZXBW     160(DX), Z14
+	VPSRLW        $0x04, Z11, Z15
+	VPSRLW        $0x04, Z13, Z16
+	VPSLLW        $0x04, Z14, Z17
+	VPTERNLOGD    $0xe4, Z2, Z17, Z11
+	VPERMI2W      Z4, Z3, Z11
+	VPSHUFD       $0x00, Z12, Z17
+	VPMULLW       Z17, Z11, Z11
+	VPDPWSSD      256(R10), Z11, Z6
+	VPDPWSSD      768(R10), Z11, Z8
+	VPSLLW        $0x02, Z14, Z11
+	VPTERNLOGD    $0xe4, Z2, Z11, Z13
+	VPERMI2W      Z4, Z3, Z13
+	VPSHUFD       $0x55, Z12, Z11
+	VPMULLW       Z11, Z13, Z13
+	VPDPWSSD      320(R10), Z13, Z6
+	VPDPWSSD      832(R10), Z13, Z8
+	VPTERNLOGD    $0xe4, Z2, Z14, Z15
+	VPERMI2W      Z4, Z3, Z15
+	VPSHUFD       $0xaa, Z12, Z11
+	VPMULLW       Z11, Z15, Z15
+	VPDPWSSD      384(R10), Z15, Z6
+	VPDPWSSD      896(R10), Z15, Z8
+	VPSRLW        $0x02, Z14, Z11
+	VPTERNLOGD    $0xe4, Z2, Z11, Z16
+	VPERMI2W      Z4, Z3, Z16
+	VPSHUFD       $0xff, Z12, Z11
+	VPMULLW       Z11, Z16, Z16
+	VPDPWSSD      448(R10), Z16, Z6
+	VPDPWSSD      960(R10), Z16, Z8
+	VCVTDQ2PS     Z6, Z6
+	VMULPS.BCST   (R11), Z10, Z11
+	VFMADD231PS   Z11, Z6, Z5
+	VCVTDQ2PS     Z8, Z8
+	VMULPS.BCST   4(R11), Z10, Z10
+	VFMADD231PS   Z10, Z8, Z7
 	ADDQ          $0x000000d2, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
@@ -2356,25 +2801,25 @@ chunk:
 	DECQ          R9
 	JNZ           chunk
 	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y15
-	VADDPS        Y15, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X15
-	VADDPS        X15, X11, X11
-	VPERMILPD     $0x01, X11, X15
-	VADDPS        X15, X11, X11
-	VMOVSHDUP     X11, X15
-	VADDSS        X15, X11, X11
-	VMOVSS        X11, (R9)
+	VEXTRACTF64X4 $0x01, Z5, Y9
+	VADDPS        Y9, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X9
+	VADDPS        X9, X5, X5
+	VPERMILPD     $0x01, X5, X9
+	VADDPS        X9, X5, X5
+	VMOVSHDUP     X5, X9
+	VADDSS        X9, X5, X5
+	VMOVSS        X5, (R9)
 	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z13, Y15
-	VADDPS        Y15, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X15
-	VADDPS        X15, X13, X13
-	VPERMILPD     $0x01, X13, X15
-	VADDPS        X15, X13, X13
-	VMOVSHDUP     X13, X15
-	VADDSS        X15, X13, X13
-	VMOVSS        X13, (R9)
+	VEXTRACTF64X4 $0x01, Z7, Y9
+	VADDPS        Y9, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X9
+	VADDPS        X9, X7, X7
+	VPERMILPD     $0x01, X7, X9
+	VADDPS        X9, X7, X7
+	VMOVSHDUP     X7, X9
+	VADDSS        X9, X7, X7
+	VMOVSS        X7, (R9)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
@@ -2395,132 +2840,128 @@ TEXT ·matVecQ6KI16x4AVX512(SB), NOSPLIT, $0-72
 	SHLQ         $0x04, DI
 	MOVQ         DI, R8
 	SHLQ         $0x03, R8
-	VMOVDQU64    i16_pair0_32<>+0(SB), Z0
-	VMOVDQU64    i16_pair1_32<>+0(SB), Z1
-	VMOVDQU64    i16_pair2_32<>+0(SB), Z2
-	VMOVDQU64    i16_pair3_32<>+0(SB), Z3
-	VMOVDQU64    i16_pair4_32<>+0(SB), Z4
-	VMOVDQU64    i16_pair5_32<>+0(SB), Z5
-	VMOVDQU64    i16_pair6_32<>+0(SB), Z6
-	VMOVDQU64    i16_pair7_32<>+0(SB), Z7
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z8
-	VMOVDQU64    i16_q6low32<>+0(SB), Z9
-	VMOVDQU64    i16_q6high32<>+0(SB), Z10
+	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
+	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
+	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
+	VMOVDQU64    i16_q6low32<>+0(SB), Z3
+	VMOVDQU64    i16_q6high32<>+0(SB), Z4
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
+	VPXORD Z9, Z9, Z9
 	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
-	VPXORD Z17, Z17, Z17
 
 chunk:
-	PREFETCHT0    2048(DX)
-	PREFETCHT0    2112(DX)
-	PREFETCHT0    2176(DX)
-	PREFETCHT0    2240(DX)
-	VPMOVSXBW     192(DX), Y19
-	VPBROADCASTW  208(DX), Y20
-	VCVTPH2PS     Y20, Z20
-	VPMOVZXBW     (DX), Z21
-	VPMOVZXBW     32(DX), Z22
-	VPMOVZXBW     128(DX), Z23
-	VPSRLW        $0x04, Z21, Z24
-	VPSRLW        $0x04, Z22, Z25
-	VPSLLW        $0x04, Z23, Z26
-	VPTERNLOGD    $0xe4, Z8, Z26, Z21
-	VPERMI2W      Z10, Z9, Z21
-	VPERMW        Z19, Z0, Z26
-	VPMULLW       Z26, Z21, Z21
+	PREFETCHT0    8192(DX)
+	PREFETCHT0    8256(DX)
+	PREFETCHT0    8320(DX)
+	PREFETCHT0    8384(DX)
+	VPMOVSXBW     192(DX), Y13
+	VPERMW        Z13, Z0, Z15
+	VPERMW        Z13, Z1, Z16
+	VPBROADCASTW  208(DX), Y13
+	VCVTPH2PS     Y13, Z14
+	VPMOVZXBW     (DX), Z17
+	VPMOVZXBW     32(DX), Z18
+	VPMOVZXBW     128(DX), Z19
+	VPSRLW        $0x04, Z17, Z20
+	VPSRLW        $0x04, Z18, Z21
+	VPSLLW        $0x04, Z19, Z22
+	VPTERNLOGD    $0xe4, Z2, Z22, Z17
+	VPERMI2W      Z4, Z3, Z17
+	VPSHUFD       $0x00, Z15, Z22
+	VPMULLW       Z22, Z17, Z17
+	VPXORD        Z6, Z6, Z6
+	VPDPWSSD      (R10), Z17, Z6
+	VPXORD        Z8, Z8, Z8
+	VPDPWSSD      512(R10), Z17, Z8
+	VPXORD        Z10, Z10, Z10
+	VPDPWSSD      1024(R10), Z17, Z10
 	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      (R10), Z21, Z12
-	VPXORD        Z14, Z14, Z14
-	VPDPWSSD      512(R10), Z21, Z14
-	VPXORD        Z16, Z16, Z16
-	VPDPWSSD      1024(R10), Z21, Z16
-	VPXORD        Z18, Z18, Z18
-	VPDPWSSD      1536(R10), Z21, Z18
-	VPSLLW        $0x02, Z23, Z21
-	VPTERNLOGD    $0xe4, Z8, Z21, Z22
-	VPERMI2W      Z10, Z9, Z22
-	VPERMW        Z19, Z1, Z21
-	VPMULLW       Z21, Z22, Z22
-	VPDPWSSD      64(R10), Z22, Z12
-	VPDPWSSD      576(R10), Z22, Z14
-	VPDPWSSD      1088(R10), Z22, Z16
-	VPDPWSSD      1600(R10), Z22, Z18
-	VPTERNLOGD    $0xe4, Z8, Z23, Z24
-	VPERMI2W      Z10, Z9, Z24
-	VPERMW        Z19, Z2, Z21
-	VPMULLW       Z21, Z24, Z24
-	VPDPWSSD      128(R10), Z24, Z12
-	VPDPWSSD      640(R10), Z24, Z14
-	VPDPWSSD      1152(R10), Z24, Z16
-	VPDPWSSD      1664(R10), Z24, Z18
-	VPSRLW        $0x02, Z23, Z21
-	VPTERNLOGD    $0xe4, Z8, Z21, Z25
-	VPERMI2W      Z10, Z9, Z25
-	VPERMW        Z19, Z3, Z21
-	VPMULLW       Z21, Z25, Z25
-	VPDPWSSD      192(R10), Z25, Z12
-	VPDPWSSD      704(R10), Z25, Z14
-	VPDPWSSD      1216(R10), Z25, Z16
-	VPDPWSSD      1728(R10), Z25, Z18
-	VPMOVZXBW     64(DX), Z21
-	VPMOVZXBW     96(DX), Z22
-	VPMOVZXBW     160(DX), Z23
-	VPSRLW        $0x04, Z21, Z24
-	VPSRLW        $0x04, Z22, Z25
-	VPSLLW        $0x04, Z23, Z26
-	VPTERNLOGD    $0xe4, Z8, Z26, Z21
-	VPERMI2W      Z10, Z9, Z21
-	VPERMW        Z19, Z4, Z26
-	VPMULLW       Z26, Z21, Z21
-	VPDPWSSD      256(R10), Z21, Z12
-	VPDPWSSD      768(R10), Z21, Z14
-	VPDPWSSD      1280(R10), Z21, Z16
-	VPDPWSSD      1792(R10), Z21, Z18
-	VPSLLW        $0x02, Z23, Z21
-	VPTERNLOGD    $0xe4, Z8, Z21, Z22
-	VPERMI2W      Z10, Z9, Z22
-	VPERMW        Z19, Z5, Z21
-	VPMULLW       Z21, Z22, Z22
-	VPDPWSSD      320(R10), Z22, Z12
-	VPDPWSSD      832(R10), Z22, Z14
-	VPDPWSSD      1344(R10), Z22, Z16
-	VPDPWSSD      1856(R10), Z22, Z18
-	VPTERNLOGD    $0xe4, Z8, Z23, Z24
-	VPERMI2W      Z10, Z9, Z24
-	VPERMW        Z19, Z6, Z21
-	VPMULLW       Z21, Z24, Z24
-	VPDPWSSD      384(R10), Z24, Z12
-	VPDPWSSD      896(R10), Z24, Z14
-	VPDPWSSD      1408(R10), Z24, Z16
-	VPDPWSSD      1920(R10), Z24, Z18
-	VPSRLW        $0x02, Z23, Z21
-	VPTERNLOGD    $0xe4, Z8, Z21, Z25
-	VPERMI2W      Z10, Z9, Z25
-	VPERMW        Z19, Z7, Z21
-	VPMULLW       Z21, Z25, Z25
-	VPDPWSSD      448(R10), Z25, Z12
-	VPDPWSSD      960(R10), Z25, Z14
-	VPDPWSSD      1472(R10), Z25, Z16
-	VPDPWSSD      1984(R10), Z25, Z18
+	VPDPWSSD      1536(R10), Z17, Z12
+	VPSLLW        $0x02, Z19, Z17
+	VPTERNLOGD    $0xe4, Z2, Z17, Z18
+	VPERMI2W      Z4, Z3, Z18
+	VPSHUFD       $0x55, Z15, Z17
+	VPMULLW       Z17, Z18, Z18
+	VPDPWSSD      64(R10), Z18, Z6
+	VPDPWSSD      576(R10), Z18, Z8
+	VPDPWSSD      1088(R10), Z18, Z10
+	VPDPWSSD      1600(R10), Z18, Z12
+	VPTERNLOGD    $0xe4, Z2, Z19, Z20
+	VPERMI2W      Z4, Z3, Z20
+	VPSHUFD       $0xaa, Z15, Z17
+	VPMULLW       Z17, Z20, Z20
+	VPDPWSSD      128(R10), Z20, Z6
+	VPDPWSSD      640(R10), Z20, Z8
+	VPDPWSSD      1152(R10), Z20, Z10
+	VPDPWSSD      1664(R10), Z20, Z12
+	VPSRLW        $0x02, Z19, Z17
+	VPTERNLOGD    $0xe4, Z2, Z17, Z21
+	VPERMI2W      Z4, Z3, Z21
+	VPSHUFD       $0xff, Z15, Z15
+	VPMULLW       Z15, Z21, Z21
+	VPDPWSSD      192(R10), Z21, Z6
+	VPDPWSSD      704(R10), Z21, Z8
+	VPDPWSSD      1216(R10), Z21, Z10
+	VPDPWSSD      1728(R10), Z21, Z12
+	VPMOVZXBW     64(DX), Z15
+	VPMOVZXBW     96(DX), Z17
+	VPMOVZXBW     160(DX), Z18
+	VPSRLW        $0x04, Z15, Z19
+	VPSRLW        $0x04, Z17, Z20
+	VPSLLW        $0x04, Z18, Z21
+	VPTERNLOGD    $0xe4, Z2, Z21, Z15
+	VPERMI2W      Z4, Z3, Z15
+	VPSHUFD       $0x00, Z16, Z21
+	VPMULLW       Z21, Z15, Z15
+	VPDPWSSD      256(R10), Z15, Z6
+	VPDPWSSD      768(R10), Z15, Z8
+	VPDPWSSD      1280(R10), Z15, Z10
+	VPDPWSSD      1792(R10), Z15, Z12
+	VPSLLW        $0x02, Z18, Z15
+	VPTERNLOGD    $0xe4, Z2, Z15, Z17
+	VPERMI2W      Z4, Z3, Z17
+	VPSHUFD       $0x55, Z16, Z15
+	VPMULLW       Z15, Z17, Z17
+	VPDPWSSD      320(R10), Z17, Z6
+	VPDPWSSD      832(R10), Z17, Z8
+	VPDPWSSD      1344(R10), Z17, Z10
+	VPDPWSSD      1856(R10), Z17, Z12
+	VPTERNLOGD    $0xe4, Z2, Z18, Z19
+	VPERMI2W      Z4, Z3, Z19
+	VPSHUFD       $0xaa, Z16, Z15
+	VPMULLW       Z15, Z19, Z19
+	VPDPWSSD      384(R10), Z19, Z6
+	VPDPWSSD      896(R10), Z19, Z8
+	VPDPWSSD      1408(R10), Z19, Z10
+	VPDPWSSD      1920(R10), Z19, Z12
+	VPSRLW        $0x02, Z18, Z15
+	VPTERNLOGD    $0xe4, Z2, Z15, Z20
+	VPERMI2W      Z4, Z3, Z20
+	VPSHUFD       $0xff, Z16, Z15
+	VPMULLW       Z15, Z20, Z20
+	VPDPWSSD      448(R10), Z20, Z6
+	VPDPWSSD      960(R10), Z20, Z8
+	VPDPWSSD      1472(R10), Z20, Z10
+	VPDPWSSD      1984(R10), Z20, Z12
+	VCVTDQ2PS     Z6, Z6
+	VMULPS.BCST   (R11), Z14, Z15
+	VFMADD231PS   Z15, Z6, Z5
+	VCVTDQ2PS     Z8, Z8
+	VMULPS.BCST   4(R11), Z14, Z15
+	VFMADD231PS   Z15, Z8, Z7
+	VCVTDQ2PS     Z10, Z10
+	VMULPS.BCST   8(R11), Z14, Z15
+	VFMADD231PS   Z15, Z10, Z9
 	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   (R11), Z20, Z21
-	VFMADD231PS   Z21, Z12, Z11
-	VCVTDQ2PS     Z14, Z14
-	VMULPS.BCST   4(R11), Z20, Z21
-	VFMADD231PS   Z21, Z14, Z13
-	VCVTDQ2PS     Z16, Z16
-	VMULPS.BCST   8(R11), Z20, Z21
-	VFMADD231PS   Z21, Z16, Z15
-	VCVTDQ2PS     Z18, Z18
-	VMULPS.BCST   12(R11), Z20, Z20
-	VFMADD231PS   Z20, Z18, Z17
+	VMULPS.BCST   12(R11), Z14, Z14
+	VFMADD231PS   Z14, Z12, Z11
 	ADDQ          $0x000000d2, DX
 	ADDQ          R8, R10
 	ADDQ          SI, R11
@@ -2528,45 +2969,45 @@ chunk:
 	DECQ          R9
 	JNZ           chunk
 	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y19
-	VADDPS        Y19, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X19
-	VADDPS        X19, X11, X11
-	VPERMILPD     $0x01, X11, X19
-	VADDPS        X19, X11, X11
-	VMOVSHDUP     X11, X19
-	VADDSS        X19, X11, X11
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X13
+	VADDPS        X13, X5, X5
+	VPERMILPD     $0x01, X5, X13
+	VADDPS        X13, X5, X5
+	VMOVSHDUP     X5, X13
+	VADDSS        X13, X5, X5
+	VMOVSS        X5, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X13
+	VADDPS        X13, X7, X7
+	VPERMILPD     $0x01, X7, X13
+	VADDPS        X13, X7, X7
+	VMOVSHDUP     X7, X13
+	VADDSS        X13, X7, X7
+	VMOVSS        X7, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (R9)
+	ADDQ          CX, R9
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
 	VMOVSS        X11, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z13, Y19
-	VADDPS        Y19, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X19
-	VADDPS        X19, X13, X13
-	VPERMILPD     $0x01, X13, X19
-	VADDPS        X19, X13, X13
-	VMOVSHDUP     X13, X19
-	VADDSS        X19, X13, X13
-	VMOVSS        X13, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z15, Y19
-	VADDPS        Y19, Y15, Y15
-	VEXTRACTF32X4 $0x01, Y15, X19
-	VADDPS        X19, X15, X15
-	VPERMILPD     $0x01, X15, X19
-	VADDPS        X19, X15, X15
-	VMOVSHDUP     X15, X19
-	VADDSS        X19, X15, X15
-	VMOVSS        X15, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z17, Y19
-	VADDPS        Y19, Y17, Y17
-	VEXTRACTF32X4 $0x01, Y17, X19
-	VADDPS        X19, X17, X17
-	VPERMILPD     $0x01, X17, X19
-	VADDPS        X19, X17, X17
-	VMOVSHDUP     X17, X19
-	VADDSS        X19, X17, X17
-	VMOVSS        X17, (R9)
 	ADDQ          $0x04, AX
 	DECQ          BX
 	JNZ           row
@@ -2588,90 +3029,86 @@ TEXT ·matVecIQ4XSI16x1AVX512(SB), NOSPLIT, $0-72
 	SHLQ      $0x04, SI
 	MOVQ      SI, DI
 	SHLQ      $0x03, DI
-	VMOVDQU64 i16_word0_32<>+0(SB), Z0
-	VMOVDQU64 i16_word1_32<>+0(SB), Z1
-	VMOVDQU64 i16_word2_32<>+0(SB), Z2
-	VMOVDQU64 i16_word3_32<>+0(SB), Z3
-	VMOVDQU64 i16_word4_32<>+0(SB), Z4
-	VMOVDQU64 i16_word5_32<>+0(SB), Z5
-	VMOVDQU64 i16_word6_32<>+0(SB), Z6
-	VMOVDQU64 i16_word7_32<>+0(SB), Z7
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+	VMOVDQU64 i16_spread0_32<>+0(SB), Z0
+	VMOVDQU64 i16_spread1_32<>+0(SB), Z1
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R8
 	MOVQ   q+40(FP), R9
 	MOVQ   scale+48(FP), R10
 	MOVQ   sum+56(FP), R11
-	VPXORD Z9, Z9, Z9
+	VPXORD Z3, Z3, Z3
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X11
-	VMOVDQU32      i16_xslowshift<>+0(SB), X12
-	VPMULTISHIFTQB X11, X12, X12
-	VMOVDQU32      i16_xshighshift<>+0(SB), X13
-	VPMULTISHIFTQB X11, X13, X13
-	VPANDD         i16_nibbles<>+0(SB), X12, X12
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X13, X12
-	VPSUBB         i16_thirtytwo<>+0(SB), X12, X12
-	VPMOVSXBW      X12, Y12
-	VCVTPH2PS      X11, X11
-	VBROADCASTSS   X11, Z11
-	VPMOVZXBW      8(DX), Z13
-	VPSRLW         $0x04, Z13, Z14
-	VPERMW         Z8, Z13, Z13
-	VPERMW         Z8, Z14, Z14
-	VINSERTI64X4   $0x01, Y14, Z13, Z15
-	VSHUFI64X2     $0xee, Z14, Z13, Z13
-	VPERMW         Z12, Z0, Z14
-	VPMULLW        Z14, Z15, Z15
-	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R9), Z15, Z10
-	VPERMW         Z12, Z1, Z14
-	VPMULLW        Z14, Z13, Z13
-	VPDPWSSD       64(R9), Z13, Z10
-	VPMOVZXBW      40(DX), Z13
-	VPSRLW         $0x04, Z13, Z14
-	VPERMW         Z8, Z13, Z13
-	VPERMW         Z8, Z14, Z14
-	VINSERTI64X4   $0x01, Y14, Z13, Z15
-	VSHUFI64X2     $0xee, Z14, Z13, Z13
-	VPERMW         Z12, Z2, Z14
-	VPMULLW        Z14, Z15, Z15
-	VPDPWSSD       128(R9), Z15, Z10
-	VPERMW         Z12, Z3, Z14
-	VPMULLW        Z14, Z13, Z13
-	VPDPWSSD       192(R9), Z13, Z10
-	VPMOVZXBW      72(DX), Z13
-	VPSRLW         $0x04, Z13, Z14
-	VPERMW         Z8, Z13, Z13
-	VPERMW         Z8, Z14, Z14
-	VINSERTI64X4   $0x01, Y14, Z13, Z15
-	VSHUFI64X2     $0xee, Z14, Z13, Z13
-	VPERMW         Z12, Z4, Z14
-	VPMULLW        Z14, Z15, Z15
-	VPDPWSSD       256(R9), Z15, Z10
-	VPERMW         Z12, Z5, Z14
-	VPMULLW        Z14, Z13, Z13
-	VPDPWSSD       320(R9), Z13, Z10
-	VPMOVZXBW      104(DX), Z13
-	VPSRLW         $0x04, Z13, Z14
-	VPERMW         Z8, Z13, Z13
-	VPERMW         Z8, Z14, Z14
-	VINSERTI64X4   $0x01, Y14, Z13, Z15
-	VSHUFI64X2     $0xee, Z14, Z13, Z13
-	VPERMW         Z12, Z6, Z14
-	VPMULLW        Z14, Z15, Z15
-	VPDPWSSD       384(R9), Z15, Z10
-	VPERMW         Z12, Z7, Z14
-	VPMULLW        Z14, Z13, Z13
-	VPDPWSSD       448(R9), Z13, Z10
-	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R10), Z11, Z11
-	VFMADD231PS    Z11, Z10, Z9
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
+	VMOVDQU32      (DX), X5
+	VMOVDQU32      i16_xslowshift<>+0(SB), X6
+	VPMULTISHIFTQB X5, X6, X6
+	VMOVDQU32      i16_xshighshift<>+0(SB), X7
+	VPMULTISHIFTQB X5, X7, X7
+	VPANDD         i16_nibbles<>+0(SB), X6, X6
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X7, X6
+	VPSUBB         i16_thirtytwo<>+0(SB), X6, X6
+	VPMOVSXBW      X6, Y6
+	VPERMW         Z6, Z0, Z7
+	VPERMW         Z6, Z1, Z8
+	VCVTPH2PS      X5, X5
+	VBROADCASTSS   X5, Z5
+	VPMOVZXBW      8(DX), Z9
+	VPSRLW         $0x04, Z9, Z10
+	VPERMW         Z2, Z9, Z9
+	VPERMW         Z2, Z10, Z10
+	VINSERTI64X4   $0x01, Y10, Z9, Z11
+	VSHUFI64X2     $0xee, Z10, Z9, Z9
+	VPSHUFD        $0x00, Z7, Z10
+	VPMULLW        Z10, Z11, Z11
+	VPXORD         Z4, Z4, Z4
+	VPDPWSSD       (R9), Z11, Z4
+	VPSHUFD        $0x55, Z7, Z10
+	VPMULLW        Z10, Z9, Z9
+	VPDPWSSD       64(R9), Z9, Z4
+	VPMOVZXBW      40(DX), Z9
+	VPSRLW         $0x04, Z9, Z10
+	VPERMW         Z2, Z9, Z9
+	VPERMW         Z2, Z10, Z10
+	VINSERTI64X4   $0x01, Y10, Z9, Z11
+	VSHUFI64X2     $0xee, Z10, Z9, Z9
+	VPSHUFD        $0xaa, Z7, Z10
+	VPMULLW        Z10, Z11, Z11
+	VPDPWSSD       128(R9), Z11, Z4
+	VPSHUFD        $0xff, Z7, Z7
+	VPMULLW        Z7, Z9, Z9
+	VPDPWSSD       192(R9), Z9, Z4
+	VPMOVZXBW      72(DX), Z7
+	VPSRLW         $0x04, Z7, Z9
+	VPERMW         Z2, Z7, Z7
+	VPERMW         Z2, Z9, Z9
+	VINSERTI64X4   $0x01, Y9, Z7, Z10
+	VSHUFI64X2     $0xee, Z9, Z7, Z7
+	VPSHUFD        $0x00, Z8, Z9
+	VPMULLW        Z9, Z10, Z10
+	VPDPWSSD       256(R9), Z10, Z4
+	VPSHUFD        $0x55, Z8, Z9
+	VPMULLW        Z9, Z7, Z7
+	VPDPWSSD       320(R9), Z7, Z4
+	VPMOVZXBW      104(DX), Z7
+	VPSRLW         $0x04, Z7, Z9
+	VPERMW         Z2, Z7, Z7
+	VPERMW         Z2, Z9, Z9
+	VINSERTI64X4   $0x01, Y9, Z7, Z10
+	VSHUFI64X2     $0xee, Z9, Z7, Z7
+	VPSHUFD        $0xaa, Z8, Z9
+	VPMULLW        Z9, Z10, Z10
+	VPDPWSSD       384(R9), Z10, Z4
+	VPSHUFD        $0xff, Z8, Z8
+	VPMULLW        Z8, Z7, Z7
+	VPDPWSSD       448(R9), Z7, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R10), Z5, Z5
+	VFMADD231PS    Z5, Z4, Z3
 	ADDQ           $0x00000088, DX
 	ADDQ           DI, R9
 	ADDQ           CX, R10
@@ -2679,20 +3116,40 @@ chunk:
 	DECQ           R8
 	JNZ            chunk
 	MOVQ           AX, R8
-	VEXTRACTF64X4  $0x01, Z9, Y11
-	VADDPS         Y11, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X11
-	VADDPS         X11, X9, X9
-	VPERMILPD      $0x01, X9, X11
-	VADDPS         X11, X9, X9
-	VMOVSHDUP      X9, X11
-	VADDSS         X11, X9, X9
-	VMOVSS         X9, (R8)
+	VEXTRACTF64X4  $0x01, Z3, Y5
+	VADDPS         Y5, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X5
+	VADDPS         X5, X3, X3
+	VPERMILPD      $0x01, X3, X5
+	VADDPS         X5, X3, X3
+	VMOVSHDUP      X3, X5
+	VADDSS         X5, X3, X3
+	VMOVSS         X3, (R8)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
 	VZEROUPPER
 	RET
+
+DATA i16_spread0_32<>+0(SB)/8, $0x0001000100000000
+DATA i16_spread0_32<>+8(SB)/8, $0x0003000300020002
+DATA i16_spread0_32<>+16(SB)/8, $0x0001000100000000
+DATA i16_spread0_32<>+24(SB)/8, $0x0003000300020002
+DATA i16_spread0_32<>+32(SB)/8, $0x0001000100000000
+DATA i16_spread0_32<>+40(SB)/8, $0x0003000300020002
+DATA i16_spread0_32<>+48(SB)/8, $0x0001000100000000
+DATA i16_spread0_32<>+56(SB)/8, $0x0003000300020002
+GLOBL i16_spread0_32<>(SB), RODATA|NOPTR, $64
+
+DATA i16_spread1_32<>+0(SB)/8, $0x0005000500040004
+DATA i16_spread1_32<>+8(SB)/8, $0x0007000700060006
+DATA i16_spread1_32<>+16(SB)/8, $0x0005000500040004
+DATA i16_spread1_32<>+24(SB)/8, $0x0007000700060006
+DATA i16_spread1_32<>+32(SB)/8, $0x0005000500040004
+DATA i16_spread1_32<>+40(SB)/8, $0x0007000700060006
+DATA i16_spread1_32<>+48(SB)/8, $0x0005000500040004
+DATA i16_spread1_32<>+56(SB)/8, $0x0007000700060006
+GLOBL i16_spread1_32<>(SB), RODATA|NOPTR, $64
 
 DATA i16_iq4levels32<>+0(SB)/8, $0xffbfffadff98ff81
 DATA i16_iq4levels32<>+8(SB)/8, $0xfff6ffeaffddffcf
@@ -2726,103 +3183,99 @@ TEXT ·matVecIQ4XSI16x2AVX512(SB), NOSPLIT, $0-72
 	SHLQ      $0x04, DI
 	MOVQ      DI, R8
 	SHLQ      $0x03, R8
-	VMOVDQU64 i16_word0_32<>+0(SB), Z0
-	VMOVDQU64 i16_word1_32<>+0(SB), Z1
-	VMOVDQU64 i16_word2_32<>+0(SB), Z2
-	VMOVDQU64 i16_word3_32<>+0(SB), Z3
-	VMOVDQU64 i16_word4_32<>+0(SB), Z4
-	VMOVDQU64 i16_word5_32<>+0(SB), Z5
-	VMOVDQU64 i16_word6_32<>+0(SB), Z6
-	VMOVDQU64 i16_word7_32<>+0(SB), Z7
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+	VMOVDQU64 i16_spread0_32<>+0(SB), Z0
+	VMOVDQU64 i16_spread1_32<>+0(SB), Z1
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
-	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X13
-	VMOVDQU32      i16_xslowshift<>+0(SB), X14
-	VPMULTISHIFTQB X13, X14, X14
-	VMOVDQU32      i16_xshighshift<>+0(SB), X15
-	VPMULTISHIFTQB X13, X15, X15
-	VPANDD         i16_nibbles<>+0(SB), X14, X14
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X15, X14
-	VPSUBB         i16_thirtytwo<>+0(SB), X14, X14
-	VPMOVSXBW      X14, Y14
-	VCVTPH2PS      X13, X13
-	VBROADCASTSS   X13, Z13
-	VPMOVZXBW      8(DX), Z15
-	VPSRLW         $0x04, Z15, Z16
-	VPERMW         Z8, Z15, Z15
-	VPERMW         Z8, Z16, Z16
-	VINSERTI64X4   $0x01, Y16, Z15, Z17
-	VSHUFI64X2     $0xee, Z16, Z15, Z15
-	VPERMW         Z14, Z0, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R10), Z17, Z10
-	VPXORD         Z12, Z12, Z12
-	VPDPWSSD       512(R10), Z17, Z12
-	VPERMW         Z14, Z1, Z16
-	VPMULLW        Z16, Z15, Z15
-	VPDPWSSD       64(R10), Z15, Z10
-	VPDPWSSD       576(R10), Z15, Z12
-	VPMOVZXBW      40(DX), Z15
-	VPSRLW         $0x04, Z15, Z16
-	VPERMW         Z8, Z15, Z15
-	VPERMW         Z8, Z16, Z16
-	VINSERTI64X4   $0x01, Y16, Z15, Z17
-	VSHUFI64X2     $0xee, Z16, Z15, Z15
-	VPERMW         Z14, Z2, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       128(R10), Z17, Z10
-	VPDPWSSD       640(R10), Z17, Z12
-	VPERMW         Z14, Z3, Z16
-	VPMULLW        Z16, Z15, Z15
-	VPDPWSSD       192(R10), Z15, Z10
-	VPDPWSSD       704(R10), Z15, Z12
-	VPMOVZXBW      72(DX), Z15
-	VPSRLW         $0x04, Z15, Z16
-	VPERMW         Z8, Z15, Z15
-	VPERMW         Z8, Z16, Z16
-	VINSERTI64X4   $0x01, Y16, Z15, Z17
-	VSHUFI64X2     $0xee, Z16, Z15, Z15
-	VPERMW         Z14, Z4, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       256(R10), Z17, Z10
-	VPDPWSSD       768(R10), Z17, Z12
-	VPERMW         Z14, Z5, Z16
-	VPMULLW        Z16, Z15, Z15
-	VPDPWSSD       320(R10), Z15, Z10
-	VPDPWSSD       832(R10), Z15, Z12
-	VPMOVZXBW      104(DX), Z15
-	VPSRLW         $0x04, Z15, Z16
-	VPERMW         Z8, Z15, Z15
-	VPERMW         Z8, Z16, Z16
-	VINSERTI64X4   $0x01, Y16, Z15, Z17
-	VSHUFI64X2     $0xee, Z16, Z15, Z15
-	VPERMW         Z14, Z6, Z16
-	VPMULLW        Z16, Z17, Z17
-	VPDPWSSD       384(R10), Z17, Z10
-	VPDPWSSD       896(R10), Z17, Z12
-	VPERMW         Z14, Z7, Z16
-	VPMULLW        Z16, Z15, Z15
-	VPDPWSSD       448(R10), Z15, Z10
-	VPDPWSSD       960(R10), Z15, Z12
-	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R11), Z13, Z15
-	VFMADD231PS    Z15, Z10, Z9
-	VCVTDQ2PS      Z12, Z12
-	VMULPS.BCST    4(R11), Z13, Z13
-	VFMADD231PS    Z13, Z12, Z11
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
+	VMOVDQU32      (DX), X7
+	VMOVDQU32      i16_xslowshift<>+0(SB), X8
+	VPMULTISHIFTQB X7, X8, X8
+	VMOVDQU32      i16_xshighshift<>+0(SB), X9
+	VPMULTISHIFTQB X7, X9, X9
+	VPANDD         i16_nibbles<>+0(SB), X8, X8
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X9, X8
+	VPSUBB         i16_thirtytwo<>+0(SB), X8, X8
+	VPMOVSXBW      X8, Y8
+	VPERMW         Z8, Z0, Z9
+	VPERMW         Z8, Z1, Z10
+	VCVTPH2PS      X7, X7
+	VBROADCASTSS   X7, Z7
+	VPMOVZXBW      8(DX), Z11
+	VPSRLW         $0x04, Z11, Z12
+	VPERMW         Z2, Z11, Z11
+	VPERMW         Z2, Z12, Z12
+	VINSERTI64X4   $0x01, Y12, Z11, Z13
+	VSHUFI64X2     $0xee, Z12, Z11, Z11
+	VPSHUFD        $0x00, Z9, Z12
+	VPMULLW        Z12, Z13, Z13
+	VPXORD         Z4, Z4, Z4
+	VPDPWSSD       (R10), Z13, Z4
+	VPXORD         Z6, Z6, Z6
+	VPDPWSSD       512(R10), Z13, Z6
+	VPSHUFD        $0x55, Z9, Z12
+	VPMULLW        Z12, Z11, Z11
+	VPDPWSSD       64(R10), Z11, Z4
+	VPDPWSSD       576(R10), Z11, Z6
+	VPMOVZXBW      40(DX), Z11
+	VPSRLW         $0x04, Z11, Z12
+	VPERMW         Z2, Z11, Z11
+	VPERMW         Z2, Z12, Z12
+	VINSERTI64X4   $0x01, Y12, Z11, Z13
+	VSHUFI64X2     $0xee, Z12, Z11, Z11
+	VPSHUFD        $0xaa, Z9, Z12
+	VPMULLW        Z12, Z13, Z13
+	VPDPWSSD       128(R10), Z13, Z4
+	VPDPWSSD       640(R10), Z13, Z6
+	VPSHUFD        $0xff, Z9, Z9
+	VPMULLW        Z9, Z11, Z11
+	VPDPWSSD       192(R10), Z11, Z4
+	VPDPWSSD       704(R10), Z11, Z6
+	VPMOVZXBW      72(DX), Z9
+	VPSRLW         $0x04, Z9, Z11
+	VPERMW         Z2, Z9, Z9
+	VPERMW         Z2, Z11, Z11
+	VINSERTI64X4   $0x01, Y11, Z9, Z12
+	VSHUFI64X2     $0xee, Z11, Z9, Z9
+	VPSHUFD        $0x00, Z10, Z11
+	VPMULLW        Z11, Z12, Z12
+	VPDPWSSD       256(R10), Z12, Z4
+	VPDPWSSD       768(R10), Z12, Z6
+	VPSHUFD        $0x55, Z10, Z11
+	VPMULLW        Z11, Z9, Z9
+	VPDPWSSD       320(R10), Z9, Z4
+	VPDPWSSD       832(R10), Z9, Z6
+	VPMOVZXBW      104(DX), Z9
+	VPSRLW         $0x04, Z9, Z11
+	VPERMW         Z2, Z9, Z9
+	VPERMW         Z2, Z11, Z11
+	VINSERTI64X4   $0x01, Y11, Z9, Z12
+	VSHUFI64X2     $0xee, Z11, Z9, Z9
+	VPSHUFD        $0xaa, Z10, Z11
+	VPMULLW        Z11, Z12, Z12
+	VPDPWSSD       384(R10), Z12, Z4
+	VPDPWSSD       896(R10), Z12, Z6
+	VPSHUFD        $0xff, Z10, Z10
+	VPMULLW        Z10, Z9, Z9
+	VPDPWSSD       448(R10), Z9, Z4
+	VPDPWSSD       960(R10), Z9, Z6
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R11), Z7, Z9
+	VFMADD231PS    Z9, Z4, Z3
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    4(R11), Z7, Z7
+	VFMADD231PS    Z7, Z6, Z5
 	ADDQ           $0x00000088, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
@@ -2830,25 +3283,25 @@ chunk:
 	DECQ           R9
 	JNZ            chunk
 	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z9, Y13
-	VADDPS         Y13, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X13
-	VADDPS         X13, X9, X9
-	VPERMILPD      $0x01, X9, X13
-	VADDPS         X13, X9, X9
-	VMOVSHDUP      X9, X13
-	VADDSS         X13, X9, X9
-	VMOVSS         X9, (R9)
+	VEXTRACTF64X4  $0x01, Z3, Y7
+	VADDPS         Y7, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X7
+	VADDPS         X7, X3, X3
+	VPERMILPD      $0x01, X3, X7
+	VADDPS         X7, X3, X3
+	VMOVSHDUP      X3, X7
+	VADDSS         X7, X3, X3
+	VMOVSS         X3, (R9)
 	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z11, Y13
-	VADDPS         Y13, Y11, Y11
-	VEXTRACTF32X4  $0x01, Y11, X13
-	VADDPS         X13, X11, X11
-	VPERMILPD      $0x01, X11, X13
-	VADDPS         X13, X11, X11
-	VMOVSHDUP      X11, X13
-	VADDSS         X13, X11, X11
-	VMOVSS         X11, (R9)
+	VEXTRACTF64X4  $0x01, Z5, Y7
+	VADDPS         Y7, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X7
+	VADDPS         X7, X5, X5
+	VPERMILPD      $0x01, X5, X7
+	VADDPS         X7, X5, X5
+	VMOVSHDUP      X5, X7
+	VADDSS         X7, X5, X5
+	VMOVSS         X5, (R9)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
@@ -2869,129 +3322,125 @@ TEXT ·matVecIQ4XSI16x4AVX512(SB), NOSPLIT, $0-72
 	SHLQ      $0x04, DI
 	MOVQ      DI, R8
 	SHLQ      $0x03, R8
-	VMOVDQU64 i16_word0_32<>+0(SB), Z0
-	VMOVDQU64 i16_word1_32<>+0(SB), Z1
-	VMOVDQU64 i16_word2_32<>+0(SB), Z2
-	VMOVDQU64 i16_word3_32<>+0(SB), Z3
-	VMOVDQU64 i16_word4_32<>+0(SB), Z4
-	VMOVDQU64 i16_word5_32<>+0(SB), Z5
-	VMOVDQU64 i16_word6_32<>+0(SB), Z6
-	VMOVDQU64 i16_word7_32<>+0(SB), Z7
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z8
+	VMOVDQU64 i16_spread0_32<>+0(SB), Z0
+	VMOVDQU64 i16_spread1_32<>+0(SB), Z1
+	VMOVDQU64 i16_iq4levels32<>+0(SB), Z2
 
 row:
 	MOVQ   chunks+32(FP), R9
 	MOVQ   q+40(FP), R10
 	MOVQ   scale+48(FP), R11
 	MOVQ   sum+56(FP), R12
+	VPXORD Z3, Z3, Z3
+	VPXORD Z5, Z5, Z5
+	VPXORD Z7, Z7, Z7
 	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
 
 chunk:
-	PREFETCHT0     2048(DX)
-	PREFETCHT0     2112(DX)
-	PREFETCHT0     2176(DX)
-	VMOVDQU32      (DX), X17
-	VMOVDQU32      i16_xslowshift<>+0(SB), X18
-	VPMULTISHIFTQB X17, X18, X18
-	VMOVDQU32      i16_xshighshift<>+0(SB), X19
-	VPMULTISHIFTQB X17, X19, X19
-	VPANDD         i16_nibbles<>+0(SB), X18, X18
-	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X19, X18
-	VPSUBB         i16_thirtytwo<>+0(SB), X18, X18
-	VPMOVSXBW      X18, Y18
-	VCVTPH2PS      X17, X17
-	VBROADCASTSS   X17, Z17
-	VPMOVZXBW      8(DX), Z19
-	VPSRLW         $0x04, Z19, Z20
-	VPERMW         Z8, Z19, Z19
-	VPERMW         Z8, Z20, Z20
-	VINSERTI64X4   $0x01, Y20, Z19, Z21
-	VSHUFI64X2     $0xee, Z20, Z19, Z19
-	VPERMW         Z18, Z0, Z20
-	VPMULLW        Z20, Z21, Z21
+	PREFETCHT0     8192(DX)
+	PREFETCHT0     8256(DX)
+	PREFETCHT0     8320(DX)
+	VMOVDQU32      (DX), X11
+	VMOVDQU32      i16_xslowshift<>+0(SB), X12
+	VPMULTISHIFTQB X11, X12, X12
+	VMOVDQU32      i16_xshighshift<>+0(SB), X13
+	VPMULTISHIFTQB X11, X13, X13
+	VPANDD         i16_nibbles<>+0(SB), X12, X12
+	VPTERNLOGD     $0xf8, i16_k4highmask<>+0(SB), X13, X12
+	VPSUBB         i16_thirtytwo<>+0(SB), X12, X12
+	VPMOVSXBW      X12, Y12
+	VPERMW         Z12, Z0, Z13
+	VPERMW         Z12, Z1, Z14
+	VCVTPH2PS      X11, X11
+	VBROADCASTSS   X11, Z11
+	VPMOVZXBW      8(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z2, Z15, Z15
+	VPERMW         Z2, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPSHUFD        $0x00, Z13, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPXORD         Z4, Z4, Z4
+	VPDPWSSD       (R10), Z17, Z4
+	VPXORD         Z6, Z6, Z6
+	VPDPWSSD       512(R10), Z17, Z6
+	VPXORD         Z8, Z8, Z8
+	VPDPWSSD       1024(R10), Z17, Z8
 	VPXORD         Z10, Z10, Z10
-	VPDPWSSD       (R10), Z21, Z10
-	VPXORD         Z12, Z12, Z12
-	VPDPWSSD       512(R10), Z21, Z12
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       1024(R10), Z21, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       1536(R10), Z21, Z16
-	VPERMW         Z18, Z1, Z20
-	VPMULLW        Z20, Z19, Z19
-	VPDPWSSD       64(R10), Z19, Z10
-	VPDPWSSD       576(R10), Z19, Z12
-	VPDPWSSD       1088(R10), Z19, Z14
-	VPDPWSSD       1600(R10), Z19, Z16
-	VPMOVZXBW      40(DX), Z19
-	VPSRLW         $0x04, Z19, Z20
-	VPERMW         Z8, Z19, Z19
-	VPERMW         Z8, Z20, Z20
-	VINSERTI64X4   $0x01, Y20, Z19, Z21
-	VSHUFI64X2     $0xee, Z20, Z19, Z19
-	VPERMW         Z18, Z2, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       128(R10), Z21, Z10
-	VPDPWSSD       640(R10), Z21, Z12
-	VPDPWSSD       1152(R10), Z21, Z14
-	VPDPWSSD       1664(R10), Z21, Z16
-	VPERMW         Z18, Z3, Z20
-	VPMULLW        Z20, Z19, Z19
-	VPDPWSSD       192(R10), Z19, Z10
-	VPDPWSSD       704(R10), Z19, Z12
-	VPDPWSSD       1216(R10), Z19, Z14
-	VPDPWSSD       1728(R10), Z19, Z16
-	VPMOVZXBW      72(DX), Z19
-	VPSRLW         $0x04, Z19, Z20
-	VPERMW         Z8, Z19, Z19
-	VPERMW         Z8, Z20, Z20
-	VINSERTI64X4   $0x01, Y20, Z19, Z21
-	VSHUFI64X2     $0xee, Z20, Z19, Z19
-	VPERMW         Z18, Z4, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       256(R10), Z21, Z10
-	VPDPWSSD       768(R10), Z21, Z12
-	VPDPWSSD       1280(R10), Z21, Z14
-	VPDPWSSD       1792(R10), Z21, Z16
-	VPERMW         Z18, Z5, Z20
-	VPMULLW        Z20, Z19, Z19
-	VPDPWSSD       320(R10), Z19, Z10
-	VPDPWSSD       832(R10), Z19, Z12
-	VPDPWSSD       1344(R10), Z19, Z14
-	VPDPWSSD       1856(R10), Z19, Z16
-	VPMOVZXBW      104(DX), Z19
-	VPSRLW         $0x04, Z19, Z20
-	VPERMW         Z8, Z19, Z19
-	VPERMW         Z8, Z20, Z20
-	VINSERTI64X4   $0x01, Y20, Z19, Z21
-	VSHUFI64X2     $0xee, Z20, Z19, Z19
-	VPERMW         Z18, Z6, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       384(R10), Z21, Z10
-	VPDPWSSD       896(R10), Z21, Z12
-	VPDPWSSD       1408(R10), Z21, Z14
-	VPDPWSSD       1920(R10), Z21, Z16
-	VPERMW         Z18, Z7, Z20
-	VPMULLW        Z20, Z19, Z19
-	VPDPWSSD       448(R10), Z19, Z10
-	VPDPWSSD       960(R10), Z19, Z12
-	VPDPWSSD       1472(R10), Z19, Z14
-	VPDPWSSD       1984(R10), Z19, Z16
+	VPDPWSSD       1536(R10), Z17, Z10
+	VPSHUFD        $0x55, Z13, Z16
+	VPMULLW        Z16, Z15, Z15
+	VPDPWSSD       64(R10), Z15, Z4
+	VPDPWSSD       576(R10), Z15, Z6
+	VPDPWSSD       1088(R10), Z15, Z8
+	VPDPWSSD       1600(R10), Z15, Z10
+	VPMOVZXBW      40(DX), Z15
+	VPSRLW         $0x04, Z15, Z16
+	VPERMW         Z2, Z15, Z15
+	VPERMW         Z2, Z16, Z16
+	VINSERTI64X4   $0x01, Y16, Z15, Z17
+	VSHUFI64X2     $0xee, Z16, Z15, Z15
+	VPSHUFD        $0xaa, Z13, Z16
+	VPMULLW        Z16, Z17, Z17
+	VPDPWSSD       128(R10), Z17, Z4
+	VPDPWSSD       640(R10), Z17, Z6
+	VPDPWSSD       1152(R10), Z17, Z8
+	VPDPWSSD       1664(R10), Z17, Z10
+	VPSHUFD        $0xff, Z13, Z13
+	VPMULLW        Z13, Z15, Z15
+	VPDPWSSD       192(R10), Z15, Z4
+	VPDPWSSD       704(R10), Z15, Z6
+	VPDPWSSD       1216(R10), Z15, Z8
+	VPDPWSSD       1728(R10), Z15, Z10
+	VPMOVZXBW      72(DX), Z13
+	VPSRLW         $0x04, Z13, Z15
+	VPERMW         Z2, Z13, Z13
+	VPERMW         Z2, Z15, Z15
+	VINSERTI64X4   $0x01, Y15, Z13, Z16
+	VSHUFI64X2     $0xee, Z15, Z13, Z13
+	VPSHUFD        $0x00, Z14, Z15
+	VPMULLW        Z15, Z16, Z16
+	VPDPWSSD       256(R10), Z16, Z4
+	VPDPWSSD       768(R10), Z16, Z6
+	VPDPWSSD       1280(R10), Z16, Z8
+	VPDPWSSD       1792(R10), Z16, Z10
+	VPSHUFD        $0x55, Z14, Z15
+	VPMULLW        Z15, Z13, Z13
+	VPDPWSSD       320(R10), Z13, Z4
+	VPDPWSSD       832(R10), Z13, Z6
+	VPDPWSSD       1344(R10), Z13, Z8
+	VPDPWSSD       1856(R10), Z13, Z10
+	VPMOVZXBW      104(DX), Z13
+	VPSRLW         $0x04, Z13, Z15
+	VPERMW         Z2, Z13, Z13
+	VPERMW         Z2, Z15, Z15
+	VINSERTI64X4   $0x01, Y15, Z13, Z16
+	VSHUFI64X2     $0xee, Z15, Z13, Z13
+	VPSHUFD        $0xaa, Z14, Z15
+	VPMULLW        Z15, Z16, Z16
+	VPDPWSSD       384(R10), Z16, Z4
+	VPDPWSSD       896(R10), Z16, Z6
+	VPDPWSSD       1408(R10), Z16, Z8
+	VPDPWSSD       1920(R10), Z16, Z10
+	VPSHUFD        $0xff, Z14, Z14
+	VPMULLW        Z14, Z13, Z13
+	VPDPWSSD       448(R10), Z13, Z4
+	VPDPWSSD       960(R10), Z13, Z6
+	VPDPWSSD       1472(R10), Z13, Z8
+	VPDPWSSD       1984(R10), Z13, Z10
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R11), Z11, Z13
+	VFMADD231PS    Z13, Z4, Z3
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    4(R11), Z11, Z13
+	VFMADD231PS    Z13, Z6, Z5
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    8(R11), Z11, Z13
+	VFMADD231PS    Z13, Z8, Z7
 	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R11), Z17, Z19
-	VFMADD231PS    Z19, Z10, Z9
-	VCVTDQ2PS      Z12, Z12
-	VMULPS.BCST    4(R11), Z17, Z19
-	VFMADD231PS    Z19, Z12, Z11
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    8(R11), Z17, Z19
-	VFMADD231PS    Z19, Z14, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    12(R11), Z17, Z17
-	VFMADD231PS    Z17, Z16, Z15
+	VMULPS.BCST    12(R11), Z11, Z11
+	VFMADD231PS    Z11, Z10, Z9
 	ADDQ           $0x00000088, DX
 	ADDQ           R8, R10
 	ADDQ           SI, R11
@@ -2999,45 +3448,45 @@ chunk:
 	DECQ           R9
 	JNZ            chunk
 	MOVQ           AX, R9
-	VEXTRACTF64X4  $0x01, Z9, Y17
-	VADDPS         Y17, Y9, Y9
-	VEXTRACTF32X4  $0x01, Y9, X17
-	VADDPS         X17, X9, X9
-	VPERMILPD      $0x01, X9, X17
-	VADDPS         X17, X9, X9
-	VMOVSHDUP      X9, X17
-	VADDSS         X17, X9, X9
+	VEXTRACTF64X4  $0x01, Z3, Y11
+	VADDPS         Y11, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X11
+	VADDPS         X11, X3, X3
+	VPERMILPD      $0x01, X3, X11
+	VADDPS         X11, X3, X3
+	VMOVSHDUP      X3, X11
+	VADDSS         X11, X3, X3
+	VMOVSS         X3, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z5, Y11
+	VADDPS         Y11, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X11
+	VADDPS         X11, X5, X5
+	VPERMILPD      $0x01, X5, X11
+	VADDPS         X11, X5, X5
+	VMOVSHDUP      X5, X11
+	VADDSS         X11, X5, X5
+	VMOVSS         X5, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z7, Y11
+	VADDPS         Y11, Y7, Y7
+	VEXTRACTF32X4  $0x01, Y7, X11
+	VADDPS         X11, X7, X7
+	VPERMILPD      $0x01, X7, X11
+	VADDPS         X11, X7, X7
+	VMOVSHDUP      X7, X11
+	VADDSS         X11, X7, X7
+	VMOVSS         X7, (R9)
+	ADDQ           CX, R9
+	VEXTRACTF64X4  $0x01, Z9, Y11
+	VADDPS         Y11, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X11
+	VADDPS         X11, X9, X9
+	VPERMILPD      $0x01, X9, X11
+	VADDPS         X11, X9, X9
+	VMOVSHDUP      X9, X11
+	VADDSS         X11, X9, X9
 	VMOVSS         X9, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z11, Y17
-	VADDPS         Y17, Y11, Y11
-	VEXTRACTF32X4  $0x01, Y11, X17
-	VADDPS         X17, X11, X11
-	VPERMILPD      $0x01, X11, X17
-	VADDPS         X17, X11, X11
-	VMOVSHDUP      X11, X17
-	VADDSS         X17, X11, X11
-	VMOVSS         X11, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z13, Y17
-	VADDPS         Y17, Y13, Y13
-	VEXTRACTF32X4  $0x01, Y13, X17
-	VADDPS         X17, X13, X13
-	VPERMILPD      $0x01, X13, X17
-	VADDPS         X17, X13, X13
-	VMOVSHDUP      X13, X17
-	VADDSS         X17, X13, X13
-	VMOVSS         X13, (R9)
-	ADDQ           CX, R9
-	VEXTRACTF64X4  $0x01, Z15, Y17
-	VADDPS         Y17, Y15, Y15
-	VEXTRACTF32X4  $0x01, Y15, X17
-	VADDPS         X17, X15, X15
-	VPERMILPD      $0x01, X15, X17
-	VADDPS         X17, X15, X15
-	VMOVSHDUP      X15, X17
-	VADDSS         X17, X15, X15
-	VMOVSS         X15, (R9)
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
@@ -3064,9 +3513,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        2(CX), Y4
 	VPSRLW           $0x04, Y4, Y1
@@ -3222,9 +3671,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPMOVZXBW        2(CX), Y6
@@ -3413,9 +3862,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPXORD           Z7, Z7, Z7
@@ -3684,9 +4133,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        4(CX), Y5
 	VPSRLW           $0x04, Y5, Y1
@@ -3872,9 +4321,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPMOVZXBW        4(CX), Y8
@@ -4105,9 +4554,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPXORD           Z9, Z9, Z9
@@ -4433,9 +4882,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        6(CX), Y4
 	VPSRLW           $0x04, Y4, Y5
@@ -4609,9 +5058,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPMOVZXBW        6(CX), Y6
@@ -4818,9 +5267,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5
 	VPXORD           Z7, Z7, Z7
@@ -5107,9 +5556,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPMOVZXBW        8(CX), Y5
 	VPSRLW           $0x04, Y5, Y6
@@ -5303,9 +5752,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPMOVZXBW        8(CX), Y8
@@ -5554,9 +6003,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z6, Z6, Z6
 	VPXORD           Z9, Z9, Z9
@@ -5899,9 +6348,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPMOVZXBW        2(CX), Y3
 	VPSRLW           $0x04, Y3, Y4
@@ -6046,9 +6495,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPXORD           Z4, Z4, Z4
 	VPMOVZXBW        2(CX), Y5
@@ -6236,9 +6685,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
 	VPXORD           Z2, Z2, Z2
 	VPXORD           Z4, Z4, Z4
 	VPXORD           Z6, Z6, Z6
@@ -6504,11 +6953,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPMOVSXBW        2(CX), Z2
 	VPBROADCASTW     (CX), Y3
@@ -6625,11 +7074,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPXORD           Z3, Z3, Z3
 	VPMOVSXBW        2(CX), Z4
@@ -6789,11 +7238,11 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	PREFETCHT0       2048(CX)
-	PREFETCHT0       2112(CX)
-	PREFETCHT0       2176(CX)
-	PREFETCHT0       2240(CX)
-	PREFETCHT0       2304(CX)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	PREFETCHT0       8384(CX)
+	PREFETCHT0       8448(CX)
 	VPXORD           Z1, Z1, Z1
 	VPXORD           Z3, Z3, Z3
 	VPXORD           Z5, Z5, Z5

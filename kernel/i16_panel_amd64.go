@@ -24,6 +24,8 @@ type (
 )
 
 func registerI16MatMul() {
+	matMulI16Folded.add(cpufeat.AVX2, matMulI16With(matMulFoldedI16AVX2))
+	matMulI16Grouped.add(cpufeat.AVX2, matMulI16With(matMulGroupedI16AVX2))
 	matMulI16Folded.add(cpufeat.AVX512, matMulI16With(matMulFoldedI16AVX512))
 	matMulI16Grouped.add(cpufeat.AVX512, matMulI16With(matMulGroupedI16AVX512))
 	for _, v := range []struct {
@@ -60,7 +62,7 @@ func matMulI16With(asm matMulI16Asm) matMulI16Func {
 func (f *i16Format) unpackWith(asm unpackI16Asm) unpackI16Func {
 	plain := unpackI16Generic(f)
 	return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
-		if blocks < f.blocksPerChunk() {
+		if blocks < f.blocksPerChunk {
 			plain(p, w, rowBytes, rows, blocks)
 			return
 		}

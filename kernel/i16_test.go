@@ -23,13 +23,6 @@ func i16Types() []tensor.DType {
 	return types
 }
 
-// i16ScaleOffsets says where the binary16 numbers of a block are.
-var i16ScaleOffsets = map[tensor.DType][]int{
-	tensor.Q4_0: {0}, tensor.Q4_1: {0, 2}, tensor.Q5_0: {0}, tensor.Q5_1: {0, 2}, tensor.Q8_0: {0},
-	tensor.IQ4_NL: {0}, tensor.Q2_K: {80, 82}, tensor.Q3_K: {108}, tensor.Q4_K: {0, 2}, tensor.Q5_K: {0, 2},
-	tensor.Q6_K: {208}, tensor.IQ4_XS: {0},
-}
-
 // i16Matrix fills a matrix with random blocks. kind "random" has every bit of
 // the blocks random, "ones" and "zeros" set all bits of levels and sub-scales,
 // "low" gives Q6_K its most negative scale (0x80) and other types a mixture.
@@ -53,7 +46,7 @@ func i16Matrix(rng *rand.Rand, d tensor.DType, rows, cols int, kind string) tens
 		}
 	}
 	for b := 0; b < len(data); b += d.BlockBytes() {
-		for _, at := range i16ScaleOffsets[d] {
+		for _, at := range i16Formats[d].halves {
 			// Signed and over four powers of ten, subnormal included.
 			h := quant.F32ToF16(float32(rng.NormFloat64() * math.Pow(10, -1-4*rng.Float64())))
 			data[b+at], data[b+at+1] = byte(h), byte(h>>8)
@@ -121,8 +114,8 @@ func i16Reference(t testing.TB, w tensor.Tensor, x *I16) (want, size [][]float64
 			var c i16Weights
 			for k, v := range weights {
 				if k%i16Chunk == 0 {
-					row := w.Row(r)[k/i16Chunk*f.chunkBytes():]
-					f.decode(&c, row[:min(len(row), f.chunkBytes())])
+					row := w.Row(r)[k/i16Chunk*f.chunkBytes:]
+					f.decode(&c, row[:min(len(row), f.chunkBytes)])
 				}
 				d := float64(c.d[0])
 				if !f.folded {
@@ -388,7 +381,7 @@ func TestQuantizeI16Special(t *testing.T) {
 func TestI16BadScale(t *testing.T) {
 	eachI16Level(t, func(t *testing.T) {
 		for _, d := range i16Types() {
-			for _, at := range i16ScaleOffsets[d] {
+			for _, at := range i16Formats[d].halves {
 				rng := rand.New(rand.NewPCG(7, 7))
 				w := i16Matrix(rng, d, 5, 512, "random")
 				row := w.Row(3)

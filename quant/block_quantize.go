@@ -2,9 +2,14 @@ package quant
 
 import "math"
 
-// importance fills w with a format's own weights for one group of numbers, used
-// when the caller gives none. They are those that ggml uses without an
-// importance matrix.
+// importance fills w with weights for one group of numbers, for callers that
+// give none.
+//
+// All formats but Q2_K use byLevel. ggml uses it for Q4_K and Q5_K, x² for
+// Q3_K, Q6_K and the IQ4 formats, and no search at all for the older ones. On
+// real models byLevel lowers both the plain and the x²-weighted error of all of
+// them below ggml's; x² alone lowers the latter further, but the outputs then
+// follow the exact model less well (measured by KL divergence).
 type importance func(w, x []float64)
 
 // uniform: every error counts the same.
@@ -14,21 +19,15 @@ func uniform(w, _ []float64) {
 	}
 }
 
-// bySquare: large numbers matter more, x².
-func bySquare(w, x []float64) {
-	for i, v := range x {
-		w[i] = v * v
-	}
-}
-
-// byMagnitude: |x|.
+// byMagnitude: |x|. With the four levels of Q2_K large numbers suffer too much
+// from anything milder.
 func byMagnitude(w, x []float64) {
 	for i, v := range x {
 		w[i] = math.Abs(v)
 	}
 }
 
-// byLevel: |x| plus the group's root mean square, between uniform and byMagnitude.
+// byLevel: |x| plus the group's root mean square.
 func byLevel(w, x []float64) {
 	sum := 0.0
 	for _, v := range x {
@@ -135,7 +134,7 @@ func (g group) placeAffine(a *sums, scale, minimum float64, hi int, levels []int
 		q := min(max(nearest((x+minimum)*inverse), 0), hi)
 		levels[i] = int8(q)
 		l := float64(q)
-		t := w[i] * l
+		t := float64(w[i] * l)
 		wl += t
 		wll += float64(t * l)
 		wxl += float64(t * x)
@@ -193,7 +192,7 @@ func (g group) placeSymmetric(a *sums, scale float64, lo, hi int, levels []int8)
 	for i, x := range g.x {
 		q := min(max(nearest(x*inverse), lo), hi)
 		levels[i] = int8(q)
-		wl := g.w[i] * float64(q)
+		wl := float64(g.w[i] * float64(q))
 		a.wll += float64(wl * float64(q))
 		a.wxl += float64(wl * x)
 	}

@@ -23,7 +23,7 @@ const (
 )
 
 func nearest(v float64) int {
-	return int(int64(math.Float64bits(v+roundShift)) - roundShiftBits)
+	return int(int64(math.Float64bits(float64(v)+roundShift)) - roundShiftBits)
 }
 
 // search says which starting points a fit tries: the extreme number is put at
@@ -63,7 +63,7 @@ type group struct {
 func (g group) base() (a sums) {
 	for i, x := range g.x {
 		w := g.w[i]
-		wx := w * x
+		wx := float64(w * x)
 		a.w += w
 		a.wx += wx
 		a.wxx += float64(wx * x)
@@ -88,7 +88,7 @@ func (g group) symmetricLevels(a *sums, inverse float64, lo, hi int) {
 	var wll, wxl float64
 	for i, x := range g.x {
 		l := float64(min(max(nearest(x*inverse), lo), hi))
-		wl := w[i] * l
+		wl := float64(w[i] * l)
 		wll += float64(wl * l)
 		wxl += float64(wl * x)
 	}
@@ -147,11 +147,11 @@ const refinements = 2
 // affineLevels completes a for the levels of (x − minimum)·inverse within 0 … hi.
 func (g group) affineLevels(a *sums, inverse, minimum float64, hi int) {
 	w := g.w[:len(g.x)]
-	offset := minimum * inverse
+	offset := float64(minimum * inverse)
 	var wl, wll, wxl float64
 	for i, x := range g.x {
 		l := float64(min(max(nearest(float64(x*inverse)-offset), 0), hi))
-		t := w[i] * l
+		t := float64(w[i] * l)
 		wl += t
 		wll += float64(t * l)
 		wxl += float64(t * x)

@@ -47,6 +47,7 @@ var nearestIQ4 = func() (table [2*(113+127) + 1]uint8) {
 
 // indexIQ4 is the index of the level nearest to v.
 func indexIQ4(v float64) uint8 {
+	v = float64(v) // not fused with the caller's product
 	if !(v > -127) {
 		return 0
 	}
@@ -56,8 +57,9 @@ func indexIQ4(v float64) uint8 {
 	return nearestIQ4[int(2*(v+127))]
 }
 
-// searchIQ4 puts the extreme number at −127 ± 7 as ggml does.
-var searchIQ4 = search{-14, 1.4, 15, true}
+// searchIQ4: the levels are not symmetric, so both ends are tried for the
+// extreme number.
+var searchIQ4 = search{-14, 2, 11, true}
 
 // fitIQ4 is fitSymmetric for the levels of IQ4.
 func (g group) fitIQ4() (float64, sums) {
@@ -69,7 +71,7 @@ func (g group) levelsIQ4(a *sums, inverse float64) {
 	a.wll, a.wxl = 0, 0
 	for i, x := range g.x {
 		l := float64(levelsIQ4[indexIQ4(x*inverse)])
-		wl := g.w[i] * l
+		wl := float64(g.w[i] * l)
 		a.wll += float64(wl * l)
 		a.wxl += float64(wl * x)
 	}
@@ -87,7 +89,7 @@ func (g group) placeIQ4(qs *[16]byte, scale float64) {
 }
 
 func quantizeIQ4NL(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, smallBlock, smallBlock, bySquare, func(b *blockIQ4NL, ws *workspace) {
+	eachBlock(dst, src, weights, smallBlock, smallBlock, byLevel, func(b *blockIQ4NL, ws *workspace) {
 		g := ws.group(0, smallBlock)
 		s, _ := g.fitIQ4()
 		g.placeIQ4(&b.qs, float64(b.d.set(float32(s))))

@@ -37,7 +37,7 @@ func dequantizeIQ4XS(dst []float32, src []byte) {
 		d := b.d.f32()
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g := range 8 {
-			scale := d * float32(b.scale(g))
+			scale := float32(d * float32(b.scale(g)))
 			qs := (*[16]byte)(b.qs[16*g:])
 			for j, q := range qs {
 				y[32*g+j] = scale * levelsIQ4[q&15]
@@ -52,7 +52,7 @@ func finiteIQ4XS(data []byte) int {
 }
 
 func quantizeIQ4XS(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 32, bySquare, func(b *blockIQ4XS, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 32, byLevel, func(b *blockIQ4XS, ws *workspace) {
 		var s [8]float64
 		var a [8]sums
 		var q [8]int

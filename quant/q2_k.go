@@ -21,8 +21,8 @@ func dequantizeQ2K(dst []float32, src []byte) {
 		d, dmin := b.d.f32(), b.dmin.f32()
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g, s := range b.scales {
-			scale := d * float32(s&15)
-			minimum := dmin * float32(s>>4)
+			scale := float32(d * float32(s&15))
+			minimum := float32(dmin * float32(s>>4))
 			qs, shift := quarterBits(&b.qs, g)
 			for j, q := range qs {
 				y[16*g+j] = float32(scale*float32(q>>shift&3)) - minimum

@@ -31,7 +31,7 @@ func dequantizeQ3K(dst []float32, src []byte) {
 		d := b.d.f32()
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g := range 16 {
-			scale := d * float32(b.scale(g))
+			scale := float32(d * float32(b.scale(g)))
 			qs, shift := quarterBits(&b.qs, g)
 			high := (*[16]byte)(b.hmask[g%2*16:])
 			for j, q := range qs {
@@ -49,7 +49,7 @@ func finiteQ3K(data []byte) int {
 var searchQ3K = search{-0.9, 0.2, 10, false}
 
 func quantizeQ3K(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ3K, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 16, byLevel, func(b *blockQ3K, ws *workspace) {
 		d, q := ws.symmetricBlock(-4, 3, -32, searchQ3K)
 		*b = blockQ3K{}
 		b.d.set(float32(d))

@@ -45,8 +45,8 @@ func dequantizeQ4K(dst []float32, src []byte) {
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g := range 8 {
 			s, m := b.scales.get(g)
-			scale := d * float32(s)
-			minimum := dmin * float32(m)
+			scale := float32(d * float32(s))
+			minimum := float32(dmin * float32(m))
 			qs := (*[32]byte)(b.qs[g/2*32:])
 			shift := g % 2 * 4
 			for j, q := range qs {

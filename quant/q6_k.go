@@ -24,7 +24,7 @@ func dequantizeQ6K(dst []float32, src []byte) {
 		d := b.d.f32()
 		y := (*[superBlock]float32)(dst[i*superBlock:])
 		for g := range 16 {
-			scale := d * float32(int8(b.scales[g]))
+			scale := float32(d * float32(int8(b.scales[g])))
 			h, k, start := g/8, g%8/2, g%2*16
 			ql := (*[16]byte)(b.ql[64*h+k%2*32+start:])
 			qh := (*[16]byte)(b.qh[32*h+start:])
@@ -43,7 +43,7 @@ func finiteQ6K(data []byte) int {
 var searchQ6K = search{-3, 0.3, 13, false}
 
 func quantizeQ6K(dst []byte, src, weights []float32) {
-	eachBlock(dst, src, weights, superBlock, 16, bySquare, func(b *blockQ6K, ws *workspace) {
+	eachBlock(dst, src, weights, superBlock, 16, byLevel, func(b *blockQ6K, ws *workspace) {
 		d, q := ws.symmetricBlock(-32, 31, -128, searchQ6K)
 		b.d.set(float32(d))
 		for g, s := range q {

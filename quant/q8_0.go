@@ -26,7 +26,8 @@ func finiteQ8_0(data []byte) int {
 	return firstBad(data, func(b *blockQ8_0) bool { return b.d.finite() })
 }
 
-// searchQ8_0: 127 levels leave little to gain.
+// searchQ8_0 cuts the extreme number by half a level at most, so that every
+// number stays within about half a level: with Q8_0 that is what one expects.
 var searchQ8_0 = search{-0.5, 0.125, 9, false}
 
 // quantizeQ8_0 keeps to −127 … 127 as ggml does: kernels that take the sign off

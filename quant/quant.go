@@ -6,8 +6,9 @@
 // compared with. Dequantisation performs the same float32 operations in the same
 // order as gguf-py (llama.cpp's gguf-py/gguf/quants.py) and ggml's
 // dequantize_row_*, so the results agree bit for bit. Products are written
-// float32(a*b) where an addition follows: without the conversion Go may fuse
-// the two on some platforms, which rounds once instead of twice.
+// float32(a*b) where an addition follows, if only in a later statement: without
+// the conversion Go may fuse the two on some platforms, which rounds once
+// instead of twice.
 package quant
 
 import (

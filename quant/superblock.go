@@ -7,15 +7,24 @@ import "math"
 // With the levels fixed each group's error is a quadratic (sums), so many
 // candidates for d can be weighed without touching the numbers again.
 
-// candidates is how many values of a block scale are weighed each time. They
-// spread over ±5 % round the value at which the largest group just fits.
+// candidates is how many values of a block scale are weighed each time: nine
+// within ±4 % of the value at which the largest group just fits, and the F16
+// numbers on both sides of it. The latter matter for small weights, whose scale
+// is subnormal (that of Q6_K usually is) and therefore coarse.
 const candidates = 11
 
-// spread returns candidate i of a block scale whose natural value is d,
-// rounded to F16 as it will be stored. F16 is coarse for small weights (the
-// scale of Q6_K is usually subnormal), so rounding first matters.
+// spread returns candidate i of a block scale whose natural value is d, which
+// is not zero, as it will be stored.
 func spread(d float64, i int) float64 {
-	return roundF16(d * (0.95 + 0.01*float64(i)))
+	if i < candidates-2 {
+		return roundF16(d * (0.96 + float64(0.01*float64(i))))
+	}
+	// The bits of F16 count up with the magnitude.
+	bits := F32ToF16(float32(d))
+	if i == candidates-1 {
+		return float64(F16ToF32(min(bits&0x7fff+1, 0x7bff) | bits&0x8000))
+	}
+	return float64(F16ToF32(max(bits&0x7fff, 1) - 1 | bits&0x8000))
 }
 
 func roundF16(d float64) float64 {
@@ -32,15 +41,15 @@ func chooseSymmetric(s []float64, a []sums, q []int, lo, hi int) (d float64) {
 		}
 	}
 	clear(q)
-	natural := e / float64(lo)
-	if roundF16(natural) == 0 {
+	if e == 0 {
 		return 0
 	}
+	natural := e / float64(lo)
 	least := math.Inf(1)
 	for i := range candidates {
 		c := spread(natural, i)
 		if c == 0 {
-			continue
+			continue // below F16: the block becomes zeros
 		}
 		total := 0.0
 		for j := range a {
@@ -49,6 +58,9 @@ func chooseSymmetric(s []float64, a []sums, q []int, lo, hi int) (d float64) {
 		if total < least {
 			least, d = total, c
 		}
+	}
+	if d == 0 {
+		return 0
 	}
 	for j := range s {
 		q[j] = min(max(nearest(s[j]/d), lo), hi)
@@ -87,7 +99,7 @@ func (b *affineScales) choose(s []float64, a []sums, hi int) (total float64) {
 		least := math.Inf(1)
 		centre := 0
 		if b.d > 0 {
-			centre = nearest(s[j] / b.d)
+			centre = min(nearest(s[j]/b.d), hi)
 		}
 		for q := max(centre-1, 0); q <= min(centre+1, hi); q++ {
 			scale := b.d * float64(q)
@@ -103,10 +115,6 @@ func (b *affineScales) choose(s []float64, a []sums, hi int) (total float64) {
 			if b.d == 0 {
 				break
 			}
-		}
-		if math.IsInf(least, 1) { // fitted scale beyond hi + 1
-			b.s[j], b.m[j] = hi, 0
-			least = g.at(b.d*float64(hi), 0)
 		}
 		total += least
 	}
@@ -126,7 +134,7 @@ func chooseAffine(s, m []float64, a []sums, hi int) (best affineScales) {
 	// One after the other: the two hardly depend on each other.
 	for i := range candidates {
 		try := best
-		if try.d = spread(naturalD, i); try.d == best.d {
+		if try.d = spread(naturalD, i); naturalD == 0 || try.d == best.d {
 			continue
 		}
 		if e := try.choose(s, a, hi); e < least {
@@ -135,7 +143,7 @@ func chooseAffine(s, m []float64, a []sums, hi int) (best affineScales) {
 	}
 	for i := range candidates {
 		try := best
-		if try.dmin = spread(naturalM, i); try.dmin == best.dmin {
+		if try.dmin = spread(naturalM, i); naturalM == 0 || try.dmin == best.dmin {
 			continue
 		}
 		if e := try.choose(s, a, hi); e < least {

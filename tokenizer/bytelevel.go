@@ -10,10 +10,8 @@ import (
 // Latin-1 characters stand for themselves, the other 68 bytes become U+0100
 // and up in order.
 var (
-	byteToRune  [256]rune
-	byteToText  [256]string
-	runeToByte  [maxByteRune + 1]int16 // -1: not a character of the alphabet
-	asciiIsSelf [128]bool
+	byteToText [256]string
+	runeToByte [maxByteRune + 1]int16 // -1: not a character of the alphabet
 )
 
 const maxByteRune = 0x100 + 67
@@ -29,12 +27,8 @@ func init() {
 			r = next
 			next++
 		}
-		byteToRune[b] = r
 		byteToText[b] = string(r)
 		runeToByte[r] = int16(b)
-		if b < 128 {
-			asciiIsSelf[b] = r == rune(b)
-		}
 	}
 }
 

@@ -43,11 +43,23 @@ func newTextTable(texts []string) *textTable {
 	return t
 }
 
+// find returns the id of the token with this text.
 func (t *textTable) find(s string) (int32, bool) {
 	h := maphash.String(t.seed, s)
-	return t.lookup(h, s)
+	mask := uint64(len(t.slots) - 1)
+	tag := uint32(h >> 32)
+	for k := h & mask; ; k = (k + 1) & mask {
+		slot := t.slots[k]
+		if slot.id == 0 {
+			return None, false
+		}
+		if slot.tag == tag && t.texts[slot.id-1] == s {
+			return slot.id - 1, true
+		}
+	}
 }
 
+// findBytes is find without making a string.
 func (t *textTable) findBytes(s []byte) (int32, bool) {
 	h := maphash.Bytes(t.seed, s)
 	mask := uint64(len(t.slots) - 1)
@@ -55,23 +67,9 @@ func (t *textTable) findBytes(s []byte) (int32, bool) {
 	for k := h & mask; ; k = (k + 1) & mask {
 		slot := t.slots[k]
 		if slot.id == 0 {
-			return -1, false
+			return None, false
 		}
 		if slot.tag == tag && t.texts[slot.id-1] == string(s) {
-			return slot.id - 1, true
-		}
-	}
-}
-
-func (t *textTable) lookup(h uint64, s string) (int32, bool) {
-	mask := uint64(len(t.slots) - 1)
-	tag := uint32(h >> 32)
-	for k := h & mask; ; k = (k + 1) & mask {
-		slot := t.slots[k]
-		if slot.id == 0 {
-			return -1, false
-		}
-		if slot.tag == tag && t.texts[slot.id-1] == s {
 			return slot.id - 1, true
 		}
 	}
@@ -97,6 +95,7 @@ const noMerge = ^merge(0)
 
 func (m merge) id() int32 { return int32(uint32(m)) }
 
+// pairKey is never 0.
 func pairKey(l, r int32) uint64 { return uint64(uint32(l)+1)<<32 | uint64(uint32(r)) }
 
 func newPairTable(n int) *pairTable {
@@ -105,6 +104,7 @@ func newPairTable(n int) *pairTable {
 	return t
 }
 
+// resize makes room for size entries, a power of two.
 func (t *pairTable) resize(size int) {
 	old := t.slots
 	t.shift = uint(64 - bits.TrailingZeros(uint(size)))
@@ -139,6 +139,7 @@ func (t *pairTable) insert(key uint64, m merge) {
 	}
 }
 
+// find returns the merge of l and r, noMerge if there is none.
 func (t *pairTable) find(l, r int32) merge {
 	key := pairKey(l, r)
 	mask := uint64(len(t.slots) - 1)

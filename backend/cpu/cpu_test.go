@@ -39,12 +39,7 @@ func TestFastShared(t *testing.T) {
 	}
 }
 
-// The references are llama.cpp's, in float32.
-func TestArchitectures(t *testing.T) {
-	for _, ref := range backendtest.TinyArchitectures(t) {
-		backendtest.RunReference(t, ref, cpu.ExactName, backendtest.Limits{Logits: 1e-5})
-	}
-}
+func TestArchitectures(t *testing.T) { backendtest.RunArchitectures(t, cpu.ExactName) }
 
 // The float32 kernels add in one order, whatever the step.
 func TestExactConformance(t *testing.T) { backendtest.Conformance(t, cpu.ExactName, 0) }

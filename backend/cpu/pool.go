@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/apr-engine/apr/internal/osyield"
 	"github.com/apr-engine/apr/kernel"
 )
 
@@ -156,7 +157,8 @@ func (b *barrier) wait() {
 func relax(i int) {
 	if i < spins {
 		kernel.Pause()
-	} else {
-		runtime.Gosched()
+		return
 	}
+	runtime.Gosched() // to goroutines of this process: more workers than processors
+	osyield.Yield()   // to other processes, which may hold the processor of the worker we wait for
 }

@@ -23,13 +23,7 @@ func TestSharedModels(t *testing.T) {
 	}
 }
 
-// The references are llama.cpp's, in float32: its own rounding is some 1e-6,
-// and its rotary angles are products of float32 numbers.
-func TestArchitectures(t *testing.T) {
-	for _, ref := range backendtest.TinyArchitectures(t) {
-		backendtest.RunReference(t, ref, oracle.Name, backendtest.Limits{Logits: 1e-5})
-	}
-}
+func TestArchitectures(t *testing.T) { backendtest.RunArchitectures(t, oracle.Name) }
 
 // The oracle adds in one order, whatever the step.
 func TestConformance(t *testing.T) { backendtest.Conformance(t, oracle.Name, 0) }

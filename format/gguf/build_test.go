@@ -14,12 +14,12 @@ import (
 // rawFile builds files byte by byte, independently of Writer, so that tests can
 // make every kind of bad one.
 type rawFile struct {
-	magic            string
-	version          uint32
-	nTensors, nKeys  uint64
-	keys, infos, pad []byte
-	data             []byte
-	alignment        int
+	magic           string
+	version         uint32
+	nTensors, nKeys uint64
+	keys, infos     []byte
+	data            []byte
+	alignment       int
 }
 
 func newRaw() *rawFile { return &rawFile{magic: "GGUF", version: 3, alignment: 32} }

@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"tensor":              {},
 	"internal/cpufeat":    {},
 	"internal/mmapfile":   {},
+	"internal/osyield":    {},
 	"internal/golden":     {},
 	"internal/layout":     {},
 	"quant":               {"tensor"},
@@ -34,7 +35,7 @@ var allowed = map[string][]string{
 	"model/...":           {"model", "model/...", "graph", "tensor"},
 	"backend":             {"graph", "quant", "tensor"},
 	"backend/oracle":      {"backend", "graph", "quant", "tensor"},
-	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat"},
+	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat", "internal/osyield"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
 	"backend/all":         {"backend/..."},
 	"parity":              {"backend", "graph", "tensor"},
@@ -54,7 +55,7 @@ var only = map[string]struct {
 	reason   string
 }{
 	"github.com/spf13/cobra":       {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
-	"golang.org/x/sys":             {[]string{"internal/cpufeat", "internal/mmapfile", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
+	"golang.org/x/sys":             {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
 	"github.com/ebitengine/purego": {[]string{"driver/..."}, "linking it makes the binary dynamic, so the CPU-only build must be able to leave it out"},
 }
 

@@ -7,7 +7,9 @@ another runtime.
 writes OUT_DIR/NAME.gguf with F32 tensors, so that a runtime that rounds
 activations to the weights' type computes in float32. Needs numpy and gguf.
 The logits beside the committed files under testdata/architectures were
-computed by ik_llama.cpp at commit 8337e4cd, with a float32 KV cache.
+computed by llama.cpp at commit c392e509 with a float32 KV cache; those of qwen3
+and gemma3, which it lacks, by ik_llama.cpp at commit 8337e4cd with keys in
+float32 and values in half precision.
 """
 import sys
 from pathlib import Path

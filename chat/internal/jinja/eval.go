@@ -11,7 +11,6 @@ type evaluator struct {
 	work   int
 	depth  int // nested evaluations
 	calls  int
-	out    int
 }
 
 // evalDepth bounds the Go stack: macros nest Limits.Calls deep and expressions may chain ("a+b+…") without nesting.

@@ -25,7 +25,7 @@ type benchOptions struct {
 }
 
 func newBench() *cobra.Command {
-	o := benchOptions{prompt: []int{512}, generate: []int{128}, threads: []int{runtime.NumCPU()}, repetitions: 5, format: "md"}
+	o := benchOptions{prompt: []int{512}, generate: []int{128}, threads: []int{0}, repetitions: 5, format: "md"}
 	cmd := &cobra.Command{
 		Use:     "bench MODEL [flags]",
 		GroupID: groupMeasure,
@@ -50,7 +50,7 @@ arithmetic, so that limits pp. Lists separated by commas measure every combinati
 	f := cmd.Flags()
 	f.VarP(intListValue{&o.prompt, 0, maxCount}, "n-prompt", "p", "prompt lengths; 0 for no prompt test")
 	f.VarP(intListValue{&o.generate, 0, maxCount}, "n-gen", "n", "tokens to generate; 0 for no generation test")
-	f.VarP(intListValue{&o.threads, 1, maxThreads}, "threads", "t", "CPU threads")
+	f.VarP(intListValue{&o.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
 	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
 	f.VarP(choiceValue{&o.format, []string{"md", "json"}}, "output", "o", "format: md or json")
 	o.backendFlags.registerWithoutThreads(f)
@@ -66,9 +66,15 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 	positive := func(list []int) []int {
 		return slices.DeleteFunc(slices.Clone(list), func(n int) bool { return n == 0 })
 	}
+	threads := slices.Clone(o.threads)
+	for i, n := range threads {
+		if n == 0 {
+			threads[i] = runtime.NumCPU()
+		}
+	}
 	run := bench.Options{
 		Engine: backend, Prompt: positive(o.prompt), Generate: positive(o.generate),
-		Threads: o.threads, Repetitions: o.repetitions,
+		Threads: threads, Repetitions: o.repetitions,
 	}
 	if len(run.Prompt)+len(run.Generate) == 0 {
 		return usageError(cmd, "nothing to measure: -p and -n are both 0")

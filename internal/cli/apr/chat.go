@@ -75,10 +75,7 @@ func (o *chatOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	window, err := contextLength(m, o.ctx, standardContext)
-	if err == nil {
-		err = o.templateFlag.apply(m)
-	}
+	err = o.templateFlag.apply(m)
 	if err == nil {
 		// A template that fails should do so before the user has typed.
 		_, err = m.ChatPrompt(conversation(o.system, chat.Message{Role: "user", Content: "hello"}))
@@ -92,7 +89,7 @@ func (o *chatOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer e.Close()
-	s, err := e.NewSession(window)
+	s, err := e.newSession(contextLength(m, o.ctx, standardContext, log))
 	if err != nil {
 		return err
 	}
@@ -189,8 +186,8 @@ func (t *conversationLoop) turn(ctx context.Context, text string, done func(engi
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	done(res)
 	t.turns = append(turns, chat.Message{Role: "assistant", Content: res.Text})
 	_, err = io.WriteString(t.out, "\n")
+	done(res)
 	return err
 }

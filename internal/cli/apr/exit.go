@@ -12,8 +12,10 @@ import (
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -33,6 +35,24 @@ const (
 	exitBackend     = 14
 	exitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
+
+// ExitCodes explains the exit codes, for help and documentation.
+var ExitCodes = []struct {
+	Code    int
+	Meaning string
+}{
+	{exitOK, "success"},
+	{exitOther, "any other error"},
+	{exitUsage, "usage: a flag, an argument or a prompt that does not fit the model"},
+	{exitNotFound, "file not found, or not a file"},
+	{exitFormat, "the file's format is bad"},
+	{exitInvalid, "validation failed: a backend differs from the reference, or the output file exists"},
+	{exitLoad, "the file is sound but cannot be run: unknown architecture, missing tensors"},
+	{exitIO, "reading or writing failed"},
+	{exitInference, "computing failed"},
+	{exitBackend, "the backend that was asked for is not available or was rejected"},
+	{exitInterrupted, "interrupted"},
+}
 
 // Kinds of errors that arise in this package.
 var (
@@ -68,6 +88,8 @@ var exitKinds = []struct {
 	{chat.ErrTemplate, exitLoad},
 	{chat.ErrLimit, exitLoad},
 	{tokenizer.ErrID, exitUsage},
+	{modelfile.ErrSameFile, exitUsage},
+	{quant.ErrNotFinite, exitInvalid},
 	{fs.ErrPermission, exitIO},
 }
 

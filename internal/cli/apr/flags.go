@@ -143,12 +143,12 @@ func (b *backendFlags) register(f *pflag.FlagSet) {
 }
 
 func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
-	b.backend, b.kv = "auto", "f16"
+	b.backend = "auto"
 	names := engine.Backends()
 	f.StringVar(&b.backend, "backend", b.backend, "where to run: "+strings.Join(names, ", "))
 	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
-	f.Var(choiceValue{&b.kv, []string{"f16", "f32"}}, "kv", "type of the key/value cache: f16 or f32")
+	f.Var(choiceValue{&b.kv, []string{"f16", "f32"}}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
 	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
 }
 
@@ -176,7 +176,7 @@ func (b *backendFlags) options(cmd *cobra.Command) (engine.Options, error) {
 		threads = runtime.NumCPU()
 	}
 	gate, err := b.gateOptions(cmd)
-	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KVF32: b.kv == "f32", Gate: gate}, err
+	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
 }
 
 // samplingFlags choose tokens. The caller sets the defaults before register.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/apr-engine/apr/engine"
@@ -27,7 +28,7 @@ func open(m *engine.Model, o engine.Options, start time.Time, log *slog.Logger) 
 		m.Close()
 		return nil, err
 	}
-	log.Info("backend", "requested", e.Selection().Requested, "first", e.Selection().Ran, "threads", o.Threads, "kv_f32", o.KVF32)
+	log.Info("backend", "requested", e.Selection().Requested, "first", e.Selection().Ran, "threads", o.Threads, "kv", e.KV())
 	return &opened{e, time.Since(start)}, nil
 }
 
@@ -43,17 +44,40 @@ func loadModel(path string, log *slog.Logger) (*engine.Model, error) {
 	return m, nil
 }
 
-// context returns the number of tokens to work with: what was asked for, or the
-// default if that is 0, and never more than the model was trained for.
-func contextLength(m *engine.Model, asked, standard int) (int, error) {
+// contextLength returns the number of tokens to work with: what was asked for,
+// or if that is 0 the standard, as far as the model was trained.
+func contextLength(m *engine.Model, asked, standard int, log *slog.Logger) int {
 	trained := m.Program.Context
-	if asked > trained {
-		return 0, fmt.Errorf("%w: --ctx %d: the model was trained for a context of %d tokens", engine.ErrInput, asked, trained)
-	}
 	if asked == 0 {
-		return min(standard, trained), nil
+		return min(standard, trained)
 	}
-	return asked, nil
+	if asked > trained {
+		log.Warn("the context is longer than the model was trained for", "ctx", asked, "trained", trained)
+	}
+	return asked
+}
+
+// newSession makes a session unless its cache would not fit in memory at all.
+func (o *opened) newSession(capacity int) (*engine.Session, error) {
+	need, have := float64(o.Model.CacheBytes(o.KV()))*float64(capacity), memory()
+	if have > 0 && need > have {
+		return nil, fmt.Errorf("%w: a context of %d tokens takes %s, the machine has %s; see --ctx",
+			engine.ErrInput, capacity, byteSize(int64(min(need, 1e18))), byteSize(int64(have)))
+	}
+	return o.NewSession(capacity)
+}
+
+// memory is the machine's memory in bytes, 0 where that is not known.
+func memory() float64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var kib float64
+	if _, err := fmt.Sscanf(string(text), "MemTotal: %f kB", &kib); err != nil {
+		return 0
+	}
+	return 1024 * kib
 }
 
 // checkPrompt refuses a prompt that the context cannot hold, before anything

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -87,7 +86,7 @@ func (o *logitsOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer e.Close()
-	s, err := e.NewSession(len(ids))
+	s, err := e.newSession(len(ids))
 	if err != nil {
 		return err
 	}
@@ -251,5 +250,3 @@ func (s *topSink) close(err error) error {
 	}
 	return s.out.table(s.rows, 0, 1, 3, 4)
 }
-
-var _ io.Writer = (*output)(nil)

@@ -2,10 +2,13 @@ package apr
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -47,18 +50,24 @@ func (o *output) buffered(print func(w *bufio.Writer)) error {
 	return o.err
 }
 
-// json writes v as one indented object and a newline.
+// numberLists matches arrays of numbers spread over lines by indentation. It
+// cannot match within a string, where JSON writes a line end as \n.
+var numberLists = regexp.MustCompile(`\[\n\s*[-+.eE\d]+(?:,\n\s*[-+.eE\d]+)*\n\s*\]`)
+
+// json writes v indented, with arrays of numbers on one line, and a newline.
 func (o *output) json(v any) error {
-	e := json.NewEncoder(o)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(v); err != nil {
-		if o.err != nil {
-			return o.err
-		}
 		return fmt.Errorf("write JSON: %w", err)
 	}
-	return nil
+	_, err := o.Write(numberLists.ReplaceAllFunc(b.Bytes(), func(list []byte) []byte {
+		numbers := bytes.Fields(list[1 : len(list)-1])
+		return slices.Concat([]byte("["), bytes.Join(numbers, []byte(" ")), []byte("]"))
+	}))
+	return err
 }
 
 // table writes rows of cells in columns, two spaces apart. Cells of columns

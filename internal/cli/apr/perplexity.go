@@ -77,11 +77,7 @@ func (o *perplexityOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	window, err := contextLength(m, o.ctx, standardWindow)
-	if err != nil {
-		m.Close()
-		return err
-	}
+	window := contextLength(m, o.ctx, standardWindow, log)
 	e, err := open(m, backend, start, log)
 	if err != nil {
 		return err

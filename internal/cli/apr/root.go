@@ -49,11 +49,10 @@ func New() *cobra.Command {
 		Short: "Run language models",
 		Long: `apr runs language models in GGUF files.
 
-The answer goes to stdout, everything else to stderr. Exit codes: 0 success,
-1 other, 2 usage, 3 file not found, 4 bad format, 5 validation, 6 model load,
-7 input or output, 8 inference, 14 forced backend not available or
-rejected,
-130 interrupted.`,
+The answer goes to stdout, everything else to stderr.
+
+Exit codes
+` + exitTable(),
 		Args:          rootArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
@@ -82,6 +81,15 @@ rejected,
 	}
 	root.SetHelpCommand(newHelp())
 	return root
+}
+
+// exitTable lists the exit codes for the help page.
+func exitTable() string {
+	var b strings.Builder
+	for _, c := range ExitCodes {
+		fmt.Fprintf(&b, "  %3d  %s\n", c.Code, c.Meaning)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // ownSignals marks commands that handle interrupts themselves.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -144,7 +145,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	ids, capacity, window, err := o.fit(m, p)
+	ids, capacity, window, err := o.fit(m, p, log)
 	if err != nil {
 		m.Close()
 		return err
@@ -154,7 +155,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer e.Close()
-	s, err := e.NewSession(capacity)
+	s, err := e.newSession(capacity)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	out := stdout(cmd)
 	ctx, stopOn := cancelOnError(cmd.Context())
 	request := engine.Request{
-		Prompt: ids, MaxTokens: o.maxTokens, Sampling: o.Sampling, Stop: o.stop, IgnoreEOS: o.ignoreEOS,
+		Prompt: ids, MaxTokens: o.maxTokens, Sampling: o.Sampling, Stop: o.stop, IgnoreEOS: o.ignoreEOS, Continue: o.raw,
 	}
 	if !o.json {
 		request.Emit = func(text string) {
@@ -193,13 +194,11 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 
 // fit tokenises the prompt and finds the context: window is the most tokens
 // prompt and answer may have together, capacity what is needed of it.
-func (o *runOptions) fit(m *engine.Model, p prompt) (ids []int32, capacity, window int, err error) {
+func (o *runOptions) fit(m *engine.Model, p prompt, log *slog.Logger) (ids []int32, capacity, window int, err error) {
 	if ids, err = o.tokens(m, p); err != nil {
 		return nil, 0, 0, err
 	}
-	if window, err = contextLength(m, o.ctx, m.Program.Context); err != nil {
-		return nil, 0, 0, err
-	}
+	window = contextLength(m, o.ctx, m.Program.Context, log)
 	if err = checkPrompt(len(ids), window); err != nil {
 		return nil, 0, 0, err
 	}

@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MODEL", "28m.gguf")
 			e.Setenv("SMALL", "4m.gguf")
+			e.Setenv("APR_CERT_DIR", filepath.Join(e.WorkDir, "certs"))
 			return linkModels(e.WorkDir, "28m.gguf", "4m.gguf")
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

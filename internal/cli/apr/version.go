@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/internal/cpufeat"
@@ -45,7 +48,8 @@ func newVersion() *cobra.Command {
 		Use:   "version [flags]",
 		Short: "Show the version, the processor and the kernels in use",
 		Long: `Show version, commit, Go version, the level of vector instructions that the
-processor offers and the one in use, and which variant of each kernel is active.
+processor offers and the one in use, and how many kernels run at each level (with
+--verbose, each kernel).
 The environment variable APR_CPU (generic, avx2, avx512) lowers the level.`,
 		Example: `  apr version
   APR_CPU=avx2 apr version --json`,
@@ -55,7 +59,11 @@ The environment variable APR_CPU (generic, avx2, avx512) lowers the level.`,
 			if asJSON {
 				return stdout(cmd).json(info)
 			}
-			return info.print(stdout(cmd))
+			verbose, err := cmd.Flags().GetBool("verbose")
+			if err != nil {
+				return err
+			}
+			return info.print(stdout(cmd), verbose)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -95,7 +103,8 @@ func collectVersion(log *slog.Logger) versionInfo {
 	return info
 }
 
-func (v versionInfo) print(out *output) error {
+// print shows the kernels one by one if verbose, else how many run at each level.
+func (v versionInfo) print(out *output, verbose bool) error {
 	commit := v.Commit
 	if commit == "" {
 		commit = "unknown"
@@ -103,17 +112,23 @@ func (v versionInfo) print(out *output) error {
 	if v.Modified {
 		commit += " with changes"
 	}
-	err := out.buffered(func(w *bufio.Writer) {
-		fmt.Fprintf(w, "apr %s\ncommit    %s\ngo        %s %s\n", v.Version, commit, v.Go, v.Platform)
-		fmt.Fprintf(w, "cpu       %d threads, %s in use of %s\n", v.CPU.Threads, v.CPU.Level, v.CPU.Hardware)
-		fmt.Fprintf(w, "backends  %v\nkernels\n", v.Backends)
-	})
-	if err != nil {
-		return err
-	}
+	levels := map[string]int{}
 	rows := make([][]string, len(v.Kernels))
 	for i, k := range v.Kernels {
+		levels[k.Variant]++
 		rows[i] = []string{"  " + k.Kernel, k.Variant}
+	}
+	var counts []string
+	for _, level := range slices.Sorted(maps.Keys(levels)) {
+		counts = append(counts, fmt.Sprintf("%d %s", levels[level], level))
+	}
+	err := out.buffered(func(w *bufio.Writer) {
+		fmt.Fprintf(w, "apr %s\ncommit    %s\ngo        %s %s\n", v.Version, commit, v.Go, v.Platform)
+		fmt.Fprintf(w, "cpu       %s, %s in use, %s possible\n", plural(v.CPU.Threads, "thread"), v.CPU.Level, v.CPU.Hardware)
+		fmt.Fprintf(w, "backends  %s\nkernels   %s\n", strings.Join(v.Backends, ", "), strings.Join(counts, ", "))
+	})
+	if err != nil || !verbose {
+		return err
 	}
 	return out.table(rows)
 }

@@ -16,8 +16,15 @@ const part = 1024
 // kernel do, so the bits are the same; four rows at a time hide the latency of
 // the chain of additions in each.
 func (g *gen) fused() {
-	g.fusedF16()
+	g.fusedPlain("F32", 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
+	g.fusedPlain("F16", 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
+	if !g.Wide {
+		return // fewer registers: the way through a panel is as good
+	}
+	g.fusedPlain("BF16", 2, g.loadBF16)
+	g.fusedRows("Q8_0", 32, 34, g.setUpQ8_0)
 	g.fusedRows("Q4K", 256, 144, g.setUpQ4K)
+	g.fusedRows("Q5K", 256, 176, g.setUpQ5K)
 	g.fusedRows("Q6K", 256, 210, g.setUpQ6K)
 }
 
@@ -71,13 +78,28 @@ func (g *gen) parts(n reg.Register, body func(count reg.Register, sums [4]reg.Ve
 	g.End()
 }
 
-func (g *gen) fusedF16() {
-	w, n, x := g.beginFused("F16", "")
+// loadBF16 widens bfloat16 values, upper halves of float32 (wide only).
+func (g *gen) loadBF16(m operand.Mem, t *lanes.Tail) reg.VecVirtual {
+	v := g.ZMM()
+	if t == nil {
+		g.VPMOVZXWD(m, v)
+	} else {
+		h := g.YMM()
+		g.VMOVDQU16_Z(m, t.K, h)
+		g.VPMOVZXWD(h, v)
+	}
+	g.VPSLLD(imm(16), v, v)
+	return v
+}
+
+// fusedPlain writes the product for a type without blocks, elements of size bytes.
+func (g *gen) fusedPlain(name string, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+	w, n, x := g.beginFused(name, "")
 	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
 		step := func(t *lanes.Tail) {
 			xs := g.LoadF32(at(x, 0), t)
 			for r := range sums {
-				g.VFMADD231PS(xs, g.LoadF16(w.at(r, 0), t), sums[r])
+				g.VFMADD231PS(xs, load(w.at(r, 0), t), sums[r])
 			}
 		}
 		tail, done, loop := g.Fresh("tail"), g.Fresh("done"), g.Fresh("loop")
@@ -85,7 +107,7 @@ func (g *gen) fusedF16() {
 		g.JLT(operand.LabelRef(tail))
 		g.Label(loop)
 		step(nil)
-		g.ADDQ(operand.I32(2*g.L), w.base)
+		g.ADDQ(operand.I32(size*g.L), w.base)
 		g.ADDQ(operand.I32(4*g.L), x)
 		g.SUBQ(operand.I32(g.L), count)
 		g.JGE(operand.LabelRef(loop))
@@ -171,6 +193,43 @@ func (g *gen) setUpQ6K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual)
 						g.VFMADD231PS(at(x, 4*(128*h+32*k+i)), v, sums[r])
 					})
 				}
+			}
+		}
+	}
+}
+
+func (g *gen) setUpQ8_0() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+		xs := [2]reg.VecVirtual{g.LoadF32(at(x, 0), nil), g.LoadF32(at(x, 64), nil)}
+		for r := range sums {
+			d := g.half(w.at(r, 0))
+			for i := range xs {
+				v := g.widen(w.at(r, 2+16*i), true)
+				g.VMULPS(d, v, v)
+				g.VFMADD231PS(xs[i], v, sums[r])
+			}
+		}
+	}
+}
+
+func (g *gen) setUpQ5K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	buf := g.AllocLocal(4 * 64)
+	mask, sixteen := g.bytes(0x0f), g.bytes(0x10)
+	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+		src := g.GP64()
+		for r := range sums {
+			g.LEAQ(w.at(r, 0), src)
+			g.scalesK(src, buf.Offset(64*r))
+		}
+		for j := range 8 {
+			for r := range sums {
+				b := g.nibble(g.load(w.at(r, 48+j/2*32)), j%2, mask)
+				g.VPOR(g.moveBits(g.load(w.at(r, 16)), j, 4, sixteen), b, b)
+				g.expand(b, false, func(i int, v reg.VecVirtual) {
+					g.VMULPS_BCST(buf.Offset(64*r+4*j), v, v)
+					g.VSUBPS_BCST(buf.Offset(64*r+32+4*j), v, v)
+					g.VFMADD231PS(at(x, 4*(32*j+i)), v, sums[r])
+				})
 			}
 		}
 	}

@@ -24,9 +24,7 @@ func main() {
 		d.q3K()
 		d.q2K()
 		d.iq4XS()
-		if g.Wide {
-			d.fused()
-		}
+		d.fused()
 	}
 	lanes.Write(c, "dequant")
 }

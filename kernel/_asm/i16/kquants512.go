@@ -8,20 +8,62 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// broadcastIndex loads 8 vectors of word indices; vector j selects word
-// low(j) for the lower 16 lanes and high(j) for the upper 16.
-func broadcastIndex(name string, low, high func(j int) int) (idx [8]reg.VecVirtual) {
-	for j := range idx {
-		m := wordsConst(fmt.Sprintf("%s%d_", name, j), 32, func(i int) int {
-			if i < 16 {
-				return low(j)
-			}
-			return high(j)
-		})
-		idx[j] = ZMM()
-		VMOVDQU64(m, idx[j])
+// spread512 holds the scales of a chunk for 8 vectors of 32 words: dword k of
+// every 128-bit lane of element i is the scale of vector 4i+k, as two words. If
+// a scale is for 16 columns only, the two lower lanes have the one of the first
+// 16 columns, the two upper lanes the other. VPSHUFD with a constant then gives
+// the vector of scales, at twice the rate of a real permutation.
+type spread512 [2]reg.VecVirtual
+
+// apply multiplies vector j of the weights.
+func (s spread512) apply(j int, v reg.VecVirtual) {
+	b := ZMM()
+	VPSHUFD(Imm(uint64(0x55*(j%4))), s[j/4], b)
+	VPMULLW(b, v, v)
+}
+
+// spreadIndex says which scale each of 32 words of an element gets.
+func spreadIndex(first int, pairs bool) (index [32]int) {
+	for i := range index {
+		k := i % 8 / 2
+		index[i] = first + k
+		if pairs {
+			index[i] = first + 2*k + i/16
+		}
 	}
-	return idx
+	return index
+}
+
+// spreadBytes is spreadIndex as an index of bytes for VPERMB.
+func spreadBytes(first int, pairs bool) (b []byte) {
+	for _, i := range spreadIndex(first, pairs) {
+		b = append(b, byte(i), byte(i))
+	}
+	return b
+}
+
+// spreader makes a spread512 of 8 or, for pairs, 16 words.
+type spreader struct{ index [2]reg.VecVirtual }
+
+func newSpreader(pairs bool) (s spreader) {
+	name, step := "spread", 4
+	if pairs {
+		name, step = "spreadpairs", 8
+	}
+	for k := range s.index {
+		index := spreadIndex(step*k, pairs)
+		s.index[k] = ZMM()
+		VMOVDQU64(wordsConst(fmt.Sprintf("%s%d_", name, k), 32, func(i int) int { return index[i] }), s.index[k])
+	}
+	return s
+}
+
+func (s spreader) spread(words reg.VecVirtual) spread512 {
+	out := spread512{ZMM(), ZMM()}
+	for k := range out {
+		VPERMW(words, s.index[k], out[k])
+	}
+	return out
 }
 
 // wordMask loads a vector with the same word everywhere.
@@ -34,7 +76,8 @@ func wordMask(word int) reg.VecVirtual {
 // scalesK4 decodes the twelve bytes of 6-bit scales and minimums that follow d
 // and dmin in Q4_K and Q5_K.
 type scalesK4 struct {
-	words reg.VecVirtual // 8 scales, 8 minimums, as words
+	spreader
+	scales spread512
 }
 
 // decode reads the 16-byte header at p.
@@ -52,8 +95,9 @@ func (s *scalesK4) decode(p reg.GPVirtual) (d, min reg.VecVirtual) {
 	VPSHUFB(bytesConst("k4high", []byte{128, 128, 128, 128, 4, 5, 6, 7, 128, 128, 128, 128, 8, 9, 10, 11}), header, high)
 	VPSRLW(Imm(2), high, high)
 	VPTERNLOGD(Imm(0xf8), bytesConst("k4highmask", repeat(0x30, 16)), high, low) // low | high&mask
-	s.words = ZMM()
-	VPMOVZXBW(low, s.words.AsY())
+	words := ZMM()
+	VPMOVZXBW(low, words.AsY())
+	s.scales = s.spread(words)
 
 	floats, dm, m := XMM(), XMM(), ZMM()
 	VCVTPH2PS(header, floats) // d, dmin, and two that are not numbers
@@ -78,7 +122,6 @@ func (s *scalesK4) shift() reg.VecVirtual {
 // lower and upper halves are two sub-blocks of 32.
 type q4K512 struct {
 	scalesK4
-	idx [8]reg.VecVirtual
 	nib reg.VecVirtual
 }
 
@@ -88,23 +131,19 @@ func (f *q4K512) name() string { return "Q4K" }
 func (f *q4K512) bytes() int   { return 144 }
 func (f *q4K512) mins() int    { return 8 }
 func (f *q4K512) constants() {
-	same := func(j int) int { return j }
-	f.idx = broadcastIndex("word", same, same)
+	f.spreader = newSpreader(false)
 	f.nib = wordMask(15)
 }
 func (f *q4K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) { return f.decode(p) }
 func (f *q4K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 	for i := range 4 {
-		low, high, s := ZMM(), ZMM(), ZMM()
+		low, high := ZMM(), ZMM()
 		VPMOVZXBW(Mem{Base: p, Disp: 16 + 32*i}, low)
 		VPSRLW(Imm(4), low, high)
 		VPANDD(f.nib, low, low)
-		VPERMW(f.words, f.idx[2*i], s)
-		VPMULLW(s, low, low)
+		f.scales.apply(2*i, low)
 		use(2*i, low)
-		s = ZMM()
-		VPERMW(f.words, f.idx[2*i+1], s)
-		VPMULLW(s, high, high)
+		f.scales.apply(2*i+1, high)
 		use(2*i+1, high)
 	}
 }
@@ -112,10 +151,10 @@ func (f *q4K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 // q6K512 decodes Q6_K: 128 bytes of lower halves, 64 of upper pairs of bits, 16
 // signed scales of 16 columns, d.
 type q6K512 struct {
-	idx             [8]reg.VecVirtual
+	spreader
 	nib             reg.VecVirtual
 	levels0, levels reg.VecVirtual // −32 … −1 and 0 … 31
-	words           reg.VecVirtual
+	scales          spread512
 }
 
 func newQ6K512() folded512 { return new(q6K512) }
@@ -124,7 +163,7 @@ func (f *q6K512) name() string { return "Q6K" }
 func (f *q6K512) bytes() int   { return 210 }
 func (f *q6K512) mins() int    { return 0 }
 func (f *q6K512) constants() {
-	f.idx = pairIndex()
+	f.spreader = newSpreader(true)
 	f.nib = wordMask(15)
 	f.levels0, f.levels = ZMM(), ZMM()
 	VMOVDQU64(wordsConst("q6low", 32, func(i int) int { return i - 32 }), f.levels0)
@@ -132,8 +171,10 @@ func (f *q6K512) constants() {
 }
 
 func (f *q6K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
-	f.words, d = ZMM(), ZMM()
-	VPMOVSXBW(Mem{Base: p, Disp: 192}, f.words.AsY())
+	words := ZMM()
+	d = ZMM()
+	VPMOVSXBW(Mem{Base: p, Disp: 192}, words.AsY())
+	f.scales = f.spread(words)
 	h := YMM()
 	VPBROADCASTW(Mem{Base: p, Disp: 208}, h)
 	VCVTPH2PS(h, d)
@@ -146,9 +187,7 @@ func (f *q6K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 	quarter := func(j int, l, h reg.VecVirtual) {
 		VPTERNLOGD(Imm(0xe4), f.nib, h, l) // nib ? l : h
 		VPERMI2W(f.levels, f.levels0, l)
-		s := ZMM()
-		VPERMW(f.words, f.idx[j], s)
-		VPMULLW(s, l, l)
+		f.scales.apply(j, l)
 		use(j, l)
 	}
 	for half := range 2 {
@@ -191,9 +230,7 @@ func (f *q5K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 	VPMOVZXBW(Mem{Base: p, Disp: 16}, fifth)
 	finish := func(j int, v reg.VecVirtual) {
 		VPTERNLOGD(Imm(0xf8), f.bit, shiftedTo(4, j, fifth), v) // v | bit of fifth
-		s := ZMM()
-		VPERMW(f.words, f.idx[j], s)
-		VPMULLW(s, v, v)
+		f.scales.apply(j, v)
 		use(j, v)
 	}
 	for i := range 4 {
@@ -223,23 +260,19 @@ func shiftedTo(to, from int, v reg.VecVirtual) reg.VecVirtual {
 // q2K512 decodes Q2_K: 16 bytes of 4-bit scales and minimums, 2 × 32 bytes
 // whose pairs of bits are four sub-blocks of 32, d, dmin.
 type q2K512 struct {
-	idx         [8]reg.VecVirtual
+	spreader
 	three       reg.VecVirtual
-	words       reg.VecVirtual
+	scales      spread512
 	nibbleBytes Mem
 }
 
 func newQ2K512() folded512 { return new(q2K512) }
 
-func pairIndex() [8]reg.VecVirtual {
-	return broadcastIndex("pair", func(j int) int { return 2 * j }, func(j int) int { return 2*j + 1 })
-}
-
 func (f *q2K512) name() string { return "Q2K" }
 func (f *q2K512) bytes() int   { return 84 }
 func (f *q2K512) mins() int    { return 16 }
 func (f *q2K512) constants() {
-	f.idx = pairIndex()
+	f.spreader = newSpreader(true)
 	f.three = wordMask(3)
 	f.nibbleBytes = bytesConst("nibbles", repeat(15, 16))
 }
@@ -249,8 +282,9 @@ func (f *q2K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
 	VPSRLW(Imm(4), scales, m)
 	VPANDD(f.nibbleBytes, scales, scales)
 	VPANDD(f.nibbleBytes, m, m)
-	f.words = ZMM()
-	VPMOVZXBW(scales, f.words.AsY())
+	words := ZMM()
+	VPMOVZXBW(scales, words.AsY())
+	f.scales = f.spread(words)
 	mins, h := ZMM(), YMM()
 	d, min = ZMM(), ZMM()
 	VPMOVZXBD(m, mins)
@@ -269,10 +303,9 @@ func (f *q2K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 		VPMOVZXBW(Mem{Base: p, Disp: 16 + 32*half}, z)
 		for k := range 4 {
 			j := 4*half + k
-			v, s := ZMM(), ZMM()
+			v := ZMM()
 			VPANDD(f.three, shiftedTo(0, 2*k, z), v)
-			VPERMW(f.words, f.idx[j], s)
-			VPMULLW(s, v, v)
+			f.scales.apply(j, v)
 			use(j, v)
 		}
 	}
@@ -281,10 +314,10 @@ func (f *q2K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 // q3K512 decodes Q3_K: 32 bytes that hold the third bits as Q5_K the fifth, 64
 // bytes as in Q2_K, 12 bytes of 6-bit scales, d.
 type q3K512 struct {
-	idx    [8]reg.VecVirtual
+	spreader
 	three  reg.VecVirtual
 	levels reg.VecVirtual // −4 … 3, four times
-	words  reg.VecVirtual
+	scales spread512
 }
 
 func newQ3K512() folded512 { return new(q3K512) }
@@ -293,7 +326,7 @@ func (f *q3K512) name() string { return "Q3K" }
 func (f *q3K512) bytes() int   { return 110 }
 func (f *q3K512) mins() int    { return 0 }
 func (f *q3K512) constants() {
-	f.idx = pairIndex()
+	f.spreader = newSpreader(true)
 	f.three = wordMask(3)
 	f.levels = ZMM()
 	VMOVDQU64(wordsConst("q3levels", 32, func(i int) int { return i%8 - 4 }), f.levels)
@@ -319,8 +352,10 @@ func (f *q3K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
 	VPMULTISHIFTQB(high, shift, high)
 	VPTERNLOGD(Imm(0xf8), bytesConst("k4highmask", repeat(0x30, 16)), high, low) // low | high&mask
 	VPSUBB(bytesConst("thirtytwo", repeat(32, 16)), low, low)
-	f.words, d = ZMM(), ZMM()
-	VPMOVSXBW(low, f.words.AsY())
+	words := ZMM()
+	d = ZMM()
+	VPMOVSXBW(low, words.AsY())
+	f.scales = f.spread(words)
 	h := YMM()
 	VPBROADCASTW(Mem{Base: p, Disp: 108}, h)
 	VCVTPH2PS(h, d)
@@ -335,7 +370,7 @@ func (f *q3K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 		VPMOVZXBW(Mem{Base: p, Disp: 32 + 32*half}, z)
 		for k := range 4 {
 			j := 4*half + k
-			v, s := ZMM(), ZMM()
+			v := ZMM()
 			if k == 0 {
 				VMOVDQA64(z, v)
 			} else {
@@ -343,8 +378,7 @@ func (f *q3K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 			}
 			VPTERNLOGD(Imm(0xe4), f.three, shiftedTo(2, j, third), v) // three ? v : third
 			VPERMW(f.levels, v, v)
-			VPERMW(f.words, f.idx[j], s)
-			VPMULLW(s, v, v)
+			f.scales.apply(j, v)
 			use(j, v)
 		}
 	}
@@ -353,9 +387,9 @@ func (f *q3K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 // iq4XS512 decodes IQ4_XS: d, 8 × 2 upper and 8 × 4 lower bits of scales, 8 × 16
 // bytes whose lower and upper halves index the levels of columns 0–15 and 16–31.
 type iq4XS512 struct {
-	idx    [8]reg.VecVirtual
+	spreader
 	levels reg.VecVirtual
-	words  reg.VecVirtual
+	scales spread512
 }
 
 func newIQ4XS512() folded512 { return new(iq4XS512) }
@@ -364,8 +398,7 @@ func (f *iq4XS512) name() string { return "IQ4XS" }
 func (f *iq4XS512) bytes() int   { return 136 }
 func (f *iq4XS512) mins() int    { return 0 }
 func (f *iq4XS512) constants() {
-	same := func(j int) int { return j }
-	f.idx = broadcastIndex("word", same, same)
+	f.spreader = newSpreader(false)
 	f.levels = iq4Levels()
 }
 
@@ -394,8 +427,10 @@ func (f *iq4XS512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
 	VPANDD(bytesConst("nibbles", repeat(15, 16)), low, low)
 	VPTERNLOGD(Imm(0xf8), bytesConst("k4highmask", repeat(0x30, 16)), high, low) // low | high&mask
 	VPSUBB(bytesConst("thirtytwo", repeat(32, 16)), low, low)
-	f.words, d = ZMM(), ZMM()
-	VPMOVSXBW(low, f.words.AsY())
+	words := ZMM()
+	d = ZMM()
+	VPMOVSXBW(low, words.AsY())
+	f.scales = f.spread(words)
 	VCVTPH2PS(header, header)
 	VBROADCASTSS(header, d)
 	return d, nil
@@ -403,9 +438,7 @@ func (f *iq4XS512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) {
 
 func (f *iq4XS512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 	finish := func(j int, v reg.VecVirtual) {
-		s := ZMM()
-		VPERMW(f.words, f.idx[j], s)
-		VPMULLW(s, v, v)
+		f.scales.apply(j, v)
 		use(j, v)
 	}
 	for i := range 4 {

@@ -15,7 +15,10 @@ var parts = map[string]func(){
 	"matmul_avx512":   gemm512,
 	"unpack_avx512":   unpacks512,
 	"quantize_avx512": quantize512,
+	"quantize_avx2":   quantize256,
 	"peak":            peaks,
+	"matmul_avx2":     gemm256,
+	"matvec_avx2":     matVecs256,
 }
 
 func main() {

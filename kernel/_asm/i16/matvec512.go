@@ -13,7 +13,11 @@ import (
 var batches = []int{1, 2, 4}
 
 func matVecs512() {
-	for _, f := range kquants512 {
+	for _, tokens := range batches {
+		matVecK4512("Q4K", 144, tokens, q4Vectors, false)
+		matVecK4512("Q5K", 176, tokens, q5Vectors, true)
+	}
+	for _, f := range []func() folded512{newQ2K512, newQ3K512, newQ6K512, newIQ4XS512} {
 		for _, tokens := range batches {
 			matVecFolded512(f(), tokens)
 		}
@@ -44,10 +48,10 @@ type folded512 interface {
 	vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual))
 }
 
-// prefetchAhead is how far before use weights are fetched, in bytes. One core
-// needs about 37 GB/s × 100 ns in flight; the hardware's own prefetcher covers
-// only part of it.
-const prefetchAhead = 2048
+// prefetchAhead is how far before use weights are fetched, in bytes. 2 KiB left
+// a fifth of one core's bandwidth unused here (Zen 5), 8 KiB nothing; the
+// hardware's own prefetcher stops at pages.
+const prefetchAhead = 8192
 
 func prefetch(p reg.GPVirtual, bytes int) {
 	for o := 0; o < bytes; o += 64 {
@@ -61,8 +65,7 @@ func matVecFolded512(f folded512, tokens int) {
 	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name(), tokens)
 	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, chunks int, q *int16, scale, sum *float32, batch int)")
 	Pragma("noescape")
-	Doc(name+" multiplies rows of chunks contiguous blocks with", fmt.Sprintf("%d token(s): out[t*stride+i]. q, scale and sum point to the first token;", tokens),
-		"chunks of activations are batch tokens apart. rows and chunks are at least 1.")
+	matVecDoc512(name, tokens)
 	out := Load(Param("out"), GP64()).(reg.GPVirtual)
 	stride := Load(Param("stride"), GP64()).(reg.GPVirtual)
 	w := Load(Param("w"), GP64()).(reg.GPVirtual)
@@ -131,6 +134,11 @@ func matVecFolded512(f folded512, tokens int) {
 	JNZ(LabelRef("row"))
 	VZEROUPPER()
 	RET()
+}
+
+func matVecDoc512(name string, tokens int) {
+	Doc(name+" multiplies rows of chunks contiguous blocks with", fmt.Sprintf("%d token(s): out[t*stride+i]. q, scale and sum point to the first token;", tokens),
+		"chunks of activations are batch tokens apart. rows and chunks are at least 1.")
 }
 
 // horizontalSum512 adds the 16 lanes of v into its lane 0, in a fixed order.

@@ -1,0 +1,141 @@
+package kernel
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+)
+
+func init() {
+	registerSelfTest(quantizeI16Slot.name, checkQuantizeI16)
+	for _, d := range slices.Sorted(maps.Keys(i16Formats)) {
+		f := i16Formats[d]
+		registerSelfTest(f.matVec.name, f.checkMatVec)
+		registerSelfTest(f.unpack.name, f.checkUnpack)
+	}
+	for _, c := range []struct{ flush, mins int }{{16, 0}, {64, 8}, {256, 16}} {
+		registerSelfTest(matMulI16Folded.name, func() error { return checkMatMulI16(matMulI16Folded, c.flush, c.mins) })
+	}
+	registerSelfTest(matMulI16Grouped.name, func() error { return checkMatMulI16(matMulI16Grouped, 32, 8) })
+}
+
+// i16SelfTestRows makes activations of cols columns for the self-test.
+func i16SelfTestRows(tokens, cols int, quantize quantizeI16Func) *I16 {
+	r := selfTestRNG(cols)
+	x := new(I16)
+	x.Resize(tokens, cols)
+	for t := range tokens {
+		quantize(x, t, r.floats(cols))
+	}
+	return x
+}
+
+func checkQuantizeI16() error {
+	flat := func(quantize quantizeI16Func) []float32 {
+		x := i16SelfTestRows(2, 544, quantize)
+		out := append(append(append([]float32{}, x.Scale...), x.Sum...), x.Sum32...)
+		for _, q := range x.Q {
+			out = append(out, float32(q))
+		}
+		return out
+	}
+	return compareResults(flat(quantizeI16Slot.active), flat(quantizeI16Generic), exact)
+}
+
+// selfTestBlocks fills rows with random blocks whose scales are finite: a
+// binary16 of all exponents but the highest is what clearing one bit leaves.
+func (f *i16Format) selfTestBlocks(rows, chunks int) []byte {
+	r := selfTestRNG(f.dtype + 1)
+	data := make([]byte, rows*chunks*f.chunkBytes)
+	for i := range data {
+		data[i] = byte(r.next())
+	}
+	for b := 0; b < len(data); b += f.dtype.BlockBytes() {
+		for _, at := range f.halves {
+			data[b+at+1] = data[b+at+1]&^0x7c | 0x24
+		}
+	}
+	return data
+}
+
+// checkMatVec runs 7 tokens, so that assembly for 4, 2 and 1 takes part.
+func (f *i16Format) checkMatVec() error {
+	const rows, chunks, tokens = 2, 2, 7
+	w := f.selfTestBlocks(rows, chunks)
+	x := i16SelfTestRows(tokens, chunks*i16Chunk, quantizeI16Generic)
+	run := func(product matVecI16Func) []float32 {
+		out := make([]float32, tokens*rows)
+		product(out, rows, w, len(w)/rows, rows, x, 0, tokens)
+		return out
+	}
+	return compareResults(run(f.matVec.active), run(f.matVec.generic()), manyTerms)
+}
+
+// checkUnpack compares whole panels. With 17 rows the second half of the panel
+// has one row, so both loops and the end of the rows take part.
+func (f *i16Format) checkUnpack() error {
+	const rows = 17
+	w := f.selfTestBlocks(rows, 1)
+	got, want := newI16Panel(), newI16Panel()
+	f.unpack.active(got, w, len(w)/rows, rows, f.blocksPerChunk)
+	f.unpack.generic()(want, w, len(w)/rows, rows, f.blocksPerChunk)
+	for k := range got.w {
+		if g, w := got.w[k][:rows], want.w[k][:rows]; !slices.Equal(g, w) {
+			return fmt.Errorf("columns %d and %d of the rows are %v, plain Go gives %v", 2*k, 2*k+1, g, w)
+		}
+	}
+	scales := 1
+	if !f.folded {
+		scales = len(got.d)
+	}
+	for g := range scales {
+		if err := compareResults(got.d[g][:rows], want.d[g][:rows], exact); err != nil {
+			return fmt.Errorf("scales %d: %w", g, err)
+		}
+	}
+	for g := range f.mins() {
+		if err := compareResults(got.min[g][:rows], want.min[g][:rows], exact); err != nil {
+			return fmt.Errorf("minimums %d: %w", g, err)
+		}
+	}
+	return nil
+}
+
+// checkMatMulI16 multiplies a panel with 27 tokens, so that every width of tile
+// takes part. Two kinds of token alternate, so plain Go needs to run only two.
+func checkMatMulI16(s *slot[matMulI16Func], flush, mins int) error {
+	const tokens, kinds = 27, 2
+	r := selfTestRNG(flush)
+	p := newI16Panel()
+	limit := int64(math.MaxInt32/(flush*i16Max)) - 1 // of weights, so that nothing overflows
+	for k := range p.w {
+		for row := range p.w[k] {
+			p.w[k][row] = [2]int16{int16(int64(r.next()>>32) % limit), -int16(int64(r.next()>>32) % limit)}
+		}
+	}
+	for g := range p.d {
+		copy(p.d[g][:], r.floats(i16PanelRows))
+	}
+	for g := range p.min {
+		copy(p.min[g][:], r.floats(i16PanelRows))
+	}
+	x := i16SelfTestRows(kinds, i16Chunk, quantizeI16Generic)
+	many := new(I16)
+	many.Resize(tokens, i16Chunk)
+	for t := range tokens {
+		copy(many.Q[t*i16Chunk:], x.Q[t%kinds*i16Chunk:][:i16Chunk])
+		many.Scale[t] = x.Scale[t%kinds]
+		copy(many.Sum[t*mins:], x.Sum[t%kinds*mins:][:mins])
+	}
+	want, got := make([]float32, kinds*i16PanelRows), make([]float32, tokens*i16PanelRows)
+	s.generic()(want, p, x.Q, x.Scale, x.Sum, kinds, flush, mins)
+	s.active(got, p, many.Q, many.Scale, many.Sum, tokens, flush, mins)
+	for t := 0; t < tokens; t++ {
+		at := t % kinds * i16PanelRows
+		if err := compareResults(got[t*i16PanelRows:][:i16PanelRows], want[at:][:i16PanelRows], manyTerms); err != nil {
+			return err
+		}
+	}
+	return nil
+}
