@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -57,6 +58,10 @@ type Policy struct {
 	// where it exceeds PeakFloor: a wrong tile stands out of a sound noise floor.
 	MaxPeakRatio float64 `json:"max_peak_ratio"`
 	PeakFloor    float64 `json:"peak_floor"`
+	// Tight holds limits on the error for backends whose sound noise has been
+	// calibrated far below the general limits, by backend name.
+	Tight map[string]Limits `json:"tight,omitempty"`
+
 	// CosineOnly judges finiteness and cosine and nothing else.
 	CosineOnly bool `json:"cosine_only"`
 
@@ -64,6 +69,21 @@ type Policy struct {
 
 	// Basis says for each threshold, by its JSON name, where it comes from.
 	Basis map[string]string `json:"basis"`
+}
+
+// Limits are tighter than the policy's own.
+type Limits struct {
+	MaxP99  float64 `json:"max_p99"`
+	MaxP999 float64 `json:"max_p999"`
+	MaxPeak float64 `json:"max_peak"`
+}
+
+// For is the policy for one backend, with its tighter limits if it has any.
+func (p Policy) For(backend string) Policy {
+	if l, ok := p.Tight[backend]; ok {
+		p.MaxP99, p.MaxP999, p.MaxPeak = min(p.MaxP99, l.MaxP99), min(p.MaxP999, l.MaxP999), min(p.MaxPeak, l.MaxPeak)
+	}
+	return p
 }
 
 // Domain says what a probe runs.
@@ -92,6 +112,7 @@ func Standard() Policy {
 		Name:      "standard",
 		MinCosine: 0.99, NearTie: 0.05, MaxKL: 0.1,
 		MinClose: 0.98, MaxP99: 0.5, MaxP999: 0.75, MaxPeak: 1.5, MaxPeakRatio: 8, PeakFloor: 0.25,
+		Tight: map[string]Limits{"cpu": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1}},
 		Probe: Domain{
 			PromptPositions: 256, MinPositions: 72, DecodeSteps: 24, Resume: true,
 			Deadline: 30 * time.Second, DeadlineFactor: 20,
@@ -106,6 +127,7 @@ func Standard() Policy {
 			"max_peak":         "a zeroed or stale tile is off by a deviation or more somewhere",
 			"max_peak_ratio":   "evenly spread noise over 150,000 logits peaks at 1.8 times its 99th percentile, outliers at 4",
 			"peak_floor":       "below the close limit a peak cannot change a token",
+			"tight":            "16-bit activations stay below 0.005 on sound models; a slightly wrong activation function reaches 0.05",
 			"prompt_positions": "one quarter of the context that most first prompts have; longer steps are probed as variants of their own",
 			"min_positions":    "past the 64 positions that attention sums in one block; release gates elsewhere found that fewer than 64 positions miss faults of single positions",
 			"decode_steps":     "more than 20 steps meet a corruption of one step in twenty; a captured step is replayed from the third on",
@@ -250,8 +272,11 @@ func (p Policy) Thresholds() [][3]string {
 	for _, name := range thresholdOrder {
 		if v, ok := fields[name]; ok && (!p.CosineOnly || slices.Contains(cosineFields, name)) {
 			text := fmt.Sprint(v)
-			if name == "deadline_ns" {
+			switch name {
+			case "deadline_ns":
 				text = p.Probe.Deadline.String()
+			case "tight":
+				text = p.tightText()
 			}
 			rows = append(rows, [3]string{strings.TrimSuffix(name, "_ns"), text, p.Basis[name]})
 		}
@@ -259,8 +284,17 @@ func (p Policy) Thresholds() [][3]string {
 	return rows
 }
 
+func (p Policy) tightText() string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(p.Tight)) {
+		l := p.Tight[name]
+		parts = append(parts, fmt.Sprintf("%s: %g, %g, %g", name, l.MaxP99, l.MaxP999, l.MaxPeak))
+	}
+	return strings.Join(parts, "; ")
+}
+
 var thresholdOrder = []string{
-	"min_cosine", "near_tie", "max_kl", "min_close", "max_p99", "max_p999", "max_peak", "max_peak_ratio", "peak_floor",
+	"min_cosine", "near_tie", "max_kl", "min_close", "max_p99", "max_p999", "max_peak", "max_peak_ratio", "peak_floor", "tight",
 	"prompt_positions", "min_positions", "decode_steps", "resume", "one_by_one", "deadline_ns", "deadline_factor",
 }
 

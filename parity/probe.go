@@ -65,7 +65,7 @@ func newProbe(ctx context.Context, reference, candidate Source, c Case, p Policy
 	}
 	v.Hashes.Policy = p.Hash()
 	pr := &probe{
-		ctx: ctx, c: c, policy: p, v: v, vs: referenceName(reference.Backend, candidate.Backend),
+		ctx: ctx, c: c, policy: p.For(candidate.Backend), v: v, vs: referenceName(reference.Backend, candidate.Backend),
 		serving: map[string]bool{},
 	}
 	pr.ref = side{cost: &v.ReferenceCost, vocab: c.Vocab, covered: map[string]bool{}, limit: func(int) time.Duration { return referenceDeadline }}
