@@ -200,7 +200,7 @@ type uncut struct{ toySequence }
 
 func (*uncut) Truncate(int) error { return errors.New("no") }
 
-type noMemory struct{ toy }
+type noMemory struct{}
 
 func (noMemory) NewSequence(int) (backend.Sequence, error)  { return nil, errors.New("no memory") }
 func (noMemory) Plan([]backend.Span) []string               { return nil }
