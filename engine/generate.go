@@ -62,10 +62,18 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	res.Computed, res.PrefillTime = computed, time.Since(start)
 
 	start = time.Now()
+	capacity := s.Capacity()
+	if r.MaxTokens >= 0 {
+		capacity = min(capacity, len(r.Prompt)+r.MaxTokens)
+	}
 	out := newTextFilter(s.e.Model.Tokenizer, r)
 	chooser := newSampler(r.Sampling)
+	var shadow *follower
 	for r.MaxTokens < 0 || len(res.TokenIDs) < r.MaxTokens {
-		if err = s.e.Model.checkLogits(logits); err != nil {
+		if shadow, err = s.follow(ctx, shadow, len(res.TokenIDs), capacity); err != nil {
+			break
+		}
+		if err = shadow.token(logits); err != nil {
 			break
 		}
 		id := chooser.sample(logits, s.tokens)
@@ -90,6 +98,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		}
 		logits = l.Row(0)
 	}
+	err = shadow.finish(err)
 	res.Text = out.close()
 	res.DecodeTime = time.Since(start)
 	return res, err

@@ -166,12 +166,37 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 		if ok {
-			return s.step(s.e.certified, batch)
+			if err := s.step(s.e.certified, batch); err != nil {
+				return err
+			}
+			bad := s.notFinite(want)
+			if bad == nil {
+				return nil
+			}
+			// Nothing of this step has left: take it back and go on with another
+			// backend, if this one is to blame and may be replaced.
+			s.tokens = s.tokens[:len(s.tokens)-len(tokens)]
+			if err := s.e.blame(bad, len(s.tokens)); err != nil {
+				return err
+			}
 		}
 		if err := s.e.certify(ctx, slices.Concat(s.tokens, tokens)); err != nil {
 			return err
 		}
 	}
+}
+
+// notFinite looks for logits that no working model computes.
+func (s *Session) notFinite(want backend.Want) error {
+	if want == backend.None {
+		return nil
+	}
+	for i, l := range s.logits.Data {
+		if l-l != 0 { // NaN or infinite
+			return fmt.Errorf("%w: the logit of token %d is %v", ErrInference, i%s.logits.Vocab, l)
+		}
+	}
+	return nil
 }
 
 // step takes the permission to serve: without one there is nothing to pass.

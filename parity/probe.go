@@ -129,12 +129,10 @@ func (p *probe) finish(err error) {
 			v.NotCovered = append(v.NotCovered, n)
 		}
 	}
-	for i := range v.Positions {
-		if w := v.Positions[i].Violation; w != nil {
-			v.Status, v.Violation = Mismatch, w
-			v.Reason = fmt.Sprintf("%s at position %d", w.Text, w.Position)
-			return
-		}
+	if w := worstViolation(v.Positions); w != nil {
+		v.Status, v.Violation = Mismatch, w
+		v.Reason = fmt.Sprintf("%s at position %d", w.Text, w.Position)
+		return
 	}
 	var o *outcome
 	switch {
@@ -176,10 +174,36 @@ func (p *probe) judge(phase Phase, index int, reference, candidate []float32) er
 	if (phase == Prefill || phase == Decode) && index >= p.keptFrom {
 		p.kept = append(p.kept, slices.Clone(reference))
 	}
-	if pos.Violation != nil && !p.c.Full {
-		return &outcome{status: Mismatch, reason: pos.Violation.Text}
+	return nil
+}
+
+// verdictSoFar ends the probe after a batch with a violation. The rest of the
+// batch is judged first: it is computed already, and a plainer reason than the
+// first may be in it.
+func (p *probe) verdictSoFar() error {
+	if w := worstViolation(p.v.Positions); w != nil && !p.c.Full {
+		return &outcome{status: Mismatch, reason: w.Text}
 	}
 	return nil
+}
+
+// worstViolation is the one to tell people: of the plainest metric that is
+// broken, the first position; nil if there is none.
+func worstViolation(positions []Position) *Violation {
+	var worst *Violation
+	for i := range positions {
+		if w := positions[i].Violation; w != nil && (worst == nil || rank(w.Metric) < rank(worst.Metric)) {
+			worst = w
+		}
+	}
+	return worst
+}
+
+func rank(metric string) int {
+	if i := slices.Index([]string{"finite", "cosine", "argmax"}, metric); i >= 0 {
+		return i
+	}
+	return 3
 }
 
 // prefill runs the prompt and returns the reference's next token.
@@ -222,6 +246,9 @@ func (p *probe) prefill(prompt []int32) (int32, error) {
 				if err := p.judge(Prefill, i, p.ref.logits.Row(i-at), p.cand.logits.Row(i-from)); err != nil {
 					return next, err
 				}
+			}
+			if err := p.verdictSoFar(); err != nil {
+				return next, err
 			}
 		}
 		p.last = append(p.last[:0], p.ref.logits.Row(p.ref.logits.Rows()-1)...)
@@ -266,6 +293,9 @@ func (p *probe) decode(next int32, total int) error {
 				break
 			}
 		}
+		if err := p.verdictSoFar(); err != nil {
+			return err
+		}
 		if held := from + len(fed); len(p.tokens) < held {
 			ahead = 1 // a candidate that disagrees often should not run ahead in vain
 			if err := p.ref.truncate(p.ctx, len(p.tokens)); err != nil {
@@ -299,6 +329,9 @@ func (p *probe) resume() error {
 			if err := p.judge(Resume, i, p.kept[i-p.keptFrom], p.cand.logits.Row(i-from)); err != nil {
 				return err
 			}
+		}
+		if err := p.verdictSoFar(); err != nil {
+			return err
 		}
 		from = to
 	}

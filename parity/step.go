@@ -113,6 +113,9 @@ func (p *probe) judgeStep(s Step) (int32, error) {
 				return -1, err
 			}
 		}
+		if err := p.verdictSoFar(); err != nil {
+			return -1, err
+		}
 		at = end
 	}
 	return argmax(p.ref.logits.Row(p.ref.logits.Rows() - 1)), nil
@@ -133,6 +136,9 @@ func (p *probe) followUp(next int32, steps int) error {
 			return p.candidateFailed(fmt.Sprintf("decode step at position %d", len(p.tokens)-1), err)
 		}
 		if err := p.judge(Later, len(p.tokens)-1, p.ref.logits.Row(0), p.cand.logits.Row(0)); err != nil {
+			return err
+		}
+		if err := p.verdictSoFar(); err != nil {
 			return err
 		}
 		next = argmax(p.ref.logits.Row(0))

@@ -47,12 +47,12 @@ type Phase string
 
 // The phases of a probe, in order.
 const (
-	Prefill Phase = "prefill" // the prompt, in batches
-	Decode  Phase = "decode"  // one token a step
-	Resume  Phase = "resume"  // the last positions again, as one batch after truncation
-	Served  Phase = "served"  // the prompt again, with the logits of its last token only
-	Later   Phase = "later"   // a step in mid-generation whose kernels had not run before
-	Follow  Phase = "follow"  // a token of the answer, checked in the background
+	Prefill  Phase = "prefill" // the prompt, in batches
+	Decode   Phase = "decode"  // one token a step
+	Resume   Phase = "resume"  // the last positions again, as one batch after truncation
+	Served   Phase = "served"  // the prompt again, with the logits of its last token only
+	Later    Phase = "later"   // a step in mid-generation whose kernels had not run before
+	Followed Phase = "follow"  // a token of the answer, checked in the background
 )
 
 // Position is one comparison.

@@ -1,7 +1,6 @@
 package apr
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -181,7 +180,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		return out.err
 	}
 	if !o.json {
-		if err == nil || errors.Is(err, context.Canceled) && res.Text != "" {
+		if err == nil || res.Text != "" { // what has been printed ends with its line
 			io.WriteString(out, "\n")
 		}
 		return errors.Join(err, out.err)
