@@ -165,7 +165,7 @@ func (e *Engine) loadNext() error {
 		if first == nil {
 			first = err
 		}
-		if e.options.Gate.Fault != nil {
+		if e.options.Gate.Fault != nil && !errors.Is(err, errNoDevice) {
 			return err // a fault that cannot be injected must not look like a rejection
 		}
 		e.rejected += time.Since(start)
