@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 // output. $MODEL and $SMALL are the bundled models, linked into each script's
 // folder so that messages do not depend on where the repository lies.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a process for each line takes long under the race detector")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
