@@ -1,6 +1,7 @@
 package apr_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"fails":    fails,
 			"jsonkeys": jsonKeys,
+			"damage":   damage,
 		},
 	})
 }
@@ -91,4 +93,23 @@ func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
 	if slices.Equal(got, want) == neg {
 		ts.Fatalf("keys are %q, want %q", got, want)
 	}
+}
+
+// damage OUT IN cut N writes the first N bytes of a file; damage OUT IN set OFFSET
+// HEX writes the file with the bytes at an offset replaced.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	data := []byte(ts.ReadFile(args[1]))
+	at, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	switch args[2] {
+	case "cut":
+		data = data[:at]
+	case "set":
+		bytes, err := hex.DecodeString(args[4])
+		ts.Check(err)
+		copy(data[at:], bytes)
+	default:
+		ts.Fatalf("damage %s", args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o666))
 }
