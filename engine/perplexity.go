@@ -48,13 +48,13 @@ func (e *Engine) Perplexity(ctx context.Context, text string, o PerplexityOption
 	if err != nil {
 		return res, err
 	}
-	s, err := e.NewSession(o.Context)
+	s, err := e.NewSession(min(o.Context, len(tokens)))
 	if err != nil {
 		return res, err
 	}
 	defer s.Close()
 	var sum, squares float64
-	chunk := make([]int32, 0, o.Context)
+	var chunk []int32
 	for _, w := range windows {
 		chunk = append(chunk[:0], tokens[w.start:w.end]...)
 		if o.Stride == 0 && e.Model.Tokenizer.AddsBOS() {
