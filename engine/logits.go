@@ -12,6 +12,7 @@ const maxLogits = 16 << 20
 
 // Logits makes the session hold exactly tokens and gives yield the logits after
 // each position from first on, in order. A row is valid during the call only.
+// NaN and infinities are an error, for the file or the executor is broken.
 // With first at the last token the steps are those of a generation's prefill.
 func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield func(position int, row []float32) error) error {
 	if first < 0 || first >= len(tokens) {
@@ -20,6 +21,9 @@ func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield f
 	if first == len(tokens)-1 {
 		row, _, err := s.Prefill(ctx, tokens)
 		if err != nil {
+			return err
+		}
+		if err := s.e.Model.checkLogits(row); err != nil {
 			return err
 		}
 		return yield(first, row)
@@ -46,7 +50,11 @@ func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield f
 			return err
 		}
 		for i := range n {
-			if err := yield(position+i, l.Row(i)); err != nil {
+			row := l.Row(i)
+			if err := s.e.Model.checkLogits(row); err != nil {
+				return err
+			}
+			if err := yield(position+i, row); err != nil {
 				return err
 			}
 		}

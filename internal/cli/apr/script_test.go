@@ -1,8 +1,10 @@
 package apr_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -28,6 +30,9 @@ func TestMain(m *testing.M) {
 // output. $MODEL and $SMALL are the bundled models, linked into each script's
 // folder so that messages do not depend on where the repository lies.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a process for each line takes long under the race detector")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -35,9 +40,16 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SMALL", "4m.gguf")
 			return linkModels(e.WorkDir, "28m.gguf", "4m.gguf")
 		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" { // who may read everything
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %s", name)
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"fails":    fails,
 			"jsonkeys": jsonKeys,
+			"damage":   damage,
 		},
 	})
 }
@@ -88,4 +100,23 @@ func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
 	if slices.Equal(got, want) == neg {
 		ts.Fatalf("keys are %q, want %q", got, want)
 	}
+}
+
+// damage OUT IN cut N writes the first N bytes of a file; damage OUT IN set OFFSET
+// HEX writes the file with the bytes at an offset replaced.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	data := []byte(ts.ReadFile(args[1]))
+	at, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	switch args[2] {
+	case "cut":
+		data = data[:at]
+	case "set":
+		bytes, err := hex.DecodeString(args[4])
+		ts.Check(err)
+		copy(data[at:], bytes)
+	default:
+		ts.Fatalf("damage %s", args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o666))
 }
