@@ -107,9 +107,9 @@ func (e *executor) reserve(tokens int) {
 	}
 }
 
-// variantName tells the kernels for one token from those for many.
+// variantName tells the kernels for few tokens from those for many.
 func variantName(family string, tokens int) string {
-	if tokens == 1 {
+	if tokens <= fewTokens {
 		return family + "/decode"
 	}
 	return family + "/batch"
