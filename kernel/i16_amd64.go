@@ -12,6 +12,7 @@ import (
 //go:generate go -C _asm/i16 run . -part unpack_avx512 -out ../../i16_unpack_avx512_amd64.s -stubs ../../i16_unpack_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matvec_avx2 -out ../../i16_matvec_avx2_amd64.s -stubs ../../i16_matvec_avx2_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part matmul_avx2 -out ../../i16_matmul_avx2_amd64.s -stubs ../../i16_matmul_avx2_amd64.go -pkg kernel
+//go:generate go -C _asm/i16 run . -part unpack_avx2 -out ../../i16_unpack_avx2_amd64.s -stubs ../../i16_unpack_avx2_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part quantize_avx512 -out ../../i16_quantize_avx512_amd64.s -stubs ../../i16_quantize_avx512_amd64.go -pkg kernel
 //go:generate go -C _asm/i16 run . -part quantize_avx2 -out ../../i16_quantize_avx2_amd64.s -stubs ../../i16_quantize_avx2_amd64.go -pkg kernel
 

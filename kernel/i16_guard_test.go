@@ -78,5 +78,6 @@ func TestI16Variants(t *testing.T) {
 	}
 	for _, d := range []tensor.DType{tensor.Q4_0, tensor.Q5_0, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
 		has(i16Formats[d].matVec, cpufeat.AVX2)
+		has(i16Formats[d].unpack, cpufeat.AVX2)
 	}
 }

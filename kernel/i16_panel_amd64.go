@@ -33,6 +33,12 @@ func registerI16MatMul() {
 		level cpufeat.Level
 		asm   unpackI16Asm
 	}{
+		{tensor.Q4_0, cpufeat.AVX2, unpackQ4_0I16AVX2},
+		{tensor.Q5_0, cpufeat.AVX2, unpackQ5_0I16AVX2},
+		{tensor.Q8_0, cpufeat.AVX2, unpackQ8_0I16AVX2},
+		{tensor.Q4_K, cpufeat.AVX2, unpackQ4KI16AVX2},
+		{tensor.Q5_K, cpufeat.AVX2, unpackQ5KI16AVX2},
+		{tensor.Q6_K, cpufeat.AVX2, unpackQ6KI16AVX2},
 		{tensor.Q4_0, cpufeat.AVX512, unpackQ4_0I16AVX512},
 		{tensor.Q4_1, cpufeat.AVX512, unpackQ4_1I16AVX512},
 		{tensor.Q5_0, cpufeat.AVX512, unpackQ5_0I16AVX512},

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -153,19 +152,6 @@ func i16Compare(t *testing.T, got []float32, stride int, want, size [][]float64)
 	t.Logf("%.0f %% of the tolerance used", 100*worst)
 }
 
-// eachI16Level runs f once per level that this CPU has.
-func eachI16Level(t *testing.T, f func(t *testing.T)) {
-	for _, level := range []cpufeat.Level{cpufeat.Generic, cpufeat.AVX2, cpufeat.AVX512} {
-		t.Run(level.String(), func(t *testing.T) {
-			if level > cpufeat.Hardware() {
-				t.Skipf("this CPU has no %s", level)
-			}
-			defer Use(level)()
-			f(t)
-		})
-	}
-}
-
 // i16ColumnsOf gives test widths: whole chunks, and for types with small
 // blocks every kind of partial one.
 func i16ColumnsOf(d tensor.DType) []int {
@@ -176,7 +162,7 @@ func i16ColumnsOf(d tensor.DType) []int {
 }
 
 func TestMatVecI16(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
 			for _, kind := range []string{"random", "ones", "zeros", "low"} {
 				for _, cols := range i16ColumnsOf(d) {
@@ -199,7 +185,7 @@ func TestMatVecI16(t *testing.T) {
 
 // The result of a row may depend neither on the range nor on the batch.
 func TestMatVecI16Partition(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
 			t.Run(d.String(), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(2, 2))
@@ -240,7 +226,7 @@ func TestMatVecI16Partition(t *testing.T) {
 }
 
 func TestMatMulI16(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
 			for _, kind := range []string{"random", "ones", "zeros", "low"} {
 				for _, cols := range i16ColumnsOf(d) {
@@ -264,7 +250,7 @@ func TestMatMulI16(t *testing.T) {
 // Every range of rows and tokens gives the same numbers, whatever tile they
 // fall in, and nothing outside the range is written.
 func TestMatMulI16Partition(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
 			t.Run(d.String(), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(4, 4))
@@ -300,7 +286,7 @@ func TestMatMulI16Partition(t *testing.T) {
 }
 
 func TestQuantizeI16(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, cols := range []int{32, 64, 224, 256, 288, 1536} {
 			rng := rand.New(rand.NewPCG(5, uint64(cols)))
 			x, rows := i16Rows(rng, 6, cols)
@@ -328,7 +314,7 @@ func TestQuantizeI16(t *testing.T) {
 func TestQuantizeI16Special(t *testing.T) {
 	inf := float32(math.Inf(1))
 	nan := float32(math.NaN())
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, tc := range []struct {
 			name  string
 			value float32
@@ -379,7 +365,7 @@ func TestQuantizeI16Special(t *testing.T) {
 
 // A NaN scale in the file must be seen in its row, and only there.
 func TestI16BadScale(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
 			for _, at := range i16Formats[d].halves {
 				rng := rand.New(rand.NewPCG(7, 7))

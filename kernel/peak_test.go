@@ -13,7 +13,7 @@ func TestReadStream(t *testing.T) {
 	for i := range buf {
 		buf[i] = byte(rng.Uint32())
 	}
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		for _, n := range []int{0, 1, 7, 8, 9, 511, 512, 513, 1024, 4999} {
 			// Byte by byte, unlike any variant.
 			var want uint64
@@ -28,7 +28,7 @@ func TestReadStream(t *testing.T) {
 }
 
 func TestPeakI16Ops(t *testing.T) {
-	eachI16Level(t, func(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
 		if one, ten := PeakI16Ops(1), PeakI16Ops(10); one <= 0 || ten != 10*one {
 			t.Errorf("1 iteration counts %d operations, 10 count %d", one, ten)
 		}

@@ -150,3 +150,12 @@ func TestSelfTestIsShort(t *testing.T) {
 	}
 	t.Logf("%d checks in %v", len(selfTests), best)
 }
+
+// BenchmarkSelfTest is what every process pays at its first load.
+func BenchmarkSelfTest(b *testing.B) {
+	for b.Loop() {
+		if failures := SelfTest(); len(failures) > 0 {
+			b.Fatal(failures)
+		}
+	}
+}

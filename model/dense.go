@@ -32,6 +32,8 @@ type Dense struct {
 	// LocalRopeBase is the RoPE base of windowed layers when it differs from the
 	// file's; such layers have no frequency scaling. 0 for none.
 	LocalRopeBase float64
+	// QueryWidth is the d in the attention scale 1/√d; nil for the head's width.
+	QueryWidth func(Config) int
 }
 
 // Build reads the config of arch and builds the program.
@@ -123,7 +125,11 @@ func (l *block) attention(residual graph.ID) graph.ID {
 	if l.windowed() {
 		cache.Window = l.Window
 	}
-	scale := float32(1 / math.Sqrt(float64(l.HeadDim)))
+	d := l.HeadDim
+	if l.QueryWidth != nil {
+		d = l.QueryWidth(l.Config)
+	}
+	scale := float32(1 / math.Sqrt(float64(d)))
 	x = l.Attention(l.name("attn"), q, l.KVCache(k, v, cache), l.Heads, scale, 0)
 	x = l.MatMul(l.name("attn_out"), x, l.name("attn_output.weight"), l.bias("attn_output", false), l.Hidden)
 	if l.PostNorms {

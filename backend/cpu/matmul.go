@@ -38,10 +38,15 @@ func (e *executor) runMatMulI16(t tensor.Tensor, bias []float32, src, dst int, n
 	}
 }
 
-// multiplyI16 picks the kernel for one token or for many.
+// fewTokens is up to where multiplying row by row is faster than unpacking a
+// panel of rows first; a step of so many tokens, such as some sequences that
+// decode together, has the same bits as one token at a time.
+const fewTokens = 7
+
+// multiplyI16 picks the kernel for few tokens or for many.
 func multiplyI16(out []float32, t tensor.Tensor, r0, r1 int, x *kernel.I16, tokens int, ws *kernel.Workspace) {
-	if tokens == 1 {
-		kernel.MatVecI16(out[r0:r1], t, r0, r1, x, 0)
+	if tokens <= fewTokens {
+		kernel.MatVecsI16(out[r0:], t.Rows(), t, r0, r1, x, 0, tokens)
 		return
 	}
 	kernel.MatMulI16(out, t.Rows(), t, r0, r1, x, 0, tokens, ws)

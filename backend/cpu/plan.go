@@ -9,12 +9,34 @@ import (
 
 // stepShape is all about a step that decides which kernels run.
 type stepShape struct {
-	batch  bool // several tokens: matrix products instead of matrix-vector
-	wanted int  // rows of logits: 0, 1, or 2 for several
+	tokens amount // matrix-vector, the same for a few tokens, or matrix product
+	wanted amount // rows of logits
 	blocks bool // attention sums over more than one block of positions
 	// windowed says that some position lies outside a layer's window.
 	windowed bool
 }
+
+// amount is how many tokens a kernel works on, as far as the choice of kernel goes.
+type amount int
+
+const (
+	none amount = iota
+	one
+	few // at most fewTokens
+	many
+)
+
+func amountOf(n int) amount {
+	switch {
+	case n <= 1:
+		return amount(n)
+	case n <= fewTokens:
+		return few
+	}
+	return many
+}
+
+var amountNames = [...]string{one: "decode", few: "few", many: "batch"}
 
 func (e *executor) shape(batch []backend.Span) stepShape {
 	s := stepShape{}
@@ -29,7 +51,7 @@ func (e *executor) shape(batch []backend.Span) stepShape {
 		s.blocks = s.blocks || end > kernel.AttentionBlock
 		s.windowed = s.windowed || e.window > 0 && end > e.window
 	}
-	s.batch, s.wanted = tokens > 1, min(rows, 2)
+	s.tokens, s.wanted = amountOf(tokens), amountOf(rows)
 	return s
 }
 
@@ -47,11 +69,11 @@ func (e *executor) plan(s stepShape) []string {
 		switch {
 		case in.variant == "":
 		case in.writes[0].kind == logitRows:
-			if s.wanted > 0 {
-				names = append(names, variantName(in.variant, s.wanted > 1))
+			if s.wanted != none {
+				names = append(names, variantName(in.variant, s.wanted))
 			}
 		case in.attends:
-			name := variantName(in.variant, s.batch)
+			name := variantName(in.variant, s.tokens)
 			if s.blocks {
 				name += "/blocks"
 			}
@@ -60,7 +82,7 @@ func (e *executor) plan(s stepShape) []string {
 			}
 			names = append(names, name)
 		default:
-			names = append(names, variantName(in.variant, s.batch))
+			names = append(names, variantName(in.variant, s.tokens))
 		}
 	}
 	slices.Sort(names)
@@ -69,12 +91,12 @@ func (e *executor) plan(s stepShape) []string {
 	return names
 }
 
-// variantName tells the kernels for one token from those for many.
-func variantName(family string, batch bool) string {
-	if batch {
-		return family + "/batch"
+// variantName tells the kernels for one token from those for some or for many.
+func variantName(family string, n amount) string {
+	if n == none {
+		return family // an empty step, which is refused when it runs
 	}
-	return family + "/decode"
+	return family + "/" + amountNames[n]
 }
 
 // Variants names the kernels used so far.

@@ -21,5 +21,16 @@ func build(md model.Metadata, w graph.Weights) (*graph.Program, error) {
 		ScaleEmbedding: true,
 		GlobalEvery:    6,
 		LocalRopeBase:  10000,
+		QueryWidth:     queryWidth,
 	}.Build(arch, md, w)
+}
+
+// queryWidth is Hugging Face's query_pre_attn_scalar, which GGUF does not store:
+// the head's width in all sizes but 27B, the only one of 62 layers.
+func queryWidth(c model.Config) int {
+	const layers27B = 62
+	if c.Layers == layers27B {
+		return c.Hidden / c.Heads
+	}
+	return c.HeadDim
 }

@@ -24,6 +24,8 @@ type benchOptions struct {
 	format      string
 }
 
+var benchFormats = []string{"md", "json"}
+
 func newBench() *cobra.Command {
 	o := benchOptions{prompt: []int{512}, generate: []int{128}, threads: []int{0}, repetitions: 5, format: "md"}
 	cmd := &cobra.Command{
@@ -52,7 +54,7 @@ arithmetic, so that limits pp. Lists separated by commas measure every combinati
 	f.VarP(intListValue{&o.generate, 0, maxCount}, "n-gen", "n", "tokens to generate; 0 for no generation test")
 	f.VarP(intListValue{&o.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
 	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
-	f.VarP(choiceValue{&o.format, []string{"md", "json"}}, "output", "o", "format: md or json")
+	f.VarP(choiceValue{&o.format, benchFormats}, "output", "o", "format: md or json")
 	o.backendFlags.registerWithoutThreads(f)
 	return cmd
 }

@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/apr-engine/apr/chat"
+	"github.com/apr-engine/apr/engine"
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/synth"
 	"github.com/spf13/cobra"
 )
 
@@ -45,5 +49,39 @@ func newCompletion() *cobra.Command {
 			_, err := stdout(cmd).Write(script.Bytes())
 			return err
 		},
+	}
+}
+
+// completeModel offers GGUF files to the shell for the first argument.
+func completeModel(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"gguf"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// flagValues are the words that the shell offers for flags, whatever command
+// has them.
+func flagValues() map[string][]string {
+	return map[string][]string{
+		"backend":       engine.Backends(),
+		"kv":            cacheTypes,
+		"chat-template": chat.BuiltinNames(),
+		"output":        benchFormats,
+		"preset":        synth.Presets(),
+		"quant":         quant.RecipeNames(),
+	}
+}
+
+// completeFlags registers the words of the flags that a command has.
+func completeFlags(cmd *cobra.Command) {
+	for flag, words := range flagValues() {
+		if cmd.Flags().Lookup(flag) == nil {
+			continue
+		}
+		// It fails only for a flag that does not exist or is registered already.
+		if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveDefault)); err != nil {
+			panic(err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package apr
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -114,6 +115,20 @@ func (v intListValue) Set(s string) error {
 	return nil
 }
 
+// textListValue collects the texts of a flag that may be given several times.
+type textListValue struct{ p *[]string }
+
+func (v textListValue) String() string { return strings.Join(*v.p, ",") }
+func (v textListValue) Type() string   { return "text" }
+
+func (v textListValue) Set(s string) error {
+	if s == "" {
+		return errors.New("the text is empty")
+	}
+	*v.p = append(*v.p, s)
+	return nil
+}
+
 // Limits of flags, far above any use.
 const (
 	maxCount   = math.MaxInt32
@@ -137,6 +152,9 @@ type backendFlags struct {
 // available, not as unknown.
 var gpuBackends = []string{"cuda", "wgpu"}
 
+// cacheTypes are the element types of the key/value cache.
+var cacheTypes = []string{"f16", "f32"}
+
 func (b *backendFlags) register(f *pflag.FlagSet) {
 	b.registerWithoutThreads(f)
 	f.VarP(intValue{&b.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
@@ -148,7 +166,7 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	f.StringVar(&b.backend, "backend", b.backend, "where to run: "+strings.Join(names, ", "))
 	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
-	f.Var(choiceValue{&b.kv, []string{"f16", "f32"}}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
+	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
 	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
 }
 
@@ -202,7 +220,7 @@ func (s *samplingFlags) register(f *pflag.FlagSet) {
 	f.Var(floatValue{&s.RepeatPenalty, 0, maxFactor}, "repeat-penalty", "divide the logits of recent tokens by this; 1 for none")
 	f.Var(intValue{&s.RepeatLastN, -1, maxCount}, "repeat-last-n", "how many tokens are recent; -1 for all")
 	f.Var(seedValue{&s.Seed}, "seed", "seed of the random choice")
-	f.StringArrayVar(&s.stop, "stop", nil, "end before this text; may be given several times")
+	f.Var(textListValue{&s.stop}, "stop", "end before this text; may be given several times")
 	f.BoolVar(&s.ignoreEOS, "ignore-eos", false, "go on after the token that ends an answer")
 }
 

@@ -79,7 +79,7 @@ func (s textSource) read(cmd *cobra.Command, trim bool) (string, error) {
 		return trimLine(text, trim), err
 	case len(s.args) > 0 && s.args[0] != "-":
 		return s.args[0], nil
-	case len(s.args) == 0 && isTerminal(cmd.InOrStdin()):
+	case len(s.args) == 0 && isDevice(cmd.InOrStdin()):
 		return "", usageError(cmd, "no %s: use %s, or pipe it in", s.what, s.choices())
 	}
 	text, err := readAll("standard input", cmd.InOrStdin())

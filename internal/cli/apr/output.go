@@ -102,13 +102,31 @@ func (o *output) table(rows [][]string, right ...int) error {
 }
 
 // isTerminal reports whether a stream is an interactive device.
-func isTerminal(stream any) bool {
+func isTerminal(stream any) bool { return isDevice(stream) && !isNull(stream) }
+
+// isDevice reports whether a stream is a terminal or the like.
+func isDevice(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// isNull reports whether a stream is the system's null device, which is a
+// device like a terminal and holds nothing.
+func isNull(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	if err != nil {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && os.SameFile(info, null)
 }
 
 // byteSize renders a size in decimal units, as disks and bandwidths are given.

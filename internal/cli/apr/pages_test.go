@@ -166,6 +166,9 @@ func TestPages(t *testing.T) {
 // console, in a folder with the models: the output must be that on the page. Those
 // marked text depend on the machine and are not run.
 func TestExamples(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a process for each line takes long under the race detector")
+	}
 	shell, err := exec.LookPath("sh")
 	if err != nil {
 		t.Skip("the examples need a POSIX shell")

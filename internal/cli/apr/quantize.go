@@ -44,7 +44,12 @@ replaced only with --force.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: completeModel,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 2 {
+				return quant.RecipeNames(), cobra.ShellCompDirectiveNoFileComp
+			}
+			return []string{"gguf"}, cobra.ShellCompDirectiveFilterFileExt
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.in, o.out, o.recipe = args[0], args[1], args[2]
 			return o.run(cmd)

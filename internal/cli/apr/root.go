@@ -77,6 +77,7 @@ Exit codes
 		newVersion(), newCompletion(),
 	} {
 		wrap(cmd)
+		completeFlags(cmd)
 		root.AddCommand(cmd)
 	}
 	root.SetHelpCommand(newHelp())
@@ -181,12 +182,4 @@ func modelArg(extra int, names string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// completeModel offers GGUF files to the shell for the first argument.
-func completeModel(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return []string{"gguf"}, cobra.ShellCompDirectiveFilterFileExt
 }

@@ -121,12 +121,13 @@ func (o *runOptions) tokens(m *engine.Model, p prompt) ([]int32, error) {
 	return ids, err
 }
 
-// conversation puts a system message, if there is one, before others.
+// conversation puts a system message, if there is one, before others, which
+// stay as they are.
 func conversation(system string, messages ...chat.Message) []chat.Message {
 	if system == "" {
 		return messages
 	}
-	return slices.Insert(messages, 0, chat.Message{Role: "system", Content: system})
+	return slices.Concat([]chat.Message{{Role: "system", Content: system}}, messages)
 }
 
 func (o *runOptions) run(cmd *cobra.Command) error {

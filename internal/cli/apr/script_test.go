@@ -1,8 +1,10 @@
 package apr_test
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -28,6 +30,9 @@ func TestMain(m *testing.M) {
 // output. $MODEL and $SMALL are the bundled models, linked into each script's
 // folder so that messages do not depend on where the repository lies.
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a process for each line takes long under the race detector")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -36,9 +41,18 @@ func TestScripts(t *testing.T) {
 			e.Setenv("APR_CERT_DIR", filepath.Join(e.WorkDir, "certs"))
 			return linkModels(e.WorkDir, "28m.gguf", "4m.gguf")
 		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" { // who may read everything
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %s", name)
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fails":    fails,
-			"jsonkeys": jsonKeys,
+			"fails":      fails,
+			"jsonkeys":   jsonKeys,
+			"fails-with": failsWith,
+			"spoil":      spoilFiles,
+			"damage":     damage,
 		},
 	})
 }
@@ -88,5 +102,51 @@ func jsonKeys(ts *testscript.TestScript, neg bool, args []string) {
 	got, want := slices.Sorted(maps.Keys(object)), slices.Sorted(slices.Values(args[1:]))
 	if slices.Equal(got, want) == neg {
 		ts.Fatalf("keys are %q, want %q", got, want)
+	}
+}
+
+// damage OUT IN cut N writes the first N bytes of a file; damage OUT IN set OFFSET
+// HEX writes the file with the bytes at an offset replaced.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	data := []byte(ts.ReadFile(args[1]))
+	at, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	switch args[2] {
+	case "cut":
+		data = data[:at]
+	case "set":
+		bytes, err := hex.DecodeString(args[4])
+		ts.Check(err)
+		copy(data[at:], bytes)
+	default:
+		ts.Fatalf("damage %s", args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o666))
+}
+
+// fails-with CODE COMMAND ARG... runs a command that must end with this exit
+// code, whatever it prints.
+func failsWith(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fails-with CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != want {
+		ts.Fatalf("want exit code %d, got: %v", want, err)
+	}
+}
+
+// spoil DIR truncates every certificate in a folder.
+func spoilFiles(ts *testscript.TestScript, neg bool, args []string) {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.cert.json"))
+	ts.Check(err)
+	if neg || len(files) == 0 {
+		ts.Fatalf("no certificates in %s", args[0])
+	}
+	for _, f := range files {
+		ts.Check(os.Truncate(f, 100))
 	}
 }

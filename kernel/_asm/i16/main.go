@@ -19,6 +19,7 @@ var parts = map[string]func(){
 	"peak":            peaks,
 	"matmul_avx2":     gemm256,
 	"matvec_avx2":     matVecs256,
+	"unpack_avx2":     unpacks256,
 }
 
 func main() {

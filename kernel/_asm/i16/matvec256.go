@@ -13,26 +13,35 @@ import (
 // tokens as several passes over rows that are in the cache by then.
 
 func matVecs256() {
-	for _, f := range []*kquant256{
-		{name: "Q4K", bytes: 144, vectors: q4Vectors256, scales: k4Scales256},
-		{name: "Q5K", bytes: 176, vectors: q5Vectors256, scales: k4Scales256},
-		{name: "Q6K", bytes: 210, vectors: q6Vectors256, scales: q6Scales256},
-	} {
+	for _, f := range kquants256() {
 		matVecK256(f)
 	}
-	for _, f := range []*block256{
+	for _, f := range blocks256() {
+		matVecBlocks256(f)
+	}
+}
+
+func kquants256() []*kquant256 {
+	return []*kquant256{
+		{name: "Q4K", bytes: 144, hasMin: true, vectors: q4Vectors256, scales: k4Scales256},
+		{name: "Q5K", bytes: 176, hasMin: true, vectors: q5Vectors256, scales: k4Scales256},
+		{name: "Q6K", bytes: 210, vectors: q6Vectors256, scales: q6Scales256},
+	}
+}
+
+func blocks256() []*block256 {
+	return []*block256{
 		{name: "Q4_0", bytes: 18, levels: -8, at: 2},
 		{name: "Q5_0", bytes: 22, levels: -16, at: 6, high: 2},
 		{name: "Q8_0", bytes: 34, at: 2, whole: true},
-	} {
-		matVecBlocks256(f)
 	}
 }
 
 // kquant256 writes a format with super-blocks.
 type kquant256 struct {
-	name  string
-	bytes int
+	name   string
+	bytes  int
+	hasMin bool
 	// scales stores the chunk's scales as 16-bit words at words and returns d
 	// and, for formats with minimums, two vectors of dmin × m per 16 columns.
 	scales func(f *kquant256, p reg.GPVirtual, words Mem) (d reg.VecVirtual, min []reg.VecVirtual)

@@ -1,0 +1,48 @@
+package cpu
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// Every worker runs every job, and none passes a barrier before all have come.
+func TestPoolBarrier(t *testing.T) {
+	for _, n := range []int{1, 2, 5} {
+		p := newPool(n)
+		var before atomic.Int64
+		for job := range 200 {
+			before.Store(0)
+			err := p.run(func(int) {
+				before.Add(1)
+				p.barrier.wait()
+				if got := before.Load(); got != int64(n) {
+					t.Errorf("%d workers, job %d: %d had come when one passed", n, job, got)
+				}
+				p.barrier.wait()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.close()
+	}
+}
+
+// A panic in one worker is an error of the job and does not hang the others,
+// who wait for it at a barrier.
+func TestPoolPanic(t *testing.T) {
+	for _, culprit := range []int{0, 2} {
+		p := newPool(3)
+		err := p.run(func(w int) {
+			if w == culprit {
+				panic("broken kernel")
+			}
+			p.barrier.wait()
+		})
+		if err == nil || !strings.Contains(err.Error(), "broken kernel") {
+			t.Errorf("worker %d panicked: error %v", culprit, err)
+		}
+		p.close()
+	}
+}
