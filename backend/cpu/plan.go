@@ -11,7 +11,7 @@ import (
 type stepShape struct {
 	tokens amount // matrix-vector, the same for a few tokens, or matrix product
 	wanted amount // rows of logits
-	blocks bool // attention sums over more than one block of positions
+	blocks bool   // attention sums over more than one block of positions
 	// windowed says that some position lies outside a layer's window.
 	windowed bool
 }

@@ -147,6 +147,11 @@ func (o *parityOptions) run(cmd *cobra.Command) error {
 	if o.assert && skipGate() {
 		return usageError(cmd, "--assert: %s=1 turns the gate off, nothing can be asserted", envSkip)
 	}
+	// A backend that this build has not is not measured, like one without a device.
+	missing := ""
+	if slices.Contains(gpuBackends, o.backend) && !slices.Contains(engine.Backends(), o.backend) {
+		missing, o.backend = o.backend, "cpu"
+	}
 	options, err := o.backendFlags.options(cmd)
 	if err != nil {
 		return err
@@ -171,6 +176,14 @@ func (o *parityOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	result := parityResult{Model: m.Path, PromptTokens: len(tokens), Passed: true}
+	if missing != "" {
+		names = nil
+		result.Passed = false
+		result.Verdicts = append(result.Verdicts, parity.Verdict{
+			Backend: missing, Reference: engine.ReferenceBackend, Policy: options.Gate.Policy.Name,
+			Reason: fmt.Sprintf("this build has no backend %s", missing),
+		})
+	}
 	for _, name := range names {
 		v, err := engine.Measure(cmd.Context(), m, options, name, tokens)
 		if err != nil {
