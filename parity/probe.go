@@ -19,8 +19,8 @@ const (
 	proposals = 16
 	// resumeRows is how many positions are computed again after truncation.
 	resumeRows = 32
-	// resumeFew is the length of the first batch after truncation: executors have
-	// kernels of their own for a few tokens, such as the end of a conversation.
+	// resumeFew is the length of the last batch after truncation: executors have
+	// kernels of their own for a few tokens, such as a short turn of a conversation.
 	resumeFew = 5
 )
 
@@ -323,8 +323,11 @@ func (p *probe) resume() error {
 	if err := p.cand.truncate(p.ctx, p.keptFrom); err != nil {
 		return p.candidateFailed("truncate", err)
 	}
-	for from, size := p.keptFrom, resumeFew; from < len(p.tokens); size = p.c.MaxBatch {
-		to := min(from+min(size, p.c.MaxBatch), len(p.tokens))
+	for from := p.keptFrom; from < len(p.tokens); {
+		to := min(from+p.c.MaxBatch, len(p.tokens))
+		if last := len(p.tokens) - resumeFew; from < last {
+			to = min(to, last)
+		}
 		if err := p.cand.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
 			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d after truncation", to-from, from), err)
 		}

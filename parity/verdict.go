@@ -152,3 +152,14 @@ func (v Verdict) Worst() (Position, bool) {
 
 // JSON writes the verdict as one indented object.
 func (v Verdict) JSON() ([]byte, error) { return json.MarshalIndent(v, "", "  ") }
+
+// Fed returns the tokens that were fed, in order of position.
+func (v Verdict) Fed() []int32 {
+	var tokens []int32
+	for _, p := range v.Positions {
+		if p.Index == len(tokens) {
+			tokens = append(tokens, p.Token)
+		}
+	}
+	return tokens
+}

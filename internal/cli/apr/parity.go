@@ -27,6 +27,8 @@ type parityOptions struct {
 	policyName string
 	policy     bool
 	listFaults bool
+	bisection  bool
+	html       string
 }
 
 // defaultParityPrompt is short; the probe extends it.
@@ -84,6 +86,8 @@ and marks verdicts as unverified here.`,
 	f.Var(intValue{&o.positions, 0, maxCount}, "positions", "how many positions to judge at least; 0 for the policy's")
 	f.BoolVar(&o.assert, "assert", false, "refuse to run where the gate is overridden")
 	f.BoolVar(&o.json, "json", false, "print one JSON object")
+	f.BoolVar(&o.bisection, "bisect", false, "compare value by value too: name the first wrong one and show the error's growth")
+	f.StringVar(&o.html, "html", "", "write a report with a heat map of layers by positions to this file")
 	f.Var(choiceValue{&o.policyName, policyNames()}, "policy-name", "judge by another policy: "+strings.Join(policyNames(), ", "))
 	f.BoolVar(&o.policy, "policy", false, "print the thresholds and where they come from")
 	f.BoolVar(&o.listFaults, "list-faults", false, "print the names of the faults that APR_FAULT takes")
@@ -192,7 +196,10 @@ func (o *parityOptions) run(cmd *cobra.Command) error {
 		result.Verdicts = append(result.Verdicts, v)
 		result.Passed = result.Passed && v.Passed() && !v.Override
 	}
-	if err := o.print(stdout(cmd), m, result); err != nil {
+	if err := o.bisect(cmd, m, options, &result, tokens); err != nil {
+		return err
+	}
+	if err := firstError(o.writeHTML(options.Gate.Policy, result), o.print(stdout(cmd), m, result)); err != nil {
 		return err
 	}
 	return result.err()
@@ -236,6 +243,9 @@ type parityResult struct {
 	PromptTokens int              `json:"prompt_tokens"`
 	Passed       bool             `json:"passed"` // every verdict is validated and none overridden
 	Verdicts     []parity.Verdict `json:"verdicts"`
+	// Bisections has one for each verdict with --bisect or --html; null where the
+	// backend was not measured.
+	Bisections []*parity.Bisection `json:"bisections,omitempty"`
 }
 
 // err is the command's error: a mismatch counts before what was not measured.
@@ -264,6 +274,11 @@ func (o *parityOptions) print(out *output, m *engine.Model, r parityResult) erro
 		}
 		if err := printVerdict(out, m, v); err != nil {
 			return err
+		}
+		if o.bisection {
+			if err := printBisection(out, r.Bisections[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return out.err
