@@ -144,14 +144,17 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// A damaged scale must name its tensor instead of turning into text.
-func TestDamagedWeights(t *testing.T) {
+const damagedTensor = "blk.2.ffn_up.weight"
+
+// damagedFile is a copy of the small model with a scale that is not a number.
+func damagedFile(t *testing.T) string {
+	t.Helper()
 	path := golden.Path(t, "models", small)
 	f, err := gguf.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "blk.2.ffn_up.weight"
+	name := damagedTensor
 	damaged, ok := f.Tensor(name)
 	if !ok {
 		t.Fatalf("no tensor %s", name)
@@ -173,6 +176,21 @@ func TestDamagedWeights(t *testing.T) {
 	if err := os.WriteFile(copyPath, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return copyPath
+}
+
+func damagedModel(t *testing.T) *engine.Model {
+	t.Helper()
+	m, err := engine.LoadModel(damagedFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A damaged scale must name its tensor instead of turning into text.
+func TestDamagedWeights(t *testing.T) {
+	copyPath, name := damagedFile(t), damagedTensor
 	for _, b := range []string{"cpu", "cpu-exact", "oracle"} {
 		m, err := engine.LoadModel(copyPath)
 		if err != nil {
