@@ -2,6 +2,7 @@ package parity_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -253,5 +254,52 @@ func TestPolicies(t *testing.T) {
 	b.MinCosine = 0.98
 	if a.Hash() == b.Hash() {
 		t.Error("a threshold does not change the hash")
+	}
+}
+
+// Percentiles are those of the sorted errors, also where many are equal.
+func TestPercentiles(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	for _, n := range []int{1, 2, 3, 99, 100, 101, 1000, 4096} {
+		for _, kinds := range []int{1, 2, 5, 1 << 20} {
+			ref, cand := random(n, uint64(n)), make([]float32, n)
+			for i := range ref {
+				cand[i] = ref[i] + float32(rng.IntN(kinds))
+			}
+			var mean, square float64
+			for _, v := range ref {
+				mean += float64(v) / float64(n)
+			}
+			for _, v := range ref {
+				square += (float64(v) - mean) * (float64(v) - mean) / float64(n)
+			}
+			if square == 0 {
+				continue
+			}
+			errs := make([]float64, n)
+			for i := range ref {
+				errs[i] = math.Abs(float64(cand[i])-float64(ref[i])) / math.Sqrt(square)
+			}
+			slices.Sort(errs)
+			m := parity.Compare(ref, cand)
+			at := func(q float64) float64 { return errs[max(int(math.Ceil(q*float64(n)))-1, 0)] }
+			// Sums in another order differ in the last digits of the scale.
+			for _, p := range [][2]float64{{m.P99, at(0.99)}, {m.P999, at(0.999)}, {m.Peak, errs[n-1]}} {
+				if !(math.Abs(p[0]-p[1]) <= 1e-9*(1+p[1])) {
+					t.Errorf("%d errors of %d kinds: %v, want %v", n, kinds, p[0], p[1])
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	for _, n := range []int{4096, 151936} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			ref, cand := random(n, 1), random(n, 2)
+			for b.Loop() {
+				parity.Compare(ref, cand)
+			}
+		})
 	}
 }

@@ -163,21 +163,25 @@ func (p *probe) candidateFailed(what string, err error) error {
 	return &outcome{status: Mismatch, reason: fmt.Sprintf("%s: %v", what, err)}
 }
 
-// judge compares one position and keeps the reference's row if it is needed again.
-func (p *probe) judge(phase Phase, index int, reference, candidate []float32) error {
-	m := Compare(reference, candidate)
-	if !m.ReferenceFinite {
-		return &outcome{status: NotMeasured, reason: fmt.Sprintf("reference %s: NaN or infinity in the logits at position %d", p.v.Reference, index)}
+// judge compares a run of positions, the first of which has the given index, and
+// keeps the reference's rows that are needed again.
+func (p *probe) judge(phase Phase, first, n int, rows func(i int) (reference, candidate []float32)) error {
+	for i, m := range compareAll(n, rows) {
+		index := first + i
+		if !m.ReferenceFinite {
+			return &outcome{status: NotMeasured, reason: fmt.Sprintf("reference %s: NaN or infinity in the logits at position %d", p.v.Reference, index)}
+		}
+		pos := Position{Index: index, Token: p.tokens[index], Phase: phase, Metrics: m, Violation: p.policy.Judge(m, p.vs)}
+		if pos.Violation != nil {
+			pos.Violation.Position = index
+		}
+		p.v.Positions = append(p.v.Positions, pos)
+		if (phase == Prefill || phase == Decode) && index >= p.keptFrom {
+			reference, _ := rows(i)
+			p.kept = append(p.kept, slices.Clone(reference))
+		}
 	}
-	pos := Position{Index: index, Token: p.tokens[index], Phase: phase, Metrics: m, Violation: p.policy.Judge(m, p.vs)}
-	if pos.Violation != nil {
-		pos.Violation.Position = index
-	}
-	p.v.Positions = append(p.v.Positions, pos)
-	if (phase == Prefill || phase == Decode) && index >= p.keptFrom {
-		p.kept = append(p.kept, slices.Clone(reference))
-	}
-	return nil
+	return p.verdictSoFar()
 }
 
 // verdictSoFar ends the probe after a batch with a violation. The rest of the
@@ -245,12 +249,10 @@ func (p *probe) prefill(prompt []int32) (int32, error) {
 					return next, p.referenceFailed(err)
 				}
 			}
-			for i := at; i < end; i++ {
-				if err := p.judge(Prefill, i, p.ref.logits.Row(i-at), p.cand.logits.Row(i-from)); err != nil {
-					return next, err
-				}
-			}
-			if err := p.verdictSoFar(); err != nil {
+			err := p.judge(Prefill, at, end-at, func(i int) (reference, candidate []float32) {
+				return p.ref.logits.Row(i), p.cand.logits.Row(at - from + i)
+			})
+			if err != nil {
 				return next, err
 			}
 		}
@@ -286,17 +288,19 @@ func (p *probe) decode(next int32, total int) error {
 		if err := p.ref.step(p.ctx, fed, backend.All); err != nil {
 			return p.referenceFailed(err)
 		}
-		for i := range fed {
-			p.tokens = append(p.tokens, fed[i])
-			row := p.ref.logits.Row(i)
-			if err := p.judge(Decode, from+i, row, rows[i]); err != nil {
-				return err
-			}
-			if next = argmax(row); i+1 < len(fed) && fed[i+1] != next {
+		confirmed := 0
+		for confirmed < len(fed) {
+			p.tokens = append(p.tokens, fed[confirmed])
+			next = argmax(p.ref.logits.Row(confirmed))
+			confirmed++
+			if confirmed < len(fed) && fed[confirmed] != next {
 				break
 			}
 		}
-		if err := p.verdictSoFar(); err != nil {
+		err := p.judge(Decode, from, confirmed, func(i int) (reference, candidate []float32) {
+			return p.ref.logits.Row(i), rows[i]
+		})
+		if err != nil {
 			return err
 		}
 		if held := from + len(fed); len(p.tokens) < held {
@@ -331,12 +335,10 @@ func (p *probe) resume() error {
 		if err := p.cand.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
 			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d after truncation", to-from, from), err)
 		}
-		for i := from; i < to; i++ {
-			if err := p.judge(Resume, i, p.kept[i-p.keptFrom], p.cand.logits.Row(i-from)); err != nil {
-				return err
-			}
-		}
-		if err := p.verdictSoFar(); err != nil {
+		err := p.judge(Resume, from, to-from, func(i int) (reference, candidate []float32) {
+			return p.kept[from-p.keptFrom+i], p.cand.logits.Row(i)
+		})
+		if err != nil {
 			return err
 		}
 		from = to
@@ -369,5 +371,5 @@ func (p *probe) serve(prompt int) error {
 		}
 		from = to
 	}
-	return p.judge(Served, prompt-1, p.last, p.cand.logits.Row(0))
+	return p.judge(Served, prompt-1, 1, func(int) (reference, candidate []float32) { return p.last, p.cand.logits.Row(0) })
 }

@@ -103,18 +103,15 @@ func (p *probe) judgeStep(s Step) (int32, error) {
 		if err := p.ref.step(p.ctx, s.Tokens[at:end], part); err != nil {
 			return -1, p.referenceFailed(err)
 		}
-		for i := range p.ref.logits.Rows() {
-			index := end - p.ref.logits.Rows() + i
-			if part == backend.None || rows == 0 {
-				break
-			}
-			row := p.cand.logits.Row(index - (len(s.Tokens) - rows))
-			if err := p.judge(Later, from+index, p.ref.logits.Row(i), row); err != nil {
+		if part != backend.None && rows > 0 {
+			n := p.ref.logits.Rows()
+			first := end - n // in the step's tokens
+			err := p.judge(Later, from+first, n, func(i int) (reference, candidate []float32) {
+				return p.ref.logits.Row(i), p.cand.logits.Row(first + i - (len(s.Tokens) - rows))
+			})
+			if err != nil {
 				return -1, err
 			}
-		}
-		if err := p.verdictSoFar(); err != nil {
-			return -1, err
 		}
 		at = end
 	}
@@ -135,10 +132,10 @@ func (p *probe) followUp(next int32, steps int) error {
 		if err := p.cand.step(p.ctx, token, backend.Last); err != nil {
 			return p.candidateFailed(fmt.Sprintf("decode step at position %d", len(p.tokens)-1), err)
 		}
-		if err := p.judge(Later, len(p.tokens)-1, p.ref.logits.Row(0), p.cand.logits.Row(0)); err != nil {
-			return err
-		}
-		if err := p.verdictSoFar(); err != nil {
+		err := p.judge(Later, len(p.tokens)-1, 1, func(int) (reference, candidate []float32) {
+			return p.ref.logits.Row(0), p.cand.logits.Row(0)
+		})
+		if err != nil {
 			return err
 		}
 		next = argmax(p.ref.logits.Row(0))
