@@ -50,6 +50,10 @@ type Backend interface {
 // Device can load programs.
 type Device interface {
 	Name() string
+	// Identity names everything about the device, its driver and this build's
+	// kernels for it that could change a result: a certificate holds for one
+	// identity only.
+	Identity() string
 	Load(*graph.Program, graph.Weights, Options) (Executor, error)
 	Close() error
 }
@@ -62,7 +66,14 @@ type Executor interface {
 	// asked for. Prefill, decode and batches are the same call. On error the
 	// sequences are as before the call.
 	Step(batch []Span, logits *Logits) error
-	// Variants names the kernel variants used so far or certain to be used.
+	// Plan names the kernel variants and captured paths that Step would use for
+	// this batch, without running it: the parity gate has each of them probed
+	// before its logits leave the process. Everything that can change a result and
+	// depends on the batch or on the sequences' lengths has a name. It is called
+	// before every step, so it must be cheap, and the caller must not change what
+	// it returns.
+	Plan(batch []Span) []string
+	// Variants names the kernel variants used so far.
 	Variants() []string
 	Close() error
 }

@@ -103,11 +103,11 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 		return err
 	}
 	limits := Measure(threads)
-	base := Row{Backend: e.Decision.Ran, Threads: threads, Check: check, Machine: limits}
+	base := Row{Backend: e.Selection().Ran, Threads: threads, Check: check, Machine: limits}
 	for _, n := range o.Prompt {
 		row := base
 		row.Prompt, row.Bound = n, "arithmetic"
-		row.Limit = limits.Arithmetic(e.Decision.Ran) / work.Operations
+		row.Limit = limits.Arithmetic(e.Selection().Ran) / work.Operations
 		if err := row.measure(ctx, e, o.Repetitions, n, prompt); err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func generate(ctx context.Context, s *engine.Session, tokens []int32) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := s.Extend(tokens[i:i+1], backend.Last); err != nil {
+		if _, err := s.Extend(ctx, tokens[i:i+1], backend.Last); err != nil {
 			return err
 		}
 	}
@@ -223,7 +223,7 @@ func compare(ctx context.Context, e *engine.Engine, reference [][]float32) (Chec
 	for i, row := range rows {
 		cos := cosine(row, reference[i])
 		if !(cos >= minCosine) {
-			return c, fmt.Errorf("%w: %s: cosine of the logits is %.6f at position %d, want at least %g", ErrCheck, e.Decision.Ran, cos, i, minCosine)
+			return c, fmt.Errorf("%w: %s: cosine of the logits is %.6f at position %d, want at least %g", ErrCheck, e.Selection().Ran, cos, i, minCosine)
 		}
 		c.Cosine = min(c.Cosine, cos)
 	}

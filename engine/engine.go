@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -22,8 +26,8 @@ type Options struct {
 	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
-	// Trace receives intermediate values; see backend.Options.
-	Trace func(name string, width int, rows []float32)
+	// Gate adjusts the parity gate.
+	Gate GateOptions
 }
 
 // KVType is the element type of the key/value cache.
@@ -38,89 +42,312 @@ const (
 )
 
 // reference names the executors that others are compared with.
-var reference = map[string]bool{"oracle": true, "cpu-exact": true}
+var reference = map[string]bool{"oracle": true, referenceBackend: true}
 
-// chain is the order in which "auto" tries backends.
-var chain = []string{"cpu"}
+// chain is the order in which "auto" tries backends; those that this build has
+// not are left out.
+var (
+	gpuChain = []string{"cuda", "wgpu"}
+	cpuChain = []string{"cpu", referenceBackend}
+)
 
-// Decision records which backend was asked for and which one runs.
-type Decision struct {
-	Requested string `json:"requested"`
-	Ran       string `json:"ran"`
-	FellBack  bool   `json:"fell_back"`
-}
+// referenceBackend is what every other executor is compared with.
+const referenceBackend = "cpu-exact"
 
 // Engine is a model on a backend. It is used by one goroutine at a time.
 type Engine struct {
-	Model    *Model
-	Decision Decision
-	// KV is the element type of the key/value cache, F16 or F32.
-	KV       tensor.DType
-	exec     backend.Executor
-	device   backend.Device
-	maxBatch int
+	Model     *Model
+	requested string
+	options   Options
+	chain     []string // still to be tried
+	decisions []Decision
+
+	cand      loaded // the one loaded
+	certified parity.Certified
+	gate      *gate
+	maxBatch  int
+	rejected  time.Duration // spent on backends that were rejected
+	validate  time.Duration // spent on comparing
 }
 
-// Open loads the model on the first backend of the chain that can run it.
+// loaded is a backend with the model on it.
+type loaded struct {
+	name   string
+	device backend.Device
+	exec   backend.Executor
+}
+
+// source describes the candidate to the gate.
+func (c loaded) source() parity.Source {
+	return parity.Source{
+		Backend: c.name, Device: c.device.Name(), Identity: c.device.Identity(),
+		Open: func() (backend.Executor, error) { return c.exec, nil },
+	}
+}
+
+// api is the graphics interface that a device is driven through, if it says so.
+func (c loaded) api() string {
+	if a, ok := c.device.(interface{ API() string }); ok {
+		return a.API()
+	}
+	return ""
+}
+
+// close must not wait for an executor that hangs.
+func (c loaded) close() error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- fmt.Errorf("%s: panic while closing: %v", c.name, v)
+			}
+		}()
+		done <- errors.Join(c.exec.Close(), c.device.Close())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closeLimit):
+		return fmt.Errorf("%s does not close", c.name)
+	}
+}
+
+const closeLimit = 2 * time.Second
+
+// Open loads the model on the first backend of the chain that can run it. It
+// may not serve yet: the first use compares it with the reference on the tokens
+// at hand, and goes on with the next of the chain if it is wrong.
 func Open(m *Model, o Options) (*Engine, error) {
-	requested := o.Backend
-	if requested == "" {
-		requested = "auto"
-	}
-	names := chain
-	if requested != "auto" {
-		names = []string{requested}
-	}
 	if o.Threads < 0 || o.Threads > 1024 {
 		return nil, fmt.Errorf("%w: threads is %d, want 1 to 1024 (0 for one a CPU)", ErrInput, o.Threads)
 	}
-	var errs []error
-	for _, name := range names {
-		e, err := open(m, name, o)
-		if err == nil {
-			e.Decision = Decision{Requested: requested, Ran: name, FellBack: len(errs) > 0}
-			return e, nil
-		}
-		errs = append(errs, err)
+	e := &Engine{Model: m, requested: o.Backend, options: o, maxBatch: o.MaxBatch}
+	if e.requested == "" {
+		e.requested = "auto"
 	}
-	return nil, errors.Join(errs...)
+	if e.maxBatch == 0 {
+		e.maxBatch = backend.DefaultMaxBatch
+	}
+	e.chain = []string{e.requested}
+	if e.requested == "auto" {
+		e.chain = chainFor(o.NoGPU)
+	}
+	e.gate = newGate(m, o, e.maxBatch)
+	if err := e.loadNext(); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
-func open(m *Model, name string, o Options) (*Engine, error) {
+// chainFor lists the backends of "auto".
+func chainFor(noGPU bool) []string {
+	names := cpuChain
+	if !noGPU {
+		names = slices.Concat(gpuChain, cpuChain)
+	}
+	have := backend.Names()
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !slices.Contains(have, n) })
+}
+
+// loadNext loads the first backend of the rest of the chain that can run the
+// model.
+func (e *Engine) loadNext() error {
+	var first error
+	for len(e.chain) > 0 {
+		name := e.chain[0]
+		e.chain = e.chain[1:]
+		start := time.Now()
+		c, err := e.load(name)
+		if err == nil {
+			e.cand = c
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+		if e.options.Gate.Fault != nil && !errors.Is(err, errNoDevice) {
+			return err // a fault that cannot be injected must not look like a rejection
+		}
+		e.rejected += time.Since(start)
+		d := Decision{Backend: name, Reason: err.Error()}
+		// A machine without a device is no news; one whose device fails is.
+		if !errors.Is(err, errNoDevice) && len(e.chain) > 0 {
+			d.Line = rejectedLine(name, d.Reason)
+		}
+		e.decide(d)
+	}
+	if first == nil {
+		first = fmt.Errorf("%w: no backend is left", ErrBackend)
+	}
+	return first
+}
+
+// errNoDevice marks a backend that finds nothing to drive.
+var errNoDevice = errors.New("no device")
+
+func (e *Engine) load(name string) (loaded, error) {
 	b, err := backend.Find(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	devices, err := b.Probe()
+	if err == nil && len(devices) == 0 {
+		err = errNoDevice
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
+		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
-	if len(devices) == 0 {
-		return nil, fmt.Errorf("%w: %s: no device", ErrBackend, name)
+	device := e.gate.wrap(name, devices[0])
+	exec, err := safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
+	if err != nil {
+		device.Close()
+		return loaded{}, fmt.Errorf("%w: %s: %s: %w", ErrLoad, e.Model.Path, name, err)
 	}
-	opts := backend.Options{Threads: o.Threads, KV: tensor.F16, MaxBatch: o.MaxBatch}
+	return loaded{name, device, exec}, nil
+}
+
+// safeLoad turns a panic of a backend into an error.
+func safeLoad(d backend.Device, m *Model, o backend.Options) (exec backend.Executor, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			exec, err = nil, fmt.Errorf("panic while loading: %v", v)
+		}
+	}()
+	return d.Load(m.Program, m.File, o)
+}
+
+func backendOptions(name string, o Options, maxBatch int) backend.Options {
+	opts := backend.Options{Threads: o.Threads, KV: tensor.F16, MaxBatch: maxBatch}
 	if opts.Threads == 0 {
 		opts.Threads = runtime.NumCPU()
 	}
 	if o.KV == KVF32 || o.KV == KVDefault && reference[name] {
 		opts.KV = tensor.F32
 	}
-	if opts.MaxBatch == 0 {
-		opts.MaxBatch = backend.DefaultMaxBatch
-	}
-	if o.Trace != nil {
-		opts.Trace = traceAdapter(o.Trace)
-	}
-	exec, err := devices[0].Load(m.Program, m.File, opts)
-	if err != nil {
-		devices[0].Close()
-		return nil, fmt.Errorf("%w: %s: %s: %w", ErrLoad, m.Path, name, err)
-	}
-	return &Engine{Model: m, KV: opts.KV, exec: exec, device: devices[0], maxBatch: opts.MaxBatch}, nil
+	return opts
 }
 
-// Variants names the kernel variants in use.
-func (e *Engine) Variants() []string { return e.exec.Variants() }
+// decide records a decision and tells whoever wants to know.
+func (e *Engine) decide(d Decision) {
+	e.decisions = append(e.decisions, d)
+	if e.options.Gate.Notify != nil {
+		e.options.Gate.Notify(d)
+	}
+}
 
-// Close releases the executor; the model stays open.
-func (e *Engine) Close() error { return errors.Join(e.exec.Close(), e.device.Close()) }
+// Selection says which backend was asked for and which one serves. Before the
+// first use that is the one that will be judged next.
+func (e *Engine) Selection() Selection {
+	s := Selection{Requested: e.requested, Ran: e.cand.name, Decisions: slices.Clone(e.decisions)}
+	if s.Decisions == nil {
+		s.Decisions = []Decision{}
+	}
+	for _, d := range e.decisions {
+		s.FellBack = s.FellBack || !d.Accepted && d.Line != ""
+	}
+	switch e.certified.How() {
+	case parity.ByProbe, parity.ByCertificate, parity.ByReference:
+		s.Verified = e.certified.Allows(e.cand.exec) == nil
+	}
+	return s
+}
+
+// GateTimes is how long comparing took, and how long was lost on backends that
+// were rejected.
+func (e *Engine) GateTimes() (validate, rejected time.Duration) { return e.validate, e.rejected }
+
+// KV is the element type of the key/value cache, F16 or F32.
+func (e *Engine) KV() tensor.DType { return backendOptions(e.cand.name, e.options, e.maxBatch).KV }
+
+// Variants names the kernel variants in use.
+func (e *Engine) Variants() []string { return e.cand.exec.Variants() }
+
+// Close releases the executors; the model stays open.
+func (e *Engine) Close() error { return errors.Join(e.cand.close(), e.gate.close()) }
+
+// certify makes sure that the loaded backend may serve, judging it on tokens if
+// it has not been judged, and goes down the chain until one passes.
+func (e *Engine) certify(ctx context.Context, tokens []int32) error {
+	for e.certified.Allows(e.cand.exec) != nil {
+		start := time.Now()
+		cert, v := e.gate.certify(ctx, e.cand, tokens)
+		took := time.Since(start)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if cert.Allows(e.cand.exec) == nil {
+			e.validate += took
+			e.certified = cert
+			e.accept(v)
+			return nil
+		}
+		if err := e.reject(v, took); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accept records that the loaded backend serves.
+func (e *Engine) accept(v parity.Verdict) {
+	d := Decision{Backend: e.cand.name, Device: e.cand.device.Name(), Accepted: true, Status: v.Status, Basis: e.certified.How()}
+	// A run that was told to stay on the CPU and does so has nothing to report.
+	if !e.options.NoGPU || len(e.decisions) > 0 {
+		d.Line = acceptedLine(e.cand.name, e.cand.api())
+	}
+	if v.Override {
+		d.Line = overrideLine(e.cand.name, e.options.Gate.overrideReason())
+	}
+	e.decide(d)
+}
+
+// reject drops the loaded backend and loads the next. A backend that was asked
+// for by name is not replaced.
+func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
+	e.rejected += took
+	e.certified = parity.Certified{}
+	if v.Status == parity.NotMeasured {
+		// A damaged file spoils the reference too; then no backend is at fault.
+		if bad := e.Model.badWeights(); bad != nil {
+			return bad
+		}
+	}
+	d := Decision{Backend: e.cand.name, Device: e.cand.device.Name(), Status: v.Status, Reason: v.Err().Error()}
+	if v.Status == parity.Mismatch {
+		d.Reason = v.Reason
+	}
+	if e.requested != "auto" || len(e.chain) == 0 {
+		d.Line = refusedLine(e.cand.name, d.Reason)
+		e.decide(d)
+		return fmt.Errorf("%w: %s was asked for by name and is not replaced", ErrRejected, e.cand.name)
+	}
+	d.Line = rejectedLine(e.cand.name, d.Reason)
+	e.decide(d)
+	old := e.cand
+	err := e.loadNext()
+	_ = old.close() // it is not used any more, whatever it says
+	return err
+}
+
+// admit makes sure that the kernels of a step have been probed. It reports
+// whether the step may run on the loaded backend; if not, another one has been
+// loaded and must be brought up to the same tokens.
+func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int32) (ok bool, err error) {
+	if err := e.certified.Allows(e.cand.exec); err != nil {
+		return false, err
+	}
+	if e.certified.Missing(e.cand.exec.Plan(batch)) == "" {
+		return true, nil
+	}
+	start := time.Now()
+	v := e.gate.extend(ctx, e.certified, e.cand, parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want})
+	took := time.Since(start)
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if v.Passed() {
+		e.validate += took
+		return true, nil
+	}
+	return false, e.reject(v, took)
+}

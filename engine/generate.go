@@ -47,6 +47,13 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if err := r.Sampling.Check(); err != nil {
 		return res, err
 	}
+	if err := s.checkPrompt(r.Prompt); err != nil {
+		return res, err
+	}
+	// Comparing the backend with the reference is not part of the answer's time.
+	if err := s.open(ctx, r.Prompt); err != nil {
+		return res, err
+	}
 	start := time.Now()
 	logits, computed, err := s.Prefill(ctx, r.Prompt)
 	if err != nil {
@@ -55,10 +62,18 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	res.Computed, res.PrefillTime = computed, time.Since(start)
 
 	start = time.Now()
+	capacity := s.Capacity()
+	if r.MaxTokens >= 0 {
+		capacity = min(capacity, len(r.Prompt)+r.MaxTokens)
+	}
 	out := newTextFilter(s.e.Model.Tokenizer, r)
 	chooser := newSampler(r.Sampling)
+	var shadow *follower
 	for r.MaxTokens < 0 || len(res.TokenIDs) < r.MaxTokens {
-		if err = s.e.Model.checkLogits(logits); err != nil {
+		if shadow, err = s.follow(ctx, shadow, len(res.TokenIDs), capacity); err != nil {
+			break
+		}
+		if err = shadow.token(logits); err != nil {
 			break
 		}
 		id := chooser.sample(logits, s.tokens)
@@ -78,11 +93,12 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 			break
 		}
 		var l *backend.Logits
-		if l, err = s.Extend([]int32{id}, backend.Last); err != nil {
+		if l, err = s.Extend(ctx, []int32{id}, backend.Last); err != nil {
 			break
 		}
 		logits = l.Row(0)
 	}
+	err = shadow.finish(err)
 	res.Text = out.close()
 	res.DecodeTime = time.Since(start)
 	return res, err

@@ -203,7 +203,7 @@ func TestLogitsAreFinite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	l, err := s.Extend([]int32{1, 2, 3}, backend.All)
+	l, err := s.Extend(context.Background(), []int32{1, 2, 3}, backend.All)
 	if err != nil {
 		t.Fatal(err)
 	}

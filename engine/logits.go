@@ -23,9 +23,6 @@ func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield f
 		if err != nil {
 			return err
 		}
-		if err := s.e.Model.checkLogits(row); err != nil {
-			return err
-		}
 		return yield(first, row)
 	}
 	if err := s.Truncate(0); err != nil {
@@ -45,16 +42,12 @@ func (s *Session) Logits(ctx context.Context, tokens []int32, first int, yield f
 			return err
 		}
 		n := min(batch, len(tokens)-position)
-		l, err := s.Extend(tokens[position:position+n], backend.All)
+		l, err := s.Extend(ctx, tokens[position:position+n], backend.All)
 		if err != nil {
 			return err
 		}
 		for i := range n {
-			row := l.Row(i)
-			if err := s.e.Model.checkLogits(row); err != nil {
-				return err
-			}
-			if err := yield(position+i, row); err != nil {
+			if err := yield(position+i, l.Row(i)); err != nil {
 				return err
 			}
 		}

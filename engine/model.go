@@ -24,6 +24,9 @@ var (
 	ErrInference = errors.New("inference failed")
 	// ErrBackend marks a forced backend that is not available.
 	ErrBackend = errors.New("backend not available")
+	// ErrRejected marks a backend that the parity gate has refused and that could
+	// not be replaced.
+	ErrRejected = errors.New("backend rejected")
 )
 
 // Model is an open model file with everything derived from its metadata. The

@@ -3,21 +3,21 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/apr-engine/apr/backend"
-	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/parity"
 )
 
-func traceAdapter(f func(string, int, []float32)) func(graph.Value, []float32) {
-	return func(v graph.Value, rows []float32) { f(v.Name, v.Width, rows) }
-}
-
-// Session is one conversation: a sequence and the tokens in its cache.
+// Session is one conversation: a sequence and the tokens in its cache. Every
+// step goes through it, and it takes none that the parity gate has not admitted.
 type Session struct {
-	e      *Engine
-	seq    backend.Sequence
-	tokens []int32 // in the cache
-	logits backend.Logits
+	e        *Engine
+	capacity int
+	seq      backend.Sequence // of exec; nil before the first use
+	exec     backend.Executor
+	tokens   []int32 // in the cache
+	logits   backend.Logits
 }
 
 // NewSession returns an empty session with room for capacity tokens.
@@ -25,32 +25,33 @@ func (e *Engine) NewSession(capacity int) (*Session, error) {
 	if capacity <= 0 {
 		return nil, fmt.Errorf("%w: context of %d tokens", ErrInput, capacity)
 	}
-	seq, err := e.exec.NewSequence(capacity)
-	if err != nil {
-		return nil, err
-	}
-	return &Session{e: e, seq: seq}, nil
+	return &Session{e: e, capacity: capacity}, nil
 }
 
 // Close frees the cache.
-func (s *Session) Close() error { return s.seq.Close() }
+func (s *Session) Close() error {
+	if s.seq == nil {
+		return nil
+	}
+	return s.seq.Close()
+}
 
 // Tokens returns the tokens whose keys and values are cached. The slice must
 // not be changed.
 func (s *Session) Tokens() []int32 { return s.tokens }
 
 // Capacity is the number of tokens the session has room for.
-func (s *Session) Capacity() int { return s.seq.Capacity() }
+func (s *Session) Capacity() int { return s.capacity }
 
 // Prefill makes the cache hold exactly tokens, reusing the longest common
 // prefix, and returns the logits after the last one and how many tokens were
 // computed. The logits are valid until the next call.
 func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32, computed int, err error) {
-	if len(tokens) == 0 {
-		return nil, 0, fmt.Errorf("%w: the prompt is empty", ErrInput)
+	if err := s.checkPrompt(tokens); err != nil {
+		return nil, 0, err
 	}
-	if len(tokens) > s.Capacity() {
-		return nil, 0, fmt.Errorf("%w: the prompt has %d tokens, the context has room for %d (see --ctx)", ErrInput, len(tokens), s.Capacity())
+	if err := s.open(ctx, tokens); err != nil {
+		return nil, 0, err
 	}
 	common := 0
 	for common < min(len(s.tokens), len(tokens)-1) && s.tokens[common] == tokens[common] {
@@ -68,7 +69,7 @@ func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32
 		if n == len(rest) {
 			want = backend.Last
 		}
-		if err := s.extend(rest[:n], want); err != nil {
+		if err := s.extend(ctx, rest[:n], want); err != nil {
 			return nil, 0, err
 		}
 		rest = rest[n:]
@@ -76,13 +77,30 @@ func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32
 	return s.logits.Row(0), len(tokens) - common, nil
 }
 
+func (s *Session) checkPrompt(tokens []int32) error {
+	switch {
+	case len(tokens) == 0:
+		return fmt.Errorf("%w: the prompt is empty", ErrInput)
+	case len(tokens) > s.Capacity():
+		return fmt.Errorf("%w: the prompt has %d tokens, the context has room for %d (see --ctx)", ErrInput, len(tokens), s.Capacity())
+	}
+	for i, id := range tokens {
+		if id < 0 || int(id) >= s.e.Model.Program.Vocab {
+			return fmt.Errorf("%w: token id %d (number %d) is outside the vocabulary of %d", ErrInput, id, i+1, s.e.Model.Program.Vocab)
+		}
+	}
+	return nil
+}
+
 // Truncate forgets the tokens from position n on.
 func (s *Session) Truncate(n int) error {
 	if n > len(s.tokens) {
 		return fmt.Errorf("cannot keep %d of %d tokens", n, len(s.tokens))
 	}
-	if err := s.seq.Truncate(n); err != nil {
-		return err
+	if s.seq != nil {
+		if err := s.seq.Truncate(n); err != nil {
+			return err
+		}
 	}
 	s.tokens = s.tokens[:n]
 	return nil
@@ -90,18 +108,105 @@ func (s *Session) Truncate(n int) error {
 
 // Extend appends tokens (at most one batch) and returns logits: of the last
 // token, or of every token. They are valid until the next call.
-func (s *Session) Extend(tokens []int32, want backend.Want) (*backend.Logits, error) {
-	if err := s.extend(tokens, want); err != nil {
+func (s *Session) Extend(ctx context.Context, tokens []int32, want backend.Want) (*backend.Logits, error) {
+	if err := s.open(ctx, slices.Concat(s.tokens, tokens)); err != nil {
+		return nil, err
+	}
+	if err := s.extend(ctx, tokens, want); err != nil {
 		return nil, err
 	}
 	return &s.logits, nil
 }
 
-func (s *Session) extend(tokens []int32, want backend.Want) error {
-	err := s.e.exec.Step([]backend.Span{{Seq: s.seq, Tokens: tokens, Want: want}}, &s.logits)
+// open makes sure that the engine's backend is certified, on these tokens if it
+// has not been judged yet, and that the session's sequence is the backend's.
+func (s *Session) open(ctx context.Context, tokens []int32) error {
+	if s.exec != nil && s.e.certified.Allows(s.exec) == nil {
+		return nil
+	}
+	if err := s.e.certify(ctx, tokens); err != nil {
+		return err
+	}
+	return s.move(ctx)
+}
+
+// move gives the session a sequence of the engine's present backend that holds
+// the same tokens as before.
+func (s *Session) move(ctx context.Context) error {
+	if s.exec == s.e.cand.exec {
+		return nil
+	}
+	// The old sequence went with its backend.
+	seq, err := s.e.cand.exec.NewSequence(s.capacity)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInference, err)
 	}
-	s.tokens = append(s.tokens, tokens...)
+	held := s.tokens
+	s.seq, s.exec, s.tokens = seq, s.e.cand.exec, nil
+	for len(held) > 0 {
+		n := min(len(held), s.e.maxBatch)
+		if err := s.extend(ctx, held[:n], backend.None); err != nil {
+			return err
+		}
+		held = held[n:]
+	}
+	return nil
+}
+
+// extend runs one step: the only place where an executor computes for anybody
+// but the gate.
+func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want) error {
+	for {
+		if err := s.move(ctx); err != nil {
+			return err
+		}
+		batch := []backend.Span{{Seq: s.seq, Tokens: tokens, Want: want}}
+		ok, err := s.e.admit(ctx, batch, s.tokens)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := s.step(s.e.certified, batch); err != nil {
+				return err
+			}
+			bad := s.notFinite(want)
+			if bad == nil {
+				return nil
+			}
+			// Nothing of this step has left: take it back and go on with another
+			// backend, if this one is to blame and may be replaced.
+			s.tokens = s.tokens[:len(s.tokens)-len(tokens)]
+			if err := s.e.blame(bad, len(s.tokens)); err != nil {
+				return err
+			}
+		}
+		if err := s.e.certify(ctx, slices.Concat(s.tokens, tokens)); err != nil {
+			return err
+		}
+	}
+}
+
+// notFinite looks for logits that no working model computes.
+func (s *Session) notFinite(want backend.Want) error {
+	if want == backend.None {
+		return nil
+	}
+	for i, l := range s.logits.Data {
+		if l-l != 0 { // NaN or infinite
+			return fmt.Errorf("%w: the logit of token %d is %v", ErrInference, i%s.logits.Vocab, l)
+		}
+	}
+	return nil
+}
+
+// step takes the permission to serve: without one there is nothing to pass.
+func (s *Session) step(cert parity.Certified, batch []backend.Span) error {
+	if err := cert.Allows(s.exec); err != nil {
+		return err
+	}
+	if err := s.exec.Step(batch, &s.logits); err != nil {
+		return fmt.Errorf("%w: %w", ErrInference, err)
+	}
+	s.tokens = append(s.tokens, batch[0].Tokens...)
 	return nil
 }

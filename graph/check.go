@@ -73,6 +73,14 @@ func (p *Program) checkWidths(op Op) error {
 		ok = w(o.In) == w(o.Out)
 	case *Logits:
 		ok = w(o.Out) == p.Vocab
+	case *Tamper:
+		ok = o.check(w)
+	case *Misplace:
+		switch o.Op.(type) {
+		case *Rope, *KVStore, *Attention:
+			return p.checkWidths(o.Op)
+		}
+		return fmt.Errorf("%s has no position", o.Op.Kind())
 	default:
 		return fmt.Errorf("unknown operation %T", op)
 	}

@@ -39,8 +39,8 @@ type Cache struct {
 	Window int
 }
 
-// Op is one operation. The concrete types below are the whole instruction set;
-// a backend that meets another one must refuse the program.
+// Op is one operation. The concrete types below are the whole instruction set
+// of models; a backend that meets another one must refuse the program.
 type Op interface {
 	// Inputs lists the values read, Output the value written (-1 if none).
 	Inputs() []ID

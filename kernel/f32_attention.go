@@ -7,6 +7,9 @@ import "math"
 // sees, so the order of addition of one query depends on nothing else.
 const attnBlock = 64
 
+// AttentionBlock is the context above which Attention combines several blocks.
+const AttentionBlock = attnBlock
+
 // attnQueries is the most query vectors that share one pass over keys and values.
 const attnQueries = 24
 

@@ -24,6 +24,8 @@ type instr struct {
 	traced graph.ID
 	// variant names the kernel family, for Executor.Variants; empty for glue.
 	variant string
+	// attends marks attention, whose kernels also depend on the context's length.
+	attends bool
 
 	reads, writes []resource
 	next          *counter
@@ -56,6 +58,7 @@ const (
 type ropeTable struct {
 	inv       []float64
 	magnitude float64
+	misplaced *graph.Misplace // nil for right positions
 	cos, sin  []float32
 }
 
@@ -74,7 +77,12 @@ type compiler struct {
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
 	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([]int, n), free: map[int][]int{}, freeP: map[int][]int{}}
-	e.used = map[string]bool{}
+	e.plans, e.used = map[stepShape][]string{}, map[stepShape]bool{}
+	for _, l := range e.program.Caches {
+		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
+			e.window = l.Window
+		}
+	}
 	for _, op := range e.program.Ops {
 		for _, in := range op.Inputs() {
 			c.left[in]++
@@ -197,21 +205,11 @@ func (c *compiler) op(op graph.Op) error {
 	case *graph.MatMul:
 		c.matMul(o)
 	case *graph.Rope:
-		table := c.ropeTable(o)
-		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
-			return c.runRope(o, table, src[0], dst, c.width(o.In))
-		}, resource{ropeAngles, table})
+		c.rope(o, nil)
 	case *graph.KVStore:
-		k, v := c.slotOf[o.K], c.slotOf[o.V]
-		c.emit(instr{
-			run: c.runKVStore(o, k, v), perToken: true, traced: -1,
-			reads:  []resource{{floatSlot, k}, {floatSlot, v}},
-			writes: []resource{{cacheLayer, o.Layer}},
-		})
-		c.use(o.K)
-		c.use(o.V)
+		c.kvStore(o, nil)
 	case *graph.Attention:
-		c.attention(o)
+		c.attention(o, nil)
 	case *graph.GatedAct:
 		c.elementwise(o.Out, []graph.ID{o.Gate, o.Up}, func(dst int, src []int) func(int) {
 			return c.runGatedAct(o, src[0], src[1], dst, c.width(o.Out))
@@ -226,6 +224,12 @@ func (c *compiler) op(op graph.Op) error {
 		})
 	case *graph.Logits:
 		c.logits(o)
+	case *graph.Tamper:
+		c.elementwise(o.Out, o.Inputs(), func(dst int, src []int) func(int) {
+			return c.runTamper(o, src[0], src[len(src)-1], dst, c.width(o.Out))
+		})
+	case *graph.Misplace:
+		return c.misplace(o)
 	default:
 		return fmt.Errorf("%w: operation %T", backend.ErrUnsupported, op)
 	}
@@ -264,30 +268,63 @@ func (c *compiler) matMul(o *graph.MatMul) {
 	c.pack(o.Out)
 }
 
+// misplace compiles an operation whose positions are wrong on purpose.
+func (c *compiler) misplace(o *graph.Misplace) error {
+	switch op := o.Op.(type) {
+	case *graph.Rope:
+		c.rope(op, o)
+	case *graph.KVStore:
+		c.kvStore(op, o)
+	case *graph.Attention:
+		c.attention(op, o)
+	default:
+		return fmt.Errorf("%w: misplaced operation %T", backend.ErrUnsupported, op)
+	}
+	return nil
+}
+
+func (c *compiler) rope(o *graph.Rope, wrong *graph.Misplace) {
+	table := c.ropeTable(o, wrong)
+	c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+		return c.runRope(o, table, src[0], dst, c.width(o.In))
+	}, resource{ropeAngles, table})
+}
+
+func (c *compiler) kvStore(o *graph.KVStore, wrong *graph.Misplace) {
+	k, v := c.slotOf[o.K], c.slotOf[o.V]
+	c.emit(instr{
+		run: c.runKVStore(o, wrong, k, v), perToken: true, traced: -1,
+		reads:  []resource{{floatSlot, k}, {floatSlot, v}},
+		writes: []resource{{cacheLayer, o.Layer}},
+	})
+	c.use(o.K)
+	c.use(o.V)
+}
+
 // ropeTable returns the index of the table with the operation's frequencies,
 // adding it, with the instruction that fills it, at its first use.
-func (c *compiler) ropeTable(o *graph.Rope) int {
+func (c *compiler) ropeTable(o *graph.Rope, wrong *graph.Misplace) int {
 	for i, t := range c.ropes {
-		if t.magnitude == o.Magnitude && slices.Equal(t.inv, o.InvFreq) {
+		if t.magnitude == o.Magnitude && slices.Equal(t.inv, o.InvFreq) && t.misplaced == nil && wrong == nil {
 			return i
 		}
 	}
-	c.ropes = append(c.ropes, ropeTable{inv: o.InvFreq, magnitude: o.Magnitude})
+	c.ropes = append(c.ropes, ropeTable{inv: o.InvFreq, magnitude: o.Magnitude, misplaced: wrong})
 	i := len(c.ropes) - 1
 	c.emit(instr{run: c.runAngles(i), perToken: true, traced: -1, writes: []resource{{ropeAngles, i}}})
 	return i
 }
 
-func (c *compiler) attention(o *graph.Attention) {
+func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 	src := c.slotOf[o.Q]
 	c.use(o.Q)
 	dst := c.define(o.Out)
 	next := new(counter)
 	c.emit(instr{
-		run: c.runAttention(o, src, dst, next), next: next, traced: o.Out,
-		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV),
-		reads:   []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
-		writes:  []resource{{floatSlot, dst}},
+		run: c.runAttention(o, wrong, src, dst, next), next: next, traced: o.Out,
+		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true,
+		reads:  []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
+		writes: []resource{{floatSlot, dst}},
 	})
 	c.pack(o.Out)
 }

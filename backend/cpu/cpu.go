@@ -6,12 +6,14 @@ package cpu
 
 import (
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"runtime"
 	"sync"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/kernel"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
@@ -40,6 +42,18 @@ func (c cpu) Probe() ([]backend.Device, error) { return []backend.Device{device(
 type device cpu
 
 func (d device) Name() string { return runtime.GOARCH }
+
+// Identity is the processor's architecture and the level of every kernel in use:
+// a kernel that the self-test has replaced makes another device.
+func (d device) Identity() string {
+	selfTest()
+	h := fnv.New64a()
+	for _, v := range kernel.Variants() {
+		fmt.Fprintf(h, "%s %s\n", v.Kernel, v.Level)
+	}
+	return fmt.Sprintf("%s %s kernels %016x", runtime.GOARCH, cpufeat.Best(), h.Sum64())
+}
+
 func (d device) Close() error { return nil }
 
 // selfTest compares each vector kernel with plain Go, once a process and before
@@ -98,7 +112,9 @@ type executor struct {
 	pool    *pool
 	scratch []scratch // by worker
 	step    step
-	used    map[string]bool // kernel variants met
+	plans   map[stepShape][]string
+	used    map[stepShape]bool // shapes of the steps so far
+	window  int                // of the layer with the shortest attention window; 0 if none has one
 }
 
 // scratch is what one worker needs beside the shared buffers.

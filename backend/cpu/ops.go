@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 
+	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/kernel"
 	"github.com/apr-engine/apr/tensor"
@@ -55,8 +56,9 @@ func (e *executor) runAngles(table int) func(int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
 			cos, sin := r.cos[i*n:(i+1)*n], r.sin[i*n:(i+1)*n]
+			pos := float64(e.position(r.misplaced, i))
 			for j, f := range r.inv {
-				s, c := math.Sincos(float64(e.step.pos[i]) * f)
+				s, c := math.Sincos(pos * f)
 				cos[j], sin[j] = float32(c*r.magnitude), float32(s*r.magnitude)
 			}
 		}
@@ -84,16 +86,19 @@ func (e *executor) runRope(o *graph.Rope, table, src, dst, width int) func(int) 
 	}
 }
 
-func (e *executor) runKVStore(o *graph.KVStore, k, v int) func(int) {
+func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
-			seq := e.step.seqs[i]
+			seq, pos := e.step.seqs[i], e.position(wrong, i)
+			if pos < 0 || pos >= seq.capacity {
+				continue // only a misplaced one
+			}
 			l := &seq.layers[o.Layer]
 			width := l.Heads * l.HeadDim
 			keys, values := e.buffers[k][i*width:(i+1)*width], e.buffers[v][i*width:(i+1)*width]
 			for h := range l.Heads {
-				at := (h*seq.capacity + e.step.pos[i]) * l.HeadDim
+				at := (h*seq.capacity + pos) * l.HeadDim
 				from, to := h*l.HeadDim, (h+1)*l.HeadDim
 				if l.k32 != nil {
 					copy(l.k32[at:], keys[from:to])
@@ -108,7 +113,7 @@ func (e *executor) runKVStore(o *graph.KVStore, k, v int) func(int) {
 }
 
 // runAttention shares out pairs of a unit of tokens and a key/value head.
-func (e *executor) runAttention(o *graph.Attention, src, dst int, next *counter) func(int) {
+func (e *executor) runAttention(o *graph.Attention, wrong *graph.Misplace, src, dst int, next *counter) func(int) {
 	c := e.program.Caches[o.Layer]
 	group := o.Heads / c.Heads
 	width := o.Heads * c.HeadDim
@@ -122,8 +127,12 @@ func (e *executor) runAttention(o *graph.Attention, src, dst int, next *counter)
 			}
 			// Units of the same head follow each other: they stream the same keys.
 			u, head := s.units[n%len(s.units)], n/len(s.units)
+			ends := s.ends[u.t0:u.t1]
+			if wrong != nil {
+				ends = e.misplacedEnds(wrong, u)
+			}
 			ws.starts = ws.starts[:0]
-			for _, end := range s.ends[u.t0:u.t1] {
+			for _, end := range ends {
 				start := 0
 				if c.Window > 0 {
 					start = max(0, end-c.Window)
@@ -132,12 +141,12 @@ func (e *executor) runAttention(o *graph.Attention, src, dst int, next *counter)
 			}
 			l := &u.seq.layers[o.Layer]
 			from := head * u.seq.capacity * c.HeadDim
-			to := from + s.ends[u.t1-1]*c.HeadDim
+			to := from + ends[len(ends)-1]*c.HeadDim
 			job := kernel.AttentionJob{
 				Out: e.buffers[dst][u.t0*width+head*group*c.HeadDim:], OutStride: width,
 				Q: e.buffers[src][u.t0*width+head*group*c.HeadDim:], QStride: width,
 				HeadDim: c.HeadDim, Group: group,
-				Starts: ws.starts, Ends: s.ends[u.t0:u.t1],
+				Starts: ws.starts, Ends: ends,
 				Scale: o.Scale, SoftCap: o.SoftCap,
 			}
 			if l.k32 != nil {
@@ -175,5 +184,35 @@ func (e *executor) runScale(factor float32, src, dst, width int) func(int) {
 		t0, t1 := e.mine(w)
 		from, to := t0*width, t1*width
 		kernel.Scale(e.buffers[dst][from:to], e.buffers[src][from:to], factor)
+	}
+}
+
+// position is the position that an operation uses for row i of the step: the
+// token's own unless the operation is misplaced.
+func (e *executor) position(wrong *graph.Misplace, i int) int {
+	pos := e.step.pos[i]
+	if wrong == nil {
+		return pos
+	}
+	return wrong.Position(pos, pos-e.step.seqs[i].length, len(e.step.tokens))
+}
+
+// misplacedEnds is where attention with wrong positions stops seeing keys, for
+// each token of a unit. Like right ends they never fall within a unit.
+func (e *executor) misplacedEnds(wrong *graph.Misplace, u attnUnit) []int {
+	ends := make([]int, 0, u.t1-u.t0)
+	for i := u.t0; i < u.t1; i++ {
+		ends = append(ends, min(max(e.position(wrong, i)+1, 1), u.seq.capacity))
+	}
+	return ends
+}
+
+func (e *executor) runTamper(o *graph.Tamper, src, alt, dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			from, to := i*width, (i+1)*width
+			backend.Spoil(o, e.buffers[dst][from:to], e.buffers[src][from:to], e.buffers[alt][from:to], e.step.pos[i], len(e.step.tokens))
+		}
 	}
 }

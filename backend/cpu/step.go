@@ -3,7 +3,6 @@ package cpu
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/apr-engine/apr/backend"
 )
@@ -37,6 +36,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 	if err := e.prepare(batch, logits); err != nil {
 		return err
 	}
+	e.used[e.shape(batch)] = true
 	if err := e.pool.run(e.execute); err != nil {
 		return err
 	}
@@ -101,18 +101,7 @@ func (e *executor) reserve(tokens int) {
 		if c := e.code[i].next; c != nil {
 			c.n.Store(0)
 		}
-		if v := e.code[i].variant; v != "" {
-			e.used[variantName(v, tokens)] = true
-		}
 	}
-}
-
-// variantName tells the kernels for few tokens from those for many.
-func variantName(family string, tokens int) string {
-	if tokens <= fewTokens {
-		return family + "/decode"
-	}
-	return family + "/batch"
 }
 
 // execute runs the code on one worker.
@@ -142,14 +131,4 @@ func (e *executor) trace(in *instr) {
 		return
 	}
 	e.opts.Trace(v, e.buffers[in.writes[0].index][:rows*v.Width])
-}
-
-// Variants names the kernels used so far.
-func (e *executor) Variants() []string {
-	names := make([]string, 0, len(e.used))
-	for n := range e.used {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }

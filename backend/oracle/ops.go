@@ -26,11 +26,11 @@ func (s *step) run(op graph.Op) error {
 	case *graph.MatMul:
 		return s.matMul(o)
 	case *graph.Rope:
-		s.rope(o)
+		s.rope(o, s.pos)
 	case *graph.KVStore:
-		s.kvStore(o)
+		s.kvStore(o, s.pos)
 	case *graph.Attention:
-		s.attention(o)
+		s.attention(o, s.pos)
 	case *graph.GatedAct:
 		s.gatedAct(o)
 	case *graph.Add:
@@ -41,8 +41,33 @@ func (s *step) run(op graph.Op) error {
 		for i, x := range s.values[o.In] {
 			s.values[o.Out][i] = o.Factor * x
 		}
+	case *graph.Tamper:
+		for i, pos := range s.pos {
+			backend.Spoil(o, s.row(o.Out, i), s.row(o.In, i), s.row(o.Alt, i), pos, len(s.tokens))
+		}
+	case *graph.Misplace:
+		return s.misplace(o)
 	default:
 		return fmt.Errorf("%w: operation %T", backend.ErrUnsupported, op)
+	}
+	return nil
+}
+
+// misplace runs an operation with positions that are wrong on purpose.
+func (s *step) misplace(o *graph.Misplace) error {
+	pos := make([]int, len(s.pos))
+	for i, p := range s.pos {
+		pos[i] = o.Position(p, p-s.seqs[i].length, len(s.tokens))
+	}
+	switch op := o.Op.(type) {
+	case *graph.Rope:
+		s.rope(op, pos)
+	case *graph.KVStore:
+		s.kvStore(op, pos)
+	case *graph.Attention:
+		s.attention(op, pos)
+	default:
+		return fmt.Errorf("%w: misplaced operation %T", backend.ErrUnsupported, op)
 	}
 	return nil
 }
@@ -137,10 +162,10 @@ func (s *step) multiply(t tensor.Tensor, in graph.ID, rows []int, store func(i, 
 	return nil
 }
 
-func (s *step) rope(o *graph.Rope) {
+func (s *step) rope(o *graph.Rope, positions []int) {
 	copy(s.values[o.Out], s.values[o.In])
 	n := len(o.InvFreq)
-	for i, pos := range s.pos {
+	for i, pos := range positions {
 		row := s.row(o.Out, i)
 		for head := 0; head < len(row); head += o.HeadDim {
 			for j, f := range o.InvFreq {
@@ -157,22 +182,34 @@ func (s *step) rope(o *graph.Rope) {
 	}
 }
 
-func (s *step) kvStore(o *graph.KVStore) {
+func (s *step) kvStore(o *graph.KVStore, positions []int) {
 	for i, seq := range s.seqs {
-		seq.keys[o.Layer] = append(seq.keys[o.Layer], s.row(o.K, i)...)
-		seq.values[o.Layer] = append(seq.values[o.Layer], s.row(o.V, i)...)
+		if p := positions[i]; p >= 0 && p < seq.capacity {
+			seq.keys[o.Layer] = put(seq.keys[o.Layer], p, s.row(o.K, i))
+			seq.values[o.Layer] = put(seq.values[o.Layer], p, s.row(o.V, i))
+		}
 	}
 }
 
-func (s *step) attention(o *graph.Attention) {
+// put stores row p of a cache; rows that were left out before it are zero.
+func put(cache []float32, p int, row []float32) []float32 {
+	if missing := (p+1)*len(row) - len(cache); missing > 0 {
+		cache = append(cache, make([]float32, missing)...)
+	}
+	copy(cache[p*len(row):], row)
+	return cache
+}
+
+func (s *step) attention(o *graph.Attention, positions []int) {
 	c := s.p.Caches[o.Layer]
 	width := c.Heads * c.HeadDim
 	for i, seq := range s.seqs {
+		end := min(max(positions[i]+1, 1), len(seq.keys[o.Layer])/width)
 		first := 0
 		if c.Window > 0 {
-			first = max(0, s.pos[i]+1-c.Window)
+			first = max(0, end-c.Window)
 		}
-		scores := make([]float64, s.pos[i]+1-first)
+		scores := make([]float64, end-first)
 		for h := range o.Heads {
 			q := s.row(o.Q, i)[h*c.HeadDim : (h+1)*c.HeadDim]
 			out := s.row(o.Out, i)[h*c.HeadDim : (h+1)*c.HeadDim]

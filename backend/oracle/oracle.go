@@ -26,8 +26,9 @@ func (oracle) Probe() ([]backend.Device, error) { return []backend.Device{device
 
 type device struct{}
 
-func (device) Name() string { return "plain Go" }
-func (device) Close() error { return nil }
+func (device) Name() string     { return "plain Go" }
+func (device) Identity() string { return "plain Go " + runtime.GOARCH }
+func (device) Close() error     { return nil }
 
 // Load prepares a program. Options.KV is ignored: the oracle's cache is float32.
 func (device) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
@@ -58,7 +59,12 @@ type executor struct {
 }
 
 func (e *executor) Close() error       { return nil }
-func (e *executor) Variants() []string { return []string{"oracle/plain"} }
+func (e *executor) Variants() []string { return plain }
+
+// Plan is the same for every step: there is one way to do each operation.
+func (e *executor) Plan([]backend.Span) []string { return plain }
+
+var plain = []string{"oracle/plain"}
 
 // sequence keeps keys and values as float32 rows, one slice a layer.
 type sequence struct {
@@ -90,8 +96,8 @@ func (s *sequence) Truncate(n int) error {
 		return fmt.Errorf("cannot truncate a sequence of %d tokens to %d", s.length, n)
 	}
 	for l, w := range s.width {
-		s.keys[l] = s.keys[l][:n*w]
-		s.values[l] = s.values[l][:n*w]
+		s.keys[l] = s.keys[l][:min(n*w, len(s.keys[l]))]
+		s.values[l] = s.values[l][:min(n*w, len(s.values[l]))]
 	}
 	s.length = n
 	return nil

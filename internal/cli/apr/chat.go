@@ -56,6 +56,8 @@ Commands: /help, /reset (forget the conversation), /exit.`,
 	o.templateFlag.register(f)
 	o.samplingFlags.register(f)
 	o.backendFlags.register(f)
+	o.backendFlags.registerVerify(f)
+	o.backendFlags.announce = true
 	return cmd
 }
 

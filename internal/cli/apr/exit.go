@@ -13,6 +13,8 @@ import (
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
 	"github.com/apr-engine/apr/modelfile"
+	"github.com/apr-engine/apr/parity"
+	"github.com/apr-engine/apr/parity/fault"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
@@ -48,7 +50,7 @@ var ExitCodes = []struct {
 	{exitLoad, "the file is sound but cannot be run: unknown architecture, missing tensors"},
 	{exitIO, "reading or writing failed"},
 	{exitInference, "computing failed"},
-	{exitBackend, "the backend that was asked for is not available"},
+	{exitBackend, "the backend that was asked for is not available or was rejected"},
 	{exitInterrupted, "interrupted"},
 }
 
@@ -70,6 +72,10 @@ var exitKinds = []struct {
 	{errInvalid, exitInvalid},
 	{context.Canceled, exitInterrupted},
 	{engine.ErrBackend, exitBackend},
+	{engine.ErrRejected, exitBackend},
+	{parity.ErrMismatch, exitInvalid},
+	{parity.ErrNotMeasured, exitInference},
+	{fault.ErrNotApplicable, exitUsage},
 	{fs.ErrNotExist, exitNotFound},
 	{mmapfile.ErrNotRegular, exitNotFound},
 	{mmapfile.ErrEmpty, exitFormat},

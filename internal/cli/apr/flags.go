@@ -142,6 +142,10 @@ type backendFlags struct {
 	noGPU   bool
 	threads int
 	kv      string
+	verify  string
+	renew   bool
+	// announce prints which backend runs; otherwise only rejections are told.
+	announce bool
 }
 
 // gpuBackends are names that other builds of apr know. They are refused as not
@@ -163,6 +167,14 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
 	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
+	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
+}
+
+// registerVerify adds the choice of how much is compared.
+func (b *backendFlags) registerVerify(f *pflag.FlagSet) {
+	b.verify = string(engine.VerifyProbe)
+	f.Var(choiceValue{&b.verify, []string{"off", "probe", "shadow"}}, "verify",
+		"compare with the reference: probe before the first token, shadow also every token while it runs, off not at all")
 }
 
 // options checks the backend's name and returns the library's options.
@@ -181,7 +193,8 @@ func (b *backendFlags) options(cmd *cobra.Command) (engine.Options, error) {
 	if threads == 0 {
 		threads = runtime.NumCPU()
 	}
-	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv)}, nil
+	gate, err := b.gateOptions(cmd)
+	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
 }
 
 // samplingFlags choose tokens. The caller sets the defaults before register.

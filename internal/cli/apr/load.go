@@ -28,7 +28,7 @@ func open(m *engine.Model, o engine.Options, start time.Time, log *slog.Logger) 
 		m.Close()
 		return nil, err
 	}
-	log.Info("backend", "requested", e.Decision.Requested, "ran", e.Decision.Ran, "threads", o.Threads, "kv", e.KV)
+	log.Info("backend", "requested", e.Selection().Requested, "first", e.Selection().Ran, "threads", o.Threads, "kv", e.KV())
 	return &opened{e, time.Since(start)}, nil
 }
 
@@ -59,7 +59,7 @@ func contextLength(m *engine.Model, asked, standard int, log *slog.Logger) int {
 
 // newSession makes a session unless its cache would not fit in memory at all.
 func (o *opened) newSession(capacity int) (*engine.Session, error) {
-	need, have := float64(o.Model.CacheBytes(o.KV))*float64(capacity), memory()
+	need, have := float64(o.Model.CacheBytes(o.KV()))*float64(capacity), memory()
 	if have > 0 && need > have {
 		return nil, fmt.Errorf("%w: a context of %d tokens takes %s, the machine has %s; see --ctx",
 			engine.ErrInput, capacity, byteSize(int64(min(need, 1e18))), byteSize(int64(have)))

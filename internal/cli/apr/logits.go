@@ -129,7 +129,7 @@ func (o *logitsOptions) sink(out *output, e *opened) (logitsSink, error) {
 		}
 		return &rawSink{w: bufio.NewWriterSize(f, 1<<16), file: f}, nil
 	case o.json:
-		return &jsonSink{w: bufio.NewWriterSize(out, 1<<16), vocab: e.Model.Program.Vocab, backend: e.Decision}, nil
+		return &jsonSink{w: bufio.NewWriterSize(out, 1<<16), vocab: e.Model.Program.Vocab, backend: e.Selection()}, nil
 	}
 	return &topSink{out: out, m: e.Model, top: o.top, rows: [][]string{{"POSITION", "TOKEN", "TEXT", "LOGIT", "PROBABILITY"}}}, nil
 }
@@ -166,7 +166,7 @@ func (s *rawSink) close(err error) error {
 type jsonSink struct {
 	w         *bufio.Writer
 	vocab     int
-	backend   engine.Decision
+	backend   engine.Selection
 	positions []int
 	buf       []byte
 }

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite docs/cli, keeping the examples"
 
 // expected are all commands. A new one is a line here, seen in review.
 var expected = []string{
-	"bench", "chat", "completion", "detokenize", "inspect", "logits", "perplexity",
+	"bench", "chat", "completion", "detokenize", "inspect", "logits", "parity", "perplexity",
 	"quantize", "run", "synth", "tensors", "tokenize", "version",
 }
 
@@ -194,6 +194,7 @@ func TestExamples(t *testing.T) {
 			for _, session := range sessions(string(text)) {
 				cmd := exec.Command(shell, "-c", session.command)
 				cmd.Dir = dir
+				cmd.Env = append(os.Environ(), "APR_CERT_DIR="+filepath.Join(dir, "certs"))
 				out, err := cmd.CombinedOutput() // sessions with errors show them
 				if string(out) != session.output {
 					t.Errorf("$ %s\n%s(%v), the page says\n%s", session.command, out, err, session.output)

@@ -102,10 +102,10 @@ func (o *perplexityOptions) run(cmd *cobra.Command) error {
 	if o.json {
 		return out.json(struct {
 			engine.PerplexityResult
-			Backend   engine.Decision `json:"backend"`
-			Seconds   float64         `json:"seconds"`
-			TokPerSec float64         `json:"tok_per_sec"`
-		}{res, e.Decision, math.Round(1000*took.Seconds()) / 1000, perSecond(res.Chunks*window, took)})
+			Backend   engine.Selection `json:"backend"`
+			Seconds   float64          `json:"seconds"`
+			TokPerSec float64          `json:"tok_per_sec"`
+		}{res, e.Selection(), math.Round(1000*took.Seconds()) / 1000, perSecond(res.Chunks*window, took)})
 	}
 	_, err = fmt.Fprintf(out, "perplexity %.4f ± %.4f (%d windows of %d tokens, %d tokens scored)\n",
 		res.Perplexity, res.StdErr, res.Chunks, window, res.Scored)

@@ -72,7 +72,7 @@ Exit codes
 	for _, cmd := range []*cobra.Command{
 		newRun(), newChat(),
 		newInspect(), newTensors(), newTokenize(), newDetokenize(),
-		newLogits(), newPerplexity(), newBench(),
+		newParity(), newLogits(), newPerplexity(), newBench(),
 		newSynth(), newQuantize(),
 		newVersion(), newCompletion(),
 	} {

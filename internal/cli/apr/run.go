@@ -1,7 +1,6 @@
 package apr
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -67,6 +66,8 @@ tokens over that time, and setup_ms is the time to load the model.`,
 	o.templateFlag.register(f)
 	o.samplingFlags.register(f)
 	o.backendFlags.register(f)
+	o.backendFlags.registerVerify(f)
+	o.backendFlags.announce = true
 	return cmd
 }
 
@@ -180,7 +181,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		return out.err
 	}
 	if !o.json {
-		if err == nil || errors.Is(err, context.Canceled) && res.Text != "" {
+		if err == nil || res.Text != "" { // what has been printed ends with its line
 			io.WriteString(out, "\n")
 		}
 		return errors.Join(err, out.err)
@@ -206,24 +207,25 @@ func (o *runOptions) fit(m *engine.Model, p prompt, log *slog.Logger) (ids []int
 
 // runResult is the JSON object of apr run.
 type runResult struct {
-	Text            string          `json:"text"`
-	TokensGenerated int             `json:"tokens_generated"`
-	GeneratedTokens int             `json:"generated_tokens"` // the same; both names are in use
-	TokenIDs        []int32         `json:"token_ids"`
-	TokPerSec       float64         `json:"tok_per_sec"`
-	InferenceTimeMS float64         `json:"inference_time_ms"`
-	UsedGPU         bool            `json:"used_gpu"`
-	Backend         engine.Decision `json:"backend"`
-	FinishReason    string          `json:"finish_reason"`
-	PromptTokens    int             `json:"prompt_tokens"`
-	ContextLength   int             `json:"context_length"`
-	ValidateMS      float64         `json:"validate_ms"`
-	RejectedMS      float64         `json:"rejected_ms"`
-	SetupMS         float64         `json:"setup_ms"`
+	Text            string           `json:"text"`
+	TokensGenerated int              `json:"tokens_generated"`
+	GeneratedTokens int              `json:"generated_tokens"` // the same; both names are in use
+	TokenIDs        []int32          `json:"token_ids"`
+	TokPerSec       float64          `json:"tok_per_sec"`
+	InferenceTimeMS float64          `json:"inference_time_ms"`
+	UsedGPU         bool             `json:"used_gpu"`
+	Backend         engine.Selection `json:"backend"`
+	FinishReason    string           `json:"finish_reason"`
+	PromptTokens    int              `json:"prompt_tokens"`
+	ContextLength   int              `json:"context_length"`
+	ValidateMS      float64          `json:"validate_ms"`
+	RejectedMS      float64          `json:"rejected_ms"`
+	SetupMS         float64          `json:"setup_ms"`
 }
 
 func newRunResult(e *opened, res engine.Result, window int) runResult {
 	total := res.PrefillTime + res.DecodeTime
+	validate, rejected := e.GateTimes()
 	ids := res.TokenIDs
 	if ids == nil {
 		ids = []int32{}
@@ -231,8 +233,8 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 	return runResult{
 		Text: res.Text, TokensGenerated: len(ids), GeneratedTokens: len(ids), TokenIDs: ids,
 		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
-		UsedGPU: slices.Contains(gpuBackends, e.Decision.Ran), Backend: e.Decision,
+		UsedGPU: slices.Contains(gpuBackends, e.Selection().Ran), Backend: e.Selection(),
 		FinishReason: res.FinishReason, PromptTokens: res.PromptTokens, ContextLength: window,
-		SetupMS: milliseconds(e.setup),
+		ValidateMS: milliseconds(validate), RejectedMS: milliseconds(rejected), SetupMS: milliseconds(e.setup),
 	}
 }

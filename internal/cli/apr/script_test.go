@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MODEL", "28m.gguf")
 			e.Setenv("SMALL", "4m.gguf")
+			e.Setenv("APR_CERT_DIR", filepath.Join(e.WorkDir, "certs"))
 			return linkModels(e.WorkDir, "28m.gguf", "4m.gguf")
 		},
 		Condition: func(name string) (bool, error) {
@@ -47,9 +48,11 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fails":    fails,
-			"jsonkeys": jsonKeys,
-			"damage":   damage,
+			"fails":      fails,
+			"jsonkeys":   jsonKeys,
+			"fails-with": failsWith,
+			"spoil":      spoilFiles,
+			"damage":     damage,
 		},
 	})
 }
@@ -119,4 +122,31 @@ func damage(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("damage %s", args[2])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o666))
+}
+
+// fails-with CODE COMMAND ARG... runs a command that must end with this exit
+// code, whatever it prints.
+func failsWith(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fails-with CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != want {
+		ts.Fatalf("want exit code %d, got: %v", want, err)
+	}
+}
+
+// spoil DIR truncates every certificate in a folder.
+func spoilFiles(ts *testscript.TestScript, neg bool, args []string) {
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*.cert.json"))
+	ts.Check(err)
+	if neg || len(files) == 0 {
+		ts.Fatalf("no certificates in %s", args[0])
+	}
+	for _, f := range files {
+		ts.Check(os.Truncate(f, 100))
+	}
 }

@@ -1,0 +1,110 @@
+package cpu
+
+import (
+	"slices"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/kernel"
+)
+
+// stepShape is all about a step that decides which kernels run.
+type stepShape struct {
+	tokens amount // matrix-vector, the same for a few tokens, or matrix product
+	wanted amount // rows of logits
+	blocks bool   // attention sums over more than one block of positions
+	// windowed says that some position lies outside a layer's window.
+	windowed bool
+}
+
+// amount is how many tokens a kernel works on, as far as the choice of kernel goes.
+type amount int
+
+const (
+	none amount = iota
+	one
+	few // at most fewTokens
+	many
+)
+
+func amountOf(n int) amount {
+	switch {
+	case n <= 1:
+		return amount(n)
+	case n <= fewTokens:
+		return few
+	}
+	return many
+}
+
+var amountNames = [...]string{one: "decode", few: "few", many: "batch"}
+
+func (e *executor) shape(batch []backend.Span) stepShape {
+	s := stepShape{}
+	tokens, rows := 0, 0
+	for _, span := range batch {
+		tokens += len(span.Tokens)
+		rows += span.Rows()
+		end := len(span.Tokens)
+		if span.Seq != nil {
+			end += span.Seq.Len()
+		}
+		s.blocks = s.blocks || end > kernel.AttentionBlock
+		s.windowed = s.windowed || e.window > 0 && end > e.window
+	}
+	s.tokens, s.wanted = amountOf(tokens), amountOf(rows)
+	return s
+}
+
+// Plan names the kernels that a step would use.
+func (e *executor) Plan(batch []backend.Span) []string { return e.plan(e.shape(batch)) }
+
+// plan is computed once for each shape: it is asked for before every token.
+func (e *executor) plan(s stepShape) []string {
+	if names, ok := e.plans[s]; ok {
+		return names
+	}
+	var names []string
+	for i := range e.code {
+		in := &e.code[i]
+		switch {
+		case in.variant == "":
+		case in.writes[0].kind == logitRows:
+			if s.wanted != none {
+				names = append(names, variantName(in.variant, s.wanted))
+			}
+		case in.attends:
+			name := variantName(in.variant, s.tokens)
+			if s.blocks {
+				name += "/blocks"
+			}
+			if s.windowed {
+				name += "/window"
+			}
+			names = append(names, name)
+		default:
+			names = append(names, variantName(in.variant, s.tokens))
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	e.plans[s] = names
+	return names
+}
+
+// variantName tells the kernels for one token from those for some or for many.
+func variantName(family string, n amount) string {
+	if n == none {
+		return family // an empty step, which is refused when it runs
+	}
+	return family + "/" + amountNames[n]
+}
+
+// Variants names the kernels used so far.
+func (e *executor) Variants() []string {
+	var names []string
+	for s := range e.used {
+		names = append(names, e.plan(s)...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/apr-engine/apr/parity"
+)
+
+// Decision is what became of one backend of the chain.
+type Decision struct {
+	Backend string `json:"backend"`
+	Device  string `json:"device,omitempty"`
+	// Accepted says that the backend serves, or served until a later decision.
+	Accepted bool `json:"accepted"`
+	// Status is the gate's verdict, Basis what it rests on: a probe, a
+	// certificate, being the reference, an override; empty if there was no verdict.
+	Status parity.Status `json:"status"`
+	Basis  parity.How    `json:"basis,omitempty"`
+	// Reason says why a backend was rejected.
+	Reason string `json:"reason,omitempty"`
+	// Line is what people are told about it on stderr; empty for nothing.
+	Line string `json:"line,omitempty"`
+}
+
+// Selection is how the serving backend was found. Lines on stderr and JSON are
+// both made from it.
+type Selection struct {
+	Requested string `json:"requested"`
+	Ran       string `json:"ran"`
+	FellBack  bool   `json:"fell_back"`
+	// Verified says that the serving backend was compared with the reference or is
+	// the reference.
+	Verified  bool       `json:"verified"`
+	Decisions []Decision `json:"decisions"`
+}
+
+// DisplayName is a backend's name for people; api is the graphics interface of
+// backends that have several.
+func DisplayName(name, api string) string {
+	switch name {
+	case "cuda":
+		name = "CUDA"
+	case "cpu":
+		name = "CPU"
+	case "cpu-exact":
+		name = "CPU (exact)"
+	}
+	if api != "" {
+		return fmt.Sprintf("%s (%s)", name, api)
+	}
+	return name
+}
+
+// pathName is the display name without the graphics interface.
+func pathName(name string) string {
+	if name == "cpu-exact" {
+		return "CPU exact"
+	}
+	return DisplayName(name, "")
+}
+
+// rejectedLine and acceptedLine are the contract's words; scripts read them.
+func rejectedLine(name, reason string) string {
+	return fmt.Sprintf("[%s] %s path rejected, attempting fallback: %s", parity.Tag, pathName(name), reason)
+}
+
+func acceptedLine(name, api string) string { return "Backend: " + DisplayName(name, api) }
+
+// refusedLine is for a backend that was asked for by name: there is no fallback.
+func refusedLine(name, reason string) string {
+	return fmt.Sprintf("[%s] %s path rejected, no fallback: %s", parity.Tag, pathName(name), reason)
+}
+
+// overrideLine is printed each time the gate is bypassed.
+func overrideLine(name, why string) string {
+	return fmt.Sprintf("override: the parity gate is off (%s); %s runs unverified", why, pathName(name))
+}

@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/parity"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// Verify says how much of a generation is compared with the reference.
+type Verify string
+
+// The ways to verify.
+const (
+	// VerifyProbe compares before the first token and wherever a new kernel comes
+	// in; generations longer than ShadowAfter tokens are followed from there on.
+	VerifyProbe Verify = "probe"
+	// VerifyShadow also follows every token in the background.
+	VerifyShadow Verify = "shadow"
+	// VerifyOff compares nothing; whatever runs is marked as unverified.
+	VerifyOff Verify = "off"
+)
+
+// Wrap returns a device that is wrong on purpose, or the device itself if its
+// backend is to stay sound.
+type Wrap func(backendName string, d backend.Device) backend.Device
+
+// GateOptions adjust the parity gate. The zero value gates with the standard
+// policy and remembers nothing.
+type GateOptions struct {
+	// Policy is the standard one unless it has a name.
+	Policy parity.Policy
+	// Store remembers verdicts; nil for none.
+	Store *parity.Store
+	// Renew measures again in spite of a certificate.
+	Renew bool
+	// Verify is VerifyProbe unless set.
+	Verify Verify
+	// Override bypasses the gate; its text says who asked for that. Verify off does
+	// the same.
+	Override string
+	// Fault injects faults and names them; with it, verdicts are neither looked up
+	// nor remembered.
+	Fault     Wrap
+	FaultSpec string
+	// Notify is told each decision about a backend as it is made.
+	Notify func(Decision)
+}
+
+func (o GateOptions) overrideReason() string {
+	if o.Override != "" {
+		return o.Override
+	}
+	return "--verify=off"
+}
+
+func (o GateOptions) override() bool { return o.Override != "" || o.Verify == VerifyOff }
+
+// gate connects the parity gate with a model.
+type gate struct {
+	parity.Gate
+	m        *Model
+	options  Options
+	maxBatch int
+	ref      loaded // loaded when it is first needed
+}
+
+func newGate(m *Model, o Options, maxBatch int) *gate {
+	g := &gate{m: m, options: o, maxBatch: maxBatch}
+	g.Policy = o.Gate.Policy
+	if g.Policy.Name == "" {
+		g.Policy = parity.Standard()
+	}
+	g.Override, g.Renew = o.Gate.override(), o.Gate.Renew
+	g.File = filepath.Base(m.Path)
+	if o.Gate.Fault == nil {
+		g.Store = o.Gate.Store
+	} else {
+		g.Fault = func(string) string { return o.Gate.FaultSpec }
+	}
+	return g
+}
+
+// wrap applies injected faults to a backend's device.
+func (g *gate) wrap(name string, d backend.Device) backend.Device {
+	if g.options.Gate.Fault == nil {
+		return d
+	}
+	return g.options.Gate.Fault(name, d)
+}
+
+// prepare fills in what costs time and is not needed for the reference itself.
+func (g *gate) prepare() error {
+	if g.Gate.Reference.Open != nil {
+		return nil
+	}
+	b, err := backend.Find(referenceBackend)
+	if err != nil {
+		return fmt.Errorf("the reference: %w", err)
+	}
+	devices, err := b.Probe()
+	if err != nil || len(devices) == 0 {
+		return fmt.Errorf("the reference %s finds no device: %w", referenceBackend, err)
+	}
+	device := devices[0]
+	g.Gate.Reference = parity.Source{
+		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
+		Open: func() (backend.Executor, error) {
+			if g.ref.exec != nil {
+				return g.ref.exec, nil
+			}
+			exec, err := device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+			if err != nil {
+				return nil, err
+			}
+			g.ref = loaded{name: referenceBackend, device: device, exec: exec}
+			return exec, nil
+		},
+	}
+	if g.Store != nil {
+		sum, _, err := g.Store.FileHash(g.m.File.Paths())
+		if err != nil {
+			g.Store.Warn(fmt.Sprintf("certificates are not used: %v", err))
+		}
+		g.Key = parity.Key{
+			Model: sum, Program: parity.ProgramHash(g.m.Program), Build: parity.BuildID(),
+		}
+	}
+	return nil
+}
+
+func (g *gate) threads() int {
+	if g.options.Threads > 0 {
+		return g.options.Threads
+	}
+	return runtime.NumCPU()
+}
+
+// referenceOptions give the reference a float32 cache whatever serves: rounding
+// keys and values is part of what is judged.
+func (g *gate) referenceOptions(threads int) backend.Options {
+	return backend.Options{Threads: threads, KV: tensor.F32, MaxBatch: g.maxBatch}
+}
+
+// keyOptions are the options that change a backend's results. The number of
+// threads is not one of them; the backends' conformance tests hold them to that.
+func (g *gate) keyOptions(name string) string {
+	o := backendOptions(name, g.options, g.maxBatch)
+	return fmt.Sprintf("kv=%s batch=%d", o.KV, o.MaxBatch)
+}
+
+// parityCase describes what is compared.
+func (g *gate) parityCase(tokens []int32) parity.Case {
+	return parity.Case{
+		Tokens: tokens, MaxBatch: g.maxBatch, Vocab: g.m.Program.Vocab, Context: g.m.Program.Context,
+		Hashes: parity.Hashes{Model: g.Key.Model, Program: g.Key.Program, Build: g.Key.Build},
+	}
+}
+
+func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Certified, parity.Verdict) {
+	if err := g.prepare(); err != nil {
+		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
+	}
+	g.Key.Options = g.keyOptions(c.name)
+	return g.Certify(ctx, c.source(), g.parityCase(tokens))
+}
+
+func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step) parity.Verdict {
+	return g.Extend(ctx, cert, c.source(), g.parityCase(nil), s)
+}
+
+func (g *gate) close() error {
+	if g.ref.exec == nil {
+		return nil
+	}
+	return errors.Join(g.ref.exec.Close(), g.ref.device.Close())
+}

@@ -1,0 +1,214 @@
+package parity
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/apr-engine/apr/backend"
+)
+
+// Certified is the permission to serve with one executor. The zero value is no
+// permission, and only Certify makes another one.
+type Certified struct{ grant *grant }
+
+// grant is shared by copies, so that coverage gained later counts for all.
+type grant struct {
+	exec    backend.Executor
+	how     How
+	covered map[string]bool
+	revoked string // why, if it is
+}
+
+// How says on what a certificate rests.
+type How string
+
+// The ways to be certified.
+const (
+	ByProbe       How = "probe"       // measured now
+	ByCertificate How = "certificate" // measured before
+	ByReference   How = "reference"   // it is the reference itself
+	ByOverride    How = "override"    // not measured at all, on the user's demand
+)
+
+// Allows returns nil if the executor may serve.
+func (c Certified) Allows(exec backend.Executor) error {
+	switch {
+	case c.grant == nil || exec == nil || c.grant.exec != exec:
+		return ErrUncertified
+	case c.grant.revoked != "":
+		return fmt.Errorf("%w: %s", ErrMismatch, c.grant.revoked)
+	}
+	return nil
+}
+
+// How says on what the permission rests; empty for none.
+func (c Certified) How() How {
+	if c.grant == nil {
+		return ""
+	}
+	return c.grant.how
+}
+
+// Missing returns the first kernel of a plan that has not been probed; empty if
+// all have.
+func (c Certified) Missing(plan []string) string {
+	if c.grant == nil {
+		return "any"
+	}
+	if c.grant.how == ByReference || c.grant.how == ByOverride {
+		return ""
+	}
+	for _, name := range plan {
+		if !c.grant.covered[name] {
+			return name
+		}
+	}
+	return ""
+}
+
+// Gate is what candidates are certified against.
+type Gate struct {
+	Reference Source
+	Policy    Policy
+	// Store remembers verdicts; nil for none.
+	Store *Store
+	// Key identifies what is certified, without Backend, Identity, Reference and
+	// Policy, which the gate fills in. An incomplete key is not remembered.
+	Key Key
+	// File is the model's name for people who list certificates.
+	File string
+	// Fault names the faults injected into a backend; such verdicts are neither
+	// remembered nor looked up, for any backend.
+	Fault func(backendName string) string
+	// Override certifies without measuring.
+	Override bool
+	// Renew measures again in spite of a certificate.
+	Renew bool
+}
+
+func (g *Gate) fault(name string) string {
+	if g.Fault == nil {
+		return ""
+	}
+	return g.Fault(name)
+}
+
+// key is the full key of a candidate.
+func (g *Gate) key(candidate Source) Key {
+	k := g.Key
+	k.Backend, k.Identity = candidate.Backend, candidate.Identity
+	k.Reference = g.Reference.Backend + " " + g.Reference.Identity
+	k.Policy = g.Policy.Hash()
+	return k
+}
+
+// Certify decides whether a candidate may serve: it is the reference, or has a
+// certificate, or passes a probe. The permission is zero unless the verdict is
+// a pass or the user has overridden the gate.
+func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified, Verdict) {
+	fault := g.fault(candidate.Backend)
+	v := Verdict{Backend: candidate.Backend, Device: candidate.Device, Reference: g.Reference.Backend, Policy: g.Policy.Name, MaxBatch: c.MaxBatch, Hashes: c.Hashes, Fault: fault}
+	exec, err := candidate.Open()
+	if err != nil {
+		v.Status, v.Reason = Mismatch, fmt.Sprintf("cannot start: %v", err)
+		return Certified{}, v
+	}
+	switch {
+	case g.Override:
+		v.Override, v.Reason = true, "the gate is overridden"
+		return Certified{&grant{exec: exec, how: ByOverride}}, v
+	case candidate.Backend == g.Reference.Backend && fault == "":
+		v.Status, v.Reason = Validated, "it is the reference"
+		return Certified{&grant{exec: exec, how: ByReference}}, v
+	}
+	if known, ok := g.lookup(candidate); ok {
+		v = known.Verdict()
+		v.Reference, v.Policy, v.MaxBatch = g.Reference.Backend, g.Policy.Name, c.MaxBatch
+		if !v.Passed() {
+			return Certified{}, v
+		}
+		return Certified{newGrant(exec, ByCertificate, v.Covered)}, v
+	}
+	v = g.Measure(ctx, candidate, c)
+	if !v.Passed() {
+		return Certified{}, v
+	}
+	return Certified{newGrant(exec, ByProbe, v.Covered)}, v
+}
+
+// Measure probes a candidate and remembers the verdict.
+func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
+	v := Probe(ctx, g.Reference, candidate, c, g.Policy)
+	v.Fault, v.Override = g.fault(candidate.Backend), g.Override
+	g.remember(candidate, v)
+	return v
+}
+
+func newGrant(exec backend.Executor, how How, covered []string) *grant {
+	gr := &grant{exec: exec, how: how, covered: map[string]bool{}}
+	for _, n := range covered {
+		gr.covered[n] = true
+	}
+	return gr
+}
+
+// remembers reports whether verdicts are kept at all.
+func (g *Gate) remembers(candidate Source) bool {
+	return g.Store != nil && !g.Override && g.fault(candidate.Backend) == "" && g.fault(g.Reference.Backend) == ""
+}
+
+func (g *Gate) lookup(candidate Source) (Certificate, bool) {
+	if !g.remembers(candidate) || g.Renew {
+		return Certificate{}, false
+	}
+	return g.Store.Get(g.key(candidate))
+}
+
+// remember stores a verdict unless there is none or it may not repeat.
+func (g *Gate) remember(candidate Source, v Verdict) {
+	if !g.remembers(candidate) || v.Status == NotMeasured || v.transient || v.Fault != "" {
+		return
+	}
+	c := Certificate{
+		Key: g.key(candidate), Status: v.Status, Reason: v.Reason, Violation: v.Violation,
+		Covered: v.Covered, Positions: len(v.Positions), Device: v.Device, File: g.File, MinCosine: 1,
+	}
+	for _, p := range v.Positions {
+		c.MinCosine, c.MaxKL = min(c.MinCosine, p.Cosine), max(c.MaxKL, p.KL)
+	}
+	g.Store.Put(c)
+}
+
+// Extend probes kernels that a certified executor announces for its next step
+// and that have not been probed, on the same tokens. On a pass they belong to
+// what is certified; otherwise the certificate is revoked.
+func (g *Gate) Extend(ctx context.Context, cert Certified, candidate Source, c Case, s Step) Verdict {
+	v := ProbeStep(ctx, g.Reference, candidate, c, s, g.Policy)
+	v.Fault = g.fault(candidate.Backend)
+	switch {
+	case v.Passed() && cert.grant != nil:
+		for _, n := range v.Covered {
+			cert.grant.covered[n] = true
+		}
+		stored := v
+		stored.Covered = names(cert.grant.covered)
+		if known, ok := g.lookup(candidate); ok {
+			stored.Covered = append(stored.Covered, known.Covered...)
+			slices.Sort(stored.Covered)
+			stored.Covered = slices.Compact(stored.Covered)
+		}
+		g.remember(candidate, stored)
+	case v.Status == Mismatch:
+		g.Revoke(cert, candidate, v)
+	}
+	return v
+}
+
+// Revoke withdraws a permission and remembers why.
+func (g *Gate) Revoke(cert Certified, candidate Source, v Verdict) {
+	if cert.grant != nil {
+		cert.grant.revoked = v.Reason
+	}
+	g.remember(candidate, v)
+}

@@ -1,0 +1,153 @@
+package parity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/apr-engine/apr/graph"
+)
+
+// ProgramHash identifies a program: its operations with all their numbers.
+func ProgramHash(p *graph.Program) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %d %d\n%v\n%v\n", p.Arch, p.Vocab, p.Hidden, p.Context, p.Values, p.Caches)
+	for _, op := range p.Ops {
+		fmt.Fprintf(h, "%T %+v\n", op, op)
+	}
+	return shortSum(h)
+}
+
+func shortSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:16]) }
+
+// BuildID identifies the running executable: the build ID that the Go linker
+// wrote, which changes with any code in it. Without one it is the file's size
+// and time; empty if even those cannot be had, which matches no certificate.
+var BuildID = sync.OnceValue(func() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	head := make([]byte, 64<<10) // the linker puts it at the start of the text
+	n, _ := io.ReadFull(f, head)
+	if id, ok := goBuildID(head[:n]); ok {
+		sum := sha256.Sum256(id)
+		return hex.EncodeToString(sum[:16])
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s-%d-%d", filepath.Base(path), info.Size(), info.ModTime().UnixNano())
+})
+
+// goBuildID finds the linker's mark in the beginning of an executable: a note of
+// type 4 by "Go" in ELF files, a text before the code in others.
+func goBuildID(head []byte) ([]byte, bool) {
+	const least = 20 // shorter ones are not the linker's
+	note := []byte("\x04\x00\x00\x00Go\x00\x00")
+	if i := bytes.Index(head, note); i >= 4 {
+		size := int(binary.LittleEndian.Uint32(head[i-4:]))
+		if rest := head[i+len(note):]; size > least && size <= len(rest) {
+			return rest[:size], true
+		}
+	}
+	_, rest, ok := bytes.Cut(head, []byte("Go build ID: \""))
+	if !ok {
+		return nil, false
+	}
+	id, _, ok := bytes.Cut(rest, []byte("\""))
+	return id, ok && len(id) > least
+}
+
+// fileStamp says when a remembered hash still holds.
+type fileStamp struct {
+	Path  string `json:"path"`
+	Size  int64  `json:"size"`
+	MTime int64  `json:"mtime_ns"`
+	Inode uint64 `json:"inode"`
+}
+
+type fileHash struct {
+	fileStamp
+	Sum string `json:"sum"`
+}
+
+const (
+	hashSuffix = ".hash.json"
+	// settle is how old a file must be before its hash is remembered: within the
+	// resolution of file times it could change again unnoticed.
+	settle = 2 * time.Second
+)
+
+// FileHash is the SHA-256 of a model's files, in order. It is remembered by
+// path, size, modification time and inode, because reading gigabytes takes
+// seconds. The time it took to hash is 0 when it was remembered.
+func (s *Store) FileHash(paths []string) (sum string, took time.Duration, err error) {
+	h := sha256.New()
+	for _, path := range paths {
+		one, t, err := s.fileHash(path)
+		if err != nil {
+			return "", 0, err
+		}
+		took += t
+		fmt.Fprintln(h, one)
+	}
+	return shortSum(h), took, nil
+}
+
+func (s *Store) fileHash(path string) (string, time.Duration, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", 0, err
+	}
+	f, err := os.Open(abs)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", 0, err
+	}
+	stamp := fileStamp{abs, info.Size(), info.ModTime().UnixNano(), inode(info)}
+	nameSum := sha256.Sum256([]byte(abs))
+	name := hex.EncodeToString(nameSum[:16]) + hashSuffix
+	if s != nil && s.Dir != "" {
+		var known fileHash
+		data, err := os.ReadFile(filepath.Join(s.Dir, name))
+		if err == nil && json.Unmarshal(data, &known) == nil && known.fileStamp == stamp && len(known.Sum) == 2*sha256.Size {
+			return known.Sum, 0, nil
+		}
+	}
+	start := time.Now()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
+		return "", 0, err
+	}
+	sum := hex.EncodeToString(h.Sum(nil))
+	after, err := f.Stat()
+	unchanged := err == nil && after.Size() == info.Size() && after.ModTime().Equal(info.ModTime())
+	if s != nil && s.Dir != "" && unchanged && time.Since(info.ModTime()) > settle {
+		if data, err := json.Marshal(fileHash{stamp, sum}); err == nil {
+			if err := writeAtomic(s.Dir, name, data); err != nil {
+				s.warn("hash of %s is not kept: %v", path, err)
+			}
+		}
+	}
+	return sum, time.Since(start), nil
+}

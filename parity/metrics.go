@@ -1,0 +1,201 @@
+package parity
+
+import (
+	"math"
+	"slices"
+)
+
+// Metrics compares a candidate's logits with the reference's at one position.
+// Errors (RMS, P99, P999, Peak) are divided by the standard deviation of the
+// reference's logits. Where a side is not finite, or the lengths differ, Cosine
+// is 0 and every error is math.MaxFloat64, so that the value can be written as
+// JSON and breaks every limit.
+type Metrics struct {
+	Cosine float64 `json:"cosine"` // 0 where a norm is zero
+	KL     float64 `json:"kl"`     // of the candidate from the reference, nats
+	MaxAbs float64 `json:"max_abs"`
+	RMS    float64 `json:"rms"`
+	P99    float64 `json:"p99"`
+	P999   float64 `json:"p999"`
+	Peak   float64 `json:"peak"`
+	// Close is the share of elements whose error is at most CloseLimit.
+	Close float64 `json:"close_share"`
+	// Overlap is how many of the ten best tokens both have.
+	Overlap         int   `json:"top10_overlap"`
+	ReferenceArgmax int32 `json:"reference_argmax"`
+	CandidateArgmax int32 `json:"candidate_argmax"`
+	// ReferenceMargin is how much lower the reference rates the candidate's choice
+	// than its own, as a share of the spread between its best and tenth-best
+	// logit; CandidateMargin is the candidate's view of the same pair. Both are 0
+	// where the choices agree.
+	ReferenceMargin float64 `json:"reference_margin"`
+	CandidateMargin float64 `json:"candidate_margin"`
+	ReferenceFinite bool    `json:"reference_finite"`
+	CandidateFinite bool    `json:"candidate_finite"`
+}
+
+// topCount is how many of the best tokens overlap and spread look at.
+const topCount = 10
+
+// CloseLimit is the error, in standard deviations of the reference's logits, up
+// to which an element counts as close.
+const CloseLimit = 0.25
+
+// worst is what a metric is when it cannot be computed.
+const worst = math.MaxFloat64
+
+// Compare measures a candidate's logits against the reference's.
+func Compare(reference, candidate []float32) Metrics {
+	m := Metrics{ReferenceFinite: finite(reference), CandidateFinite: finite(candidate)}
+	m.ReferenceArgmax, m.CandidateArgmax = argmax(reference), argmax(candidate)
+	if !m.ReferenceFinite || !m.CandidateFinite || len(reference) != len(candidate) {
+		m.KL, m.MaxAbs, m.RMS, m.P99, m.P999, m.Peak = worst, worst, worst, worst, worst, worst
+		m.ReferenceMargin, m.CandidateMargin = worst, worst
+		return m
+	}
+	m.Cosine = cosine(reference, candidate)
+	m.KL = divergence(reference, candidate)
+	m.errors(reference, candidate)
+	m.margins(reference, candidate)
+	return m
+}
+
+// finite reports whether there are numbers and all of them are finite.
+func finite(x []float32) bool {
+	for _, v := range x {
+		if v-v != 0 {
+			return false
+		}
+	}
+	return len(x) > 0
+}
+
+// argmax is the index of the first largest number, -1 if there is none.
+func argmax(x []float32) int32 {
+	best := int32(-1)
+	for i, v := range x {
+		if v == v && (best < 0 || v > x[best]) {
+			best = int32(i)
+		}
+	}
+	return best
+}
+
+// cosine sums in float64; a zero vector is similar to nothing.
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		ab += x * y
+		aa += x * x
+		bb += y * y
+	}
+	if aa == 0 || bb == 0 {
+		return 0
+	}
+	return ab / (math.Sqrt(aa) * math.Sqrt(bb))
+}
+
+// divergence is KL(softmax(reference) ‖ softmax(candidate)) in nats, never negative.
+func divergence(reference, candidate []float32) float64 {
+	refMax, candMax := float64(reference[argmax(reference)]), float64(candidate[argmax(candidate)])
+	var refSum, candSum float64
+	for i := range reference {
+		refSum += math.Exp(float64(reference[i]) - refMax)
+		candSum += math.Exp(float64(candidate[i]) - candMax)
+	}
+	logRef, logCand := math.Log(refSum), math.Log(candSum)
+	kl := 0.0
+	for i := range reference {
+		p := float64(reference[i]) - refMax - logRef
+		q := float64(candidate[i]) - candMax - logCand
+		kl += math.Exp(p) * (p - q)
+	}
+	return max(kl, 0) // rounding can leave a tiny negative sum
+}
+
+// errors fills everything about the distribution of the differences.
+func (m *Metrics) errors(reference, candidate []float32) {
+	n := float64(len(reference))
+	var mean, square float64
+	for _, v := range reference {
+		mean += float64(v) / n
+	}
+	for _, v := range reference {
+		d := float64(v) - mean
+		square += d * d / n
+	}
+	scale := math.Sqrt(square)
+	abs := make([]float64, len(reference))
+	sum, near := 0.0, 0
+	for i := range reference {
+		d := math.Abs(float64(candidate[i]) - float64(reference[i]))
+		m.MaxAbs = max(m.MaxAbs, d)
+		// Logits that are all equal have no scale: any difference is too much.
+		switch {
+		case d == 0:
+		case scale == 0:
+			d = worst
+		default:
+			d = min(d/scale, worst)
+		}
+		abs[i] = d
+		if d <= CloseLimit {
+			near++
+		}
+		sum += d * d / n
+	}
+	m.RMS, m.Close = min(math.Sqrt(sum), worst), float64(near)/n
+	slices.Sort(abs)
+	m.P99, m.P999, m.Peak = percentile(abs, 0.99), percentile(abs, 0.999), abs[len(abs)-1]
+}
+
+// percentile of sorted numbers: the smallest that at least a share q do not exceed.
+func percentile(sorted []float64, q float64) float64 {
+	return sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]
+}
+
+// margins compares the best tokens of both sides.
+func (m *Metrics) margins(reference, candidate []float32) {
+	refTop, candTop := top(reference), top(candidate)
+	for _, id := range candTop {
+		if slices.Contains(refTop, id) {
+			m.Overlap++
+		}
+	}
+	r, c := m.ReferenceArgmax, m.CandidateArgmax
+	if r == c {
+		return
+	}
+	spread := float64(reference[refTop[0]]) - float64(reference[refTop[len(refTop)-1]])
+	m.ReferenceMargin = share(float64(reference[r])-float64(reference[c]), spread)
+	m.CandidateMargin = share(float64(candidate[c])-float64(candidate[r]), spread)
+}
+
+// share is a/b; 0/0 is 0 because equal logits are a tie at any scale.
+func share(a, b float64) float64 {
+	switch {
+	case a == 0:
+		return 0
+	case b == 0:
+		return worst
+	}
+	return min(a/b, worst)
+}
+
+// top returns the indices of the ten largest numbers, best first.
+func top(x []float32) []int32 {
+	best := make([]int32, 0, topCount+1)
+	for i, v := range x {
+		if len(best) == topCount && v <= x[best[topCount-1]] {
+			continue
+		}
+		at := len(best)
+		for at > 0 && v > x[best[at-1]] {
+			at--
+		}
+		best = slices.Insert(best, at, int32(i))
+		best = best[:min(len(best), topCount)]
+	}
+	return best
+}

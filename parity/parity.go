@@ -1,0 +1,41 @@
+package parity
+
+import (
+	"github.com/apr-engine/apr/backend"
+)
+
+// Source is one side of a comparison. The executor is opened when it is needed
+// and stays the caller's: a probe never closes it.
+type Source struct {
+	Backend string // registry name: cpu, cpu-exact, cuda
+	Device  string
+	// Identity is Device.Identity, for certificates.
+	Identity string
+	Open     func() (backend.Executor, error)
+}
+
+// Case is what a probe runs.
+type Case struct {
+	// Tokens is the real prompt.
+	Tokens []int32
+	// MaxBatch is the most tokens in one step, as generation uses it.
+	MaxBatch int
+	// Vocab is the length of a row of logits.
+	Vocab int
+	// Context is the most tokens a sequence may hold; 0 for no limit.
+	Context int
+	// Full goes on after a violation, for a table of all positions; otherwise the
+	// first one ends the probe.
+	Full bool
+	// Hashes are copied into the verdict.
+	Hashes Hashes
+}
+
+// referenceName is what texts call the reference: people compare a GPU with the
+// CPU, but the CPU's fast path with its exact one.
+func referenceName(reference, candidate string) string {
+	if candidate == "cuda" || candidate == "wgpu" {
+		return "CPU"
+	}
+	return reference
+}
