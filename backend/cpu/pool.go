@@ -20,6 +20,7 @@ type pool struct {
 	seq     atomic.Uint32 // number of jobs started
 	pending atomic.Int32  // workers still in the current job
 	closed  atomic.Bool
+	crowded bool // more workers than Go runs at once
 	failed  atomic.Pointer[workerPanic]
 
 	mu       sync.Mutex
@@ -41,7 +42,7 @@ func (p *workerPanic) Error() string { return fmt.Sprintf("panic in a worker: %v
 const spins = 1 << 11
 
 func newPool(n int) *pool {
-	p := &pool{n: n}
+	p := &pool{n: n, crowded: n > runtime.GOMAXPROCS(0)}
 	p.wake = sync.NewCond(&p.mu)
 	p.barrier.n = int32(n)
 	p.barrier.pool = p
@@ -64,7 +65,7 @@ func (p *pool) run(job func(worker int)) error {
 	p.mu.Unlock()
 	p.guarded(0)
 	for i := 0; p.pending.Load() > 0; i++ {
-		relax(i)
+		p.relax(i)
 	}
 	if f := p.failed.Load(); f != nil {
 		return f
@@ -148,17 +149,19 @@ func (b *barrier) wait() {
 		if b.pool.failed.Load() != nil {
 			panic(abandon{})
 		}
-		relax(i)
+		b.pool.relax(i)
 	}
 }
 
 // relax is one turn of a waiting loop: cheap at first, then it gives the
 // processor to whoever needs it.
-func relax(i int) {
-	if i < spins {
+func (p *pool) relax(i int) {
+	switch {
+	case i < spins:
 		kernel.Pause()
-		return
+	case p.crowded:
+		runtime.Gosched() // the worker we wait for may be a goroutine without a processor
+	default:
+		osyield.Yield() // or a thread that lost its processor to another process
 	}
-	runtime.Gosched() // to goroutines of this process: more workers than processors
-	osyield.Yield()   // to other processes, which may hold the processor of the worker we wait for
 }
