@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"runtime"
 
 	"github.com/apr-engine/apr/backend"
@@ -67,11 +69,12 @@ type gate struct {
 	m        *Model
 	options  Options
 	maxBatch int
-	ref      loaded // loaded when it is first needed
+	ref      loaded            // loaded when it is first needed
+	faults   map[string]string // injected, by backend
 }
 
 func newGate(m *Model, o Options, maxBatch int) *gate {
-	g := &gate{m: m, options: o, maxBatch: maxBatch}
+	g := &gate{m: m, options: o, maxBatch: maxBatch, faults: map[string]string{}}
 	g.Policy = o.Gate.Policy
 	if g.Policy.Name == "" {
 		g.Policy = parity.Standard()
@@ -81,7 +84,7 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 	if o.Gate.Fault == nil {
 		g.Store = o.Gate.Store
 	} else {
-		g.Fault = func(string) string { return o.Gate.FaultSpec }
+		g.Fault = func(name string) string { return g.faults[name] }
 	}
 	return g
 }
@@ -91,7 +94,11 @@ func (g *gate) wrap(name string, d backend.Device) backend.Device {
 	if g.options.Gate.Fault == nil {
 		return d
 	}
-	return g.options.Gate.Fault(name, d)
+	wrapped := g.options.Gate.Fault(name, d)
+	if reflect.TypeOf(wrapped) != reflect.TypeOf(d) { // devices need not be comparable
+		g.faults[name] = cmp.Or(g.options.Gate.FaultSpec, "without a name")
+	}
+	return wrapped
 }
 
 // prepare fills in what costs time and is not needed for the reference itself.

@@ -497,8 +497,12 @@ func TestFaultsLeaveNoCertificates(t *testing.T) {
 	o := engine.Options{Gate: engine.GateOptions{
 		Store: &parity.Store{Dir: dir}, Fault: only("cpu", hooks{step: spoilFrom(0, negate)}), FaultSpec: "cpu:test",
 	}}
-	if g := generate(t, o, 4, true); g.err != nil || g.e.Selection().Ran != "cpu-exact" {
+	g := generate(t, o, 4, true)
+	if g.err != nil || g.e.Selection().Ran != "cpu-exact" {
 		t.Fatalf("%v, %+v", g.err, g.e.Selection())
+	}
+	if d := g.e.Selection().Decisions; d[len(d)-1].Basis != parity.ByReference {
+		t.Errorf("the reference is sound and serves by %s", d[len(d)-1].Basis)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 0 {

@@ -84,9 +84,15 @@ func (s *Session) checkPrompt(tokens []int32) error {
 	case len(tokens) > s.Capacity():
 		return fmt.Errorf("%w: the prompt has %d tokens, the context has room for %d (see --ctx)", ErrInput, len(tokens), s.Capacity())
 	}
+	return s.checkTokens(tokens)
+}
+
+// checkTokens refuses what no backend can compute, before one is blamed for it.
+func (s *Session) checkTokens(tokens []int32) error {
+	vocab := s.e.Model.Program.Vocab
 	for i, id := range tokens {
-		if id < 0 || int(id) >= s.e.Model.Program.Vocab {
-			return fmt.Errorf("%w: token id %d (number %d) is outside the vocabulary of %d", ErrInput, id, i+1, s.e.Model.Program.Vocab)
+		if id < 0 || int(id) >= vocab {
+			return fmt.Errorf("%w: token id %d (number %d) is outside the vocabulary of %d", ErrInput, id, i+1, vocab)
 		}
 	}
 	return nil
@@ -109,6 +115,9 @@ func (s *Session) Truncate(n int) error {
 // Extend appends tokens (at most one batch) and returns logits: of the last
 // token, or of every token. They are valid until the next call.
 func (s *Session) Extend(ctx context.Context, tokens []int32, want backend.Want) (*backend.Logits, error) {
+	if err := s.checkTokens(tokens); err != nil {
+		return nil, err
+	}
 	if err := s.open(ctx, slices.Concat(s.tokens, tokens)); err != nil {
 		return nil, err
 	}
