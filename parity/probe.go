@@ -95,10 +95,11 @@ func (p *probe) deadline(tokens int) time.Duration {
 const probeLogits = 4 << 20
 
 // promptPositions is how many prompt tokens are judged: those of the policy, but
-// for a large vocabulary no more than the least number of positions.
+// for a large vocabulary no more than make up the least number of positions
+// together with the decode steps.
 func (p *probe) promptPositions() int {
 	d := p.policy.Probe
-	return max(1, min(d.PromptPositions, max(d.MinPositions, probeLogits/max(p.c.Vocab, 1))))
+	return max(1, min(d.PromptPositions, max(d.MinPositions-d.DecodeSteps, probeLogits/max(p.c.Vocab, 1))))
 }
 
 func (p *probe) run(reference, candidate Source) error {
