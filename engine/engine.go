@@ -242,8 +242,10 @@ func (e *Engine) Selection() Selection {
 	if s.Decisions == nil {
 		s.Decisions = []Decision{}
 	}
-	for _, d := range e.decisions {
-		s.FellBack = s.FellBack || !d.Accepted && d.Line != ""
+	if n := len(e.decisions); n > 0 && e.decisions[n-1].Accepted {
+		// Something else serves than what was tried first. A backend that this
+		// machine has no device for was not tried.
+		s.FellBack = slices.ContainsFunc(e.decisions, func(d Decision) bool { return !d.Accepted && d.Line != "" })
 	}
 	switch e.certified.How() {
 	case parity.ByProbe, parity.ByCertificate, parity.ByReference:

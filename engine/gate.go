@@ -124,15 +124,18 @@ func (g *gate) prepare() error {
 		},
 	}
 	if g.Store != nil {
-		sum, _, err := g.Store.FileHash(g.m.File.Paths())
-		if err != nil {
+		if err := g.identify(); err != nil && g.Store.Warn != nil {
 			g.Store.Warn(fmt.Sprintf("certificates are not used: %v", err))
-		}
-		g.Key = parity.Key{
-			Model: sum, Program: parity.ProgramHash(g.m.Program), Build: parity.BuildID(),
 		}
 	}
 	return nil
+}
+
+// identify finds out what is judged, for verdicts and certificates.
+func (g *gate) identify() error {
+	sum, _, err := g.Store.FileHash(g.m.File.Paths())
+	g.Key.Model, g.Key.Program, g.Key.Build = sum, parity.ProgramHash(g.m.Program), parity.BuildID()
+	return err
 }
 
 func (g *gate) threads() int {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/apr-engine/apr/backend"
@@ -39,6 +40,9 @@ func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int
 	defer e.Close()
 	if err := e.gate.prepare(); err != nil {
 		return parity.Verdict{Backend: name, Reference: referenceBackend, Reason: err.Error()}, nil
+	}
+	if err := e.gate.identify(); err != nil {
+		return parity.Verdict{}, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	e.gate.Key.Options = e.gate.keyOptions(name)
 	c := e.gate.parityCase(tokens)

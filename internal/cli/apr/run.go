@@ -41,6 +41,11 @@ The model's chat template is applied unless --raw is given or the model has
 none. With --raw the text is continued as it stands; markup such as <|im_start|>
 counts as such. --token-ids gives the prompt as token ids and nothing is added.
 
+Before the first token the backend is compared with the reference, cpu-exact; one
+that is wrong is replaced by the next, or refused if it was asked for by name.
+From token 256 on the reference follows the answer, with --verify shadow from the
+first. See 'apr parity --help'.
+
 Only the answer goes to stdout, followed by one line end. With --json it is one
 object; inference_time_ms covers prompt and answer, tok_per_sec is generated
 tokens over that time, and setup_ms is the time to load the model.`,
