@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -177,7 +178,16 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
 	}
 	g.Key.Options = g.keyOptions(c.name)
-	return g.Certify(ctx, c.source(), g.parityCase(tokens))
+	// The probe's logits and caches are larger than what serving needs: collect
+	// them early while it runs, and do not let them add to what comes after.
+	const tight = 20
+	usual := debug.SetGCPercent(tight)
+	defer debug.SetGCPercent(usual)
+	cert, v := g.Certify(ctx, c.source(), g.parityCase(tokens))
+	if !v.Cached && !v.Override {
+		debug.FreeOSMemory()
+	}
+	return cert, v
 }
 
 func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step) parity.Verdict {

@@ -142,11 +142,12 @@ func toyCase(n int) parity.Case {
 }
 
 // probe judges a candidate against a sound toy with the standard policy, but
-// with little patience.
+// with little patience: enough for a busy machine, little enough for a test that
+// hangs.
 func probe(t testing.TB, candidate backend.Executor, c parity.Case) parity.Verdict {
 	t.Helper()
 	p := parity.Standard()
-	p.Probe.Deadline = 200 * time.Millisecond
+	p.Probe.Deadline = 3 * time.Second
 	p.Probe.DeadlineFactor = 1
 	return parity.Probe(t.Context(), source("cpu-exact", &toy{}), source("gpu", candidate), c, p)
 }

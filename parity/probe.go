@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// referenceRows bounds the reference's logits held at once: 64 rows of 150,000
-	// are 38 MB. The reference gives the same bits for any chunking.
-	referenceRows = 64
+	// referenceRows bounds the reference's logits held at once: 32 rows of 150,000
+	// are 19 MB. The reference gives the same bits for any chunking.
+	referenceRows = 32
 	// proposals is how many tokens the candidate decodes before the reference
 	// checks them in one batch.
 	proposals = 16
@@ -89,9 +89,22 @@ func (p *probe) deadline(tokens int) time.Duration {
 	return limit
 }
 
+// probeLogits bounds the candidate's logits of one step held at once, in
+// numbers: 16 MiB. The rows of a batch come all at the same time, and a
+// vocabulary of 150,000 must not make the probe larger than what it guards.
+const probeLogits = 4 << 20
+
+// promptPositions is how many prompt tokens are judged: those of the policy, but
+// for a large vocabulary no more than make up the least number of positions
+// together with the decode steps.
+func (p *probe) promptPositions() int {
+	d := p.policy.Probe
+	return max(1, min(d.PromptPositions, max(d.MinPositions-d.DecodeSteps, probeLogits/max(p.c.Vocab, 1))))
+}
+
 func (p *probe) run(reference, candidate Source) error {
 	d := p.policy.Probe
-	prompt := p.c.Tokens[:min(len(p.c.Tokens), max(d.PromptPositions, 1))]
+	prompt := p.c.Tokens[:min(len(p.c.Tokens), p.promptPositions())]
 	if len(prompt) == 0 {
 		return &outcome{status: NotMeasured, reason: "there is no prompt"}
 	}

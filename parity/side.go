@@ -51,6 +51,7 @@ const loadDeadline = 10 * time.Minute
 func (s *side) close() {
 	if s.seq != nil && !s.stuck {
 		_ = s.guard(context.Background(), time.Second, func() error { return s.seq.Close() })
+		s.logits.Data = nil // the executor may keep the pointer
 	}
 }
 
