@@ -119,7 +119,7 @@ func Standard() Policy {
 		},
 		Basis: map[string]string{
 			"min_cosine":       "fixed by the contract " + Tag + "; sound CPU paths stay above 0.9999",
-			"near_tie":         "relative margin of argmax flips between sound executors, see docs/parity-calibration.md",
+			"near_tie":         "relative margin of argmax flips between sound executors, see docs/gate-calibration.md",
 			"max_kl":           "an error of a cosine of 0.99 on logits of usual spread; sound paths stay below a hundredth of it",
 			"min_close":        "close is a quarter of the logits' standard deviation: a cosine of 0.99 with evenly spread error leaves 92 % within a quarter deviation, a sound path 100 %",
 			"max_p99":          "twice the close limit: one tile of 1 % of the vocabulary must not hide",
