@@ -146,8 +146,10 @@ func TestPolicyContainsTheNoise(t *testing.T) {
 	// in use: the general limits hold for 8-bit arithmetic, those of cpu for 16.
 	const general, tight = 1.5, 5
 	p := parity.Standard()
-	if !strings.Contains(p.Basis["near_tie"], calibrationPage) {
-		t.Errorf("the basis of near_tie is %q, want it to cite %s", p.Basis["near_tie"], calibrationPage)
+	for _, name := range []string{"near_tie", "max_kl", "tight"} {
+		if !strings.Contains(p.Basis[name], calibrationPage) {
+			t.Errorf("the basis of %s is %q, want it to cite %s", name, p.Basis[name], calibrationPage)
+		}
 	}
 	within := func(n parity.Noise, metric string, noise, limit, factor float64) {
 		if !(factor*noise <= limit) {
