@@ -17,7 +17,7 @@ const (
 	chartHeight = 150.0
 	chartLeft   = 44.0
 	chartBottom = 18.0
-	chartTop    = 8.0
+	chartTop    = 12.0
 )
 
 // chart is one curve over positions on a logarithmic scale.
@@ -32,6 +32,7 @@ func curves(v parity.Verdict, p parity.Policy) []chart {
 	if len(v.Positions) == 0 {
 		return nil
 	}
+	p = p.For(v.Backend) // its limits may be tighter
 	series := []struct {
 		title, note string
 		limit       float64
@@ -91,6 +92,14 @@ func curve(title string, values []float64, at []parity.Position, limit float64) 
 			chartLeft, chartWidth-6, at, at, chartLeft-4, at+3.5, power(e))
 	}
 	fmt.Fprintf(&b, `<line class="limit" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, chartLeft, chartWidth-6, y(limit), y(limit))
+	for i, a := range at {
+		if i > 0 && a.Phase == at[i-1].Phase {
+			continue
+		}
+		// The curve runs through the phases of the probe one after the other.
+		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text x="%.1f" y="%g">%s</text>`,
+			x(i), x(i), chartTop, chartHeight-chartBottom, x(i)+2, chartTop, template.HTMLEscapeString(string(a.Phase)))
+	}
 	b.WriteString(`<polyline class="line" points="`)
 	for i, v := range values {
 		fmt.Fprintf(&b, "%.1f,%.1f ", x(i), y(v))
@@ -162,6 +171,11 @@ func heatMap(b *parity.Bisection) template.HTML {
 	return template.HTML(out.String())
 }
 
+// shortNames fit beside the heat map.
+var shortNames = map[string]string{
+	"token_embd": "embed", "token_embd_scaled": "scaled", "output_norm": "norm", "output": "logits", "logits (returned)": "returned",
+}
+
 // heatRows groups values by layer, in program order.
 func heatRows(b *parity.Bisection) []heatRow {
 	var rows []heatRow
@@ -170,8 +184,8 @@ func heatRows(b *parity.Bisection) []heatRow {
 		label := v.Name
 		if v.Layer >= 0 {
 			label = fmt.Sprintf("layer %d", v.Layer)
-		} else if len(label) > 7 {
-			label = label[:7]
+		} else if short, ok := shortNames[label]; ok {
+			label = short
 		}
 		i, ok := index[label]
 		if !ok {

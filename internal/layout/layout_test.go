@@ -46,6 +46,7 @@ var allowed = map[string][]string{
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"format/gguf", "quant", "tensor"},
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "bench", "internal/cpufeat", "internal/mmapfile"},
+	"internal/gatescore":  {"engine", "parity", "parity/fault", "synth", "backend", "backend/all", "model/all", "tensor"},
 	"cmd/apr":             {"internal/cli/apr", "model/all", "backend/all"},
 }
 

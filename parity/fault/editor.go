@@ -98,21 +98,9 @@ func edit[T graph.Op](e *editor, change func(op T, name string) []graph.Op) {
 	e.program.Ops = ops
 }
 
-// outputs calls spoil for each value with one of the given suffixes. The
-// operation's own result goes to a new value, and the operation that spoil
-// returns makes the value of the old name out of it, so that the first
-// difference has the name of the operation that is wrong.
-func (e *editor) outputs(spoil func(sound, out graph.ID) graph.Op, suffixes ...string) {
-	edit(e, func(op graph.Op, name string) []graph.Op {
-		if op.Output() < 0 || !slices.Contains(suffixes, suffix(name)) {
-			return nil
-		}
-		sound, out := redirect(e, op)
-		return []graph.Op{op, spoil(sound, out)}
-	})
-}
-
-// redirect makes an operation write a new value and returns it with the old one.
+// redirect makes an operation write a new value and returns it with the old
+// one, for an operation that spoils the result: the spoilt value keeps the name,
+// so that the first difference is named after the operation that is wrong.
 func redirect(e *editor, op graph.Op) (sound, out graph.ID) {
 	out = op.Output()
 	sound = e.value(e.name(out)+" (sound)", e.program.Values[out].Width)

@@ -159,6 +159,14 @@ type device struct {
 	faults []Fault
 }
 
+// API passes on the graphics interface that the device names, if it does.
+func (d device) API() string {
+	if a, ok := d.Device.(interface{ API() string }); ok {
+		return a.API()
+	}
+	return ""
+}
+
 func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
 	for _, f := range d.faults {
 		var err error

@@ -172,6 +172,9 @@ func TestEveryFaultHasAnEffect(t *testing.T) {
 		{synthetic(t, "tiny-gemma3-1b", "q4_1", 0), "cpu", []string{"scale-high-bits", "q6k-high-bits", "qkv-bias-missing", "rope-base", "rope-scaling-ignored", "gqa-head-map", "silu-quick-gelu", "silu-steep", "int8-coarse-scale"}},
 	} {
 		t.Run(tt.subject.name, func(t *testing.T) {
+			if testing.Short() && tt.subject.name != models[0].name {
+				t.Skip("one model is enough for the race detector")
+			}
 			d := device(t, tt.backend)
 			want := map[feed][][]float32{short: sound(t, tt.subject, d, short), long: sound(t, tt.subject, d, long)}
 			for _, f := range fault.All() {

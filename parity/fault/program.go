@@ -285,11 +285,9 @@ func sameFrequencies(a, b []float64) bool {
 	return len(a) == len(b)
 }
 
-// firstHeadOnly rotates all heads and puts back those after the first: viewed
-// as one head as wide as the row, the rotation of HeadDim elements covers the
-// first head only. Interleaved pairs lie side by side, so the view is enough;
-// halves need their own row of frequencies, which the view also keeps because
-// the partner of element i is element i + len(InvFreq).
+// firstHeadOnly takes the whole row for one head, of which a rotation touches
+// the first 2·len(InvFreq) elements: the first head. Partners stay partners,
+// because both pairings count from the start of the head.
 func (e *editor) firstHeadOnly(o *graph.Rope) []graph.Op {
 	o.HeadDim = e.program.Values[o.In].Width
 	return []graph.Op{o}

@@ -92,7 +92,7 @@ and marks verdicts as unverified here.`,
 	f.BoolVar(&o.policy, "policy", false, "print the thresholds and where they come from")
 	f.BoolVar(&o.listFaults, "list-faults", false, "print the names of the faults that APR_FAULT takes")
 	o.backendFlags.register(f)
-	cmd.AddCommand(newCerts())
+	cmd.AddCommand(newCerts(), newCalibrate())
 	return cmd
 }
 
