@@ -81,7 +81,7 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 		g.Policy = parity.Standard()
 	}
 	g.Override, g.Renew = o.Gate.override(), o.Gate.Renew
-	g.File = filepath.Base(m.Path)
+	g.File, g.Probing = filepath.Base(m.Path), tightMemory
 	if o.Gate.Fault == nil {
 		g.Store = o.Gate.Store
 	} else {
@@ -178,16 +178,18 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
 	}
 	g.Key.Options = g.keyOptions(c.name)
-	// The probe's logits and caches are larger than what serving needs: collect
-	// them early while it runs, and do not let them add to what comes after.
-	const tight = 20
-	usual := debug.SetGCPercent(tight)
-	defer debug.SetGCPercent(usual)
-	cert, v := g.Certify(ctx, c.source(), g.parityCase(tokens))
-	if !v.Cached && !v.Override {
+	return g.Certify(ctx, c.source(), g.parityCase(tokens))
+}
+
+// tightMemory collects early while a probe runs, whose logits and caches are
+// larger than what serving needs, and gives back what it took.
+func tightMemory() (done func()) {
+	const percent = 20
+	usual := debug.SetGCPercent(percent)
+	return func() {
+		debug.SetGCPercent(usual)
 		debug.FreeOSMemory()
 	}
-	return cert, v
 }
 
 func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step) parity.Verdict {

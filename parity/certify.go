@@ -83,6 +83,9 @@ type Gate struct {
 	Fault func(backendName string) string
 	// Override certifies without measuring.
 	Override bool
+	// Probing, if set, is called before a probe, and what it returns after it: a
+	// probe needs more memory than serving.
+	Probing func() (done func())
 	// Renew measures again in spite of a certificate.
 	Renew bool
 }
@@ -139,6 +142,9 @@ func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified
 
 // Measure probes a candidate and remembers the verdict.
 func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
+	if g.Probing != nil {
+		defer g.Probing()()
+	}
 	v := Probe(ctx, g.Reference, candidate, c, g.Policy)
 	v.Fault, v.Override = g.fault(candidate.Backend), g.Override
 	g.remember(candidate, v)
@@ -184,6 +190,9 @@ func (g *Gate) remember(candidate Source, v Verdict) {
 // and that have not been probed, on the same tokens. On a pass they belong to
 // what is certified; otherwise the certificate is revoked.
 func (g *Gate) Extend(ctx context.Context, cert Certified, candidate Source, c Case, s Step) Verdict {
+	if g.Probing != nil {
+		defer g.Probing()()
+	}
 	v := ProbeStep(ctx, g.Reference, candidate, c, s, g.Policy)
 	v.Fault = g.fault(candidate.Backend)
 	switch {
