@@ -173,7 +173,7 @@ func heatMap(b *parity.Bisection) template.HTML {
 
 // shortNames fit beside the heat map.
 var shortNames = map[string]string{
-	"token_embd": "embed", "token_embd_scaled": "scaled", "output_norm": "norm", "output": "logits", "logits (returned)": "returned",
+	"token_embd": "embed", "token_embd_scaled": "scaled", "output_norm": "norm", "output": "logits", "logits (returned)": "result",
 }
 
 // heatRows groups values by layer, in program order.
