@@ -53,6 +53,7 @@ func (c *Contract) names() []string {
 		}
 	}
 	if c.Gate != nil {
+		names = append(names, c.Gate.ID.Value)
 		for _, check := range c.Gate.Checks {
 			names = append(names, check.Value)
 		}

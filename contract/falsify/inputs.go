@@ -111,7 +111,9 @@ func sumFile(path string) (sum string, size int64, err error) {
 }
 
 // HashSources hashes the names and contents of all files below some paths of
-// the repository. Hidden files and folders are left out.
+// the repository. Hidden files are left out, and of folders also tests and their
+// data, which do not become part of a program; a test that is itself evidence is
+// named as a file.
 func (in *Inputs) HashSources(paths []string) (string, error) {
 	key := strings.Join(paths, "\x00")
 	in.mu.Lock()
@@ -137,7 +139,7 @@ func (in *Inputs) sumSources(paths []string) (string, error) {
 			switch {
 			case err != nil:
 				return err
-			case strings.HasPrefix(d.Name(), ".") && d.Name() != ".":
+			case leftOut(d.Name()) && path != filepath.Join(in.Root, p):
 				if d.IsDir() {
 					return fs.SkipDir
 				}
@@ -159,4 +161,8 @@ func (in *Inputs) sumSources(paths []string) (string, error) {
 	}
 	slices.Sort(lines)
 	return evidence.Hash([]byte(strings.Join(slices.Compact(lines), "\n"))), nil
+}
+
+func leftOut(name string) bool {
+	return strings.HasPrefix(name, ".") || name == "testdata" || strings.HasSuffix(name, "_test.go")
 }

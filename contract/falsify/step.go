@@ -106,6 +106,7 @@ func modelNames(t *contract.Test) []string {
 		})
 	}
 	for _, s := range t.Steps {
+		note(s.Shell.Value)
 		for _, a := range s.Run {
 			note(a.Value)
 		}
@@ -152,7 +153,10 @@ func (x *experiment) expand(text string) string {
 		case name == "work":
 			return "."
 		}
-		model := strings.TrimPrefix(name, "model:")
+		model, ok := strings.CutPrefix(name, "model:")
+		if !ok {
+			return "${" + name + "}" // the shell's
+		}
 		if path, err := x.Inputs.Model(model); err == nil {
 			model = filepath.Base(path)
 		}
