@@ -122,7 +122,7 @@ func (c Check) Eval(o Observation, earlier map[string]Observation) Result {
 		return string(o.Stdout)
 	}
 	if c.Number != "" {
-		return c.evalMatches(regexp.MustCompile("(?m)" + c.Number).FindAllStringSubmatch(stream(o), -1))
+		return c.evalMatches(regexp.MustCompile("(?m)"+c.Number).FindAllStringSubmatch(stream(o), -1))
 	}
 	if c.Op == "same_as" || c.Op == "differs_from" {
 		other, ok := earlier[c.Values[0].Value]

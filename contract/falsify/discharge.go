@@ -123,12 +123,22 @@ func level(moves []Move) contract.Bump {
 
 func bump(version string, b contract.Bump) (string, error) { return contract.NextVersion(version, b) }
 
+// changeLine is the line of the changelog: the moves, grouped.
 func changeLine(version string, now time.Time, moves []Move) string {
-	var parts []string
+	var order []string
+	groups := map[string][]string{}
 	for _, m := range moves {
-		parts = append(parts, fmt.Sprintf("%s %s → %s", m.ID, m.From, m.To))
+		key := fmt.Sprintf("%s → %s", m.From, m.To)
+		if groups[key] == nil {
+			order = append(order, key)
+		}
+		groups[key] = append(groups[key], m.ID)
 	}
-	return fmt.Sprintf("%s (%s): %s", version, now.UTC().Format(time.DateOnly), strings.Join(parts, ", "))
+	var parts []string
+	for _, key := range order {
+		parts = append(parts, key+": "+strings.Join(groups[key], " "))
+	}
+	return fmt.Sprintf("%s (%s): %s", version, now.UTC().Format(time.DateOnly), strings.Join(parts, "; "))
 }
 
 // Write replaces a contract's file, whole or not at all.
