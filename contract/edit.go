@@ -65,7 +65,25 @@ func (e *Editor) Apply() (*Contract, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the result is not readable: %w", ErrEdit, err)
 	}
+	if err := e.sameMeaning(changed); err != nil {
+		return nil, err
+	}
 	return changed, nil
+}
+
+// sameMeaning fails if a change touched more than it should: an added line end,
+// for one, becomes part of a text that stands at the end of the file.
+func (e *Editor) sameMeaning(changed *Contract) error {
+	if len(changed.Falsifiers) != len(e.c.Falsifiers) {
+		return fmt.Errorf("%s: %w: falsifiers would be lost", e.c.Path, ErrEdit)
+	}
+	for i := range e.c.Falsifiers {
+		f := &e.c.Falsifiers[i]
+		if changed.Definition(&changed.Falsifiers[i]) != e.c.Definition(f) {
+			return fmt.Errorf("%s: %w: %s would change its meaning", e.c.Path, ErrEdit, f.ID)
+		}
+	}
+	return nil
 }
 
 // lineOffsets returns the byte offset at which each line starts.
