@@ -206,8 +206,8 @@ func (x *experiment) step(ctx context.Context, i int, s *contract.Step, handled 
 	step.Seconds = float64(time.Since(start).Milliseconds()) / 1000
 	step.TimedOut = errors.Is(ctx.Err(), context.DeadlineExceeded)
 	step.Exit = cmd.ProcessState.ExitCode()
-	step.Stdout = x.keep(stream(i, "stdout"), stdout.Bytes())
-	step.Stderr = x.keep(stream(i, "stderr"), stderr.Bytes())
+	step.Stdout = x.keep(stream(i, "stdout"), stdout.buf.Bytes())
+	step.Stderr = x.keep(stream(i, "stderr"), stderr.buf.Bytes())
 	for _, c := range append(slices.Clone(s.Expect), handled...) {
 		if c.On == "file" {
 			if step.Files == nil {
@@ -262,17 +262,18 @@ func (x *experiment) environment() []string {
 	return append(env, "GOCACHE="+gocache)
 }
 
-// limited collects output up to maxOutput and remembers if there was more.
+// limited collects output up to maxOutput and remembers if there was more. The
+// buffer is not embedded: its ReadFrom would be used instead of Write.
 type limited struct {
-	bytes.Buffer
+	buf  bytes.Buffer
 	over bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if room := maxOutput - l.Len(); len(p) > room {
+	if room := maxOutput - l.buf.Len(); len(p) > room {
 		l.over = true
-		l.Buffer.Write(p[:max(room, 0)])
+		l.buf.Write(p[:max(room, 0)])
 		return len(p), nil // the command goes on, its verdict is void
 	}
-	return l.Buffer.Write(p)
+	return l.buf.Write(p)
 }
