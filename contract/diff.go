@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -295,16 +296,17 @@ func testParts(f *Falsifier) []part {
 		parts = append(parts, part{step + ".command", command, demand}, part{step + ".timeout", s.Timeout.String(), words})
 		for _, c := range s.Expect {
 			look := Check{On: c.On, Path: c.Path, Number: c.Number, Unit: c.Unit, Op: c.Op}
-			kind := demand
+			// Quoted, as an expectation of nothing is one too.
+			kind, value := demand, strconv.Quote(joinTexts(c.Values))
 			if c.Op == "is" || c.Op == "count" {
-				kind = threshold
+				kind, value = threshold, joinTexts(c.Values)
 			}
 			name := fmt.Sprintf("%s.expect(%s)", step, strings.TrimSpace(look.String()))
 			// Two expectations of one kind at one place are told apart by number.
 			for n := 2; slices.ContainsFunc(parts, func(p part) bool { return p.name == name }); n++ {
 				name = fmt.Sprintf("%s.expect(%s #%d)", step, strings.TrimSpace(look.String()), n)
 			}
-			parts = append(parts, part{name, joinTexts(c.Values), kind})
+			parts = append(parts, part{name, value, kind})
 		}
 	}
 	var rest bytes.Buffer
