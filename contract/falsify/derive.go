@@ -92,6 +92,9 @@ func (l *Ledger) Support(c *contract.Contract, f *contract.Falsifier) (Support, 
 	for _, p := range passes {
 		l.count(&s, f, p)
 	}
+	if s.Status == contract.Unbound && len(s.Stale) > 0 {
+		s.Reason = "what is recorded is about another test or another model"
+	}
 	return s, nil
 }
 
