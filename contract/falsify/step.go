@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/apr-engine/apr/contract"
@@ -189,9 +188,7 @@ func (x *experiment) step(ctx context.Context, i int, s *contract.Step, handled 
 	cmd.Stdin = strings.NewReader(x.expand(s.Stdin.Value))
 	var stdout, stderr limited
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// The whole group must end, or a child would keep the pipes open.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	ownGroup(cmd)
 	cmd.WaitDelay = 5 * time.Second
 	step := evidence.Step{Name: s.Name.Value, Argv: argv}
 	cmd.Env = x.environment()

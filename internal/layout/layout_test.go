@@ -60,10 +60,12 @@ var only = map[string]struct {
 	packages []string
 	reason   string
 }{
-	"github.com/spf13/cobra":       {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
-	"golang.org/x/sys":             {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
-	"go.yaml.in/yaml/v4":           {[]string{"contract"}, "only the loader knows how a contract is written down"},
-	"github.com/ebitengine/purego": {[]string{"driver/..."}, "linking it makes the binary dynamic, so the CPU-only build must be able to leave it out"},
+	"github.com/spf13/cobra": {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
+	"golang.org/x/sys":       {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
+	"go.yaml.in/yaml/v4":     {[]string{"contract"}, "only the loader knows how a contract is written down"},
+	"golang.org/x/mod":       {[]string{"contract"}, "versions of contracts are compared in one place"},
+	"github.com/secure-systems-lab/go-securesystemslib": {[]string{"evidence"}, "only the ledger signs"},
+	"github.com/ebitengine/purego":                      {[]string{"driver/..."}, "linking it makes the binary dynamic, so the CPU-only build must be able to leave it out"},
 }
 
 type pkg struct {
