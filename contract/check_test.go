@@ -148,6 +148,7 @@ func TestTestsThatAreMalformed(t *testing.T) {
 		{"no duration", "level: functional", "level: functional\n      timeout: soon", "is no duration"},
 		{"negative duration", "level: functional", "level: functional\n      timeout: -1s", "is no duration"},
 		{"unknown placeholder", "--json]", "\"${modle:x}\"]", "${modle:x} is not known"},
+		{"shell that may run anything", "run: [apr, version, --json]", "shell: apr version --json", "name what the shell runs"},
 		{"step that is not there", "{on: exit, is: \"== 0\"}", "{on: stdout, same_as: before}", "names no earlier step"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

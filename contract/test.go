@@ -167,6 +167,9 @@ func (r *reader) testWhole(t *Test, path string) {
 	names := map[string]bool{}
 	for i := range t.Steps {
 		s := &t.Steps[i]
+		if s.Shell.Set && len(t.Sources) == 0 && !t.namesPrograms() {
+			r.problem("TEST-002", s.Shell.Pos, "%s: name what the shell runs: sources, or a requirement command:… or peer:…", path)
+		}
 		for _, c := range s.Expect {
 			if (c.Op == "same_as" || c.Op == "differs_from") && !names[c.Values[0].Value] {
 				r.problem("TEST-002", c.Pos, "%s: %s %s names no earlier step", path, c.Op, c.Values[0].Value)
@@ -181,6 +184,19 @@ func (r *reader) testWhole(t *Test, path string) {
 	}
 }
 
+// namesPrograms says whether a requirement names a program. Which programs a
+// shell line runs cannot be seen, so without that a change of them would not
+// make evidence stale.
+func (t *Test) namesPrograms() bool {
+	return slices.ContainsFunc(t.Requires, func(r Requirement) bool { return r.Kind == "command" || r.Kind == "peer" })
+}
+
+// HasShell says whether a step is a shell line.
+func (t *Test) HasShell() bool {
+	return slices.ContainsFunc(t.Steps, func(s Step) bool { return s.Shell.Set })
+}
+
+// expectations is the number of checks over all steps.
 func (t *Test) expectations() int {
 	n := 0
 	for _, s := range t.Steps {

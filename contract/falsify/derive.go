@@ -230,6 +230,7 @@ func rank(s contract.Status) int {
 
 // fresh compares what a run used with what is there now. A program counts as
 // unchanged if its bytes are, or if the test names its sources and those are.
+// Of a shell line the programs are not all known, so its sources decide alone.
 func (l *Ledger) fresh(f *contract.Falsifier, r evidence.Record) (freshness, string) {
 	for _, name := range modelNames(f.Test) {
 		now, err := l.Inputs.HashModel(name)
@@ -248,6 +249,9 @@ func (l *Ledger) fresh(f *contract.Falsifier, r evidence.Record) (freshness, str
 	if paths := sourcePaths(f.Test); len(paths) > 0 && r.Sources != nil && slices.Equal(paths, r.Sources.Paths) {
 		if now, err := l.Inputs.HashSources(paths); err == nil && now == r.Sources.SHA256 {
 			return current, ""
+		}
+		if f.Test.HasShell() {
+			return older, "the sources changed"
 		}
 	}
 	for _, name := range programNames(f.Test) {

@@ -352,6 +352,23 @@ func TestFlakyIsFalsified(t *testing.T) {
 	}
 }
 
+// TestShellIsJudgedBySources: which programs a shell line runs is not known, so
+// that those that are known are the same shows nothing.
+func TestShellIsJudgedBySources(t *testing.T) {
+	s := newSite(t)
+	s.edit("contracts/claim-v1.yaml", "run: [prog, measure, \"${model:m}\"]", "shell: prog measure ${model:m} && x=1 && test ${x} = 1")
+	if rec, _ := s.run("T-1"); rec.Verdict != evidence.Pass || len(rec.Programs) != 2 {
+		t.Fatalf("%+v", rec)
+	}
+	if got := s.status("T-1"); got.Status != contract.Discharged {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+	s.edit("src/main.go", "main", "other")
+	if got := s.status("T-1"); got.Status != contract.Partial {
+		t.Errorf("sources changed: %s, %s", got.Status, got.Reason)
+	}
+}
+
 func TestInterruptedRunRecordsNothing(t *testing.T) {
 	s := newSite(t)
 	ctx, cancel := context.WithCancel(context.Background())
