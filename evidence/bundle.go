@@ -134,52 +134,59 @@ func folderName(r Record, record []byte) string {
 // every output against the record, the folder against its place in the ledger,
 // and that nothing else lies there.
 func Open(dir string) (*Bundle, error) {
-	name := filepath.Base(dir)
-	tampered := func(format string, args ...any) error {
-		return fmt.Errorf("%s: %w: %s", dir, ErrTampered, fmt.Sprintf(format, args...))
-	}
 	record, err := read(dir, recordFile)
 	if err != nil {
 		return nil, err
 	}
-	b := &Bundle{Dir: dir, Name: name, Digest: Hash(record), Outputs: map[string][]byte{}}
-	dec := json.NewDecoder(bytes.NewReader(record))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&b.Record); err != nil {
-		return nil, tampered("record.json: %v", err)
+	parent := filepath.Dir(dir)
+	r, err := decode(record, filepath.Base(filepath.Dir(parent)), filepath.Base(parent), filepath.Base(dir))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", dir, ErrTampered, err)
 	}
-	r := &b.Record
-	if r.Schema != Schema {
-		return nil, tampered("record.json has schema %q, want %q", r.Schema, Schema)
-	}
-	// Numbers and times have one form, so a record has one encoding.
-	if again, err := encode(*r); err != nil || !bytes.Equal(again, record) {
-		return nil, tampered("record.json is not in the form that it was written in")
-	}
-	if want := folderName(*r, record); name != want {
-		return nil, tampered("the folder would be named %s by its content", want)
-	}
-	if filepath.Base(filepath.Dir(dir)) != r.Falsifier || filepath.Base(filepath.Dir(filepath.Dir(dir))) != r.Contract.Name {
-		return nil, tampered("it is about %s of %s but lies elsewhere", r.Falsifier, r.Contract.Name)
-	}
+	b := &Bundle{Record: r, Dir: dir, Name: filepath.Base(dir), Digest: Hash(record), Outputs: map[string][]byte{}}
 	known := []string{recordFile, envelopeFile}
 	for _, s := range r.Steps {
 		for _, o := range []Output{s.Stdout, s.Stderr} {
-			if err := checkName("output", o.File); err != nil {
-				return nil, tampered("%v", err)
-			}
 			data, err := read(dir, o.File)
 			if err != nil {
 				return nil, err
 			}
 			if int64(len(data)) != o.Bytes || Hash(data) != o.SHA256 {
-				return nil, tampered("%s is not what was recorded", o.File)
+				return nil, fmt.Errorf("%s: %w: %s is not what was recorded", dir, ErrTampered, o.File)
 			}
 			b.Outputs[o.File] = data
 			known = append(known, o.File)
 		}
 	}
 	return b, noStrangers(dir, known)
+}
+
+// decode reads a record that lies in the folder contract/falsifier/name.
+func decode(record []byte, contract, falsifier, name string) (r Record, err error) {
+	dec := json.NewDecoder(bytes.NewReader(record))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return r, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	if r.Schema != Schema {
+		return r, fmt.Errorf("%s has schema %q, want %q", recordFile, r.Schema, Schema)
+	}
+	// Numbers and times have one form, so a record has one encoding.
+	if again, err := encode(r); err != nil || !bytes.Equal(again, record) {
+		return r, fmt.Errorf("%s is not in the form that it was written in", recordFile)
+	}
+	if want := folderName(r, record); name != want {
+		return r, fmt.Errorf("the folder would be named %s by its content", want)
+	}
+	if contract != r.Contract.Name || falsifier != r.Falsifier {
+		return r, fmt.Errorf("it is about %s of %s but lies elsewhere", r.Falsifier, r.Contract.Name)
+	}
+	for _, s := range r.Steps {
+		if err := errors.Join(checkName("output", s.Stdout.File), checkName("output", s.Stderr.File)); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // noStrangers fails if a folder holds more than the known files.
