@@ -206,6 +206,8 @@ func (c Check) evalMatches(found [][]string) Result {
 	return r
 }
 
+// evalFile judges what a step left in its scratch folder. A file that is absent
+// has no size and no hash, so nothing but exists: false holds of it.
 func (c Check) evalFile(f FileFact) Result {
 	switch {
 	case c.Op == "exists":
@@ -233,6 +235,9 @@ func selectJSON(path string, o Observation) ([]any, error) {
 	return selectPath([]any{doc}, steps), nil
 }
 
+// evalJSON judges the values at a path of the step's standard output. A path that
+// selects nothing satisfies no comparison: a prediction about every element of an
+// empty list would otherwise hold of a program that did nothing.
 func (c Check) evalJSON(o Observation, earlier map[string]Observation) Result {
 	values, err := selectJSON(c.Path, o)
 	if err != nil {
@@ -272,6 +277,8 @@ func (c Check) evalJSON(o Observation, earlier map[string]Observation) Result {
 	return r
 }
 
+// evalValue judges one JSON value. Numbers compare by value, so 1e3 equals 1000;
+// everything else as its text. A text that looks like a number is none.
 func (c Check) evalValue(v any) Result {
 	switch c.Op {
 	case "is":
@@ -297,6 +304,7 @@ func (c Check) evalValue(v any) Result {
 	return c.evalText(encode(v))
 }
 
+// encode writes a JSON value on one line, for comparing and for tables.
 func encode(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -79,6 +79,8 @@ func canonical(b *bytes.Buffer, n *node) {
 	}
 }
 
+// writeJSONString writes a text with all that could be mistaken for structure
+// escaped: two different definitions never have one canonical text.
 func writeJSONString(b *bytes.Buffer, s string) {
 	q, err := json.Marshal(s)
 	if err != nil { // impossible for a string

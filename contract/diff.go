@@ -20,6 +20,7 @@ type Change struct {
 	New  string `json:"new,omitempty"`
 }
 
+// String is the change on one line, the bump first.
 func (c Change) String() string {
 	s := fmt.Sprintf("%-5s  %-9s %s", c.Bump, c.What, c.Path)
 	if c.Old != "" || c.New != "" {
@@ -69,6 +70,7 @@ func Diff(old, new *Contract) Comparison {
 	return cmpn
 }
 
+// nonNilChanges puts what weighs most first; JSON wants a list even if empty.
 func nonNilChanges(cs []Change) []Change {
 	if cs == nil {
 		return []Change{}
@@ -90,6 +92,7 @@ type part struct {
 	kind        partKind
 }
 
+// partKind decides which bump a change of a part requires.
 type partKind int
 
 const (
@@ -99,6 +102,7 @@ const (
 	status
 )
 
+// differ collects the changes between two versions.
 type differ struct{ changes []Change }
 
 func (d *differ) add(b Bump, what, path, old, new string) {
@@ -114,6 +118,8 @@ func clip(s string) string {
 	return s
 }
 
+// section compares two lists of named members. A renamed member is one removed and
+// one added: whoever refers to it by name has lost it.
 func (d *differ) section(section string, old, new []item) {
 	find := func(items []item, name string) *item {
 		if i := slices.IndexFunc(items, func(it item) bool { return it.name == name }); i >= 0 {
@@ -137,6 +143,7 @@ func (d *differ) section(section string, old, new []item) {
 	}
 }
 
+// item compares the parts of a member that both versions have.
 func (d *differ) item(path string, old, new item) {
 	value := func(it item, name string) (part, bool) {
 		i := slices.IndexFunc(it.parts, func(p part) bool { return p.name == name })
@@ -173,6 +180,8 @@ func (d *differ) item(path string, old, new item) {
 	}
 }
 
+// removal is the bump for a part that is gone. A status that is no longer stated
+// claims less, which breaks nobody.
 func removal(k partKind) Bump {
 	switch k {
 	case words, status:
@@ -181,6 +190,7 @@ func removal(k partKind) Bump {
 	return Major
 }
 
+// changed judges a part that has another value.
 func (d *differ) changed(path string, old, new part) {
 	switch old.kind {
 	case words:
@@ -241,6 +251,8 @@ func present(parts ...part) []part {
 	return slices.DeleteFunc(parts, func(p part) bool { return p.value == "" })
 }
 
+// The functions below list what a section demands, part by part. Everything that
+// could make a passing program fail, or a failing one pass, is a demand.
 func equationParts(c *Contract) (items []item) {
 	for _, eq := range c.Equations {
 		items = append(items, item{eq.Name, present(
@@ -250,6 +262,7 @@ func equationParts(c *Contract) (items []item) {
 	return items
 }
 
+// Obligations without an id, as most are elsewhere, go by type and property.
 func obligationParts(c *Contract) (items []item) {
 	for _, ob := range c.Obligations {
 		name := ob.ID.Value

@@ -32,6 +32,7 @@ type splice struct {
 // Edit starts a set of changes.
 func (c *Contract) Edit() *Editor { return &Editor{c: c} }
 
+// fail keeps the first reason why the edit is impossible; Apply returns it.
 func (e *Editor) fail(pos Pos, format string, args ...any) {
 	if e.err == nil {
 		e.err = fmt.Errorf("%s:%d:%d: %w: %s", e.c.Path, pos.Line, pos.Column, ErrEdit, fmt.Sprintf(format, args...))

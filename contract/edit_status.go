@@ -78,6 +78,7 @@ func (e *Editor) AppendChangelog(line string) {
 	}
 }
 
+// memberIndent is the number of spaces before a mapping's keys.
 func memberIndent(m *node) int {
 	if len(m.Content) > 0 {
 		return m.Content[0].Column - 1

@@ -47,6 +47,7 @@ func (j *judge) need(m *node, path string, keys ...string) {
 	}
 }
 
+// needEach is need for every item of a list.
 func (j *judge) needEach(section string, keys ...string) {
 	list := member(j.c.root, section)
 	if list == nil {

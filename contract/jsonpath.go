@@ -14,6 +14,7 @@ type pathStep struct {
 	kind  byte // 'k', 'i', '*'
 }
 
+// pathToken is a key, an index, every element, or a key in quotes.
 var pathToken = regexp.MustCompile(`^(?:\.?([A-Za-z_][\w-]*)|\[(\d{1,9})\]|\[(\*)\]|\["([^"]*)"\])`)
 
 // parsePath reads a path such as $.positions[*].cosine or a["b c"][0].

@@ -71,6 +71,8 @@ type reader struct {
 	c *Contract
 }
 
+// problem records a finding of reading. Reading goes on: one mistake must not hide
+// the others.
 func (r *reader) problem(rule string, pos Pos, format string, args ...any) {
 	def, _ := FindRule(rule)
 	r.c.problems = append(r.c.problems, Finding{
@@ -106,6 +108,7 @@ func (r *reader) keys(m *node, path string, known []string) {
 	}
 }
 
+// join makes the path of keys that findings name.
 func join(path, name string) string {
 	if path == "" {
 		return name
@@ -224,6 +227,7 @@ func (r *reader) word(m *node, path, name string, vocabulary []string) Text {
 	return t
 }
 
+// contract reads all sections. Their order in the file does not matter.
 func (r *reader) contract(root *node) {
 	c := r.c
 	r.keys(root, "", topLevel)

@@ -38,6 +38,7 @@ type ReadError struct {
 	Text string
 }
 
+// Error is one line that starts with the file and the place.
 func (e *ReadError) Error() string {
 	if e.Pos.Line == 0 {
 		return fmt.Sprintf("%s: %v: %s", e.Path, e.Kind, e.Text)
@@ -185,6 +186,7 @@ func describe(n *node) string {
 	return "an unknown node"
 }
 
+// isNull says that a key is absent or its value empty.
 func isNull(n *node) bool { return n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 // member returns the value of the last occurrence of a key, or nil.

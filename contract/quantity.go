@@ -25,8 +25,11 @@ var units = map[string]struct {
 	"%": {"share", 0.01}, "tok/s": {"tokens a second", 1},
 }
 
+// quantityForm is a number and a unit, with or without a space between.
 var quantityForm = regexp.MustCompile(`^(\S+?)\s*([A-Za-zµ%/]*)$`)
 
+// parseQuantity reads a number with an optional unit. An unknown unit is an error
+// and not a plain number: 5 parsecs are not five of anything else.
 func parseQuantity(s string) (quantity, error) {
 	s = strings.TrimSpace(s)
 	if v, ok := parseNumber(s); ok {
@@ -56,8 +59,10 @@ type comparison struct {
 	bound quantity
 }
 
+// comparisonForm lists the longer operators first, or >= would be read as >.
 var comparisonForm = regexp.MustCompile(`^\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*$`)
 
+// parseComparison reads an operator and a bound.
 func parseComparison(s string) (comparison, error) {
 	m := comparisonForm.FindStringSubmatch(s)
 	if m == nil {

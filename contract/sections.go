@@ -29,6 +29,7 @@ var (
 // firstTypes is the number of obligation types in the first version.
 const firstTypes = 12
 
+// metadata reads the block that every contract has.
 func (r *reader) metadata(n *node) {
 	const path = "metadata"
 	md := &r.c.Metadata
@@ -92,6 +93,8 @@ func (r *reader) equations(n *node) {
 	}
 }
 
+// obligation reads one obligation; statement and verification are older names of
+// property and formal.
 func (r *reader) obligation(n *node, path string) {
 	m := r.mapping(n, path)
 	if m == nil {
@@ -154,6 +157,8 @@ func (r *reader) kernelParts(root *node) {
 	}
 }
 
+// falsifier reads one test under all names that its keys have had. A test that is
+// a mapping can be run, one that is text cannot.
 func (r *reader) falsifier(n *node, path string) {
 	m := r.mapping(n, path)
 	if m == nil {
@@ -183,6 +188,8 @@ func (r *reader) falsifier(n *node, path string) {
 	r.c.Falsifiers = append(r.c.Falsifiers, f)
 }
 
+// harness reads one Kani harness. pv does not run Kani: a harness is a reference to
+// follow and no evidence.
 func (r *reader) harness(n *node, path string) {
 	m := r.mapping(n, path)
 	if m == nil {
@@ -198,6 +205,7 @@ func (r *reader) harness(n *node, path string) {
 	})
 }
 
+// gate reads the quality gate, a list of names.
 func (r *reader) gate(n *node) {
 	const path = "qa_gate"
 	m := r.mapping(n, path)
@@ -218,6 +226,7 @@ func (r *reader) gate(n *node) {
 var summaryKeys = []string{"total_obligations", "l2_property_tested", "l3_kani_proved", "l4_lean_proved", "l4_sorry_count",
 	"l4_not_applicable", "falsifiers"}
 
+// summary reads the contract's own counts, to be compared with the true ones.
 func (r *reader) summary(n *node) {
 	const path = "verification_summary"
 	m := r.mapping(n, path)

@@ -72,6 +72,8 @@ func (t *Tally) Count(s Status, executable bool) {
 	*t.field(s)++
 }
 
+// field is the count that a status belongs to. What is no status counts as
+// unbound, so that the counts always add up to the total.
 func (t *Tally) field(s Status) *int {
 	switch s {
 	case Discharged:

@@ -108,6 +108,7 @@ func (c Check) String() string {
 	return b.String()
 }
 
+// test reads an executable test. Unlike the rest of a contract it is read strictly.
 func (r *reader) test(n *node, path string) *Test {
 	before := len(r.c.problems)
 	r.testKeys(n, path, []string{"level", "requires", "sources", "steps", "handled",
@@ -205,6 +206,7 @@ func (t *Test) expectations() int {
 	return n
 }
 
+// kindList is for messages, in order.
 func kindList() string {
 	var ks []string
 	for k := range RequirementKinds {
@@ -214,6 +216,7 @@ func kindList() string {
 	return strings.Join(ks, ", ")
 }
 
+// step reads one command with its expectations.
 func (r *reader) step(n *node, path string) Step {
 	s := Step{
 		Pos:   at(n),
@@ -247,6 +250,7 @@ func (r *reader) step(n *node, path string) Step {
 	return s
 }
 
+// placeholder is a name in ${…}; in shell lines it may be the shell's own.
 var placeholder = regexp.MustCompile(`\$\{([^}]*)\}`)
 
 // placeholders reports names in ${…} that the runner does not replace.
@@ -272,6 +276,8 @@ func Expand(text string, resolve func(name string) string) string {
 	})
 }
 
+// checks reads a list of expectations. One that cannot be judged is reported and
+// left out; a contract with such findings is not run.
 func (r *reader) checks(n *node, path, name string) []Check {
 	path = join(path, name)
 	var cs []Check

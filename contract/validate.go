@@ -25,6 +25,7 @@ type judge struct {
 	findings []Finding
 }
 
+// find records a finding with the severity of its rule.
 func (j *judge) find(rule string, pos Pos, format string, args ...any) {
 	def, _ := FindRule(rule)
 	// What concerns the whole file is shown at its first key.
@@ -70,11 +71,13 @@ func Validate(c *Contract, rules Ruleset) []Finding {
 	return j.findings
 }
 
+// kernel says whether the rules for kernels apply; see Contract.Kind.
 func (j *judge) kernel() bool {
 	kind, _ := j.c.Kind()
 	return kind == "kernel"
 }
 
+// metadata applies SCHEMA-001, 002 and 024.
 func (j *judge) metadata() {
 	md := j.c.Metadata
 	if len(md.References) == 0 {
@@ -97,6 +100,7 @@ func orPos(ps ...Pos) Pos {
 	return Pos{}
 }
 
+// equations applies SCHEMA-003 and 004.
 func (j *judge) equations(kernel bool) {
 	if len(j.c.Equations) == 0 && kernel {
 		j.find("SCHEMA-003", Pos{}, "equations must hold at least one equation")
@@ -108,6 +112,7 @@ func (j *judge) equations(kernel bool) {
 	}
 }
 
+// obligations applies SCHEMA-005 and 006.
 func (j *judge) obligations() {
 	formal := map[string]Pos{}
 	for i, ob := range j.c.Obligations {
@@ -125,6 +130,7 @@ func (j *judge) obligations() {
 	}
 }
 
+// falsifiers applies SCHEMA-007 to 009 and 025.
 func (j *judge) falsifiers() {
 	ids := map[string]Pos{}
 	for i, f := range j.c.Falsifiers {
@@ -146,6 +152,7 @@ func (j *judge) falsifiers() {
 	}
 }
 
+// harnesses applies SCHEMA-010 to 012.
 func (j *judge) harnesses() {
 	ids := map[string]Pos{}
 	for i, h := range j.c.Harnesses {

@@ -51,6 +51,7 @@ type Bundle struct {
 // nameForm is what contracts and falsifiers may be called: they become folders.
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
+// checkName keeps names from leading out of the ledger.
 func checkName(kind, name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("%s %q: %w: want letters, digits, dot, dash and underscore", kind, name, ErrName)
@@ -117,6 +118,8 @@ func Append(root string, r Record, outputs map[string][]byte) (dir string, err e
 	return dir, nil
 }
 
+// encode gives a record its one form. Open compares with it, so that no two texts
+// stand for one record.
 func encode(r Record) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -126,6 +129,8 @@ func encode(r Record) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// folderName is a bundle's address: when it ended, for reading in order, and its
+// content. Twelve hex digits tell runs apart; the full hash is in Digest.
 func folderName(r Record, record []byte) string {
 	return r.Ended.Format(timeForm) + "-" + Hash(record)[:12]
 }

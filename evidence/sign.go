@@ -34,11 +34,13 @@ type statement struct {
 	Predicate     predicate `json:"predicate"`
 }
 
+// subject names the record by its hash.
 type subject struct {
 	Name   string            `json:"name"`
 	Digest map[string]string `json:"digest"`
 }
 
+// predicate repeats what the record is about, for people who look at envelopes.
 type predicate struct {
 	Contract  string `json:"contract"`
 	Falsifier string `json:"falsifier"`
@@ -152,6 +154,7 @@ func ReadPublicKey(path string) (ed25519.PublicKey, error) {
 	return nil, fmt.Errorf("%s: no Ed25519 public key", path)
 }
 
+// readPEM returns the one block of a PEM file.
 func readPEM(path, kind string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

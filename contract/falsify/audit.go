@@ -53,6 +53,8 @@ func (l *Ledger) Audit(c *contract.Contract) ([]contract.Finding, error) {
 	return findings, nil
 }
 
+// handledWords says what is known about the consequences of a failure. It stands
+// beside FALSIFIED and does not soften it.
 func handledWords(handled *bool) string {
 	switch {
 	case handled == nil:

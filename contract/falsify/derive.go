@@ -176,6 +176,7 @@ func cleared(fail *evidence.Bundle, passes []*evidence.Bundle) bool {
 	})
 }
 
+// sameInputs says whether two runs could only differ by chance.
 func sameInputs(a, b evidence.Record) bool {
 	return slices.Equal(a.Programs, b.Programs) && slices.Equal(a.Models, b.Models) && sourcesHash(a) == sourcesHash(b)
 }
@@ -187,6 +188,7 @@ func sourcesHash(r evidence.Record) string {
 	return r.Sources.SHA256
 }
 
+// firstMismatch is the first prediction that was wrong, for messages.
 func firstMismatch(r evidence.Record) string {
 	for _, p := range r.Predictions {
 		if !p.Match && p.Step > 0 {
@@ -223,6 +225,7 @@ func (l *Ledger) count(s *Support, f *contract.Falsifier, p *evidence.Bundle) {
 	}
 }
 
+// rank is how much a status claims; words that are no status claim nothing.
 func rank(s contract.Status) int {
 	r, _ := s.Rank()
 	return r

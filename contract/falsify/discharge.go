@@ -56,7 +56,7 @@ func (l *Ledger) Discharge(c *contract.Contract, now time.Time) (*contract.Contr
 		}
 	}
 	if len(moves) > 0 {
-		version, err := bump(c.Metadata.Version.Value, level(moves))
+		version, err := contract.NextVersion(c.Metadata.Version.Value, level(moves))
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", c.Path, err)
 		}
@@ -77,6 +77,8 @@ func (l *Ledger) Discharge(c *contract.Contract, now time.Time) (*contract.Contr
 	return after, moves, l.confirm(c, after)
 }
 
+// evidenceName is the bundle that a falsifier names. The word none stands where a
+// bundle was named before and nothing supports the status now.
 func evidenceName(f *contract.Falsifier) string {
 	if f.Evidence.Value == "none" {
 		return ""
@@ -114,8 +116,6 @@ func level(moves []Move) contract.Bump {
 	}
 	return contract.Patch
 }
-
-func bump(version string, b contract.Bump) (string, error) { return contract.NextVersion(version, b) }
 
 // changeLine is the line of the changelog: the moves, grouped.
 func changeLine(version string, now time.Time, moves []Move) string {

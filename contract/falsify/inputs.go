@@ -29,6 +29,8 @@ type Inputs struct {
 	sources map[string]hashed
 }
 
+// hashed remembers the hash of a file, or why there is none: models have
+// gigabytes, and several tests read the same one.
 type hashed struct {
 	input evidence.Input
 	err   error
@@ -84,6 +86,8 @@ func (in *Inputs) HashModel(name string) (evidence.Input, error) {
 	return in.hashFile(filepath.Base(path), path)
 }
 
+// hashFile holds the lock while it reads: two tests that start together should
+// not both read a large model.
 func (in *Inputs) hashFile(name, path string) (evidence.Input, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -99,6 +103,7 @@ func (in *Inputs) hashFile(name, path string) (evidence.Input, error) {
 	return h.input, h.err
 }
 
+// sumFile streams a file through SHA-256 and counts its bytes.
 func sumFile(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -129,6 +134,8 @@ func (in *Inputs) HashSources(paths []string) (string, error) {
 	return sum, err
 }
 
+// sumSources hashes a sorted list of names and hashes, so that neither the order of
+// folders nor overlapping paths matter.
 func (in *Inputs) sumSources(paths []string) (string, error) {
 	var lines []string
 	for _, p := range paths {
@@ -163,6 +170,7 @@ func (in *Inputs) sumSources(paths []string) (string, error) {
 	return evidence.Hash([]byte(strings.Join(slices.Compact(lines), "\n"))), nil
 }
 
+// leftOut names what does not become part of a program.
 func leftOut(name string) bool {
 	return strings.HasPrefix(name, ".") || name == "testdata" || strings.HasSuffix(name, "_test.go")
 }

@@ -67,6 +67,8 @@ var (
 	nvidiaControls = []string{"/dev/nvidiactl", "/dev/dxg"}
 )
 
+// lacksGPU looks for what a driver installs, without loading it: probing must not
+// wake a device or crash with its library.
 func lacksGPU(name string) string {
 	any := func(patterns []string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {
@@ -104,6 +106,9 @@ func (r *Runner) probe(ctx context.Context, argv ...string) (stdout []byte, ok b
 	return stdout, err == nil
 }
 
+// lacksBackend asks the program under test. What the machine has is another
+// requirement: a build without a backend fails differently from a machine without
+// the device.
 func (r *Runner) lacksBackend(ctx context.Context, name string) string {
 	out, ok := r.probe(ctx, "apr", "version", "--json")
 	var version struct {
@@ -118,6 +123,7 @@ func (r *Runner) lacksBackend(ctx context.Context, name string) string {
 	return ""
 }
 
+// lacksCommand asks the program for help on a command.
 func (r *Runner) lacksCommand(ctx context.Context, argv []string) string {
 	if len(argv) < 2 {
 		return "want a program and a subcommand"

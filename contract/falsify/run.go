@@ -156,6 +156,7 @@ func Judge(f *contract.Falsifier, steps []evidence.Step, output func(file string
 	return ps, &all, nil
 }
 
+// observe turns a recorded step into what expectations look at.
 func observe(s evidence.Step, output func(string) []byte) contract.Observation {
 	o := contract.Observation{Exit: s.Exit, Seconds: s.Seconds, Stdout: output(s.Stdout.File), Stderr: output(s.Stderr.File),
 		Files: map[string]contract.FileFact{}}

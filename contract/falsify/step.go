@@ -226,6 +226,7 @@ func (x *experiment) step(ctx context.Context, i int, s *contract.Step, handled 
 	return nil
 }
 
+// keep holds a stream until the bundle is written and describes it.
 func (x *experiment) keep(name string, data []byte) evidence.Output {
 	x.outputs[name] = data
 	return evidence.Output{File: name, Bytes: int64(len(data)), SHA256: evidence.Hash(data)}
@@ -266,6 +267,8 @@ type limited struct {
 	over bool
 }
 
+// Write never fails: an error would end the command with a broken pipe, which
+// would look like a failure of its own.
 func (l *limited) Write(p []byte) (int, error) {
 	if room := maxOutput - l.buf.Len(); len(p) > room {
 		l.over = true

@@ -99,6 +99,8 @@ func New(c *contract.Contract, l *falsify.Ledger, link func(dir string) string) 
 	return out, nil
 }
 
+// runs lists every bundle of a falsifier, also those that count for nothing: a page
+// that hides failures would be a claim and no report.
 func runs(c *contract.Contract, f *contract.Falsifier, l *falsify.Ledger, s falsify.Support, link func(string) string) ([]Run, error) {
 	problem := map[string]string{}
 	for _, bad := range s.Bad {
@@ -145,6 +147,7 @@ func command(s contract.Step) string {
 	return strings.Join(words, " ")
 }
 
+// shellQuote writes an argument so that it can be copied into a shell.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:=,+${}", r)
@@ -158,6 +161,7 @@ func shellQuote(s string) string {
 //go:embed page.html
 var pageHTML string
 
+// page escapes everything that comes from contracts and outputs.
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	// A status in the class of its colour.
 	"class": func(s contract.Status) string { return strings.ToLower(string(s)) },

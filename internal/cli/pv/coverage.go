@@ -39,6 +39,7 @@ supports the claims. DIR is contracts if not given.`,
 	return cmd
 }
 
+// coverageText always prints denominators: five discharged of nine is not five.
 func coverageText(w io.Writer, cs []*contract.Contract) error {
 	var sum contract.Tally
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -47,6 +47,8 @@ type dischargeView struct {
 	Tally    string         `json:"tally"`
 }
 
+// discharge works on all contracts of a path. A contract that cannot be brought to
+// its evidence ends the command before the next is touched.
 func discharge(w io.Writer, l *falsify.Ledger, path string, check, asJSON bool) error {
 	contracts, err := loadReadable(path)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// formats are those of commands that print findings.
 var formats = []string{"text", "json", "sarif", "github"}
 
 // findingFlags are the flags of commands that print findings.
@@ -70,6 +71,7 @@ func (f *findingFlags) finish(w io.Writer, findings []contract.Finding, files in
 	return nil
 }
 
+// nonNil makes JSON lists of nothing [] rather than null.
 func nonNil[T any](s []T) []T {
 	if s == nil {
 		return []T{}
@@ -84,6 +86,7 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// writeText prints findings, one a line, as compilers do.
 func writeText(w io.Writer, findings []contract.Finding, skipped []string) error {
 	var b strings.Builder
 	for _, f := range findings {
@@ -96,6 +99,7 @@ func writeText(w io.Writer, findings []contract.Finding, skipped []string) error
 	return err
 }
 
+// plural counts things in words.
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -27,6 +27,8 @@ func (f *ledgerFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.ledgers, "evidence", nil, "folder with evidence; may be given several times (default: evidence in the repository)")
 }
 
+// addKeys adds the flag of commands that judge evidence. Those that write it have
+// --sign instead.
 func (f *ledgerFlags) addKeys(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "public key (Ed25519, PEM): only evidence signed by one of these counts")
 }

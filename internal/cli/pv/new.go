@@ -55,4 +55,6 @@ the major version, as in my-claim-v1. An existing file is never overwritten.`,
 	return cmd
 }
 
+// contractName is what contracts are called: the major version is part of the name,
+// so that an incompatible successor can stand beside it.
 var contractName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*-v[1-9][0-9]*$`)

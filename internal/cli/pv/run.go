@@ -67,6 +67,7 @@ type job struct {
 	err error
 }
 
+// run carries out what the flags choose and reports each test as it ends.
 func (f *runFlags) run(cmd *cobra.Command, path string) error {
 	if f.jobs < 1 || f.jobs > 256 {
 		return usageError(cmd, "--jobs %d: want 1 to 256", f.jobs)
@@ -128,6 +129,7 @@ func (f *runFlags) choose(contracts []*contract.Contract) (jobs []*job, prose in
 	return jobs, prose, nil
 }
 
+// wanted says whether a test requires all that --requires asks for.
 func (f *runFlags) wanted(t *contract.Test) bool {
 	for _, want := range f.requires {
 		has := slices.ContainsFunc(t.Requires, func(r contract.Requirement) bool {
@@ -140,6 +142,8 @@ func (f *runFlags) wanted(t *contract.Test) bool {
 	return true
 }
 
+// carryOut runs tests, some at a time. An interrupt ends the commands and records
+// nothing for them.
 func (f *runFlags) carryOut(ctx context.Context, r *falsify.Runner, jobs []*job, report func(*job)) {
 	var mu sync.Mutex
 	var workers sync.WaitGroup
@@ -161,6 +165,7 @@ func (f *runFlags) carryOut(ctx context.Context, r *falsify.Runner, jobs []*job,
 	workers.Wait()
 }
 
+// printJob shows a verdict, and of a failure every prediction that was wrong.
 func printJob(w io.Writer, j *job) {
 	if j.err != nil {
 		fmt.Fprintf(w, "%-8s %s %s: %v\n", "error", j.c.Stem, j.f.ID, j.err)

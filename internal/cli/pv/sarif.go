@@ -57,6 +57,7 @@ type (
 	}
 )
 
+// sarifLevel is SARIF's word for a severity.
 func sarifLevel(s contract.Severity) string {
 	if s == contract.Info {
 		return "note"

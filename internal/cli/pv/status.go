@@ -48,6 +48,7 @@ type statusView struct {
 	Tally       contract.Tally  `json:"tally"`
 }
 
+// falsifierView is one claim, with the status that it states.
 type falsifierView struct {
 	ID         string `json:"id"`
 	Status     string `json:"status"`
