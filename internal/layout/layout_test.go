@@ -48,6 +48,12 @@ var allowed = map[string][]string{
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "bench", "internal/cpufeat", "internal/mmapfile"},
 	"internal/gatescore":  {"engine", "parity", "parity/fault", "synth", "backend", "backend/all", "model/all", "tensor"},
 	"cmd/apr":             {"internal/cli/apr", "model/all", "backend/all"},
+	"contract":            {},
+	"contract/...":        {"contract", "evidence"},
+	"evidence":            {},
+	"report/contracts":    {"contract", "contract/...", "evidence"},
+	"internal/cli/pv":     {"contract", "contract/...", "evidence", "report/contracts"},
+	"cmd/pv":              {"internal/cli/pv"},
 }
 
 // only names the packages that may import a module from outside, with the reason.
@@ -55,9 +61,12 @@ var only = map[string]struct {
 	packages []string
 	reason   string
 }{
-	"github.com/spf13/cobra":       {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
-	"golang.org/x/sys":             {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
-	"github.com/ebitengine/purego": {[]string{"driver/..."}, "linking it makes the binary dynamic, so the CPU-only build must be able to leave it out"},
+	"github.com/spf13/cobra": {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
+	"golang.org/x/sys":       {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
+	"go.yaml.in/yaml/v4":     {[]string{"contract"}, "only the loader knows how a contract is written down"},
+	"golang.org/x/mod":       {[]string{"contract"}, "versions of contracts are compared in one place"},
+	"github.com/secure-systems-lab/go-securesystemslib": {[]string{"evidence"}, "only the ledger signs"},
+	"github.com/ebitengine/purego":                      {[]string{"driver/..."}, "linking it makes the binary dynamic, so the CPU-only build must be able to leave it out"},
 }
 
 type pkg struct {
