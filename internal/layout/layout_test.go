@@ -45,7 +45,16 @@ var allowed = map[string][]string{
 	"bench":               {"engine", "backend", "graph", "kernel"},
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"format/gguf", "quant", "tensor"},
-	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "bench", "internal/cpufeat", "internal/mmapfile"},
+	"modelfile/source":    {"format/gguf", "tensor"},
+	"modelfile/names":     {},
+	"modelfile/annotate":  {"quant", "tensor"},
+	"modelfile/check":     {"modelfile/...", "model", "graph", "tokenizer", "quant", "tensor", "internal/mmapfile"},
+	"modelfile/compare":   {"modelfile/...", "format/gguf", "tensor"},
+	"modelfile/outline":   {"modelfile/...", "tensor"},
+	"modelfile/explain":   {"modelfile/...", "quant", "tensor"},
+	"modelfile/scan":      {"kernel", "quant", "tensor"},
+	"modelfile/stats":     {"modelfile/scan", "quant", "tensor"},
+	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "modelfile/...", "bench", "internal/cpufeat", "internal/mmapfile"},
 	"cmd/apr":             {"internal/cli/apr", "model/all", "backend/all"},
 }
 
