@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 	"bench":               {"engine", "backend", "graph", "kernel"},
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"format/gguf", "quant", "tensor"},
-	"modelfile/source":    {"format/gguf", "tensor"},
+	"modelfile/source":    {"modelfile/annotate", "format/gguf", "tensor", "internal/mmapfile"},
 	"modelfile/names":     {},
 	"modelfile/annotate":  {"quant", "tensor"},
 	"modelfile/check":     {"modelfile/...", "model", "graph", "tokenizer", "quant", "tensor", "internal/mmapfile"},

@@ -110,6 +110,19 @@ func (m *Map) Find(name string) (*Tensor, bool) {
 	return &m.Tensors[i], true
 }
 
+// Tensor returns a tensor with its bytes; false if they are not in the file or
+// cannot be taken apart.
+func (m *Map) Tensor(t *Tensor) (tensor.Tensor, bool) {
+	if !t.Known || t.Size == 0 || !t.Inside(len(m.data)) {
+		return tensor.Tensor{}, false
+	}
+	shape := make([]int, len(t.Shape))
+	for i, n := range t.Shape {
+		shape[i] = int(n) // it fits: the size does
+	}
+	return tensor.Tensor{Name: t.Name, Type: t.Type, Shape: shape, Data: m.data[t.Offset : t.Offset+t.Size]}, true
+}
+
 // Window returns the fields that touch n bytes from offset from, in order and
 // without gaps or overlaps: what no field covers is padding (zeros), unused,
 // or not understood if the structure has a fault. The

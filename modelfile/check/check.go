@@ -131,15 +131,10 @@ func (r *Report) structure(path string, data []byte) ([]tensor.Tensor, error) {
 	}
 	r.extents(m, len(data))
 	var list []tensor.Tensor
-	for _, t := range m.Tensors {
-		if !t.Known || t.Size == 0 || !t.Inside(len(data)) || !scan.Readable(t.Type) {
-			continue
+	for i := range m.Tensors {
+		if t, ok := m.Tensor(&m.Tensors[i]); ok && scan.Readable(t.Type) {
+			list = append(list, t)
 		}
-		shape := make([]int, len(t.Shape))
-		for i, n := range t.Shape {
-			shape[i] = int(n)
-		}
-		list = append(list, tensor.Tensor{Name: t.Name, Type: t.Type, Shape: shape, Data: data[t.Offset : t.Offset+t.Size]})
 	}
 	return list, nil
 }

@@ -12,6 +12,10 @@ import (
 // completeness checks the model against its architecture, and the vocabulary
 // against the embeddings.
 func (r *Report) completeness(m *source.Model) {
+	if m.Metadata.Len() == 0 {
+		r.add(KindConfig, Note, "", "a %s file holds no metadata: completeness and vocabulary are not checked", m.Format)
+		return
+	}
 	tokens := r.tokenizer(m)
 	if len(m.Tensors) == 0 {
 		r.add(KindIncomplete, Warning, "", "the file holds no tensors, only metadata")

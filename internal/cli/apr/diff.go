@@ -118,8 +118,15 @@ func (o *diffOptions) print(out *output, d *compare.Diff, a, b *source.Model) er
 	}{{"A", a}, {"B", b}} {
 		fmt.Fprintf(out, "%s: %s: %s, %s, %s\n", s.label, s.m.Path, s.m.Format, plural(len(s.m.Tensors), "tensor"), byteSize(s.m.Size))
 	}
-	if err := out.buffered(func(w *bufio.Writer) { writeMetadataDiff(w, &d.Metadata) }); err != nil {
-		return err
+	switch {
+	case a.Metadata.Len() == 0:
+		fmt.Fprintln(out, "\nMetadata: A has none")
+	case b.Metadata.Len() == 0:
+		fmt.Fprintln(out, "\nMetadata: B has none")
+	default:
+		if err := out.buffered(func(w *bufio.Writer) { writeMetadataDiff(w, &d.Metadata) }); err != nil {
+			return err
+		}
 	}
 	same := d.Identical()
 	fmt.Fprintf(out, "\nTensors: %d identical, %d differ, %d only in A, %d only in B\n", same, len(d.Tensors)-same, len(d.OnlyA), len(d.OnlyB))

@@ -117,7 +117,7 @@ var codeHelp = map[int][2]string{
 	exitUsage:       {"a flag or argument that does not exist or is out of range, a prompt longer than the context", "see the command's --help"},
 	exitNotFound:    {"a path that is mistyped, a folder, a missing shard of a set", "check the path; all shards must lie in one folder"},
 	exitFormat:      {"a file that is no model, is cut off, or breaks the rules of its format", "apr validate FILE lists what is wrong; get the file again"},
-	exitInvalid:     {"apr validate found errors, apr diff a cosine below --threshold, or the output file exists", "read the findings; give --force to replace a file"},
+	exitInvalid:     {"apr validate found errors, apr diff a cosine below --threshold, apr parity a difference, or the output file exists", "read the findings; give --force to replace a file"},
 	exitLoad:        {"an architecture that apr does not know, tensors that are missing or have other shapes, a damaged tensor", "apr validate FILE and apr inspect FILE say why"},
 	exitIO:          {"no permission, a full disk, a closed pipe", "read the line on stderr"},
 	exitInference:   {"a computation gave NaN or infinity, or a backend failed", "try --backend cpu-exact; apr validate FILE finds damaged weights"},

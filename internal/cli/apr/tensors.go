@@ -59,17 +59,19 @@ func (o *tensorsOptions) run(cmd *cobra.Command) error {
 	if _, err := path.Match(o.filter, ""); err != nil {
 		return usageError(cmd, "--filter %s: not a pattern", o.filter)
 	}
-	list, err := engine.ListTensors(o.model)
+	m, err := source.Open(o.model)
 	if err != nil {
 		return err
 	}
+	defer m.Close()
+	list := listTensors(m)
 	total := len(list)
 	list = slices.DeleteFunc(list, func(t engine.TensorInfo) bool { return !matches(o.filter, t.Name) })
 	found := len(list)
 	if o.limit > 0 && o.limit < len(list) {
 		list = list[:o.limit]
 	}
-	numbers, err := o.numbers(cmd, list)
+	numbers, err := o.numbers(cmd, m, list)
 	if err != nil {
 		return err
 	}
@@ -114,16 +116,24 @@ type tensorStats struct {
 	Stats stats.Stats `json:"stats"`
 }
 
+// listTensors describes the tensors of an open file, in file order.
+func listTensors(m *source.Model) []engine.TensorInfo {
+	list := make([]engine.TensorInfo, 0, len(m.Tensors))
+	for _, t := range m.Tensors {
+		place, _ := m.Place(t.Name)
+		list = append(list, engine.TensorInfo{
+			Name: t.Name, Type: t.Type.String(), Shape: t.Shape, Bytes: int64(len(t.Data)),
+			Offset: place.Offset, File: place.Path,
+		})
+	}
+	return list
+}
+
 // numbers computes the statistics of the listed tensors, if they were asked for.
-func (o *tensorsOptions) numbers(cmd *cobra.Command, list []engine.TensorInfo) ([]stats.Stats, error) {
+func (o *tensorsOptions) numbers(cmd *cobra.Command, m *source.Model, list []engine.TensorInfo) ([]stats.Stats, error) {
 	if !o.stats {
 		return nil, nil
 	}
-	m, err := source.Open(o.model)
-	if err != nil {
-		return nil, err
-	}
-	defer m.Close()
 	tensors := make([]tensor.Tensor, len(list))
 	for i := range list {
 		tensors[i], _ = m.Tensor(list[i].Name) // it was listed from the same file
