@@ -93,18 +93,38 @@ func (p *Program) checkWidths(op Op) error {
 // CheckWeights verifies that every tensor the program reads is present with the
 // right shape. The error names the tensor.
 func (p *Program) CheckWeights(w Weights) error {
+	for _, problem := range p.WeightProblems(w, 1) {
+		return fmt.Errorf("%w: tensor %s %s", ErrInvalid, problem.Tensor, problem.Text)
+	}
+	return nil
+}
+
+// WeightProblem is what is wrong with a tensor that a program reads.
+type WeightProblem struct {
+	Tensor  string
+	Missing bool
+	Text    string // "is missing", "has shape [2, 3], want [3, 2]"
+}
+
+// WeightProblems lists up to limit tensors that are missing or have another shape
+// than the program needs, in the order of computation; limit 0 lists all.
+func (p *Program) WeightProblems(w Weights, limit int) []WeightProblem {
+	var list []WeightProblem
 	for _, op := range p.Ops {
 		for _, req := range p.requirements(op) {
 			t, ok := w.Tensor(req.name)
-			if !ok {
-				return fmt.Errorf("%w: tensor %s is missing", ErrInvalid, req.name)
+			switch {
+			case !ok:
+				list = append(list, WeightProblem{req.name, true, "is missing"})
+			case t.Rows() != req.rows || t.Cols() != req.cols:
+				list = append(list, WeightProblem{req.name, false, fmt.Sprintf("has shape %v, want [%d, %d]", t.Shape, req.rows, req.cols)})
 			}
-			if t.Rows() != req.rows || t.Cols() != req.cols {
-				return fmt.Errorf("%w: tensor %s has shape %v, want [%d, %d]", ErrInvalid, req.name, t.Shape, req.rows, req.cols)
+			if limit > 0 && len(list) == limit {
+				return list
 			}
 		}
 	}
-	return nil
+	return list
 }
 
 type requirement struct {

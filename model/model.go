@@ -54,6 +54,19 @@ func Architectures() []string {
 
 // Build returns the program of a model after checking it against the tensors.
 func Build(md Metadata, w graph.Weights) (*graph.Program, error) {
+	p, err := Assemble(md, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.CheckWeights(w); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Assemble returns the program that the metadata describe, without checking that
+// its tensors are there and have the right shapes.
+func Assemble(md Metadata, w graph.Weights) (*graph.Program, error) {
 	arch, ok := md.String("general.architecture")
 	if !ok || arch == "" {
 		return nil, fmt.Errorf("%w: general.architecture is missing", ErrConfig)
@@ -62,12 +75,5 @@ func Build(md Metadata, w graph.Weights) (*graph.Program, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w %q (supported: %s)", ErrArch, arch, strings.Join(Architectures(), ", "))
 	}
-	p, err := build(md, w)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.CheckWeights(w); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return build(md, w)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
 	"github.com/apr-engine/apr/modelfile"
+	"github.com/apr-engine/apr/modelfile/annotate"
 	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
 	"github.com/apr-engine/apr/quant"
@@ -80,6 +81,8 @@ var exitKinds = []struct {
 	{mmapfile.ErrNotRegular, exitNotFound},
 	{mmapfile.ErrEmpty, exitFormat},
 	{gguf.ErrFormat, exitFormat},
+	{annotate.ErrUnknown, exitFormat},
+	{annotate.ErrStructure, exitFormat},
 	{engine.ErrInput, exitUsage},
 	{engine.ErrLoad, exitLoad},
 	{engine.ErrInference, exitInference},

@@ -140,3 +140,15 @@ func TestParseIDs(t *testing.T) {
 		})
 	}
 }
+
+// Every exit code is explained, and no other number.
+func TestCodeHelp(t *testing.T) {
+	for _, c := range ExitCodes {
+		if help, ok := codeHelp[c.Code]; !ok || help[0] == "" || help[1] == "" {
+			t.Errorf("apr explain %d does not say causes and what to do", c.Code)
+		}
+	}
+	if len(codeHelp) != len(ExitCodes) {
+		t.Errorf("%d codes are explained, there are %d", len(codeHelp), len(ExitCodes))
+	}
+}

@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "rewrite docs/cli, keeping the examples"
 
 // expected are all commands. A new one is a line here, seen in review.
 var expected = []string{
-	"bench", "chat", "completion", "detokenize", "inspect", "logits", "parity", "perplexity",
-	"quantize", "run", "synth", "tensors", "tokenize", "version",
+	"bench", "chat", "completion", "detokenize", "diff", "explain", "hex", "inspect", "logits", "parity",
+	"perplexity", "quantize", "run", "synth", "tensors", "tokenize", "tree", "validate", "version",
 }
 
 const repository = "../../.."

@@ -72,6 +72,7 @@ Exit codes
 	for _, cmd := range []*cobra.Command{
 		newRun(), newChat(),
 		newInspect(), newTensors(), newTokenize(), newDetokenize(),
+		newTree(), newValidate(), newDiff(), newHex(), newExplain(),
 		newParity(), newLogits(), newPerplexity(), newBench(),
 		newSynth(), newQuantize(),
 		newVersion(), newCompletion(),

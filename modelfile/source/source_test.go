@@ -1,0 +1,83 @@
+package source
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/modelfile/annotate"
+)
+
+func write(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func safetensors(header, data string) []byte {
+	return append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...), data...)
+}
+
+func TestOpen(t *testing.T) {
+	m, err := Open("../../testdata/architectures/qwen2.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	x, ok := m.Tensor("output_norm.weight")
+	place, placed := m.Place("output_norm.weight")
+	if !ok || !placed || x.Elements() != 64 || place.Offset == 0 || m.Architecture() != "qwen2" || m.Format != "GGUF v3" || len(m.Files) != 1 {
+		t.Errorf("got %v at %+v of %s, %s", x, place, m.Format, m.Files)
+	}
+	if _, ok := m.Tensor("none"); ok {
+		t.Error("found a tensor that is not there")
+	}
+
+	m, err = Open(write(t, "m.safetensors", safetensors(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},"__metadata__":{"format":"pt"}}`, "abcd")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if x, ok := m.Tensor("x"); !ok || string(x.Data) != "abcd" || m.Format != "safetensors" || m.Metadata.Len() != 0 || m.Architecture() != "" {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	tests := []struct {
+		name string
+		data []byte
+		kind error
+		text string
+	}{
+		{"text", []byte("This is text."), gguf.ErrFormat, "magic"},
+		{"empty", nil, gguf.ErrFormat, "empty"},
+		{"cut GGUF", []byte("GGUF\x03\x00\x00\x00"), gguf.ErrFormat, "truncated"},
+		{"cut safetensors", safetensors(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}}`, "ab"), annotate.ErrStructure, "past the end"},
+		{"unknown type", safetensors(`{"x":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}`, "abcd"), annotate.ErrStructure, "type F4"},
+		{"sizes that differ", safetensors(`{"x":{"dtype":"F16","shape":[1,3],"data_offsets":[0,4]}}`, "abcd"), annotate.ErrStructure, "takes 6 bytes"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Open(write(t, "m", tt.data))
+			if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	if _, err := Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+	m := New(gguf.NewMetadata(), nil)
+	if _, ok := m.Place("x"); ok || m.Close() != nil {
+		t.Error("a model in memory has places or cannot be closed")
+	}
+}
