@@ -54,7 +54,7 @@ func TestParseErrors(t *testing.T) {
 		{"length past the end", build("{}", 0)[:9], "length at byte 0"},
 		{"huge length", binary.LittleEndian.AppendUint64(nil, 1<<60), "length at byte 0"},
 		{"no object", build("[]", 0), "no JSON object"},
-		{"broken", build(`{"a" 1}`, 0), "JSON"},
+		{"broken", build(`{"a" 1}`, 0), `tensor "a"`},
 		{"nested", build(strings.Repeat(`{"a":`, 20000), 0), `tensor "a"`},
 		{"more", build(`{} x`, 0), "follows"},
 		{"metadata", build(`{"__metadata__":{"a":1}}`, 0), "__metadata__"},

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite docs/cli, keeping the examples"
 
 // expected are all commands. A new one is a line here, seen in review.
 var expected = []string{
-	"bench", "chat", "completion", "detokenize", "inspect", "logits", "parity", "perplexity",
+	"bench", "chat", "completion", "convert", "detokenize", "export", "import", "inspect", "logits", "parity", "perplexity",
 	"quantize", "run", "synth", "tensors", "tokenize", "version",
 }
 
