@@ -276,12 +276,11 @@ func (j *job) metadata() (*gguf.Metadata, error) {
 	if j.recipe.Name == "" && has {
 		return md, nil
 	}
-	fileType := j.recipe.FileType
 	if j.recipe.Name == "" {
-		fileType = j.fileType()
+		return md, md.Set("general.file_type", j.fileType())
 	}
 	return md, errors.Join(
-		md.Set("general.file_type", fileType),
+		md.Set("general.file_type", j.recipe.FileType),
 		md.Set("general.quantization_version", uint32(quantizationVersion)),
 	)
 }
