@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -412,7 +413,7 @@ func TestTeacherQ4KM(t *testing.T) {
 			t.Errorf("weighted %t: error %.6g, more than 1.02 times %.6g", weighted, a, b)
 		}
 	}
-	text := strings.Repeat("<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n12 + 30 equals 42.<|im_end|>\n", 1) + source(t)
+	text := source(t)
 	p, q := perplexity(t, ourPath, text), perplexity(t, peerPath, text)
 	t.Logf("perplexity %.4f, llama-quantize's %.4f, ratio %.4f", p, q, p/q)
 	if !(p <= 1.005*q) {
@@ -450,12 +451,12 @@ func modelError(t *testing.T, exact, f *modelfile.File, weighted bool) float64 {
 
 func perplexity(t *testing.T, path, text string) float64 {
 	t.Helper()
-	e, err := engine.Open(load(t, path), engine.Options{Backend: "cpu-exact"})
+	e, err := engine.Open(load(t, path), engine.Options{Backend: "cpu"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	r, err := e.Perplexity(context.Background(), text, engine.PerplexityOptions{Context: 256, Stride: 128, Chunks: 24})
+	r, err := e.Perplexity(context.Background(), text, engine.PerplexityOptions{Context: 512})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,16 +465,22 @@ func perplexity(t *testing.T, path, text string) float64 {
 
 var encodeOptions = tokenizer.EncodeOptions{AddSpecial: true, ParseSpecial: true}
 
-// source is Go code, the text that the teacher was trained for.
+// source is code of Go's library, the kind of text that the teacher was trained
+// on. On other text, where it guesses, a few thousand tokens tell two roundings
+// apart by chance only.
 func source(t *testing.T) string {
 	t.Helper()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Skipf("no Go sources to read: %v", err)
+	}
 	var b strings.Builder
-	for _, name := range []string{"convert.go", "hf.go", "source.go", "rows.go"} {
-		text, err := os.ReadFile(name)
+	for _, name := range []string{"sort/sort.go", "net/http/server.go"} {
+		text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "src", name))
 		if err != nil {
-			t.Fatal(err)
+			t.Skipf("no Go sources to read: %v", err)
 		}
-		b.Write(text)
+		b.Write(text[:min(len(text), 20000)])
 	}
 	return b.String()
 }
