@@ -484,3 +484,6 @@ func source(t *testing.T) string {
 	}
 	return b.String()
 }
+
+// le32 reads a float.
+func le32(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }
