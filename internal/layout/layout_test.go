@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"engine":              {"model", "graph", "backend", "parity", "tokenizer", "chat", "format/gguf", "modelfile", "quant", "kernel", "tensor"},
 	"bench":               {"engine", "backend", "graph", "kernel"},
 	"synth":               {"format/gguf", "quant", "tensor"},
-	"modelfile":           {"format/gguf", "format/apr", "format/safetensors", "tokenizer", "quant", "tensor", "internal/newfile"},
+	"modelfile":           {"format/gguf", "format/apr", "format/safetensors", "tokenizer", "quant", "tensor", "internal/newfile", "internal/mmapfile"},
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "format/apr", "format/safetensors", "backend", "kernel", "tensor", "quant", "synth", "modelfile", "bench", "internal/cpufeat", "internal/mmapfile"},
 	"cmd/apr":             {"internal/cli/apr", "model/all", "backend/all"},
 }
