@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -53,7 +54,7 @@ func Inspect(path string) (*Info, error) {
 	defer m.Close()
 	f := m.File
 	info := &Info{
-		Files: f.Paths(), Format: "GGUF v" + string('0'+rune(f.Version)), Bytes: f.Size(),
+		Files: f.Paths(), Format: f.Format, Bytes: f.Size(),
 		Tensors: len(f.Tensors), Types: typeSums(f), Metadata: f.Metadata,
 	}
 	info.Architecture, _ = f.Metadata.String("general.architecture")
@@ -92,7 +93,7 @@ func (m *Model) CacheBytes(element tensor.DType) (n int64) {
 }
 
 // typeSums groups tensors by type, the largest share first.
-func typeSums(f *gguf.File) []TypeInfo {
+func typeSums(f *modelfile.File) []TypeInfo {
 	var list []TypeInfo
 	for _, t := range f.Tensors {
 		i := slices.IndexFunc(list, func(x TypeInfo) bool { return x.Type == t.Type.String() })
@@ -109,7 +110,7 @@ func typeSums(f *gguf.File) []TypeInfo {
 
 // ListTensors returns the tensors of a file in file order.
 func ListTensors(path string) ([]TensorInfo, error) {
-	f, err := gguf.Open(path)
+	f, err := modelfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +119,7 @@ func ListTensors(path string) ([]TensorInfo, error) {
 	for _, t := range f.Tensors {
 		place, _ := f.Place(t.Name)
 		list = append(list, TensorInfo{
-			Name: t.Name, Type: t.Type.String(), Shape: t.Shape, Bytes: int64(len(t.Data)),
+			Name: t.Name, Type: f.StoredType(t.Name), Shape: t.Shape, Bytes: int64(len(t.Data)),
 			Offset: place.Offset, File: place.Path,
 		})
 	}

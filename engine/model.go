@@ -8,9 +8,9 @@ import (
 	"io/fs"
 
 	"github.com/apr-engine/apr/chat"
-	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/model"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/tokenizer"
 )
 
@@ -33,7 +33,7 @@ var (
 // weights stay mapped in the file. A Model is safe for concurrent reading.
 type Model struct {
 	Path      string
-	File      *gguf.File
+	File      *modelfile.File
 	Program   *graph.Program
 	Tokenizer *tokenizer.Tokenizer
 	template  *chat.Template // set by UseTemplate
@@ -67,7 +67,7 @@ func LoadVocabulary(path string) (*Model, error) {
 }
 
 func openModel(path string) (*Model, error) {
-	f, err := gguf.Open(path)
+	f, err := modelfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +93,9 @@ func (m *Model) build() error {
 }
 
 func (m *Model) loadTokenizer() error {
+	if err := m.File.TokenizerProblem; err != nil {
+		return fmt.Errorf("%w: %s: tokenizer: %w", ErrLoad, m.Path, err)
+	}
 	t, err := tokenizer.FromMetadata(m.File.Metadata)
 	if err != nil {
 		return fmt.Errorf("%w: %s: tokenizer: %w", ErrLoad, m.Path, err)

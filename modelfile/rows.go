@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -22,22 +21,44 @@ const chunkElements = 1 << 16
 const chunksPerWindow = 8
 
 // write converts and writes all tensors.
-func (j *job) write(ctx context.Context, w *gguf.Writer) error {
-	for i, t := range j.tensors {
-		j.at.Tensor, j.at.From, j.at.To, j.at.Index = t.Name, t.Type, j.infos[i].Type, i
+func (j *job) write(ctx context.Context, w sink) error {
+	for i, t := range j.items {
+		j.at.Tensor, j.at.From, j.at.To, j.at.Index = t.Name, t.Type, j.types[i], i
 		out, err := w.NextTensor()
 		if err != nil {
 			return err
 		}
-		if err := j.convert(ctx, out, t, j.infos[i].Type); err != nil {
+		if j.verbatim(i) {
+			err = j.copyOwn(ctx, out, t)
+		} else {
+			err = j.convert(ctx, out, t, j.types[i])
+		}
+		if err != nil {
 			return fmt.Errorf("tensor %s: %w", t, err)
 		}
 	}
 	return nil
 }
 
+// copyOwn writes a tensor of one of .apr's own types as it is.
+func (j *job) copyOwn(ctx context.Context, out io.Writer, t item) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, err := out.Write(t.own.Data); err != nil {
+		return err
+	}
+	j.at.Done += int64(t.Elements())
+	j.at.BytesWritten += int64(len(t.own.Data))
+	j.at.BytesInSource += int64(len(t.own.Data))
+	if j.opts.Progress != nil {
+		j.opts.Progress(j.at)
+	}
+	return nil
+}
+
 // convert writes tensor t as type to, a window of rows at a time.
-func (j *job) convert(ctx context.Context, out io.Writer, t tensor.Tensor, to tensor.DType) error {
+func (j *job) convert(ctx context.Context, out io.Writer, t item, to tensor.DType) error {
 	rows, cols := t.Rows(), t.Cols()
 	rowBytes, err := to.RowBytes(cols)
 	if err != nil {
@@ -67,7 +88,7 @@ func (j *job) convert(ctx context.Context, out io.Writer, t tensor.Tensor, to te
 
 // window converts n rows from row first into buf, chunk rows at a time on all
 // workers. It returns the error of the earliest chunk that failed.
-func (j *job) window(ctx context.Context, buf []byte, t tensor.Tensor, to tensor.DType, first, n, chunk int) error {
+func (j *job) window(ctx context.Context, buf []byte, t item, to tensor.DType, first, n, chunk int) error {
 	rowBytes := len(buf) / n
 	chunks := (n + chunk - 1) / chunk
 	errs := make([]error, chunks)
@@ -100,9 +121,15 @@ func (j *job) window(ctx context.Context, buf []byte, t tensor.Tensor, to tensor
 
 // convertRows converts n rows from row first into dst. numbers is scratch space,
 // returned for reuse.
-func convertRows(dst []byte, t tensor.Tensor, to tensor.DType, first, n int, numbers []float32) ([]float32, error) {
+func convertRows(dst []byte, t item, to tensor.DType, first, n int, numbers []float32) ([]float32, error) {
 	rowBytes := len(t.Data) / t.Rows()
 	src := t.Data[first*rowBytes : (first+n)*rowBytes]
+	if t.row != nil {
+		src = make([]byte, 0, n*rowBytes)
+		for r := first; r < first+n; r++ {
+			src = append(src, t.Data[t.row(r)*rowBytes:(t.row(r)+1)*rowBytes]...)
+		}
+	}
 	if t.Type == to {
 		if _, known := quant.Lookup(to); known {
 			if block, ok := quant.Validate(to, src); !ok {
@@ -129,6 +156,6 @@ func convertRows(dst []byte, t tensor.Tensor, to tensor.DType, first, n int, num
 }
 
 // position names an element by row and column.
-func position(t tensor.Tensor, element int) string {
+func position(t item, element int) string {
 	return fmt.Sprintf("row %d, column %d", element/t.Cols(), element%t.Cols())
 }

@@ -52,12 +52,12 @@ func newCompletion() *cobra.Command {
 	}
 }
 
-// completeModel offers GGUF files to the shell for the first argument.
+// completeModel offers model files to the shell for the first argument.
 func completeModel(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return []string{"gguf"}, cobra.ShellCompDirectiveFilterFileExt
+	return []string{"gguf", "apr"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 // flagValues are the words that the shell offers for flags, whatever command
@@ -76,7 +76,8 @@ func flagValues() map[string][]string {
 // completeFlags registers the words of the flags that a command has.
 func completeFlags(cmd *cobra.Command) {
 	for flag, words := range flagValues() {
-		if cmd.Flags().Lookup(flag) == nil {
+		// --output is a file, save for bench.
+		if cmd.Flags().Lookup(flag) == nil || flag == "output" && cmd.Name() != "bench" {
 			continue
 		}
 		// It fails only for a flag that does not exist or is registered already.

@@ -10,7 +10,9 @@ import (
 
 	"github.com/apr-engine/apr/chat"
 	"github.com/apr-engine/apr/engine"
+	aprfile "github.com/apr-engine/apr/format/apr"
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/format/safetensors"
 	"github.com/apr-engine/apr/internal/mmapfile"
 	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/modelfile/annotate"
@@ -83,6 +85,10 @@ var exitKinds = []struct {
 	{gguf.ErrFormat, exitFormat},
 	{annotate.ErrUnknown, exitFormat},
 	{annotate.ErrStructure, exitFormat},
+	{aprfile.ErrFormat, exitFormat},
+	{safetensors.ErrFormat, exitFormat},
+	{modelfile.ErrSource, exitFormat},
+	{modelfile.ErrConfig, exitFormat},
 	{engine.ErrInput, exitUsage},
 	{engine.ErrLoad, exitLoad},
 	{engine.ErrInference, exitInference},
@@ -92,6 +98,10 @@ var exitKinds = []struct {
 	{chat.ErrLimit, exitLoad},
 	{tokenizer.ErrID, exitUsage},
 	{modelfile.ErrSameFile, exitUsage},
+	{modelfile.ErrTypes, exitInvalid},
+	{modelfile.ErrArch, exitLoad},
+	{tokenizer.ErrUnsupported, exitLoad},
+	{tokenizer.ErrFormat, exitFormat},
 	{quant.ErrNotFinite, exitInvalid},
 	{fs.ErrPermission, exitIO},
 }

@@ -20,8 +20,9 @@ var update = flag.Bool("update", false, "rewrite docs/cli, keeping the examples"
 
 // expected are all commands. A new one is a line here, seen in review.
 var expected = []string{
-	"bench", "chat", "completion", "detokenize", "diff", "explain", "hex", "inspect", "logits", "parity",
-	"perplexity", "quantize", "run", "synth", "tensors", "tokenize", "tree", "validate", "version",
+	"bench", "chat", "completion", "convert", "detokenize", "diff", "explain", "export", "hex",
+	"import", "inspect", "logits", "parity", "perplexity", "quantize", "run", "synth", "tensors",
+	"tokenize", "tree", "validate", "version",
 }
 
 const repository = "../../.."

@@ -47,7 +47,7 @@ func New() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "apr",
 		Short: "Run language models",
-		Long: `apr runs language models in GGUF files.
+		Long: `apr runs language models in GGUF and .apr files.
 
 The answer goes to stdout, everything else to stderr.
 
@@ -74,7 +74,7 @@ Exit codes
 		newInspect(), newTensors(), newTokenize(), newDetokenize(),
 		newTree(), newValidate(), newDiff(), newHex(), newExplain(),
 		newParity(), newLogits(), newPerplexity(), newBench(),
-		newSynth(), newQuantize(),
+		newSynth(), newImport(), newExport(), newConvert(), newQuantize(),
 		newVersion(), newCompletion(),
 	} {
 		wrap(cmd)
