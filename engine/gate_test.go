@@ -402,7 +402,7 @@ func TestShadow(t *testing.T) {
 				return
 			}
 			last := g.lines[len(g.lines)-1]
-			if !strings.Contains(last, fmt.Sprintf("CUDA path rejected, no fallback: cosine vs CPU = 0.")) || !strings.HasSuffix(last, fmt.Sprintf("at position %d", tt.position)) {
+			if !strings.Contains(last, "CUDA path rejected, no fallback: cosine vs CPU = 0.") || !strings.HasSuffix(last, fmt.Sprintf("at position %d", tt.position)) {
 				t.Errorf("last line %q, want position %d", last, tt.position)
 			}
 			if s := g.e.Selection(); s.Verified {

@@ -43,7 +43,6 @@ type probe struct {
 type outcome struct {
 	status Status
 	reason string
-	err    error // of a cancelled context
 }
 
 func (o *outcome) Error() string { return o.reason }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/modelfile/annotate"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -40,15 +41,15 @@ type Model struct {
 func Open(path string) (*Model, error) {
 	raw, err := mmapfile.Open(path)
 	if errors.Is(err, mmapfile.ErrEmpty) {
-		return openGGUF(path) // says so
+		return openFile(path) // says so
 	}
 	if err != nil {
 		return nil, err
 	}
 	m, err := annotate.New(raw.Bytes())
-	if err != nil || m.Format == "GGUF" {
+	if err != nil || m.Format != "safetensors" {
 		raw.Close()
-		return openGGUF(path) // also says what is wrong with a file of no format
+		return openFile(path) // also says what is wrong with a file of no format
 	}
 	if m.Fault != nil {
 		raw.Close()
@@ -63,12 +64,16 @@ func Open(path string) (*Model, error) {
 	return view, nil
 }
 
-func openGGUF(path string) (*Model, error) {
-	f, err := gguf.Open(path)
+// openFile opens a container that the engine runs: tensors have GGUF's names.
+func openFile(path string) (*Model, error) {
+	f, err := modelfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return FromGGUF(path, f), nil
+	m := New(f.Metadata, f.Tensors)
+	m.Path, m.Format, m.Files, m.Size, m.close = path, f.Format, f.Paths(), f.Size(), f.Close
+	m.place = f.Place
+	return m, nil
 }
 
 // fromMap is the view of a file that only its map describes.
@@ -91,14 +96,6 @@ func fromMap(path string, m *annotate.Map) (*Model, error) {
 	view.Path, view.Format, view.Files, view.Size = path, m.Format, []string{path}, int64(m.Size())
 	view.place = func(name string) (gguf.Place, bool) { p, ok := places[name]; return p, ok }
 	return view, nil
-}
-
-// FromGGUF is the view of an open GGUF file, which the view's Close closes.
-func FromGGUF(path string, f *gguf.File) *Model {
-	m := New(f.Metadata, f.Tensors)
-	m.Path, m.Format, m.Files, m.Size, m.close = path, fmt.Sprintf("GGUF v%d", f.Version), f.Paths(), f.Size(), f.Close
-	m.place = f.Place
-	return m
 }
 
 // New is a view of metadata and tensors that are in memory.
