@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"runtime"
 	"runtime/debug"
+	"sync"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -72,10 +73,12 @@ type gate struct {
 	maxBatch int
 	ref      loaded            // loaded when it is first needed
 	faults   map[string]string // injected, by backend
+	program  func() string     // the program's hash
 }
 
 func newGate(m *Model, o Options, maxBatch int) *gate {
 	g := &gate{m: m, options: o, maxBatch: maxBatch, faults: map[string]string{}}
+	g.program = sync.OnceValue(func() string { return parity.ProgramHash(m.Program) })
 	g.Policy = o.Gate.Policy
 	if g.Policy.Name == "" {
 		g.Policy = parity.Standard()
@@ -84,6 +87,9 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 	g.File, g.Probing = filepath.Base(m.Path), tightMemory
 	if o.Gate.Fault == nil {
 		g.Store = o.Gate.Store
+		if g.Store != nil {
+			go g.program() // while the model is loaded
+		}
 	} else {
 		g.Fault = func(name string) string { return g.faults[name] }
 	}
@@ -141,7 +147,7 @@ func (g *gate) prepare() error {
 // identify finds out what is judged, for verdicts and certificates.
 func (g *gate) identify() error {
 	sum, _, err := g.Store.FileHash(g.m.File.Paths())
-	g.Key.Model, g.Key.Program, g.Key.Build = sum, parity.ProgramHash(g.m.Program), parity.BuildID()
+	g.Key.Model, g.Key.Program, g.Key.Build = sum, g.program(), parity.BuildID()
 	return err
 }
 

@@ -320,9 +320,10 @@ func TestBuildID(t *testing.T) {
 }
 
 func TestProgramHash(t *testing.T) {
-	build := func(eps float32, vocab int) string {
+	build := func(eps float32, vocab int, freq float64) string {
 		b := graph.NewBuilder("test", vocab, 8, 16)
 		x := b.Embed("token_embd", "token_embd.weight")
+		x = b.Rope("q_rope", x, graph.Rope{HeadDim: 8, InvFreq: []float64{1, freq}, Magnitude: 1})
 		x = b.RMSNorm("output_norm", x, "output_norm.weight", 8, eps)
 		b.Logits("output", x, "output.weight", 0)
 		p, err := b.Program()
@@ -331,8 +332,8 @@ func TestProgramHash(t *testing.T) {
 		}
 		return parity.ProgramHash(p)
 	}
-	one := build(1e-6, 32)
-	if one != build(1e-6, 32) || one == build(1e-5, 32) || one == build(1e-6, 33) {
+	one := build(1e-6, 32, 0.5)
+	if one != build(1e-6, 32, 0.5) || one == build(1e-5, 32, 0.5) || one == build(1e-6, 33, 0.5) || one == build(1e-6, 32, 0.25) {
 		t.Error("the hash does not follow the program")
 	}
 }
@@ -368,5 +369,12 @@ func TestCertified(t *testing.T) {
 	broken := spoil(0, func(row []float32) { clear(row) })
 	if cert, v = g.Certify(t.Context(), source("cpu-exact", broken), toyCase(20)); cert.How() != "" || v.Passed() {
 		t.Error("a reference that is made wrong is not judged")
+	}
+}
+
+func BenchmarkProgramHash(b *testing.B) {
+	p := synthModel(b, "tiny-qwen2.5-1.5b", 0).program
+	for b.Loop() {
+		parity.ProgramHash(p)
 	}
 }

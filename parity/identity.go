@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,7 +22,19 @@ import (
 func ProgramHash(p *graph.Program) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %d %d %d\n%v\n%v\n", p.Arch, p.Vocab, p.Hidden, p.Context, p.Values, p.Caches)
+	var bits []byte
 	for _, op := range p.Ops {
+		if r, ok := op.(*graph.Rope); ok {
+			// Thousands of frequencies in decimal would take a millisecond.
+			bits = bits[:0]
+			for _, f := range r.InvFreq {
+				bits = binary.LittleEndian.AppendUint64(bits, math.Float64bits(f))
+			}
+			h.Write(bits)
+			plain := *r
+			plain.InvFreq = nil
+			op = &plain
+		}
 		fmt.Fprintf(h, "%T %+v\n", op, op)
 	}
 	return shortSum(h)
