@@ -189,7 +189,11 @@ func (r *Report) extents(m *annotate.Map, size int) {
 	})
 	for i := 1; i < len(order); i++ {
 		a, b := order[i-1], order[i]
-		if a.Offset+a.Size > b.Offset {
+		switch {
+		case a.Offset+a.Size <= b.Offset:
+		case m.Format == "APR" && a.Offset == b.Offset && a.Size == b.Size:
+			r.add(KindSameBytes, Note, b.Name, "shares its bytes with %s: they are stored once", a.Name)
+		default:
 			r.add(KindOverlap, Error, b.Name, "begins at byte %d, inside %s, which ends at byte %d", b.Offset, a.Name, a.Offset+a.Size)
 		}
 	}

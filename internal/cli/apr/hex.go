@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/apr-engine/apr/internal/mmapfile"
 	"github.com/apr-engine/apr/modelfile/annotate"
+	"github.com/apr-engine/apr/modelfile/names"
 	"github.com/spf13/cobra"
 )
 
@@ -31,7 +33,7 @@ to: header, metadata, tensor descriptions, and within tensors the parts of the
 blocks. Damaged files are shown too, as far as their structure can be followed.
 
 --at takes an offset in bytes (decimal, or hexadecimal with 0x) or the name of a
-tensor, whose data are shown. Long fields show their first and last bytes; --full
+tensor, in GGUF's or Hugging Face's spelling, whose data are shown. Long fields show their first and last bytes; --full
 shows all.`,
 		Example: `  apr hex models/tiny-coder-4m-q4_k_m.gguf
   apr hex models/tiny-coder-4m-q4_k_m.gguf --at blk.0.attn_q.weight -n 144
@@ -95,6 +97,10 @@ func (o *hexOptions) start(cmd *cobra.Command, m *annotate.Map) (int, error) {
 		}
 		return int(t.Offset), nil
 	}
+	if name, ok := o.otherName(m); ok {
+		o.at = name
+		return o.start(cmd, m)
+	}
 	n, err := strconv.ParseUint(o.at, 0, 63)
 	if errors.Is(err, strconv.ErrSyntax) {
 		return 0, usageError(cmd, "--at %s: neither an offset nor a tensor of %s", o.at, o.file)
@@ -103,6 +109,25 @@ func (o *hexOptions) start(cmd *cobra.Command, m *annotate.Map) (int, error) {
 		return 0, usageError(cmd, "--at %s: the file has %d bytes", o.at, m.Size())
 	}
 	return int(n), nil
+}
+
+// otherName finds a tensor by its name in the other scheme: GGUF's in a file with
+// those of Hugging Face, and the reverse.
+func (o *hexOptions) otherName(m *annotate.Map) (string, bool) {
+	all := make([]string, len(m.Tensors))
+	for i := range m.Tensors {
+		all[i] = m.Tensors[i].Name
+	}
+	gemma := names.IsGemma(all)
+	want, ok := names.Parse(o.at, gemma)
+	if !ok {
+		return "", false
+	}
+	i := slices.IndexFunc(all, func(name string) bool { return names.Canonical(name, gemma) == want.GGUF() })
+	if i < 0 || all[i] == o.at {
+		return "", false
+	}
+	return all[i], true
 }
 
 // Lines of a field: hexLine bytes each, and at most hexLines of them unless all
