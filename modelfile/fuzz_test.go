@@ -1,6 +1,7 @@
 package modelfile
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,11 +12,24 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// FuzzViewApr: any .apr file that can be parsed is either presented in GGUF's
-// terms or refused with a one-line error, and then it can be converted without a
-// panic.
+// withMetadata returns a file's bytes with another text as its metadata.
+func withMetadata(file []byte, text []byte) []byte {
+	le := binary.LittleEndian
+	index, data := le.Uint64(file[24:]), le.Uint64(file[32:])
+	out := append(append([]byte(nil), file[:64]...), text...)
+	le.PutUint32(out[20:], uint32(len(text)))
+	le.PutUint64(out[24:], uint64(len(out)))
+	out = append(out, file[index:data]...)
+	le.PutUint64(out[32:], uint64(len(out)))
+	clear(out[40:44]) // no checksum of the header
+	return append(out, file[data:]...)
+}
+
+// FuzzViewApr: an .apr file with any metadata is either presented in GGUF's terms
+// or refused with a one-line error, and then it can be converted without a panic.
 func FuzzViewApr(f *testing.F) {
 	dir := f.TempDir()
+	var file []byte
 	for i, fields := range [][]apr.Field{
 		{{Key: "architecture", Value: "llama"}, {Key: "num_heads", Value: 2}, {Key: "hidden_size", Value: 4}, {Key: "rope_type", Value: 2},
 			{Key: "tokenizer.vocabulary", Value: []string{"<unk>", "a"}}, {Key: "tokenizer.scores", Value: []float32{0, 1}}},
@@ -49,11 +63,15 @@ func FuzzViewApr(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		clear(data[40:44]) // without the header's checksum changes get further
-		f.Add(data)
+		parsed, err := apr.Parse(data)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data[64 : 64+parsed.Header.MetadataSize])
+		file = data
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		a, err := apr.Parse(data)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		a, err := apr.Parse(withMetadata(file, text))
 		if err != nil {
 			return
 		}
