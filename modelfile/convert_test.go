@@ -2,6 +2,10 @@ package modelfile
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -90,4 +94,71 @@ func TestImportStudent(t *testing.T) {
 		want.Metadata.Delete(key)
 	}
 	sameModel(t, got, want)
+}
+
+// TestInterrupted: when the context ends nothing is left behind, and a file that
+// was there stays as it was.
+func TestInterrupted(t *testing.T) {
+	for _, format := range Formats() {
+		t.Run(format, func(t *testing.T) {
+			dir := t.TempDir()
+			out := filepath.Join(dir, "out")
+			if err := os.WriteFile(out, []byte("old"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, err := Convert(ctx, "../models/tiny-coder-4m-q4_k_m.gguf", out, Options{Format: format, Recipe: "f16", Force: true,
+				Progress: func(p Progress) {
+					if p.Index == 3 {
+						cancel()
+					}
+				}})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want context.Canceled", err)
+			}
+			list, err := os.ReadDir(dir)
+			if err != nil || len(list) != 1 {
+				t.Errorf("the folder holds %v (%v)", list, err)
+			}
+			if text, _ := os.ReadFile(out); string(text) != "old" {
+				t.Error("the file that was there has changed")
+			}
+		})
+	}
+}
+
+// TestPlan: a plan says what Convert then does.
+func TestPlan(t *testing.T) {
+	const in = "../models/tiny-coder-4m-q4_k_m.gguf"
+	for _, c := range []struct{ recipe, format string }{{"", FormatApr}, {"f16", FormatSafetensors}, {"q8_0", FormatGGUF}} {
+		t.Run(c.format+" "+c.recipe, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out")
+			o := Options{Format: c.format, Recipe: c.recipe}
+			plan, err := PlanConvert(in, out, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
+				t.Error("planning wrote a file")
+			}
+			if done := convert(t, in, out, o); !reflect.DeepEqual(plan, done) {
+				t.Errorf("planned %+v, did %+v", plan, done)
+			}
+			info, err := os.Stat(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Besides the tensors there are names and the vocabulary.
+			if over := info.Size() - plan.BytesOut; over < 0 || over > 400_000 {
+				t.Errorf("the file has %d bytes, %d were planned", info.Size(), plan.BytesOut)
+			}
+		})
+	}
+	if _, err := PlanConvert(in, "x.safetensors", Options{}); !errors.Is(err, ErrTypes) {
+		t.Errorf("Q4_K in safetensors: %v, want ErrTypes", err)
+	}
+	if _, err := PlanConvert(in, "x", Options{Format: "onnx"}); err == nil {
+		t.Error("an unknown container was accepted")
+	}
 }

@@ -13,8 +13,12 @@ import (
 
 	"github.com/apr-engine/apr/chat"
 	"github.com/apr-engine/apr/engine"
+	aprfile "github.com/apr-engine/apr/format/apr"
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/format/safetensors"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tokenizer"
 )
 
 func TestExitCode(t *testing.T) {
@@ -31,6 +35,14 @@ func TestExitCode(t *testing.T) {
 		{"missing file", &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, 3},
 		{"missing template file", fmt.Errorf("%w: %w", engine.ErrInput, fs.ErrNotExist), 3},
 		{"format", fmt.Errorf("x: %w", gguf.ErrFormat), 4},
+		{"format of .apr", fmt.Errorf("x: %w", aprfile.ErrFormat), 4},
+		{"format of safetensors", fmt.Errorf("x: %w", safetensors.ErrFormat), 4},
+		{"no model file", fmt.Errorf("x: %w", modelfile.ErrSource), 4},
+		{"broken folder", fmt.Errorf("x: %w", modelfile.ErrConfig), 4},
+		{"folder that cannot be converted", fmt.Errorf("x: %w", modelfile.ErrArch), 6},
+		{"unknown pre-tokenizer", fmt.Errorf("x: %w", tokenizer.ErrUnsupported), 6},
+		{"tokenizer file", fmt.Errorf("x: %w", tokenizer.ErrFormat), 4},
+		{"types that a container lacks", fmt.Errorf("x: %w", modelfile.ErrTypes), 5},
 		{"not finite", quant.ErrNotFinite, 5},
 		{"load", engine.ErrLoad, 6},
 		{"template in the file", fmt.Errorf("%w: %w", engine.ErrLoad, chat.ErrTemplate), 6},

@@ -39,6 +39,9 @@ func loadModel(path string, log *slog.Logger) (*engine.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, w := range m.File.Warnings {
+		log.Warn(w, "file", path)
+	}
 	log.Info("model", "file", path, "architecture", m.Program.Arch, "tensors", len(m.File.Tensors),
 		"bytes", m.File.Size(), "context", m.Program.Context, "tokenizer", m.Tokenizer.Name(), "ms", milliseconds(time.Since(start)))
 	return m, nil
