@@ -99,6 +99,7 @@ func File(ctx context.Context, path string, threads int) (*Report, error) {
 	}
 	if openErr == nil {
 		tensors = m.Tensors
+		r.unusual(m)
 		r.Architecture = m.Architecture()
 		r.completeness(m)
 	} else {
@@ -111,6 +112,16 @@ func File(ctx context.Context, path string, threads int) (*Report, error) {
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return int(b.Severity - a.Severity) })
 	return r, nil
+}
+
+// unusual passes the reader's warnings on, save those about checksums and trailing
+// bytes, which the walk through the structure has found.
+func (r *Report) unusual(m *source.Model) {
+	for _, w := range m.Warnings {
+		if !strings.Contains(w, "checksum") && !strings.Contains(w, "bytes follow") {
+			r.add(KindUnusual, Note, "", "%s", w)
+		}
+	}
 }
 
 // structure checks one file's structure and extents. It returns the tensors whose
@@ -171,9 +182,6 @@ func (r *Report) extents(m *annotate.Map, size int) {
 			cut = true
 			r.add(KindExtent, Error, t.Name, "its %d bytes at byte %d go past the end of the file at %d: the file is cut off", t.Size, t.Offset, size)
 		default:
-			if !t.Known {
-				r.add(KindType, Warning, t.Name, "type %s cannot be decoded: its numbers are not checked", t.TypeName)
-			}
 			order = append(order, t)
 			end = max(end, t.Offset+t.Size)
 		}

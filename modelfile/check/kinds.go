@@ -19,6 +19,7 @@ const (
 	KindConfig     = "config"
 	KindVocabulary = "vocabulary"
 	KindTokenizer  = "tokenizer"
+	KindUnusual    = "unusual"
 )
 
 // Kind explains a kind of findings.
@@ -44,5 +45,6 @@ var Kinds = []Kind{
 	{KindUnused, "a tensor that the architecture does not use", "harmless, but takes space; or the architecture is named wrongly"},
 	{KindConfig, "metadata that the model needs are missing or contradictory, or the architecture is unknown", "see the key named; other programs may know the architecture"},
 	{KindVocabulary, "the vocabulary and the embedding matrix have different lengths", "the tokenizer belongs to another model"},
+	{KindUnusual, "something that the format allows or readers accept, but that is rare", "nothing, if the model runs"},
 	{KindTokenizer, "the tokenizer cannot be built from the metadata", "token ids work (apr run --token-ids), text does not"},
 }

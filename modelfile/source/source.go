@@ -26,12 +26,17 @@ type Model struct {
 	// Metadata holds keys and values, under GGUF's names; empty if the container
 	// has none.
 	Metadata *gguf.Metadata
-	// Tensors are in file order. Their Data must not be used after Close.
+	// Warnings says what is unusual about the file and was accepted.
+	Warnings []string
+	// Tensors are in file order, those of types that only .apr has as the nearest
+	// type of GGUF. Their Data must not be used after Close.
 	Tensors []tensor.Tensor
 
 	index map[string]int
 	place func(name string) (gguf.Place, bool)
-	close func() error
+	// stored names the type that a tensor has in the file; nil for that of Tensors.
+	stored func(name string) string
+	close  func() error
 }
 
 // Open opens the model file at path: GGUF, .apr or safetensors, by what its first
@@ -72,7 +77,7 @@ func openFile(path string) (*Model, error) {
 	}
 	m := New(f.Metadata, f.Tensors)
 	m.Path, m.Format, m.Files, m.Size, m.close = path, f.Format, f.Paths(), f.Size(), f.Close
-	m.place = f.Place
+	m.Warnings, m.place, m.stored = f.Warnings, f.Place, f.StoredType
 	return m, nil
 }
 
@@ -115,6 +120,15 @@ func (m *Model) Tensor(name string) (tensor.Tensor, bool) {
 		return tensor.Tensor{}, false
 	}
 	return m.Tensors[i], true
+}
+
+// StoredType names the type that a tensor has in the file, which for types that
+// only .apr has is not that of Tensors.
+func (m *Model) StoredType(t tensor.Tensor) string {
+	if m.stored == nil {
+		return t.Type.String()
+	}
+	return m.stored(t.Name)
 }
 
 // Place returns where a tensor's bytes lie; false if it is in memory alone.

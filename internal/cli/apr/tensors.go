@@ -122,7 +122,7 @@ func listTensors(m *source.Model) []engine.TensorInfo {
 	for _, t := range m.Tensors {
 		place, _ := m.Place(t.Name)
 		list = append(list, engine.TensorInfo{
-			Name: t.Name, Type: t.Type.String(), Shape: t.Shape, Bytes: int64(len(t.Data)),
+			Name: t.Name, Type: m.StoredType(t), Shape: t.Shape, Bytes: int64(len(t.Data)),
 			Offset: place.Offset, File: place.Path,
 		})
 	}
