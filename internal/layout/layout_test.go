@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 	"modelfile":           {"format/gguf", "quant", "tensor", "format/apr", "format/safetensors", "tokenizer", "internal/newfile", "internal/mmapfile"},
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "bench", "internal/cpufeat", "internal/mmapfile", "modelfile/...", "format/apr", "format/safetensors"},
 	"internal/gatescore":  {"engine", "parity", "parity/fault", "synth", "backend", "backend/all", "model/all", "tensor"},
-	"modelfile/source":    {"modelfile/annotate", "format/gguf", "tensor", "internal/mmapfile", "modelfile"},
+	"modelfile/source":    {"modelfile/annotate", "format/gguf", "format/safetensors", "tensor", "internal/mmapfile", "modelfile"},
 	"modelfile/names":     {},
 	"modelfile/annotate":  {"quant", "tensor"},
 	"modelfile/check":     {"modelfile/...", "model", "graph", "tokenizer", "quant", "tensor", "internal/mmapfile"},

@@ -4,9 +4,11 @@ package source
 
 import (
 	"errors"
-	"fmt"
+	"os"
+	"strings"
 
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/format/safetensors"
 	"github.com/apr-engine/apr/internal/mmapfile"
 	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/modelfile/annotate"
@@ -39,11 +41,18 @@ type Model struct {
 	close  func() error
 }
 
-// Open opens the model file at path: GGUF, .apr or safetensors, by what its first
-// bytes say. A safetensors file has no metadata, and its tensors have the names of
-// Hugging Face. The error is fs.ErrNotExist for a missing file, and for a bad one
-// gguf.ErrFormat, annotate.ErrUnknown or annotate.ErrStructure.
+// Open opens the model at path: GGUF, .apr or safetensors, by what the first bytes
+// say, or a Hugging Face folder, or the index of safetensors in several files.
+// Tensors of an .apr file get GGUF's names; safetensors have no metadata, and their
+// tensors the names of Hugging Face. The error is fs.ErrNotExist for a missing
+// file, and for a bad one that of modelfile.Open or safetensors.ErrFormat.
 func Open(path string) (*Model, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return openSafetensors(path, safetensors.OpenFolder)
+	}
+	if strings.HasSuffix(path, ".index.json") {
+		return openSafetensors(path, safetensors.OpenIndex)
+	}
 	raw, err := mmapfile.Open(path)
 	if errors.Is(err, mmapfile.ErrEmpty) {
 		return openFile(path) // says so
@@ -52,21 +61,29 @@ func Open(path string) (*Model, error) {
 		return nil, err
 	}
 	m, err := annotate.New(raw.Bytes())
-	if err != nil || m.Format != "safetensors" {
-		raw.Close()
-		return openFile(path) // also says what is wrong with a file of no format
+	isSafetensors := err == nil && m.Format == "safetensors"
+	if err := raw.Close(); err != nil {
+		return nil, err
 	}
-	if m.Fault != nil {
-		raw.Close()
-		return nil, fmt.Errorf("%s: %w", path, m.Fault)
+	if isSafetensors {
+		return openSafetensors(path, safetensors.Open)
 	}
-	view, err := fromMap(path, m)
+	return openFile(path) // also says what is wrong with a file of no format
+}
+
+// openSafetensors opens one file or a set, with one of the package's functions.
+func openSafetensors(path string, open func(string) (*safetensors.File, error)) (*Model, error) {
+	f, err := open(path)
 	if err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	view.close = raw.Close
-	return view, nil
+	m := New(gguf.NewMetadata(), f.Tensors)
+	m.Path, m.Format, m.Files, m.Size, m.close = path, "safetensors", f.Paths(), f.Size(), f.Close
+	m.place = func(name string) (gguf.Place, bool) {
+		p, ok := f.Place(name)
+		return gguf.Place{Path: p.Path, Offset: p.Offset}, ok
+	}
+	return m, nil
 }
 
 // openFile opens a container that the engine runs: tensors have GGUF's names.
@@ -79,28 +96,6 @@ func openFile(path string) (*Model, error) {
 	m.Path, m.Format, m.Files, m.Size, m.close = path, f.Format, f.Paths(), f.Size(), f.Close
 	m.Warnings, m.place, m.stored = f.Warnings, f.Place, f.StoredType
 	return m, nil
-}
-
-// fromMap is the view of a file that only its map describes.
-func fromMap(path string, m *annotate.Map) (*Model, error) {
-	tensors := make([]tensor.Tensor, 0, len(m.Tensors))
-	places := map[string]gguf.Place{}
-	for i := range m.Tensors {
-		t := &m.Tensors[i]
-		if !t.Inside(m.Size()) {
-			return nil, fmt.Errorf("%w: tensor %s: its %d bytes at byte %d go past the end of the file at %d", annotate.ErrStructure, t.Name, t.Size, t.Offset, m.Size())
-		}
-		x, ok := m.Tensor(t)
-		if !ok {
-			return nil, fmt.Errorf("%w: tensor %s: type %s with shape %v cannot be decoded", annotate.ErrStructure, t.Name, t.TypeName, t.Shape)
-		}
-		tensors = append(tensors, x)
-		places[t.Name] = gguf.Place{Path: path, Offset: int64(t.Offset)}
-	}
-	view := New(gguf.NewMetadata(), tensors)
-	view.Path, view.Format, view.Files, view.Size = path, m.Format, []string{path}, int64(m.Size())
-	view.place = func(name string) (gguf.Place, bool) { p, ok := places[name]; return p, ok }
-	return view, nil
 }
 
 // New is a view of metadata and tensors that are in memory.

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/apr-engine/apr/format/gguf"
-	"github.com/apr-engine/apr/modelfile/annotate"
+	"github.com/apr-engine/apr/format/safetensors"
 )
 
 func write(t *testing.T, name string, data []byte) string {
@@ -22,7 +22,7 @@ func write(t *testing.T, name string, data []byte) string {
 	return path
 }
 
-func safetensors(header, data string) []byte {
+func container(header, data string) []byte {
 	return append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...), data...)
 }
 
@@ -41,13 +41,42 @@ func TestOpen(t *testing.T) {
 		t.Error("found a tensor that is not there")
 	}
 
-	m, err = Open(write(t, "m.safetensors", safetensors(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},"__metadata__":{"format":"pt"}}`, "abcd")))
+	m, err = Open(write(t, "m.safetensors", container(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},"__metadata__":{"format":"pt"}}`, "abcd")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
 	if x, ok := m.Tensor("x"); !ok || string(x.Data) != "abcd" || m.Format != "safetensors" || m.Metadata.Len() != 0 || m.Architecture() != "" {
 		t.Errorf("got %+v", m)
+	}
+}
+
+// A folder and its index are one model of several files.
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{
+		"a.safetensors":       container(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}}`, "abcd"),
+		"b.safetensors":       container(`{"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, "efgh"),
+		safetensors.IndexName: []byte(`{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}`),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{dir, filepath.Join(dir, safetensors.IndexName)} {
+		m, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, ok := m.Tensor("y")
+		place, _ := m.Place("y")
+		if !ok || string(y.Data) != "efgh" || len(m.Files) != 2 || filepath.Base(place.Path) != "b.safetensors" || place.Offset == 0 {
+			t.Errorf("%s: %v at %+v in %q", path, y, place, m.Files)
+		}
+		m.Close()
+	}
+	if _, err := Open(t.TempDir()); err == nil {
+		t.Error("an empty folder is a model")
 	}
 }
 
@@ -61,9 +90,9 @@ func TestErrors(t *testing.T) {
 		{"text", []byte("This is text."), gguf.ErrFormat, "magic"},
 		{"empty", nil, gguf.ErrFormat, "empty"},
 		{"cut GGUF", []byte("GGUF\x03\x00\x00\x00"), gguf.ErrFormat, "truncated"},
-		{"cut safetensors", safetensors(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}}`, "ab"), annotate.ErrStructure, "past the end"},
-		{"unknown type", safetensors(`{"x":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}`, "abcd"), annotate.ErrStructure, "type F4"},
-		{"sizes that differ", safetensors(`{"x":{"dtype":"F16","shape":[1,3],"data_offsets":[0,4]}}`, "abcd"), annotate.ErrStructure, "takes 6 bytes"},
+		{"cut safetensors", container(`{"x":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}}`, "ab"), safetensors.ErrFormat, "outside the 2 bytes"},
+		{"unknown type", container(`{"x":{"dtype":"F4","shape":[8],"data_offsets":[0,4]}}`, "abcd"), safetensors.ErrFormat, "\"F4\""},
+		{"sizes that differ", container(`{"x":{"dtype":"F16","shape":[1,3],"data_offsets":[0,4]}}`, "abcd"), safetensors.ErrFormat, "want 6"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

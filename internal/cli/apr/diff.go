@@ -28,7 +28,8 @@ func newDiff() *cobra.Command {
 		Use:     "diff A B [flags]",
 		GroupID: groupLook,
 		Short:   "Compare two model files",
-		Long: `Compare metadata and tensors of two model files. Tensors are matched by name, also
+		Long: `Compare metadata and tensors of two models: GGUF, .apr or safetensors files, or
+Hugging Face folders, whose tensors alone are looked at. Tensors are matched by name, also
 between GGUF's names and Hugging Face's. For each pair of tensors:
 
   COSINE  of the angle between them: 1 for the same direction, 0 for unrelated

@@ -22,7 +22,8 @@ func newValidate() *cobra.Command {
 		Use:     "validate MODEL [flags]",
 		GroupID: groupLook,
 		Short:   "Find out what is wrong with a model file",
-		Long: `Check a model file and list everything that is found, worst first:
+		Long: `Check a model (GGUF, .apr, safetensors, or a Hugging Face folder of safetensors) and
+list everything that is found, worst first:
 
   structure      the format's rules, extents inside the file, overlaps, names that
                  occur twice, types that go with shapes, checksums if it has any
