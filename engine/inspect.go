@@ -107,21 +107,3 @@ func typeSums(f *modelfile.File) []TypeInfo {
 	slices.SortStableFunc(list, func(a, b TypeInfo) int { return int(b.Bytes>>8 - a.Bytes>>8) })
 	return list
 }
-
-// ListTensors returns the tensors of a file in file order.
-func ListTensors(path string) ([]TensorInfo, error) {
-	f, err := modelfile.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	list := make([]TensorInfo, 0, len(f.Tensors))
-	for _, t := range f.Tensors {
-		place, _ := f.Place(t.Name)
-		list = append(list, TensorInfo{
-			Name: t.Name, Type: f.StoredType(t.Name), Shape: t.Shape, Bytes: int64(len(t.Data)),
-			Offset: place.Offset, File: place.Path,
-		})
-	}
-	return list, nil
-}
