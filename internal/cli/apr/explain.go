@@ -121,7 +121,7 @@ var codeHelp = map[int][2]string{
 	exitLoad:        {"an architecture that apr does not know, tensors that are missing or have other shapes, a damaged tensor", "apr validate FILE and apr inspect FILE say why"},
 	exitIO:          {"no permission, a full disk, a closed pipe", "read the line on stderr"},
 	exitInference:   {"a computation gave NaN or infinity, or a backend failed", "try --backend cpu-exact; apr validate FILE finds damaged weights"},
-	exitBackend:     {"--backend names one that this build or machine does not have", "apr version lists the backends"},
+	exitBackend:     {"--backend names one that this build or machine does not have, or one whose results differ from the reference", "apr version lists the backends, apr parity MODEL --backend NAME shows the difference"},
 	exitInterrupted: {"Ctrl-C, or the process was asked to end", "nothing"},
 }
 
