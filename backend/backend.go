@@ -41,7 +41,8 @@ type Options struct {
 const DefaultMaxBatch = 512
 
 // Backend finds the devices it can drive. Creating or listing backends
-// initialises nothing; Probe may.
+// initialises nothing; Probe may. device.go has what backends for hardware
+// implement besides, with rules for their authors.
 type Backend interface {
 	Name() string
 	Probe() ([]Device, error)

@@ -86,12 +86,7 @@ func (c loaded) source() parity.Source {
 }
 
 // api is the graphics interface that a device is driven through, if it says so.
-func (c loaded) api() string {
-	if a, ok := c.device.(interface{ API() string }); ok {
-		return a.API()
-	}
-	return ""
-}
+func (c loaded) api() string { return backend.Describe(c.device).API }
 
 // close must not wait for an executor that hangs.
 func (c loaded) close() error {
@@ -183,7 +178,7 @@ func (e *Engine) loadNext() error {
 }
 
 // errNoDevice marks a backend that finds nothing to drive.
-var errNoDevice = errors.New("no device")
+var errNoDevice = backend.ErrNoDevice
 
 func (e *Engine) load(name string) (loaded, error) {
 	b, err := backend.Find(name)

@@ -73,7 +73,7 @@ type hooked struct {
 	h hooks
 }
 
-func (hooked) API() string { return "Vulkan" }
+func (hooked) Info() backend.Info { return backend.Info{API: "Vulkan"} }
 
 func (d hooked) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
 	if d.h.load != nil {

@@ -159,13 +159,8 @@ type device struct {
 	faults []Fault
 }
 
-// API passes on the graphics interface that the device names, if it does.
-func (d device) API() string {
-	if a, ok := d.Device.(interface{ API() string }); ok {
-		return a.API()
-	}
-	return ""
-}
+// Unwrap returns the sound device.
+func (d device) Unwrap() backend.Device { return d.Device }
 
 func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
 	for _, f := range d.faults {
