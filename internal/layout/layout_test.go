@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"backend/oracle":      {"backend", "graph", "quant", "tensor"},
 	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat", "internal/osyield"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
+	"driver/wgpu":         {},
 	"backend/all":         {"backend/..."},
 	"parity":              {"backend", "graph", "tensor"},
 	"parity/fault":        {"backend", "graph", "quant", "tensor"},

@@ -1,0 +1,207 @@
+//go:build (linux || darwin) && (amd64 || arm64)
+
+package wgpu
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+)
+
+// Device is an open adapter. Its methods may be called by several goroutines.
+type Device struct {
+	Info
+	id, handle, queue uintptr
+
+	mu     sync.Mutex // guards err
+	err    error      // the first that makes the device useless
+	submit sync.Mutex // keeps a recording's check and submission together
+}
+
+// fail records the first error that nothing else caught.
+func (d *Device) fail(err error) {
+	d.mu.Lock()
+	if d.err == nil {
+		d.err = err
+	}
+	d.mu.Unlock()
+}
+
+// Err is why the device cannot be used any more; nil while it can.
+func (d *Device) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// Error scopes (WGPUErrorFilter). The third, internal errors, ends the process
+// in this version of the library.
+const (
+	scopeValidation = 1
+	scopeMemory     = 2
+)
+
+// scoped runs f and returns its result and the error that it caused. Error
+// scopes belong to a thread.
+func (d *Device) scoped(f func() uintptr) (uintptr, error) {
+	if err := d.Err(); err != nil {
+		return 0, err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	call(proc.pushScope, d.handle, scopeValidation)
+	call(proc.pushScope, d.handle, scopeMemory)
+	h := f()
+	var err error
+	for range 2 {
+		id, done := expect()
+		popScope(d.handle, callbackInfo{mode: allowSpontaneous, callback: callbacks.scope, userdata1: id})
+		select {
+		case r := <-done:
+			if r.kind > errorNone && err == nil {
+				err = errorOf(r.kind, r.text)
+				if errors.Is(err, ErrLost) {
+					d.fail(err)
+				}
+			}
+		default: // the library answers within the call
+			forget(id)
+			err = fmt.Errorf("%w: an error scope gave no answer", ErrInvalid)
+		}
+	}
+	if err == nil {
+		err = d.Err()
+	}
+	return h, err
+}
+
+// Close releases the device. Buffers, pipelines and groups must be released
+// before or not at all.
+func (d *Device) Close() error {
+	leave(d.id)
+	d.fail(fmt.Errorf("%w: it was closed", ErrLost))
+	call(proc.releaseQueue, d.queue)
+	call(proc.releaseDevice, d.handle)
+	return nil
+}
+
+// Destroy makes the device lost, as a reset would: for tests.
+func (d *Device) Destroy() { call(proc.destroyDevice, d.handle) }
+
+// Usage is what a buffer may be used for.
+type Usage uint64
+
+// Usages (WGPUBufferUsage).
+const (
+	MapRead  Usage = 1
+	CopySrc  Usage = 4
+	CopyDst  Usage = 8
+	Uniform  Usage = 0x40
+	Storage  Usage = 0x80
+	queryDst Usage = 0x200
+)
+
+// Buffer is memory of the device.
+type Buffer struct {
+	handle uintptr
+	Size   uint64 // bytes
+}
+
+// NewBuffer allocates size bytes, a multiple of 4, filled with zeros.
+func (d *Device) NewBuffer(size uint64, usage Usage) (*Buffer, error) {
+	desc := &bufferDescriptor{usage: uint64(usage), size: size}
+	h, err := d.scoped(func() uintptr { return call(proc.createBuffer, d.handle, uintptr(unsafe.Pointer(desc))) })
+	if err != nil {
+		if h != 0 {
+			call(proc.releaseBuffer, h)
+		}
+		return nil, fmt.Errorf("buffer of %d bytes: %w", size, err)
+	}
+	return &Buffer{h, size}, nil
+}
+
+// Release frees the memory once the device has done with it. A nil buffer is
+// released already.
+func (b *Buffer) Release() {
+	if b != nil && b.handle != 0 {
+		call(proc.releaseBuffer, b.handle)
+		b.handle = 0
+	}
+}
+
+// uploadChunk is how much is on its way to the device at a time: the library
+// holds a copy until the device has taken it.
+const uploadChunk = 32 << 20
+
+// Write copies data, a multiple of 4 bytes, to offset in b, before whatever is
+// submitted next.
+func (d *Device) Write(b *Buffer, offset uint64, data []byte) error {
+	for len(data) > 0 {
+		n := min(len(data), uploadChunk)
+		part := data[:n]
+		if _, err := d.scoped(func() uintptr {
+			return call(proc.writeBuffer, d.queue, b.handle, uintptr(offset), uintptr(unsafe.Pointer(&part[0])), uintptr(n))
+		}); err != nil {
+			return err
+		}
+		data, offset = data[n:], offset+uint64(n)
+		if len(data) > 0 {
+			if err := d.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// flush hands pending writes to the device and waits for it.
+func (d *Device) flush() error {
+	c := d.Begin()
+	if err := c.Submit(); err != nil {
+		return err
+	}
+	return d.Wait()
+}
+
+// Wait returns when the device has done all that was submitted.
+func (d *Device) Wait() error {
+	if err := d.Err(); err != nil {
+		return err
+	}
+	call(proc.poll, d.handle, 1, 0)
+	return d.Err()
+}
+
+// Read waits for the device and copies dst's length of bytes from offset, both
+// multiples of 8, out of a buffer made for MapRead.
+func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
+	if err := d.Err(); err != nil {
+		return err
+	}
+	const modeRead = 1
+	id, done := expect()
+	mapAsync(b.handle, modeRead, offset, uint64(len(dst)), callbackInfo{mode: allowSpontaneous, callback: callbacks.mapped, userdata1: id})
+	if err := d.Err(); err != nil {
+		forget(id)
+		return err
+	}
+	call(proc.poll, d.handle, 1, 0)
+	// After poll the callback has come, unless another goroutine polls and is
+	// about to make it.
+	if err := d.Err(); err != nil {
+		forget(id)
+		return err
+	}
+	if r := <-done; r.status != statusSuccess {
+		return fmt.Errorf("%w: reading a buffer: status %d %s", ErrInvalid, r.status, r.text)
+	}
+	from := call(proc.mappedRange, b.handle, uintptr(offset), uintptr(len(dst)))
+	if from == 0 {
+		return fmt.Errorf("%w: reading a buffer: not mapped", ErrInvalid)
+	}
+	copy(dst, unsafe.Slice(*(**byte)(unsafe.Pointer(&from)), len(dst)))
+	call(proc.unmap, b.handle)
+	return d.Err()
+}

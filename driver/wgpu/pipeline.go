@@ -1,0 +1,126 @@
+//go:build (linux || darwin) && (amd64 || arm64)
+
+package wgpu
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+)
+
+// Access is how a shader uses a binding.
+type Access uint32
+
+// Accesses (WGPUBufferBindingType).
+const (
+	UniformData Access = 2 // var<uniform>
+	ReadWrite   Access = 3 // var<storage, read_write>
+	ReadOnly    Access = 4 // var<storage, read>
+)
+
+// PipelineDesc describes a compute pipeline.
+type PipelineDesc struct {
+	Name  string // in error messages
+	WGSL  string
+	Entry string // function; "main" if empty
+	// Bindings are those of group 0, numbered from 0.
+	Bindings []Access
+	// Unchecked leaves out the tests of indices and loop bounds that the library
+	// adds. A wrong index then reaches any memory: only for shaders whose indices
+	// are right by construction and that are tested with the checks.
+	Unchecked bool
+}
+
+// Pipeline is a compiled shader with its layout.
+type Pipeline struct{ handle, layout uintptr }
+
+// NewPipeline compiles a shader. The error quotes the compiler with the line.
+func (d *Device) NewPipeline(p PipelineDesc) (*Pipeline, error) {
+	if p.Entry == "" {
+		p.Entry = "main"
+	}
+	module, err := d.shader(p)
+	if err != nil {
+		return nil, fmt.Errorf("shader %s: %w", p.Name, err)
+	}
+	defer call(proc.releaseShader, module)
+	entries := make([]layoutEntry, max(1, len(p.Bindings)))
+	for i, a := range p.Bindings {
+		entries[i] = layoutEntry{binding: uint32(i), visibility: stageCompute, bufferType: uint32(a)}
+	}
+	group := &listDescriptor{count: uint64(len(p.Bindings)), items: unsafe.Pointer(&entries[0])}
+	layout, err := d.scoped(func() uintptr { return call(proc.createGroupLayout, d.handle, uintptr(unsafe.Pointer(group))) })
+	if err != nil {
+		return nil, fmt.Errorf("layout of %s: %w", p.Name, err)
+	}
+	list := &layout
+	all := &pipelineLayoutDescriptor{listDescriptor: listDescriptor{count: 1, items: unsafe.Pointer(list)}}
+	whole, err := d.scoped(func() uintptr { return call(proc.createPipelineLayout, d.handle, uintptr(unsafe.Pointer(all))) })
+	if err != nil {
+		call(proc.releaseGroupLayout, layout)
+		return nil, fmt.Errorf("layout of %s: %w", p.Name, err)
+	}
+	defer call(proc.releasePipelineLayout, whole)
+	desc := &pipelineDescriptor{label: view(p.Name), layout: whole, module: module, entryPoint: view(p.Entry)}
+	h, err := d.scoped(func() uintptr { return call(proc.createPipeline, d.handle, uintptr(unsafe.Pointer(desc))) })
+	runtime.KeepAlive(p)
+	if err != nil {
+		call(proc.releaseGroupLayout, layout)
+		return nil, fmt.Errorf("pipeline %s: %w", p.Name, err)
+	}
+	return &Pipeline{h, layout}, nil
+}
+
+func (d *Device) shader(p PipelineDesc) (uintptr, error) {
+	source := &wgslSource{chain: chain{sType: sTypeWGSL}, code: view(p.WGSL)}
+	desc := &shaderDescriptor{next: unsafe.Pointer(source), label: view(p.Name)}
+	h, err := d.scoped(func() uintptr {
+		if p.Unchecked {
+			const noChecks = 0 // WGPUShaderRuntimeChecks by value: two false
+			return call(proc.createShaderTrusted, d.handle, uintptr(unsafe.Pointer(desc)), noChecks)
+		}
+		return call(proc.createShader, d.handle, uintptr(unsafe.Pointer(desc)))
+	})
+	runtime.KeepAlive(source)
+	runtime.KeepAlive(p)
+	return h, err
+}
+
+// Release frees the pipeline.
+func (p *Pipeline) Release() {
+	call(proc.releasePipeline, p.handle)
+	call(proc.releaseGroupLayout, p.layout)
+}
+
+// Binding is a part of a buffer that a shader sees; Size 0 means to its end.
+type Binding struct {
+	Buffer       *Buffer
+	Offset, Size uint64
+}
+
+// Whole binds all of a buffer.
+func Whole(b *Buffer) Binding { return Binding{Buffer: b} }
+
+// Group is a pipeline's set of bindings. It keeps the buffers alive.
+type Group struct{ handle uintptr }
+
+// NewGroup binds buffers in the order of the pipeline's bindings.
+func (d *Device) NewGroup(p *Pipeline, bindings ...Binding) (*Group, error) {
+	entries := make([]groupEntry, max(1, len(bindings)))
+	for i, b := range bindings {
+		size := b.Size
+		if size == 0 {
+			size = b.Buffer.Size - b.Offset
+		}
+		entries[i] = groupEntry{binding: uint32(i), buffer: b.Buffer.handle, offset: b.Offset, size: size}
+	}
+	desc := &groupDescriptor{layout: p.layout, count: uint64(len(bindings)), items: unsafe.Pointer(&entries[0])}
+	h, err := d.scoped(func() uintptr { return call(proc.createGroup, d.handle, uintptr(unsafe.Pointer(desc))) })
+	if err != nil {
+		return nil, err
+	}
+	return &Group{h}, nil
+}
+
+// Release frees the group.
+func (g *Group) Release() { call(proc.releaseGroup, g.handle) }
