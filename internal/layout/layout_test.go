@@ -40,6 +40,8 @@ var allowed = map[string][]string{
 	"backend/oracle":      {"backend", "graph", "quant", "tensor"},
 	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat", "internal/osyield"},
 	"backend/cuda":        {"backend", "graph", "quant", "tensor", "driver/cuda"},
+	"driver/cuda":         {},
+	"driver/cuda/emutest": {"driver/cuda"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
 	"driver/wgpu":         {},
 	"backend/all":         {"backend/..."},

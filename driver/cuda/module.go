@@ -1,0 +1,101 @@
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"unsafe"
+)
+
+type (
+	// Module is compiled code on a device.
+	Module uintptr
+	// Function is a kernel of a module.
+	Function uintptr
+)
+
+// Options of the driver's compiler (CUjit_option).
+const (
+	jitInfoLog      = 3
+	jitInfoLogSize  = 4
+	jitErrorLog     = 5
+	jitErrorLogSize = 6
+	jitLogVerbose   = 12
+	jitLogBytes     = 64 << 10
+)
+
+// LoadModule compiles PTX text, or takes machine code, and returns the compiler's
+// log. The driver keeps what it has compiled for the next process. An error holds
+// the compiler's own.
+func (c *Context) LoadModule(image []byte) (m Module, log string, err error) {
+	text := append(append(make([]byte, 0, len(image)+1), image...), 0)
+	info, bad := make([]byte, jitLogBytes), make([]byte, jitLogBytes)
+	// The values hold addresses as integers, where the collector does not see them.
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&info[0])
+	pin.Pin(&bad[0])
+	options := []int32{jitInfoLog, jitInfoLogSize, jitErrorLog, jitErrorLogSize, jitLogVerbose}
+	values := []uintptr{uintptr(unsafe.Pointer(&info[0])), jitLogBytes, uintptr(unsafe.Pointer(&bad[0])), jitLogBytes, 1}
+	p := new(Module)
+	err = c.call("cuModuleLoadDataEx", c.moduleLoadDataEx, uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&text[0])),
+		uintptr(len(options)), uintptr(unsafe.Pointer(&options[0])), uintptr(unsafe.Pointer(&values[0])))
+	if err != nil {
+		if why := strings.TrimSpace(cString(&bad[0])); why != "" {
+			err = fmt.Errorf("%w: %s", err, why)
+		}
+	}
+	return *p, cString(&info[0]), err
+}
+
+// Unload frees a module.
+func (c *Context) Unload(m Module) error {
+	return c.call("cuModuleUnload", c.moduleUnload, uintptr(m))
+}
+
+// Function finds a kernel by name.
+func (c *Context) Function(m Module, name string) (Function, error) {
+	text := append([]byte(name), 0)
+	f := new(Function)
+	err := c.call("cuModuleGetFunction("+name+")", c.moduleGetFunction, uintptr(unsafe.Pointer(f)), uintptr(m), uintptr(unsafe.Pointer(&text[0])))
+	return *f, err
+}
+
+// Attributes of a function (CUfunction_attribute).
+const (
+	funcLocalBytes   = 3
+	funcRegisters    = 4
+	funcDynamicSmem  = 8
+	funcSmemCarveout = 9
+)
+
+// AllowShared lets a kernel ask for n bytes of dynamic shared memory; needed for
+// more than 48 KiB.
+func (c *Context) AllowShared(f Function, n int) error {
+	return c.call("cuFuncSetAttribute", c.funcSetAttribute, uintptr(f), funcDynamicSmem, uintptr(n))
+}
+
+// PreferShared asks for a share, in percent, of a multiprocessor's memory as
+// shared memory.
+func (c *Context) PreferShared(f Function, percent int) error {
+	return c.call("cuFuncSetAttribute", c.funcSetAttribute, uintptr(f), funcSmemCarveout, uintptr(percent))
+}
+
+// Registers is the number of registers of each thread of a kernel, and the bytes
+// of local memory, which should be none.
+func (c *Context) Registers(f Function) (registers, local int, err error) {
+	v := new(int32)
+	if err := c.call("cuFuncGetAttribute", c.funcGetAttribute, uintptr(unsafe.Pointer(v)), funcRegisters, uintptr(f)); err != nil {
+		return 0, 0, err
+	}
+	registers = int(*v)
+	err = c.call("cuFuncGetAttribute", c.funcGetAttribute, uintptr(unsafe.Pointer(v)), funcLocalBytes, uintptr(f))
+	return registers, int(*v), err
+}
+
+// Occupancy is how many blocks of a kernel a multiprocessor holds at once.
+func (c *Context) Occupancy(f Function, threads, shared int) (int, error) {
+	v := new(int32)
+	err := c.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", c.occupancy, uintptr(unsafe.Pointer(v)), uintptr(f), uintptr(threads), uintptr(shared))
+	return int(*v), err
+}
