@@ -1,5 +1,5 @@
 // quant.h: the tensor formats as they lie in device memory, and their exact
-// decoding. Package quant defines the numbers; backend/cuda/pack.go writes these
+// decoding. Package quant defines the numbers; package packed writes these
 // layouts. Both orders are bit for bit the same numbers: nothing is requantised.
 //
 // Why not the file's own blocks: lanes of a warp should each read 16 bytes of one
