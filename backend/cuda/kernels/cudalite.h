@@ -134,6 +134,10 @@ template <int N> DEV void cp_async_wait() { asm volatile("cp.async.wait_group %0
 DEV void ldmatrix_x4(u32 &a, u32 &b, u32 &c, u32 &d, u32 addr) {
 	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(addr) : "memory");
 }
+// the same, each 8×8 matrix transposed
+DEV void ldmatrix_x4_trans(u32 &a, u32 &b, u32 &c, u32 &d, u32 addr) {
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"(addr) : "memory");
+}
 DEV void mma_16816(float *c, const u32 *a, const u32 *b) {
 	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
