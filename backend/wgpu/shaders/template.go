@@ -1,0 +1,35 @@
+package shaders
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+	"text/template"
+)
+
+//go:embed *.wgsl
+var files embed.FS
+
+// templates are all .wgsl files; each defines a template of its file's name.
+var templates = template.Must(template.New("").Funcs(template.FuncMap{
+	"seq": func(n int) []int {
+		s := make([]int, n)
+		for i := range s {
+			s[i] = i
+		}
+		return s
+	},
+	"add": func(a, b int) int { return a + b },
+	"mul": func(a, b int) int { return a * b },
+	"div": func(a, b int) int { return a / b },
+}).ParseFS(files, "*.wgsl"))
+
+// expand executes a template. The templates are part of the program, so an error is
+// a mistake in them; it comes out as a shader that does not compile and says why.
+func expand(name string, data any) string {
+	var b strings.Builder
+	if err := templates.ExecuteTemplate(&b, name, data); err != nil {
+		return fmt.Sprintf("// %v\nerror", err)
+	}
+	return b.String()
+}
