@@ -1,4 +1,4 @@
-package shaders
+package kernels
 
 import (
 	"github.com/apr-engine/apr/backend/packed"

@@ -1,11 +1,11 @@
-// Package shaders makes the compute shaders of the wgpu backend: WGSL text for given
+// Package kernels makes the fast compute shaders of the wgpu backend: WGSL text for given
 // shapes, tensor types and abilities of the device, with what is bound to it and how
 // many workgroups run. It opens no device and allocates nothing.
 //
 // Shapes are constants of the text, so that compilers can unroll and no shader needs
 // them bound; two matrices of one shape and type share a pipeline. What differs from
 // step to step (tokens, positions) lies in buffers.
-package shaders
+package kernels
 
 import "github.com/apr-engine/apr/driver/wgpu"
 
