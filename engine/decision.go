@@ -28,10 +28,13 @@ type Selection struct {
 	Requested string `json:"requested"`
 	Ran       string `json:"ran"`
 	FellBack  bool   `json:"fell_back"`
-	// Verified says that the serving backend was compared with the reference or is
-	// the reference.
-	Verified  bool       `json:"verified"`
-	Decisions []Decision `json:"decisions"`
+	// Verified says that the serving backend was compared with the reference, as far
+	// as it was used, or is the reference.
+	Verified bool `json:"verified"`
+	// VerifiedContext is how many tokens a compared sequence held; 0 for the
+	// reference and for what was not compared.
+	VerifiedContext int        `json:"verified_context,omitempty"`
+	Decisions       []Decision `json:"decisions"`
 }
 
 // DisplayName is a backend's name for people; api is the graphics interface of
@@ -69,6 +72,11 @@ func acceptedLine(name, api string) string { return "Backend: " + DisplayName(na
 // refusedLine is for a backend that was asked for by name: there is no fallback.
 func refusedLine(name, reason string) string {
 	return fmt.Sprintf("[%s] %s path rejected, no fallback: %s", parity.Tag, pathName(name), reason)
+}
+
+// unjudgedLine is for a context that takes too long to compare.
+func unjudgedLine(name string, context int, reason string) string {
+	return fmt.Sprintf("[%s] %s path is not verified beyond %d tokens of context: %s", parity.Tag, pathName(name), context, reason)
 }
 
 // overrideLine is printed each time the gate is bypassed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -66,6 +67,7 @@ type Engine struct {
 	certified parity.Certified
 	gate      *gate
 	maxBatch  int
+	beyond    bool          // the loaded one has gone where nothing was compared
 	rejected  time.Duration // spent on backends that were rejected
 	validate  time.Duration // spent on comparing
 }
@@ -244,7 +246,10 @@ func (e *Engine) Selection() Selection {
 	}
 	switch e.certified.How() {
 	case parity.ByProbe, parity.ByCertificate, parity.ByReference:
-		s.Verified = e.certified.Allows(e.cand.exec) == nil
+		s.Verified = e.certified.Allows(e.cand.exec) == nil && !e.beyond
+	}
+	if n := e.certified.Context(); n < math.MaxInt {
+		s.VerifiedContext = n
 	}
 	return s
 }
@@ -302,7 +307,7 @@ func (e *Engine) accept(v parity.Verdict) {
 // for by name is not replaced.
 func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 	e.rejected += took
-	e.certified = parity.Certified{}
+	e.certified, e.beyond = parity.Certified{}, false
 	if v.Status == parity.NotMeasured {
 		// A damaged file spoils the reference too; then no backend is at fault.
 		if bad := e.Model.badWeights(); bad != nil {
@@ -326,25 +331,65 @@ func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 	return err
 }
 
-// admit makes sure that the kernels of a step have been probed. It reports
-// whether the step may run on the loaded backend; if not, another one has been
-// loaded and must be brought up to the same tokens.
-func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int32) (ok bool, err error) {
+// admit makes sure that a step has been judged: its kernels, and a context as
+// long as it makes. It reports whether the step may run on the loaded backend; if
+// not, another one has been loaded and must be brought up to the same tokens.
+// followed says that the reference judges each token before it is shown.
+func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int32, capacity int, followed bool) (ok bool, err error) {
 	if err := e.certified.Allows(e.cand.exec); err != nil {
 		return false, err
 	}
-	if e.certified.Missing(e.cand.exec.Plan(batch)) == "" {
+	end := len(history) + len(batch[0].Tokens)
+	unknown := e.certified.Missing(e.cand.exec.Plan(batch)) != ""
+	longer := end > e.certified.Context() && !followed && !e.beyond
+	if !unknown && !longer {
 		return true, nil
 	}
+	step := parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want}
 	start := time.Now()
-	v := e.gate.extend(ctx, e.certified, e.cand, parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want})
+	v := parity.Verdict{}
+	if longer {
+		step.Reach = reach(end, capacity)
+		v = e.gate.extend(ctx, e.certified, e.cand, step, false)
+		if v.TooLong() {
+			e.leaveUnjudged(v)
+			step.Reach = 0
+		}
+	}
+	if unknown && (!longer || v.TooLong()) {
+		v = e.gate.extend(ctx, e.certified, e.cand, step, true)
+	}
 	took := time.Since(start)
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if v.Passed() {
+	if v.Passed() || v.TooLong() {
 		e.validate += took
 		return true, nil
 	}
 	return false, e.reject(v, took)
+}
+
+// leastReach is the shortest context that is judged after the first probe.
+const leastReach = 128
+
+// reach is up to which position a context of end tokens is judged: the next
+// power of two, so that the cost of all comparisons is that of the last one
+// twice, but no more than the session can hold.
+func reach(end, capacity int) int {
+	n := leastReach
+	for n < end {
+		n *= 2
+	}
+	return max(end, min(n, capacity))
+}
+
+// leaveUnjudged says that the context is longer than can be compared in
+// reasonable time. The backend goes on, and counts as unverified from here.
+func (e *Engine) leaveUnjudged(v parity.Verdict) {
+	e.beyond = true
+	e.decide(Decision{
+		Backend: e.cand.name, Device: e.cand.device.Name(), Accepted: true, Status: v.Status, Basis: e.certified.How(), Reason: v.Reason,
+		Line: unjudgedLine(e.cand.name, e.certified.Context(), v.Reason),
+	})
 }

@@ -198,8 +198,11 @@ func tightMemory() (done func()) {
 	}
 }
 
-func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step) parity.Verdict {
-	return g.Extend(ctx, cert, c.source(), g.parityCase(nil), s)
+// extend judges a step in mid-generation; unhurried however long it takes.
+func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step, unhurried bool) parity.Verdict {
+	pc := g.parityCase(nil)
+	pc.Unhurried = unhurried
+	return g.Extend(ctx, cert, c.source(), pc, s)
 }
 
 func (g *gate) close() error {

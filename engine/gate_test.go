@@ -342,16 +342,27 @@ func TestNewKernelInMidGeneration(t *testing.T) {
 	if want.err != nil {
 		t.Fatal(want.err)
 	}
+	// The context has been judged by a run before, so that only the kernel is new.
+	judged := func(t *testing.T) engine.Options {
+		o := engine.Options{Gate: engine.GateOptions{Store: &parity.Store{Dir: t.TempDir()}}}
+		fakeCUDA.plug(t, hooks{})
+		if g := generate(t, o, tokens, true); g.err != nil || g.e.Selection().VerifiedContext < position {
+			t.Fatalf("%v, %+v", g.err, g.e.Selection())
+		}
+		return o
+	}
 	t.Run("sound", func(t *testing.T) {
+		o := judged(t)
 		fakeCUDA.plug(t, hooks{plan: boundary(position)})
-		g := generate(t, engine.Options{}, tokens, true)
+		g := generate(t, o, tokens, true)
 		if g.err != nil || g.result.Text != want.result.Text || !slices.Equal(g.lines, []string{"Backend: CUDA (Vulkan)"}) {
 			t.Errorf("%v, %q", g.err, g.lines)
 		}
 	})
 	t.Run("wrong, with a fallback", func(t *testing.T) {
+		o := judged(t)
 		fakeCUDA.plug(t, hooks{plan: boundary(position), step: spoilFrom(position, negate)})
-		g := generate(t, engine.Options{}, tokens, true)
+		g := generate(t, o, tokens, true)
 		if g.err != nil || g.emitted.String() != want.emitted.String() {
 			t.Errorf("%v, %q", g.err, g.emitted.String())
 		}
@@ -360,8 +371,10 @@ func TestNewKernelInMidGeneration(t *testing.T) {
 		}
 	})
 	t.Run("wrong, forced", func(t *testing.T) {
+		o := judged(t)
+		o.Backend = "cuda"
 		fakeCUDA.plug(t, hooks{plan: boundary(position), step: spoilFrom(position, negate)})
-		g := generate(t, engine.Options{Backend: "cuda"}, tokens, true)
+		g := generate(t, o, tokens, true)
 		if !errors.Is(g.err, engine.ErrRejected) || !strings.HasPrefix(want.result.Text, g.emitted.String()) {
 			t.Errorf("%v, %q", g.err, g.emitted.String())
 		}
@@ -372,8 +385,92 @@ func TestNewKernelInMidGeneration(t *testing.T) {
 	})
 }
 
-// The same where nothing announces the change: the reference that follows finds
-// it and the generation ends.
+// A fault that begins at some position and that no kernel announces is found
+// when the context first grows towards it: no wrong token leaves, whether the
+// position is reached by the answer or lies in a long prompt.
+func TestUnannouncedFaultAtALongerContext(t *testing.T) {
+	for _, position := range []int{73, 110, 127, 128, 300, 511} {
+		t.Run(fmt.Sprint(position), func(t *testing.T) {
+			tokens := position + 30
+			want := generate(t, engine.Options{Backend: "cpu-exact"}, tokens, true)
+			fakeCUDA.plug(t, hooks{step: spoilFrom(position, demoteBest)})
+			g := generate(t, engine.Options{}, tokens, true)
+			if g.err != nil || want.err != nil || !slices.Equal(g.result.TokenIDs, want.result.TokenIDs) || g.emitted.String() != want.result.Text {
+				t.Errorf("%v, %v: %q, want %q", g.err, want.err, g.emitted.String(), want.result.Text)
+			}
+			if len(g.lines) != 3 || !strings.HasSuffix(g.lines[1], fmt.Sprintf("at position %d", position)) {
+				t.Errorf("lines %q", g.lines)
+			}
+			// By name it is refused before the position.
+			g = generate(t, engine.Options{Backend: "cuda"}, tokens, true)
+			if !errors.Is(g.err, engine.ErrRejected) || !strings.HasPrefix(want.result.Text, g.emitted.String()) || len(g.result.TokenIDs) > position-g.result.PromptTokens+1 {
+				t.Errorf("forced: %v after %d tokens", g.err, len(g.result.TokenIDs))
+			}
+		})
+	}
+	t.Run("in the prompt", func(t *testing.T) {
+		fakeCUDA.plug(t, hooks{step: spoilFrom(300, demoteBest)})
+		e := open(t, small, engine.Options{Backend: "cuda"})
+		s, err := e.NewSession(420)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		r, err := s.Generate(context.Background(), engine.Request{Prompt: few(400), MaxTokens: 3, IgnoreEOS: true})
+		if !errors.Is(err, engine.ErrRejected) || len(r.TokenIDs) != 0 {
+			t.Errorf("%v after %d tokens", err, len(r.TokenIDs))
+		}
+	})
+	t.Run("in a prompt after a short one", func(t *testing.T) {
+		fakeCUDA.plug(t, hooks{step: spoilFrom(300, demoteBest)})
+		store := &parity.Store{Dir: t.TempDir()}
+		for i, n := range []int{20, 400} {
+			s, err := open(t, small, engine.Options{Backend: "cuda", Gate: engine.GateOptions{Store: store}}).NewSession(420)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			r, err := s.Generate(context.Background(), engine.Request{Prompt: few(n), MaxTokens: 3, IgnoreEOS: true})
+			if wrong := i == 1; errors.Is(err, engine.ErrRejected) != wrong || wrong && len(r.TokenIDs) != 0 {
+				t.Errorf("%d tokens: %v after %d tokens", n, err, len(r.TokenIDs))
+			}
+		}
+	})
+}
+
+// demoteBest moves the best logit below all others.
+func demoteBest(row []float32) {
+	best := 0
+	for i, x := range row {
+		if x > row[best] {
+			best = i
+		}
+	}
+	row[best] = slices.Min(row) - 1
+}
+
+// A context that takes the reference too long is served, but nothing calls it
+// verified; with every token followed it is verified again.
+func TestContextBeyondTheBudget(t *testing.T) {
+	fakeCUDA.plug(t, hooks{})
+	p := parity.Standard()
+	p.Probe.ContextTime = 1 // nanosecond
+	g := generate(t, engine.Options{Gate: engine.GateOptions{Policy: p}}, 100, true)
+	s := g.e.Selection()
+	if g.err != nil || s.Verified || s.VerifiedContext != 72 || s.Ran != "cuda" || s.FellBack {
+		t.Errorf("%v, %+v", g.err, s)
+	}
+	if len(g.lines) != 2 || !strings.HasPrefix(g.lines[1], "[apr-cpu-vs-gpu-output-parity-v1] CUDA path is not verified beyond 72 tokens of context: comparing 126 positions would take the reference about ") {
+		t.Errorf("lines %q", g.lines)
+	}
+	g = generate(t, engine.Options{Gate: engine.GateOptions{Policy: p, Verify: engine.VerifyShadow}}, 100, true)
+	if s := g.e.Selection(); g.err != nil || !s.Verified || len(g.lines) != 1 {
+		t.Errorf("followed: %v, %+v, %q", g.err, s, g.lines)
+	}
+}
+
+// The reference that follows finds what no comparison before could: the
+// generation ends, and text waits until it has been judged.
 func TestShadow(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -384,25 +481,42 @@ func TestShadow(t *testing.T) {
 		broken   bool
 	}{
 		{"sound", engine.VerifyShadow, 60, math.MaxInt, 0, false},
+		{"sound, idle CPUs", engine.VerifyShadow, 60, math.MaxInt, 1, false},
 		{"wrong late", engine.VerifyShadow, 150, 100, 0, true},
 		{"wrong late, idle CPUs", engine.VerifyShadow, 150, 100, 1, true},
 		{"wrong in the last token", engine.VerifyShadow, 100, 26 + 98, 0, true},
 		{"long", engine.VerifyProbe, engine.ShadowAfter + 60, 26 + engine.ShadowAfter + 20, 0, true},
-		{"short", engine.VerifyProbe, 100, 110, 0, false}, // not followed, as documented
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			want := generate(t, engine.Options{Backend: "cpu-exact"}, tt.tokens, true)
 			store := &parity.Store{Dir: t.TempDir()}
-			fakeCUDA.plug(t, hooks{step: spoilFrom(tt.position, func(row []float32) { row[0] += 100 })})
 			o := engine.Options{Threads: tt.threads, Gate: engine.GateOptions{Verify: tt.verify, Store: store}}
+			fakeCUDA.plug(t, hooks{})
+			if tt.verify == engine.VerifyProbe { // the context is known to be sound
+				if g := generate(t, o, tt.tokens, true); g.err != nil {
+					t.Fatal(g.err)
+				}
+			}
+			fakeCUDA.plug(t, hooks{step: spoilFrom(tt.position, negate)})
 			g := generate(t, o, tt.tokens, true)
 			if errors.Is(g.err, engine.ErrRejected) != tt.broken || !tt.broken && g.err != nil {
 				t.Fatalf("%v, want rejected %v; %q", g.err, tt.broken, g.lines)
 			}
+			if g.result.Text != g.emitted.String() || !strings.HasPrefix(want.result.Text, g.emitted.String()) {
+				t.Errorf("wrong text has left: %q, want a beginning of %q", g.emitted.String(), want.result.Text)
+			}
 			if !tt.broken {
+				if g.result.Text != want.result.Text || len(g.result.TokenIDs) != tt.tokens {
+					t.Errorf("%d tokens: %q, want %q", len(g.result.TokenIDs), g.result.Text, want.result.Text)
+				}
 				return
 			}
+			// The token chosen from the position before is the last that is right.
+			if n := tt.position - g.result.PromptTokens + 1; !slices.Equal(g.result.TokenIDs, want.result.TokenIDs[:n]) {
+				t.Errorf("%d tokens, want the %d that are right", len(g.result.TokenIDs), n)
+			}
 			last := g.lines[len(g.lines)-1]
-			if !strings.Contains(last, "CUDA path rejected, no fallback: cosine vs CPU = 0.") || !strings.HasSuffix(last, fmt.Sprintf("at position %d", tt.position)) {
+			if !strings.Contains(last, "CUDA path rejected, no fallback: ") || !strings.HasSuffix(last, fmt.Sprintf("at position %d", tt.position)) {
 				t.Errorf("last line %q, want position %d", last, tt.position)
 			}
 			if s := g.e.Selection(); s.Verified {

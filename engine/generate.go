@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"strings"
 	"time"
 
@@ -50,6 +51,10 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if err := s.checkPrompt(r.Prompt); err != nil {
 		return res, err
 	}
+	// With every token judged before it is shown, the context needs no comparison
+	// of its own.
+	s.followed = s.e.options.Gate.Verify == VerifyShadow
+	defer func() { s.followed = false }()
 	// Comparing the backend with the reference is not part of the answer's time.
 	if err := s.open(ctx, r.Prompt); err != nil {
 		return res, err
@@ -66,6 +71,8 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if r.MaxTokens >= 0 {
 		capacity = min(capacity, len(r.Prompt)+r.MaxTokens)
 	}
+	shown := &holder{emit: r.Emit}
+	r.Emit = shown.text
 	out := newTextFilter(s.e.Model.Tokenizer, r)
 	chooser := newSampler(r.Sampling)
 	var shadow *follower
@@ -73,6 +80,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		if shadow, err = s.follow(ctx, shadow, len(res.TokenIDs), capacity); err != nil {
 			break
 		}
+		s.followed = shadow.holds()
 		if err = shadow.token(logits); err != nil {
 			break
 		}
@@ -82,10 +90,13 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 			break
 		}
 		res.TokenIDs = append(res.TokenIDs, id)
+		shown.held = shadow.holds()
+		shown.position = len(s.tokens) - 1
 		if out.push(id) {
 			res.FinishReason = FinishStop
 			break
 		}
+		shown.release(shadow.judged())
 		if len(res.TokenIDs) == r.MaxTokens || len(s.tokens) == s.Capacity() {
 			break
 		}
@@ -99,9 +110,54 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		logits = l.Row(0)
 	}
 	err = shadow.finish(err)
-	res.Text = out.close()
+	out.close()
+	judged := math.MaxInt
+	if err != nil {
+		judged = shadow.judged()
+	}
+	shown.release(judged)
+	if err != nil && judged < math.MaxInt {
+		// Token i was chosen from the logits at position len(r.Prompt)-1+i.
+		res.TokenIDs = res.TokenIDs[:min(len(res.TokenIDs), max(0, judged-len(r.Prompt)+1))]
+	}
+	res.Text = shown.sent.String()
 	res.DecodeTime = time.Since(start)
 	return res, err
+}
+
+// holder keeps text back until the reference has judged the logits that its
+// tokens were chosen from.
+type holder struct {
+	emit     func(string)
+	held     bool // what comes now has to wait
+	position int  // whose logits what comes now was chosen from
+	queue    []heldText
+	sent     strings.Builder
+}
+
+type heldText struct {
+	text     string
+	position int
+}
+
+// text takes what a generation produces.
+func (h *holder) text(t string) {
+	h.queue = append(h.queue, heldText{t, h.position})
+	if !h.held {
+		h.release(math.MaxInt)
+	}
+}
+
+// release shows what was chosen from the positions before judged.
+func (h *holder) release(judged int) {
+	for len(h.queue) > 0 && h.queue[0].position < judged {
+		t := h.queue[0].text
+		h.queue = h.queue[1:]
+		h.sent.WriteString(t)
+		if h.emit != nil {
+			h.emit(t)
+		}
+	}
 }
 
 // textFilter turns tokens into text, holds back what may be the start of a
@@ -110,7 +166,6 @@ type textFilter struct {
 	stream *tokenizer.Stream
 	stops  []string
 	emit   func(string)
-	sent   strings.Builder
 	held   string
 	done   bool
 }
@@ -132,15 +187,14 @@ func (f *textFilter) push(id int32) (stopped bool) {
 	return f.done
 }
 
-// close emits what is left and returns the whole text.
-func (f *textFilter) close() string {
+// close emits what is left.
+func (f *textFilter) close() {
 	if !f.done {
 		f.add(f.stream.Flush())
 		if !f.done {
 			f.send(f.held)
 		}
 	}
-	return f.sent.String()
 }
 
 func (f *textFilter) add(text string) {
@@ -176,11 +230,7 @@ func (f *textFilter) partial() int {
 }
 
 func (f *textFilter) send(text string) {
-	if text == "" {
-		return
-	}
-	f.sent.WriteString(text)
-	if f.emit != nil {
+	if text != "" {
 		f.emit(text)
 	}
 }

@@ -17,6 +17,7 @@ type Session struct {
 	seq      backend.Sequence // of exec; nil before the first use
 	exec     backend.Executor
 	tokens   []int32 // in the cache
+	followed bool    // the reference judges each token before it is shown
 	logits   backend.Logits
 }
 
@@ -170,7 +171,7 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 		batch := []backend.Span{{Seq: s.seq, Tokens: tokens, Want: want}}
-		ok, err := s.e.admit(ctx, batch, s.tokens)
+		ok, err := s.e.admit(ctx, batch, s.tokens, s.capacity, s.followed)
 		if err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -14,26 +16,41 @@ import (
 // follows a generation, unless VerifyShadow has it follow from the first.
 const ShadowAfter = 256
 
+// followBudget is the share of a generation's time that following may add unless
+// VerifyShadow has it take what it needs.
+const followBudget = 0.1
+
 // follower connects a generation with a shadow; a nil one follows nothing.
 type follower struct {
 	s      *Session
 	exec   backend.Executor // of the shadow's reference
 	shadow *parity.Shadow
+	budget float64
+	start  time.Time
+	// What is followed, should the session move to another backend.
+	cand  loaded
+	cert  parity.Certified
+	ended bool
 }
 
 // follow starts to follow the session if it is time to. The session must hold
 // at least one token, whose logits come with the first call of token.
 func (s *Session) follow(ctx context.Context, f *follower, generated, capacity int) (*follower, error) {
 	e := s.e
-	switch {
-	case f != nil:
-		return f, nil
-	case e.options.Gate.Verify != VerifyShadow && generated < ShadowAfter:
+	if f != nil && f.cand.exec != s.exec {
+		// Another backend has taken over. What the first one did is judged to its end.
+		if err := f.finish(nil); err != nil {
+			return f, err
+		}
+		f = nil
+	}
+	patient := e.options.Gate.Verify == VerifyShadow
+	if f != nil || !patient && generated < ShadowAfter {
 		return f, nil
 	}
 	switch e.certified.How() {
 	case parity.ByReference, parity.ByOverride:
-		return f, nil
+		return nil, nil
 	}
 	threads := e.gate.idleThreads(e.cand.name)
 	source, err := e.gate.shadowReference(threads)
@@ -44,10 +61,15 @@ func (s *Session) follow(ctx context.Context, f *follower, generated, capacity i
 	if err != nil {
 		return nil, fmt.Errorf("%w: the reference for verification: %w", ErrInference, err)
 	}
-	f = &follower{s: s, exec: exec}
+	f = &follower{s: s, exec: exec, start: time.Now(), cand: e.cand, cert: e.certified}
 	source.Open = func() (backend.Executor, error) { return exec, nil }
+	how := parity.Following{Turns: threads == 0}
+	if !patient {
+		f.budget = followBudget
+		how.Budget = followBudget
+	}
 	held := s.tokens[:len(s.tokens)-1]
-	f.shadow = parity.Follow(ctx, source, e.cand.source(), e.gate.parityCase(nil), held, capacity, e.gate.Policy, threads == 0)
+	f.shadow = parity.Follow(ctx, source, e.cand.source(), e.gate.parityCase(nil), held, capacity, e.gate.Policy, how)
 	return f, nil
 }
 
@@ -59,42 +81,62 @@ func (f *follower) token(row []float32) error {
 	}
 	f.shadow.Token(f.s.tokens[len(f.s.tokens)-1], row)
 	if v := f.shadow.Broken(); v != nil {
-		return f.s.e.violated(*v)
+		return f.s.e.violated(*v, f.cert, f.cand)
 	}
 	return nil
 }
 
-// finish waits for the reference to catch up, or ends it after an error.
+// holds reports whether every token will be judged, so that text can wait for it.
+func (f *follower) holds() bool { return f != nil && !f.shadow.Behind() }
+
+// judged is how many positions may be shown: those that have been judged, or all
+// where text does not wait.
+func (f *follower) judged() int {
+	if !f.holds() {
+		return math.MaxInt
+	}
+	return f.shadow.Judged()
+}
+
+// finish waits for the reference to catch up, as long as the budget allows, or
+// ends it after an error.
 func (f *follower) finish(err error) error {
-	if f == nil {
+	if f == nil || f.ended {
 		return err
 	}
-	var v parity.Verdict
+	f.ended = true
 	if err != nil {
 		f.shadow.Stop()
-	} else if v = f.shadow.Wait(); !v.Passed() {
-		err = f.s.e.violated(v)
+	} else {
+		limit := time.Duration(f.budget * float64(time.Since(f.start)))
+		v, complete := f.shadow.Wait(limit)
+		if v.Status == parity.Mismatch || complete && !v.Passed() {
+			err = f.s.e.violated(v, f.cert, f.cand)
+		}
 	}
-	_ = f.exec.Close() // nothing of the answer depends on it
+	go func() {
+		<-f.shadow.Done()
+		_ = f.exec.Close() // nothing of the answer depends on it
+	}()
 	return err
 }
 
-// violated ends serving with the loaded backend: tokens of it have left, so
-// there is nothing to fall back to.
-func (e *Engine) violated(v parity.Verdict) error {
-	if e.certified.Allows(e.cand.exec) != nil {
-		return fmt.Errorf("%w: %s was found wrong while it ran", ErrRejected, e.cand.name)
+// violated ends serving with a backend that has been found wrong: tokens of it
+// have been used, so there is nothing to fall back to.
+func (e *Engine) violated(v parity.Verdict, cert parity.Certified, c loaded) error {
+	if cert.Allows(c.exec) != nil {
+		return fmt.Errorf("%w: %s was found wrong while it ran", ErrRejected, c.name)
 	}
-	e.gate.Revoke(e.certified, e.cand.source(), v)
+	e.gate.Revoke(cert, c.source(), v)
 	reason := v.Reason
 	if v.Status == parity.NotMeasured {
 		reason = v.Err().Error()
 	}
 	e.decide(Decision{
-		Backend: e.cand.name, Device: e.cand.device.Name(), Status: v.Status, Reason: reason,
-		Line: refusedLine(e.cand.name, reason),
+		Backend: c.name, Device: c.device.Name(), Status: v.Status, Reason: reason,
+		Line: refusedLine(c.name, reason),
 	})
-	return fmt.Errorf("%w: %s was found wrong while it ran; the answer above is not to be trusted", ErrRejected, e.cand.name)
+	return fmt.Errorf("%w: %s was found wrong while it ran; the answer ends there", ErrRejected, c.name)
 }
 
 // idleThreads is how many CPUs the serving backend leaves idle.

@@ -51,6 +51,7 @@ type Certificate struct {
 	Reason    string     `json:"reason,omitempty"`
 	Violation *Violation `json:"violation,omitempty"`
 	Covered   []string   `json:"covered"`
+	Context   int        `json:"context"` // tokens that a judged sequence held at most
 	Positions int        `json:"positions"`
 	MinCosine float64    `json:"min_cosine"`
 	MaxKL     float64    `json:"max_kl"`
@@ -61,7 +62,7 @@ type Certificate struct {
 }
 
 const (
-	certFormat = 1
+	certFormat = 2
 	certSuffix = ".cert.json"
 	// maxCertBytes bounds what is read: certificates are a few kilobytes.
 	maxCertBytes = 1 << 20
@@ -84,7 +85,7 @@ func (c Certificate) sum() string {
 func (c Certificate) Verdict() Verdict {
 	return Verdict{
 		Status: c.Status, Reason: c.Reason, Violation: c.Violation, Backend: c.Key.Backend, Device: c.Device,
-		Covered: c.Covered, Cached: true,
+		Covered: c.Covered, Context: c.Context, Cached: true,
 		Hashes: Hashes{Model: c.Key.Model, Program: c.Key.Program, Policy: c.Key.Policy, Build: c.Key.Build},
 	}
 }
@@ -166,7 +167,7 @@ func readCertificate(path string) (Certificate, error) {
 		err = fmt.Errorf("it is from the future (%s)", c.Created.Format(time.RFC3339))
 	case c.Status != Validated && c.Status != Mismatch:
 		err = fmt.Errorf("status %q", c.Status)
-	case c.Status == Validated && len(c.Covered) == 0:
+	case c.Status == Validated && (len(c.Covered) == 0 || c.Context <= 0):
 		err = errors.New("it covers nothing")
 	}
 	return c, err

@@ -20,7 +20,7 @@ func key() parity.Key {
 }
 
 func pass(k parity.Key) parity.Certificate {
-	return parity.Certificate{Key: k, Status: parity.Validated, Covered: []string{"a", "b"}, Positions: 72, MinCosine: 0.999, File: "m.gguf"}
+	return parity.Certificate{Key: k, Status: parity.Validated, Covered: []string{"a", "b"}, Context: 72, Positions: 72, MinCosine: 0.999, File: "m.gguf"}
 }
 
 // watched is a store that collects what it complains about.
@@ -102,7 +102,7 @@ func TestBadCertificates(t *testing.T) {
 		"unknown status":     edit(func(m map[string]any) { m["status"] = "fine" }),
 		"not measured":       edit(func(m map[string]any) { m["status"] = "not measured" }),
 		"without checksum":   edit(func(m map[string]any) { delete(m, "sum") }),
-		"format of tomorrow": edit(func(m map[string]any) { m["format"] = 2 }),
+		"format of tomorrow": edit(func(m map[string]any) { m["format"] = 3 }),
 		"foreign key":        edit(func(m map[string]any) { m["key"].(map[string]any)["model"] = "other" }),
 		"more coverage":      edit(func(m map[string]any) { m["covered"] = []string{"a", "b", "c"} }),
 	} {

@@ -3,6 +3,7 @@ package parity
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/apr-engine/apr/backend"
@@ -17,6 +18,7 @@ type grant struct {
 	exec    backend.Executor
 	how     How
 	covered map[string]bool
+	context int    // tokens that a judged sequence held at most
 	revoked string // why, if it is
 }
 
@@ -65,6 +67,18 @@ func (c Certified) Missing(plan []string) string {
 		}
 	}
 	return ""
+}
+
+// Context is how many tokens a sequence may hold for which this permission
+// rests on a comparison.
+func (c Certified) Context() int {
+	switch {
+	case c.grant == nil:
+		return 0
+	case c.grant.how == ByReference || c.grant.how == ByOverride:
+		return math.MaxInt
+	}
+	return c.grant.context
 }
 
 // Gate is what candidates are certified against.
@@ -131,13 +145,13 @@ func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified
 		if !v.Passed() {
 			return Certified{}, v
 		}
-		return Certified{newGrant(exec, ByCertificate, v.Covered)}, v
+		return Certified{newGrant(exec, ByCertificate, v)}, v
 	}
 	v = g.Measure(ctx, candidate, c)
 	if !v.Passed() {
 		return Certified{}, v
 	}
-	return Certified{newGrant(exec, ByProbe, v.Covered)}, v
+	return Certified{newGrant(exec, ByProbe, v)}, v
 }
 
 // Measure probes a candidate and remembers the verdict.
@@ -151,9 +165,9 @@ func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
 	return v
 }
 
-func newGrant(exec backend.Executor, how How, covered []string) *grant {
-	gr := &grant{exec: exec, how: how, covered: map[string]bool{}}
-	for _, n := range covered {
+func newGrant(exec backend.Executor, how How, v Verdict) *grant {
+	gr := &grant{exec: exec, how: how, covered: map[string]bool{}, context: v.Context}
+	for _, n := range v.Covered {
 		gr.covered[n] = true
 	}
 	return gr
@@ -178,7 +192,7 @@ func (g *Gate) remember(candidate Source, v Verdict) {
 	}
 	c := Certificate{
 		Key: g.key(candidate), Status: v.Status, Reason: v.Reason, Violation: v.Violation,
-		Covered: v.Covered, Positions: len(v.Positions), Device: v.Device, File: g.File, MinCosine: 1,
+		Covered: v.Covered, Context: v.Context, Positions: len(v.Positions), Device: v.Device, File: g.File, MinCosine: 1,
 	}
 	for _, p := range v.Positions {
 		c.MinCosine, c.MaxKL = min(c.MinCosine, p.Cosine), max(c.MaxKL, p.KL)
@@ -186,9 +200,10 @@ func (g *Gate) remember(candidate Source, v Verdict) {
 	g.Store.Put(c)
 }
 
-// Extend probes kernels that a certified executor announces for its next step
-// and that have not been probed, on the same tokens. On a pass they belong to
-// what is certified; otherwise the certificate is revoked.
+// Extend probes the next step of a certified executor on the same tokens,
+// because it announces kernels that have not been probed or because its sequence
+// becomes longer than any that was. On a pass that belongs to what is certified;
+// on a mismatch the certificate is revoked.
 func (g *Gate) Extend(ctx context.Context, cert Certified, candidate Source, c Case, s Step) Verdict {
 	if g.Probing != nil {
 		defer g.Probing()()
@@ -200,9 +215,11 @@ func (g *Gate) Extend(ctx context.Context, cert Certified, candidate Source, c C
 		for _, n := range v.Covered {
 			cert.grant.covered[n] = true
 		}
+		cert.grant.context = max(cert.grant.context, v.Context)
 		stored := v
-		stored.Covered = names(cert.grant.covered)
+		stored.Covered, stored.Context = names(cert.grant.covered), cert.grant.context
 		if known, ok := g.lookup(candidate); ok {
+			stored.Context = max(stored.Context, known.Context)
 			stored.Covered = append(stored.Covered, known.Covered...)
 			slices.Sort(stored.Covered)
 			stored.Covered = slices.Compact(stored.Covered)

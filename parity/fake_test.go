@@ -1,11 +1,11 @@
 package parity_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +23,7 @@ const toyVocab = 4096
 // wrong.
 type toy struct {
 	noise  float64 // relative, of every logit
+	vocab  int     // toyVocab if 0
 	before func(t *toy, batch []backend.Span) error
 	row    func(t *toy, position int, span backend.Span, row []float32)
 	after  func(t *toy, batch []backend.Span, l *backend.Logits) error
@@ -82,7 +83,7 @@ func (t *toy) Step(batch []backend.Span, l *backend.Logits) error {
 		n += s.Rows()
 	}
 	if n > 0 {
-		l.Resize(n, toyVocab)
+		l.Resize(n, cmp.Or(t.vocab, toyVocab))
 	}
 	n = 0
 	for _, s := range batch {
@@ -162,5 +163,3 @@ func spoil(first int, change func(row []float32)) *toy {
 		}
 	}}
 }
-
-var _ = slices.Clone[[]int]

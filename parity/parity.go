@@ -27,6 +27,9 @@ type Case struct {
 	// Full goes on after a violation, for a table of all positions; otherwise the
 	// first one ends the probe.
 	Full bool
+	// Unhurried compares however long the reference takes; otherwise the policy
+	// bounds that.
+	Unhurried bool
 	// Hashes are copied into the verdict.
 	Hashes Hashes
 }

@@ -5,6 +5,7 @@
 package parity
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -88,8 +89,15 @@ func (p Policy) For(backend string) Policy {
 
 // Domain says what a probe runs.
 type Domain struct {
-	// PromptPositions is the most prompt tokens judged, from the first on.
+	// PromptPositions is the most prompt tokens that are judged at every position,
+	// from the first on.
 	PromptPositions int `json:"prompt_positions"`
+	// WholePrompt runs a longer prompt to its end, as generation does, and judges
+	// its last position and the steps after it. ContextTime bounds how long the
+	// reference may take over positions that are not judged one by one; beyond what
+	// it manages a backend counts as unverified.
+	WholePrompt bool          `json:"whole_prompt"`
+	ContextTime time.Duration `json:"context_time_ns"`
 	// MinPositions is the least number of positions: a short prompt is extended by
 	// the reference's greedy continuation.
 	MinPositions int `json:"min_positions"`
@@ -114,7 +122,7 @@ func Standard() Policy {
 		MinClose: 0.98, MaxP99: 0.5, MaxP999: 0.75, MaxPeak: 1.5, MaxPeakRatio: 8, PeakFloor: 0.25,
 		Tight: map[string]Limits{"cpu": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1}},
 		Probe: Domain{
-			PromptPositions: 256, MinPositions: 72, DecodeSteps: 24, Resume: true,
+			PromptPositions: 256, WholePrompt: true, ContextTime: 30 * time.Second, MinPositions: 72, DecodeSteps: 24, Resume: true,
 			Deadline: 30 * time.Second, DeadlineFactor: 20,
 		},
 		Basis: map[string]string{
@@ -128,7 +136,9 @@ func Standard() Policy {
 			"max_peak_ratio":   "evenly spread noise over 150,000 logits peaks at 1.8 times its 99th percentile, outliers at 4",
 			"peak_floor":       "below the close limit a peak cannot change a token",
 			"tight":            "16-bit activations stay below 0.01 in all three on the calibrated models (docs/gate-calibration.md), 0.02 on the worst model seen, 28 layers with outliers; a slightly wrong activation function reaches 0.05",
-			"prompt_positions": "one quarter of the context that most first prompts have; longer steps are probed as variants of their own",
+			"prompt_positions": "whole batches of common sizes; beyond them a batch computes what it computed before, and its end is judged",
+			"whole_prompt":     "a fault that begins at a later position than is judged must not be served as verified",
+			"context_time":     "longer than this nobody waits for a first token; what is not judged is marked as unverified",
 			"min_positions":    "past the 64 positions that attention sums in one block; release gates elsewhere found that fewer than 64 positions miss faults of single positions",
 			"decode_steps":     "more than 20 steps meet a corruption of one step in twenty; a captured step is replayed from the third on",
 			"resume":           "a second turn truncates and continues with a batch, which neither prompt nor decode steps do",
@@ -275,10 +285,12 @@ func (p Policy) Thresholds() [][3]string {
 			switch name {
 			case "deadline_ns":
 				text = p.Probe.Deadline.String()
+			case "context_time_ns":
+				text = p.Probe.ContextTime.String()
 			case "tight":
 				text = p.tightText()
 			}
-			rows = append(rows, [3]string{strings.TrimSuffix(name, "_ns"), text, p.Basis[name]})
+			rows = append(rows, [3]string{strings.TrimSuffix(name, "_ns"), text, cmp.Or(p.Basis[name], p.Basis[strings.TrimSuffix(name, "_ns")])})
 		}
 	}
 	return rows
@@ -295,7 +307,7 @@ func (p Policy) tightText() string {
 
 var thresholdOrder = []string{
 	"min_cosine", "near_tie", "max_kl", "min_close", "max_p99", "max_p999", "max_peak", "max_peak_ratio", "peak_floor", "tight",
-	"prompt_positions", "min_positions", "decode_steps", "resume", "one_by_one", "deadline_ns", "deadline_factor",
+	"prompt_positions", "whole_prompt", "context_time_ns", "min_positions", "decode_steps", "resume", "one_by_one", "deadline_ns", "deadline_factor",
 }
 
 var cosineFields = []string{"min_cosine", "prompt_positions", "min_positions", "decode_steps", "one_by_one", "deadline_ns", "deadline_factor"}

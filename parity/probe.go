@@ -14,6 +14,9 @@ const (
 	// referenceRows bounds the reference's logits held at once: 32 rows of 150,000
 	// are 19 MB. The reference gives the same bits for any chunking.
 	referenceRows = 32
+	// referenceBatch is how many tokens the reference takes at once where no logits
+	// are wanted.
+	referenceBatch = 64
 	// proposals is how many tokens the candidate decodes before the reference
 	// checks them in one batch.
 	proposals = 16
@@ -34,8 +37,9 @@ type probe struct {
 	v         *Verdict
 	tokens    []int32 // fed so far, all confirmed
 	serving   map[string]bool
+	pieces    bool        // a batch was judged in pieces
 	kept      [][]float32 // the reference's rows of the last positions
-	keptFrom  int         // position of kept[0]
+	keptFrom  int         // no row before this position is kept
 	last      []float32   // the reference's row after the prompt
 }
 
@@ -93,46 +97,72 @@ func (p *probe) deadline(tokens int) time.Duration {
 // vocabulary of 150,000 must not make the probe larger than what it guards.
 const probeLogits = 4 << 20
 
-// promptPositions is how many prompt tokens are judged: those of the policy, but
-// for a large vocabulary no more than make up the least number of positions
-// together with the decode steps.
-func (p *probe) promptPositions() int {
-	d := p.policy.Probe
-	return max(1, min(d.PromptPositions, max(d.MinPositions-d.DecodeSteps, probeLogits/max(p.c.Vocab, 1))))
+// pieceRows is how many rows the candidate is asked for at once: a whole batch
+// where the vocabulary is small, otherwise as many as the reference gives.
+func (p *probe) pieceRows() int {
+	return max(referenceRows, probeLogits/max(p.c.Vocab, 1))
 }
 
 func (p *probe) run(reference, candidate Source) error {
 	d := p.policy.Probe
-	prompt := p.c.Tokens[:min(len(p.c.Tokens), p.promptPositions())]
+	prompt := p.c.Tokens
+	if !d.WholePrompt {
+		prompt = prompt[:min(len(prompt), d.PromptPositions)]
+	}
 	if len(prompt) == 0 {
 		return &outcome{status: NotMeasured, reason: "there is no prompt"}
 	}
 	if p.c.MaxBatch < 1 || p.c.Vocab < 1 {
 		return &outcome{status: NotMeasured, reason: fmt.Sprintf("a batch of %d and a vocabulary of %d", p.c.MaxBatch, p.c.Vocab)}
 	}
-	decode := max(d.DecodeSteps, d.MinPositions-len(prompt))
-	if p.c.Context > 0 {
-		decode = min(decode, p.c.Context-len(prompt))
-	}
-	total := len(prompt) + max(decode, 0)
-	p.keptFrom = max(total-resumeRows, 1)
-	if err := p.ref.open(p.ctx, reference, total); err != nil {
+	if err := p.ref.open(p.ctx, reference, p.total(len(prompt))); err != nil {
 		return p.referenceFailed(err)
 	}
-	if err := p.cand.open(p.ctx, candidate, total); err != nil {
+	if err := p.cand.open(p.ctx, candidate, p.total(len(prompt))); err != nil {
 		return p.candidateFailed("cannot start", err)
 	}
-	next, err := p.prefill(prompt)
-	if err != nil {
+	first := prompt[:min(len(prompt), d.PromptPositions)]
+	if err := p.prefill(first); err != nil {
 		return err
 	}
-	if err := p.decode(next, total); err != nil {
+	if !p.affordable(len(prompt) - len(first)) {
+		prompt = first
+	}
+	if err := p.referenceTail(prompt[len(first):]); err != nil {
+		return err
+	}
+	if err := p.serve(prompt, len(first)); err != nil {
+		return err
+	}
+	total := p.total(len(prompt))
+	p.keptFrom = max(total-resumeRows, 1)
+	if err := p.decode(argmax(p.last), total); err != nil {
 		return err
 	}
 	if err := p.resume(); err != nil {
 		return err
 	}
-	return p.serve(len(prompt))
+	p.v.Context = len(p.tokens)
+	return nil
+}
+
+// total is how many positions a probe of such a prompt has.
+func (p *probe) total(prompt int) int {
+	decode := max(p.policy.Probe.DecodeSteps, p.policy.Probe.MinPositions-prompt)
+	if p.c.Context > 0 {
+		decode = min(decode, p.c.Context-prompt)
+	}
+	return prompt + max(decode, 0)
+}
+
+// affordable reports whether the reference can be expected to compute so many
+// more tokens within the policy's time, from how fast it has been so far.
+func (p *probe) affordable(tokens int) bool {
+	limit, cost := p.policy.Probe.ContextTime, p.v.ReferenceCost
+	if p.c.Full || p.c.Unhurried || tokens <= 0 || limit <= 0 || cost.Tokens == 0 {
+		return true
+	}
+	return float64(cost.Time)/float64(cost.Tokens)*float64(tokens) <= float64(limit)
 }
 
 // finish turns the end of a run into the verdict.
@@ -225,55 +255,6 @@ func rank(metric string) int {
 	return 3
 }
 
-// prefill runs the prompt and returns the reference's next token.
-func (p *probe) prefill(prompt []int32) (int32, error) {
-	chunk := p.c.MaxBatch
-	if p.policy.Probe.OneByOne {
-		chunk = 1
-	}
-	p.tokens = slices.Clone(prompt)
-	next := int32(-1)
-	for from := 0; from < len(prompt); from += chunk {
-		to := min(from+chunk, len(prompt))
-		tokens := prompt[from:to]
-		want := backend.None // of generation, for this chunk
-		if to == len(prompt) {
-			want = backend.Last
-		}
-		announced, err := p.cand.plan(p.ctx, tokens, want)
-		if err != nil {
-			return next, p.candidateFailed("plan", err)
-		}
-		for _, n := range announced {
-			p.serving[n] = true
-		}
-		// The reference's first rows come first: they tell how long the candidate may take.
-		first := min(from+referenceRows, to)
-		if err := p.ref.step(p.ctx, prompt[from:first], backend.All); err != nil {
-			return next, p.referenceFailed(err)
-		}
-		if err := p.cand.step(p.ctx, tokens, backend.All); err != nil {
-			return next, p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d", len(tokens), from), err)
-		}
-		for at, end := from, first; at < to; at, end = end, min(end+referenceRows, to) {
-			if at > from {
-				if err := p.ref.step(p.ctx, prompt[at:end], backend.All); err != nil {
-					return next, p.referenceFailed(err)
-				}
-			}
-			err := p.judge(Prefill, at, end-at, func(i int) (reference, candidate []float32) {
-				return p.ref.logits.Row(i), p.cand.logits.Row(at - from + i)
-			})
-			if err != nil {
-				return next, err
-			}
-		}
-		p.last = append(p.last[:0], p.ref.logits.Row(p.ref.logits.Rows()-1)...)
-		next = argmax(p.last)
-	}
-	return next, nil
-}
-
 // decode extends both sequences by the reference's greedy continuation. The
 // candidate goes ahead with its own choices and the reference checks them in
 // one batch; what follows a different choice is taken back on both sides.
@@ -336,10 +317,11 @@ func (p *probe) resume() error {
 	if !p.policy.Probe.Resume || len(p.tokens) < 2 {
 		return nil
 	}
-	if err := p.cand.truncate(p.ctx, p.keptFrom); err != nil {
+	first := len(p.tokens) - len(p.kept) // the position of kept[0]
+	if err := p.cand.truncate(p.ctx, first); err != nil {
 		return p.candidateFailed("truncate", err)
 	}
-	for from := p.keptFrom; from < len(p.tokens); {
+	for from := first; from < len(p.tokens); {
 		to := min(from+p.c.MaxBatch, len(p.tokens))
 		if last := len(p.tokens) - resumeFew; from < last {
 			to = min(to, last)
@@ -348,7 +330,7 @@ func (p *probe) resume() error {
 			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d after truncation", to-from, from), err)
 		}
 		err := p.judge(Resume, from, to-from, func(i int) (reference, candidate []float32) {
-			return p.kept[from-p.keptFrom+i], p.cand.logits.Row(i)
+			return p.kept[from-first+i], p.cand.logits.Row(i)
 		})
 		if err != nil {
 			return err
@@ -356,32 +338,4 @@ func (p *probe) resume() error {
 		from = to
 	}
 	return nil
-}
-
-// serve runs the prompt exactly as generation does, logits of the last token
-// only, if that uses kernels which have not run so far.
-func (p *probe) serve(prompt int) error {
-	missing := false
-	for n := range p.serving {
-		missing = missing || !p.cand.covered[n]
-	}
-	if !missing || p.policy.Probe.OneByOne {
-		clear(p.serving)
-		return nil
-	}
-	if err := p.cand.truncate(p.ctx, 0); err != nil {
-		return p.candidateFailed("truncate", err)
-	}
-	for from := 0; from < prompt; {
-		to := min(from+p.c.MaxBatch, prompt)
-		want := backend.None
-		if to == prompt {
-			want = backend.Last
-		}
-		if err := p.cand.step(p.ctx, p.tokens[from:to], want); err != nil {
-			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d as served", to-from, from), err)
-		}
-		from = to
-	}
-	return p.judge(Served, prompt-1, 1, func(int) (reference, candidate []float32) { return p.last, p.cand.logits.Row(0) })
 }

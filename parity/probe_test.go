@@ -21,7 +21,7 @@ func TestProbePasses(t *testing.T) {
 		{"one token", 1, 72},
 		{"short", 20, 72},
 		{"longer than a batch", 70, 94},
-		{"longer than the domain", 400, 280},
+		{"longer than what is judged one by one", 400, 256 + 1 + 24},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			// A noise of 1 % of the logits' spread is that of a sound GPU.
@@ -39,8 +39,11 @@ func TestProbePasses(t *testing.T) {
 					seen[p.Index] = true
 				}
 			}
-			if len(seen) != tt.positions || !seen[0] || !seen[tt.positions-1] {
-				t.Errorf("%d positions judged, want all of %d", len(seen), tt.positions)
+			if len(seen) != tt.positions || !seen[0] || !seen[v.Context-1] || !seen[tt.prompt-1] {
+				t.Errorf("%d positions of %d judged, want %d with the first and the last", len(seen), v.Context, tt.positions)
+			}
+			if v.Context != max(72, tt.prompt+24) {
+				t.Errorf("the verdict is about %d tokens", v.Context)
 			}
 			if cand.open.Load() != 0 {
 				t.Errorf("%d sequences are left open", cand.open.Load())

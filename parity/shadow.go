@@ -2,6 +2,7 @@ package parity
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,67 +17,122 @@ import (
 // takes turns with the generation, a batch at a time: two executors that compete
 // for the same CPUs would hold each other up at every barrier.
 type Shadow struct {
-	p       *probe
-	inline  bool
-	pending []followed // inline: not judged yet
-	started bool       // inline: the reference holds the history
-	source  Source
-	size    int // capacity
+	p      *probe
+	how    Following
+	source Source
+	size   int // capacity
 
-	queue  chan followed
+	started bool       // the reference holds the history
+	turn    time.Time  // taking turns: when the last batch was judged
+	mu      sync.Mutex // guards pending, bytes and closed
+	pending []followed // not judged yet
+	bytes   int        // of the rows of pending
+	closed  bool
+
+	signal chan struct{} // a token has come
+	room   chan struct{} // the reference has caught up a little
 	done   chan struct{}
 	stop   context.CancelFunc
 	broken atomic.Pointer[Verdict]
+	judged atomic.Int64
+	behind atomic.Bool
 	once   sync.Once
+}
+
+// Following says how a generation is followed.
+type Following struct {
+	// Turns takes turns with the generation, for machines without idle CPUs.
+	Turns bool
+	// Budget is the share of the generation's time that waiting for the reference
+	// may add; rows are dropped rather than waited for. 0 waits as long as it takes
+	// and drops nothing. Taking turns drops nothing either.
+	Budget float64
 }
 
 // followed is one token with the candidate's logits after it.
 type followed struct {
 	token int32
-	row   []float32
+	row   []float32 // nil if it was dropped
 }
 
 const (
 	// followBatch is the most tokens that the reference takes at once: enough to
 	// read the weights once for many, few enough to notice a violation soon.
 	followBatch = 32
-	// inlineBatch is the same for a reference that takes turns with the generation:
-	// a violation is found at most so many tokens late.
-	inlineBatch = 64
-	// maxLag bounds the logits waiting for the reference, in bytes. A generation
-	// that is further ahead waits.
+	// turnBatch is the same for a reference that takes turns with the generation,
+	// turnLeast and turnPause what is enough on a machine so slow that people
+	// would wait for text.
+	turnBatch = 64
+	turnLeast = 16
+	turnPause = time.Second
+	// maxLag bounds the logits waiting for the reference, in bytes.
 	maxLag = 128 << 20
+	// gather is how long the first token of a batch waits for company: a step for
+	// one token costs the reference nearly as much as one for many.
+	gather = 200 * time.Millisecond
 )
 
 // Follow starts to follow a generation whose sequence holds history. capacity
-// is the most tokens it will have. inline is for machines without idle CPUs.
-func Follow(ctx context.Context, reference, candidate Source, c Case, history []int32, capacity int, policy Policy, inline bool) *Shadow {
+// is the most tokens it will have.
+func Follow(ctx context.Context, reference, candidate Source, c Case, history []int32, capacity int, policy Policy, how Following) *Shadow {
 	ctx, stop := context.WithCancel(ctx)
 	p := newProbe(ctx, reference, candidate, c, policy)
 	p.tokens = slices.Clone(history)
-	p.keptFrom = capacity // nothing is kept
-	lag := min(max(maxLag/(4*max(c.Vocab, 1)), followBatch), 8192)
-	s := &Shadow{p: p, inline: inline, source: reference, size: capacity, done: make(chan struct{}), stop: stop}
-	if !inline {
-		s.queue = make(chan followed, lag)
+	p.keptFrom = math.MaxInt // nothing is kept
+	s := &Shadow{
+		p: p, how: how, source: reference, size: capacity, turn: time.Now(),
+		signal: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}), stop: stop,
+	}
+	s.judged.Store(int64(len(history)))
+	if !how.Turns {
 		go s.run()
 	}
 	return s
 }
 
 // Token hands over a token that the candidate has computed and the logits after
-// it. It waits if the reference is far behind.
+// it. Without a budget it waits if the reference is far behind.
 func (s *Shadow) Token(token int32, row []float32) {
-	if s.inline {
-		s.pending = append(s.pending, followed{token, slices.Clone(row)})
-		if len(s.pending) >= inlineBatch {
+	f := followed{token, slices.Clone(row)}
+	if s.how.Turns {
+		s.pending = append(s.pending, f)
+		if n := len(s.pending); n >= turnBatch || n >= turnLeast && time.Since(s.turn) >= turnPause {
 			s.catchUp()
 		}
 		return
 	}
+	for !s.add(f) {
+		if s.how.Budget > 0 {
+			s.behind.Store(true)
+			f.row = nil
+			continue
+		}
+		select {
+		case <-s.room:
+		case <-s.done:
+			return
+		}
+	}
+	notify(s.signal)
+}
+
+// add queues a token; false if its row would be one too many.
+func (s *Shadow) add(f followed) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := 4 * len(f.row)
+	if s.bytes > 0 && size > 0 && s.bytes+size > maxLag {
+		return false
+	}
+	s.pending = append(s.pending, f)
+	s.bytes += size
+	return true
+}
+
+func notify(c chan struct{}) {
 	select {
-	case s.queue <- followed{token, slices.Clone(row)}:
-	case <-s.done:
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -84,23 +140,60 @@ func (s *Shadow) Token(token int32, row []float32) {
 // nil before.
 func (s *Shadow) Broken() *Verdict { return s.broken.Load() }
 
-// Wait lets the reference catch up and returns the verdict on the whole.
-func (s *Shadow) Wait() Verdict {
+// Judged is how many positions, from the first on, have been judged sound or
+// were there before following began.
+func (s *Shadow) Judged() int { return int(s.judged.Load()) }
+
+// Behind reports whether rows have been dropped because the reference is too
+// slow for the budget: from then on positions are judged with gaps and late.
+func (s *Shadow) Behind() bool { return s.behind.Load() }
+
+// Wait lets the reference catch up, for at most the given time (0 for as long as
+// it takes), and returns the verdict. complete says that every token was judged;
+// if not, the verdict is about those that were, or there is none.
+func (s *Shadow) Wait(limit time.Duration) (v Verdict, complete bool) {
 	s.once.Do(func() {
-		if !s.inline {
-			close(s.queue)
+		if s.how.Turns {
+			s.catchUp()
+			if s.Broken() == nil {
+				s.p.finish(s.p.ctx.Err())
+			}
+			s.stop()
+			s.p.ref.close()
+			close(s.done)
 			return
 		}
-		s.catchUp()
-		if s.Broken() == nil {
-			s.p.finish(s.p.ctx.Err())
-		}
-		s.stop()
-		s.p.ref.close()
-		close(s.done)
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		notify(s.signal)
 	})
-	<-s.done
-	return *s.p.v
+	var expired <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-s.done:
+		return *s.p.v, !s.Behind()
+	case <-expired:
+		s.stop()
+	}
+	if v := s.Broken(); v != nil {
+		return *v, true
+	}
+	return Verdict{Status: NotMeasured, Reason: "the reference did not catch up"}, false
+}
+
+// Done is closed when the reference executor is not used any more.
+func (s *Shadow) Done() <-chan struct{} { return s.done }
+
+// Stop ends following without a verdict on what has not been judged yet.
+func (s *Shadow) Stop() Verdict {
+	s.stop()
+	v, _ := s.Wait(0)
+	return v
 }
 
 // catchUp judges what is pending, in the caller's time.
@@ -110,10 +203,11 @@ func (s *Shadow) catchUp() {
 	}
 	err := s.start()
 	for err == nil && len(s.pending) > 0 {
-		n := min(len(s.pending), inlineBatch)
+		n := min(len(s.pending), turnBatch)
 		err = s.judge(s.pending[:n])
 		s.pending = slices.Delete(s.pending, 0, n)
 	}
+	s.turn = time.Now()
 	if err != nil && s.p.ctx.Err() == nil {
 		s.p.finish(err)
 		s.broken.Store(s.p.v)
@@ -129,16 +223,10 @@ func (s *Shadow) start() error {
 	if err := s.p.ref.open(s.p.ctx, s.source, s.size); err != nil {
 		return s.p.referenceFailed(err)
 	}
-	if err := s.p.replay(&s.p.ref, s.p.tokens); err != nil {
+	if err := s.p.replay(&s.p.ref, referenceBatch, s.p.tokens); err != nil {
 		return s.p.referenceFailed(err)
 	}
 	return nil
-}
-
-// Stop ends following without a verdict on what has not been judged yet.
-func (s *Shadow) Stop() Verdict {
-	s.stop()
-	return s.Wait()
 }
 
 func (s *Shadow) run() {
@@ -169,49 +257,63 @@ func (s *Shadow) follow() error {
 	}
 }
 
-// next waits for a token and takes what else is there. A short pause lets a
-// batch gather: a step for one token costs the reference nearly as much as one
-// for many.
+// next waits for a token and takes what else comes soon.
 func (s *Shadow) next() (batch []followed, more bool) {
 	timer := time.NewTimer(gather)
 	defer timer.Stop()
-	for len(batch) < followBatch {
+	enough := followBatch
+	for {
+		batch, closed := s.take(enough)
+		switch {
+		case len(batch) > 0:
+			return batch, true
+		case closed:
+			return nil, false
+		}
 		select {
-		case f, ok := <-s.queue:
-			if !ok {
-				return batch, false
-			}
-			batch = append(batch, f)
-		case <-s.p.ctx.Done():
-			return batch, false
+		case <-s.signal:
 		case <-timer.C:
-			if len(batch) > 0 {
-				return batch, true
-			}
-			timer.Reset(gather)
+			enough = 1
+		case <-s.p.ctx.Done():
+			return nil, false
 		}
 	}
-	return batch, true
 }
 
-// gather is how long the first token of a batch waits for company.
-const gather = 200 * time.Millisecond
+// take removes a batch from what is pending if there are enough for one or no
+// more will come.
+func (s *Shadow) take(enough int) (batch []followed, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) < enough && !s.closed {
+		return nil, false
+	}
+	n := min(len(s.pending), followBatch)
+	batch = slices.Clone(s.pending[:n])
+	s.pending = slices.Delete(s.pending, 0, n)
+	for _, f := range batch {
+		s.bytes -= 4 * len(f.row)
+	}
+	notify(s.room)
+	return batch, s.closed
+}
 
 func (s *Shadow) judge(batch []followed) error {
 	p := s.p
 	from := len(p.tokens)
+	want := backend.None
 	for _, f := range batch {
 		p.tokens = append(p.tokens, f.token)
+		if f.row != nil {
+			want = backend.All
+		}
 	}
 	for at := 0; at < len(batch); {
 		end := min(at+p.c.MaxBatch, len(batch))
-		if err := p.ref.step(p.ctx, p.tokens[from+at:from+end], backend.All); err != nil {
+		if err := p.ref.step(p.ctx, p.tokens[from+at:from+end], want); err != nil {
 			return p.referenceFailed(err)
 		}
-		err := p.judge(Followed, from+at, end-at, func(i int) (reference, candidate []float32) {
-			return p.ref.logits.Row(i), batch[at+i].row
-		})
-		if err != nil {
+		if err := s.judgeRows(batch[at:end], from+at); err != nil {
 			return err
 		}
 		// The positions themselves are of no use once they are judged sound.
@@ -219,4 +321,44 @@ func (s *Shadow) judge(batch []followed) error {
 		at = end
 	}
 	return nil
+}
+
+// judgeRows compares the rows of a batch that were not dropped with those of the
+// reference's last step.
+func (s *Shadow) judgeRows(batch []followed, from int) error {
+	for at := 0; at < len(batch); {
+		if batch[at].row == nil {
+			at++
+			continue
+		}
+		end := at
+		for end < len(batch) && batch[end].row != nil {
+			end++
+		}
+		first := at
+		err := s.p.judge(Followed, from+first, end-first, func(i int) (reference, candidate []float32) {
+			return s.p.ref.logits.Row(first + i), batch[first+i].row
+		})
+		if err != nil {
+			s.sound()
+			return err
+		}
+		at = end
+	}
+	if !s.Behind() {
+		s.judged.Store(int64(from + len(batch)))
+	}
+	return nil
+}
+
+// sound counts the positions before a violation.
+func (s *Shadow) sound() {
+	for _, p := range s.p.v.Positions {
+		if p.Violation != nil {
+			return
+		}
+		if !s.Behind() {
+			s.judged.Store(max(s.judged.Load(), int64(p.Index+1)))
+		}
+	}
 }

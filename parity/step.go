@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 )
@@ -13,16 +14,20 @@ type Step struct {
 	History []int32 // tokens that the sequence holds
 	Tokens  []int32 // of the step
 	Want    backend.Want
+	// Reach is the position up to which the sequences are judged, beyond the step
+	// itself; 0 for the step and what follows it at once.
+	Reach int
 }
 
-// followUps is how many tokens are decoded after a step, so that what it stored
-// in the cache is judged too.
+// followUps is the least number of tokens decoded after a step, so that what it
+// stored in the cache is judged too.
 const followUps = 2
 
 // ProbeStep compares one step, run exactly as generation is about to run it,
-// after the same tokens in fresh sequences, and a few single tokens after it.
-// It is how a kernel that is first met in mid-generation is judged before its
-// logits are used.
+// after the same tokens in fresh sequences, and what comes after it: further
+// batches and single tokens up to the position s.Reach. It is how a kernel that
+// is first met in mid-generation, and a context that is longer than any before,
+// are judged before their logits are used.
 func ProbeStep(ctx context.Context, reference, candidate Source, c Case, s Step, p Policy) Verdict {
 	pr := newProbe(ctx, reference, candidate, c, p)
 	defer pr.ref.close()
@@ -36,25 +41,25 @@ func (p *probe) runStep(reference, candidate Source, s Step) error {
 		return &outcome{status: NotMeasured, reason: "the step is empty"}
 	}
 	held := len(s.History) + len(s.Tokens)
-	after := followUps
+	total := max(s.Reach, held+followUps)
 	if p.c.Context > 0 {
-		after = min(after, p.c.Context-held)
+		total = max(held, min(total, p.c.Context))
 	}
-	if after < 1 && s.Want == backend.None {
+	if total == held && s.Want == backend.None {
 		return &outcome{status: NotMeasured, reason: "the step has no logits and the context no room for a further token"}
 	}
 	p.tokens = slices.Concat(s.History, s.Tokens)
-	p.keptFrom = held + max(after, 0) // nothing is kept
-	if err := p.ref.open(p.ctx, reference, p.keptFrom); err != nil {
+	p.keptFrom = total // nothing is kept
+	if err := p.ref.open(p.ctx, reference, total); err != nil {
 		return p.referenceFailed(err)
 	}
-	if err := p.cand.open(p.ctx, candidate, p.keptFrom); err != nil {
+	if err := p.cand.open(p.ctx, candidate, total); err != nil {
 		return p.candidateFailed("cannot start", err)
 	}
-	if err := p.replay(&p.ref, s.History); err != nil {
-		return p.referenceFailed(err)
+	if err := p.replayReference(s.History, total); err != nil {
+		return err
 	}
-	if err := p.replay(&p.cand, s.History); err != nil {
+	if err := p.replay(&p.cand, p.c.MaxBatch, s.History); err != nil {
 		return p.candidateFailed(fmt.Sprintf("replay of %d tokens", len(s.History)), err)
 	}
 	announced, err := p.cand.plan(p.ctx, s.Tokens, s.Want)
@@ -68,13 +73,77 @@ func (p *probe) runStep(reference, candidate Source, s Step) error {
 	if err != nil {
 		return err
 	}
-	return p.followUp(next, max(after, 0))
+	if filler := total - held - p.policy.Probe.DecodeSteps; filler > 0 {
+		if next, err = p.fill(filler); err != nil {
+			return err
+		}
+	}
+	if next >= 0 || total > held {
+		if err := p.decode(next, total); err != nil {
+			return err
+		}
+	}
+	p.v.Context = len(p.tokens)
+	return nil
+}
+
+// replayReference brings the reference to where the step begins, unless that
+// and the way to total would take longer than the policy allows.
+func (p *probe) replayReference(history []int32, total int) error {
+	first := min(referenceBatch, len(history))
+	if err := p.replay(&p.ref, referenceBatch, history[:first]); err != nil {
+		return p.referenceFailed(err)
+	}
+	if !p.affordable(total - first) {
+		p.v.tooLong = true
+		each := p.v.ReferenceCost.Time / time.Duration(p.v.ReferenceCost.Tokens)
+		return &outcome{status: NotMeasured, reason: fmt.Sprintf("comparing %d positions would take the reference about %v",
+			total, (each * time.Duration(total)).Round(time.Second))}
+	}
+	if err := p.replay(&p.ref, referenceBatch, history[first:]); err != nil {
+		return p.referenceFailed(err)
+	}
+	return nil
+}
+
+// fill extends both sequences in batches by the tokens that they hold already,
+// from the first on: text of the same kind, known without decoding. It returns
+// the reference's next token.
+func (p *probe) fill(n int) (next int32, err error) {
+	next = -1
+	for n > 0 {
+		from := len(p.tokens)
+		size := min(n, p.c.MaxBatch, p.pieceRows())
+		for range size {
+			p.tokens = append(p.tokens, p.tokens[len(p.tokens)-from])
+		}
+		tokens := p.tokens[from:]
+		if err := p.cand.step(p.ctx, tokens, backend.All); err != nil {
+			return -1, p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d", size, from), err)
+		}
+		for at := 0; at < size; {
+			end := min(at+referenceRows, size)
+			if err := p.ref.step(p.ctx, tokens[at:end], backend.All); err != nil {
+				return -1, p.referenceFailed(err)
+			}
+			err := p.judge(Later, from+at, end-at, func(i int) (reference, candidate []float32) {
+				return p.ref.logits.Row(i), p.cand.logits.Row(at + i)
+			})
+			if err != nil {
+				return -1, err
+			}
+			at = end
+		}
+		next = argmax(p.ref.logits.Row(p.ref.logits.Rows() - 1))
+		n -= size
+	}
+	return next, nil
 }
 
 // replay feeds tokens in batches without asking for logits.
-func (p *probe) replay(s *side, tokens []int32) error {
+func (p *probe) replay(s *side, batch int, tokens []int32) error {
 	for len(tokens) > 0 {
-		n := min(p.c.MaxBatch, len(tokens))
+		n := min(batch, len(tokens))
 		if err := s.step(p.ctx, tokens[:n], backend.None); err != nil {
 			return err
 		}
@@ -116,29 +185,4 @@ func (p *probe) judgeStep(s Step) (int32, error) {
 		at = end
 	}
 	return argmax(p.ref.logits.Row(p.ref.logits.Rows() - 1)), nil
-}
-
-// followUp decodes a few tokens of the reference's choice.
-func (p *probe) followUp(next int32, steps int) error {
-	for range steps {
-		if next < 0 {
-			return nil
-		}
-		token := []int32{next}
-		p.tokens = append(p.tokens, next)
-		if err := p.ref.step(p.ctx, token, backend.Last); err != nil {
-			return p.referenceFailed(err)
-		}
-		if err := p.cand.step(p.ctx, token, backend.Last); err != nil {
-			return p.candidateFailed(fmt.Sprintf("decode step at position %d", len(p.tokens)-1), err)
-		}
-		err := p.judge(Later, len(p.tokens)-1, 1, func(int) (reference, candidate []float32) {
-			return p.ref.logits.Row(0), p.cand.logits.Row(0)
-		})
-		if err != nil {
-			return err
-		}
-		next = argmax(p.ref.logits.Row(0))
-	}
-	return nil
 }

@@ -92,6 +92,9 @@ type Verdict struct {
 	Covered    []string `json:"covered,omitempty"`
 	NotCovered []string `json:"not_covered,omitempty"`
 	MaxBatch   int      `json:"max_batch,omitempty"` // tokens in one step
+	// Context is how many tokens the sequences held at the end: a verdict says
+	// nothing about longer ones.
+	Context int `json:"context,omitempty"`
 
 	Hashes Hashes `json:"hashes"`
 
@@ -108,6 +111,8 @@ type Verdict struct {
 	// transient marks a failure that may not happen again, such as a deadline on a
 	// busy machine; it is not remembered.
 	transient bool
+	// tooLong says that nothing was measured because it would take too long.
+	tooLong bool
 }
 
 // Hashes identify what was compared.
@@ -120,6 +125,10 @@ type Hashes struct {
 
 // Passed reports whether the candidate may serve.
 func (v Verdict) Passed() bool { return v.Status == Validated }
+
+// TooLong reports that nothing was measured because the reference would take
+// longer than the policy allows.
+func (v Verdict) TooLong() bool { return v.Status == NotMeasured && v.tooLong }
 
 // Err is nil for a pass, otherwise ErrMismatch or ErrNotMeasured with the reason.
 func (v Verdict) Err() error {

@@ -26,7 +26,7 @@ func (b *backendFlags) gateOptions(cmd *cobra.Command) (engine.GateOptions, erro
 	o := engine.GateOptions{
 		Verify: engine.Verify(b.verify), Renew: b.renew, Store: certificates(cmd),
 		Notify: func(d engine.Decision) {
-			if d.Line != "" && (b.announce || !d.Accepted || d.Basis == parity.ByOverride) {
+			if d.Line != "" && (b.announce || !d.Accepted || d.Status == parity.NotMeasured) {
 				fmt.Fprintln(cmd.ErrOrStderr(), d.Line)
 			}
 		},
