@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -39,7 +40,9 @@ type Plan struct {
 	BytesOut   int64           `json:"bytes_out"`        // of tensor data to be written
 	Parameters int64           `json:"parameters"`
 	Tensors    []PlannedTensor `json:"tensors"`
-	Warnings   []string        `json:"warnings,omitempty"`
+	// Files are those of a folder, for a Hugging Face folder; empty for one file.
+	Files    []string `json:"files,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // PlannedTensor is one tensor of the output.
@@ -64,6 +67,7 @@ type job struct {
 	*source
 	types  []tensor.DType // beside items
 	format string
+	folder bool         // write a Hugging Face folder, not one file
 	recipe quant.Recipe // zero to keep types
 	opts   Options
 	at     Progress
@@ -71,6 +75,9 @@ type job struct {
 
 // Convert reads the model at in (a GGUF or .apr file, or a Hugging Face folder)
 // and writes it to out in the container and with the types that opts asks for.
+// FormatSafetensors makes a Hugging Face folder, or the weights alone if out ends
+// in .safetensors; norms and biases are stored there in the type of the matrices if
+// that loses nothing.
 // Tensors that have the wanted type are copied; those that are quantised
 // already are dequantised first, which adds the errors of both.
 //
@@ -85,7 +92,12 @@ func Convert(ctx context.Context, in, out string, opts Options) (*Plan, error) {
 		return nil, err
 	}
 	defer j.close()
-	if err := checkOutput(j.paths, out, opts.Force); err != nil {
+	j.folder = j.format == FormatSafetensors && !isWeights(out)
+	check := checkOutput
+	if j.folder {
+		check = checkFolder
+	}
+	if err := check(j.paths, out, opts.Force); err != nil {
 		return nil, err
 	}
 	p, err := j.plan()
@@ -103,22 +115,27 @@ func Convert(ctx context.Context, in, out string, opts Options) (*Plan, error) {
 	return p, w.Close()
 }
 
-// PlanConvert returns what Convert would do. It reads headers only and writes
-// nothing; the output's file may exist.
+// PlanConvert returns what Convert would do. It reads headers, and for a folder
+// norms and biases, and writes nothing; the output may exist.
 func PlanConvert(in, out string, opts Options) (*Plan, error) {
 	j, err := prepare(in, out, opts)
 	if err != nil {
 		return nil, err
 	}
 	defer j.close()
+	j.folder = j.format == FormatSafetensors && !isWeights(out)
 	p, err := j.plan()
+	if err == nil && j.folder {
+		_, err = j.hfFiles()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("convert %s: %w", in, err)
 	}
 	return p, nil
 }
 
-// FormatOf is the container that a file name asks for.
+// FormatOf is the container that a name asks for: a name that ends in a separator
+// is a Hugging Face folder's.
 func FormatOf(path string) string {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".apr":
@@ -126,8 +143,14 @@ func FormatOf(path string) string {
 	case ".safetensors":
 		return FormatSafetensors
 	}
+	if path != "" && os.IsPathSeparator(path[len(path)-1]) {
+		return FormatSafetensors
+	}
 	return FormatGGUF
 }
+
+// isWeights reports whether an output is a file of weights, not a folder.
+func isWeights(path string) bool { return strings.EqualFold(filepath.Ext(path), ".safetensors") }
 
 // prepare opens the source and checks the options.
 func prepare(in, out string, opts Options) (*job, error) {
@@ -168,7 +191,7 @@ func (j *job) plan() (*Plan, error) {
 	ref := describe(j.source)
 	arch := ref.Arch
 	var lacking []string
-	for i, t := range j.items {
+	for _, t := range j.items {
 		to := t.Type
 		if j.recipe.Name != "" {
 			ref.Name, ref.Type, ref.Shape = t.Name, t.Type, t.Shape
@@ -176,6 +199,12 @@ func (j *job) plan() (*Plan, error) {
 			to = j.recipe.TypeFor(ref)
 		}
 		j.types = append(j.types, to)
+	}
+	if j.format == FormatSafetensors {
+		j.narrowVectors()
+	}
+	for i, t := range j.items {
+		to := j.types[i]
 		if !j.holds(i) {
 			lacking = append(lacking, t.Name+" "+to.String())
 		}
@@ -202,10 +231,31 @@ func (j *job) plan() (*Plan, error) {
 		p.Tensors = append(p.Tensors, x)
 	}
 	j.at.Total, j.at.Count = p.Parameters, len(j.items)
+	switch {
+	case j.folder:
+		p.Files = []string{configFile, generationFile, weightsFile, tokenizerFile, tokenizerSetup}
+	case j.format == FormatSafetensors:
+		p.Warnings = append(slices.Clone(p.Warnings), "weights alone are written; with a folder as the output there are also config.json and the tokenizer, which importing it needs")
+	}
 	if len(lacking) > 0 {
 		return nil, j.lackingTypes(lacking)
 	}
 	return p, nil
+}
+
+// narrowVectors stores norms and biases, which GGUF has in F32, in the matrices'
+// type where that loses nothing: so Hugging Face's own folders come back as they
+// were.
+func (j *job) narrowVectors() {
+	main := j.mainType()
+	if main != tensor.F16 && main != tensor.BF16 {
+		return
+	}
+	for i := range j.items {
+		if j.types[i] == tensor.F32 && j.items[i].fits(main) {
+			j.types[i] = main
+		}
+	}
 }
 
 // verbatim reports whether tensor i is copied in a type that only .apr has.
@@ -249,6 +299,9 @@ func (j *job) create(out string, p *Plan) (sink, error) {
 	case FormatApr:
 		return j.createApr(out, p)
 	case FormatSafetensors:
+		if j.folder {
+			return j.createFolder(out, p)
+		}
 		return j.createSafetensors(out, p)
 	}
 	md, err := j.metadata()
@@ -287,14 +340,7 @@ func (j *job) metadata() (*gguf.Metadata, error) {
 
 // fileType is the number for the type that most elements have.
 func (j *job) fileType() uint32 {
-	count := map[tensor.DType]int{}
-	best := tensor.F32
-	for i, t := range j.items {
-		count[j.types[i]] += t.Elements()
-		if count[j.types[i]] > count[best] {
-			best = j.types[i]
-		}
-	}
+	best := j.mainType()
 	for _, name := range quant.RecipeNames() {
 		if r, err := quant.FindRecipe(name); err == nil && r.Base == best {
 			return r.FileType

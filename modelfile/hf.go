@@ -2,7 +2,6 @@ package modelfile
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"github.com/apr-engine/apr/format/safetensors"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
-	"github.com/apr-engine/apr/tokenizer"
 )
 
 // maxText bounds the JSON files of a folder. tokenizer.json of 260,000 tokens
@@ -46,90 +44,91 @@ func readText(path string) ([]byte, error) {
 
 // openHF opens a Hugging Face folder: config.json, safetensors and the tokenizer.
 func openHF(dir string) (*source, error) {
-	text, err := readText(filepath.Join(dir, "config.json"))
+	s, problems, err := readFolder(dir)
 	if err != nil {
 		return nil, err
 	}
-	if text == nil {
-		return nil, fmt.Errorf("%s: no config.json, which a Hugging Face model folder has: %w", dir, fs.ErrNotExist)
+	if len(problems) == 0 {
+		if err := s.incomplete(); err != nil {
+			problems = []FolderProblem{{Err: err}}
+		}
 	}
-	c, arch, err := parseConfig(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	w, err := safetensors.OpenFolder(dir)
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.source(dir, arch, w)
-	if err != nil {
-		w.Close()
-		return nil, fmt.Errorf("%s: %w", dir, err)
+	if len(problems) > 0 {
+		s.close()
+		return nil, fmt.Errorf("%s: %w", dir, problems[0].Err)
 	}
 	return s, nil
 }
 
-// source puts a folder's parts together.
-func (c *hfConfig) source(dir, arch string, w *safetensors.File) (*source, error) {
+// readFolder reads as much of a folder as can be read.
+func readFolder(dir string) (*source, []FolderProblem, error) {
+	none := &source{format: "safetensors", origin: "safetensors", close: func() error { return nil }}
+	inConfig := func(err error) []FolderProblem { return []FolderProblem{{File: configFile, Err: err}} }
+	text, err := readText(filepath.Join(dir, configFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	if text == nil {
+		return none, inConfig(fmt.Errorf("no config.json, which a Hugging Face model folder has: %w", fs.ErrNotExist)), nil
+	}
+	c, arch, err := parseConfig(text)
+	if err != nil {
+		return none, inConfig(err), nil
+	}
 	name := filepath.Base(dir)
 	if abs, err := filepath.Abs(dir); err == nil {
 		name = filepath.Base(abs)
 	}
 	md, err := c.metadata(arch, name)
 	if err != nil {
-		return nil, err
+		return none, inConfig(err), nil
+	}
+	w, err := safetensors.OpenFolder(dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	s := &source{format: "safetensors", origin: "safetensors", md: md, paths: w.Paths(), size: w.Size(), close: w.Close}
-	if err := s.addHF(c, arch, w); err != nil {
-		return nil, err
-	}
-	if err := s.addTokenizer(dir, c); err != nil {
-		return nil, err
-	}
-	return s, nil
+	problems := s.addHF(&c, arch, w)
+	return s, append(problems, s.addTokenizer(dir, &c)...), nil
 }
 
 // ignored are tensors that are no weights of the language model.
 var ignored = regexp.MustCompile(`rotary_emb\.inv_freq$|^(model\.)?(vision_tower|visual|multi_modal_projector|vision_model)\.`)
 
-// addHF takes over the tensors, under GGUF names.
-func (s *source) addHF(c *hfConfig, arch string, w *safetensors.File) error {
+// addHF takes over the tensors, under GGUF names, and returns what is wrong with
+// them.
+func (s *source) addHF(c *hfConfig, arch string, w *safetensors.File) (problems []FolderProblem) {
 	tied := c.Tied != nil && *c.Tied || c.Tied == nil && arch == "gemma3"
 	skipped := 0
 	have := map[string]bool{}
 	for _, t := range w.Tensors {
+		bad := func(format string, args ...any) {
+			problems = append(problems, FolderProblem{Tensor: t.Name, Err: fmt.Errorf(format, args...)})
+		}
 		name, known := GGUFName(arch, t.Name)
 		switch {
 		case ignored.MatchString(t.Name):
 			skipped++
 			continue
 		case !known:
-			return fmt.Errorf("%w: tensor %s belongs to no part of %s that is supported", ErrArch, t, arch)
+			bad("%w: tensor %s belongs to no part of %s that is supported", ErrArch, t, arch)
+			continue
 		case name == "output.weight" && tied:
 			continue // transformers uses the embedding whatever is stored here
 		case have[name]:
-			return fmt.Errorf("%w: two tensors are %s", ErrConfig, name)
+			bad("%w: two tensors are %s", ErrConfig, name)
+			continue
 		}
 		have[name] = true
 		it := item{Tensor: t}
 		it.Name = name
-		var err error
-		if pairsNeighbours(arch) {
-			if it, err = reorder(it, s.md, arch, true); err != nil {
-				return err
-			}
-		}
-		// Vectors are F32 in GGUF, which is what every runtime reads.
-		if len(it.Shape) == 1 {
-			shift := float32(0)
-			if arch == "gemma3" && strings.HasSuffix(name, "norm.weight") {
-				shift = 1 // stored as the distance from 1
-			}
-			if err := it.toF32(shift); err != nil {
-				return fmt.Errorf("%w: tensor %s: %w", ErrConfig, t, err)
-			}
+		if err := it.fromHF(s.md, arch); err != nil {
+			bad("%w", err)
 		}
 		s.items = append(s.items, it)
+		if name == "token_embd.weight" && c.Vocab != 0 && int(c.Vocab) != t.Rows() {
+			bad("%w: config.json has vocab_size %d, the embedding matrix %d rows", ErrConfig, c.Vocab, t.Rows())
+		}
 	}
 	s.tied = !have["output.weight"]
 	if skipped > 0 {
@@ -138,34 +137,25 @@ func (s *source) addHF(c *hfConfig, arch string, w *safetensors.File) error {
 	if c.Scaling != nil && c.Scaling.kind() == "llama3" {
 		s.items = append(s.items, item{Tensor: c.ropeFactors()})
 	}
-	return complete(arch, int(c.Layers), have)
+	return problems
 }
 
-// complete checks that all tensors of an architecture are there.
-func complete(arch string, layers int, have map[string]bool) error {
-	want := []string{"token_embd.weight", "output_norm.weight"}
-	parts := []string{"attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"}
-	var biases []string
-	switch arch {
-	case "qwen2":
-		biases = []string{"attn_q", "attn_k", "attn_v"}
-	case "qwen3":
-		parts = append(parts, "attn_q_norm", "attn_k_norm")
-	case "gemma3":
-		parts = append(parts, "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm")
-	}
-	for i := range layers {
-		for _, p := range parts {
-			want = append(want, fmt.Sprintf("blk.%d.%s.weight", i, p))
-		}
-		for _, p := range biases {
-			want = append(want, fmt.Sprintf("blk.%d.%s.bias", i, p))
+// fromHF gives a tensor the order of rows and the numbers that GGUF files have.
+func (it *item) fromHF(md *gguf.Metadata, arch string) (err error) {
+	before := it.Tensor
+	if pairsNeighbours(arch) {
+		if *it, err = reorder(*it, md, arch, true); err != nil {
+			return err
 		}
 	}
-	for _, name := range want {
-		if !have[name] {
-			hf, _ := HFName(arch, name)
-			return fmt.Errorf("%w: tensor %s is missing", ErrConfig, hf)
+	// Vectors are F32 in GGUF, which is what every runtime reads.
+	if len(it.Shape) == 1 {
+		shift := float32(0)
+		if arch == "gemma3" && strings.HasSuffix(it.Name, "norm.weight") {
+			shift = 1 // stored as the distance from 1
+		}
+		if err := it.toF32(shift); err != nil {
+			return fmt.Errorf("%w: tensor %s: %w", ErrConfig, before, err)
 		}
 	}
 	return nil
@@ -191,12 +181,6 @@ func (it *item) toF32(shift float32) error {
 // long wavelengths by the whole factor, short ones by 1, those between blended.
 func (c *hfConfig) ropeFactors() tensor.Tensor {
 	r := c.Scaling
-	orDefault := func(v, d float64) float64 {
-		if v == 0 {
-			return d
-		}
-		return v
-	}
 	factor, low, high := orDefault(r.Factor, 8), orDefault(r.Low, 1), orDefault(r.High, 4)
 	original := orDefault(float64(r.Original), 8192)
 	t := tensor.Tensor{Name: "rope_freqs.weight", Type: tensor.F32, Shape: []int{int(c.HeadDim / 2)}}
@@ -215,150 +199,9 @@ func (c *hfConfig) ropeFactors() tensor.Tensor {
 	return t
 }
 
-// addTokenizer reads the folder's tokenizer.
-func (s *source) addTokenizer(dir string, c *hfConfig) error {
-	text, err := readText(filepath.Join(dir, "tokenizer.json"))
-	if err != nil {
-		return err
+func orDefault[T float64 | decimal](v, d T) T {
+	if v == 0 {
+		return d
 	}
-	if text == nil {
-		return fmt.Errorf("%s: %w; other tokenizer files are not read", filepath.Join(dir, "tokenizer.json"), fs.ErrNotExist)
-	}
-	config, err := readText(filepath.Join(dir, "tokenizer_config.json"))
-	if err != nil {
-		return err
-	}
-	rows := 0
-	for _, it := range s.items {
-		if it.Name == "token_embd.weight" {
-			rows = it.Rows()
-		}
-	}
-	spec, err := tokenizer.FromHF(text, config, rows)
-	if err != nil {
-		return err
-	}
-	if rows != len(spec.Tokens) {
-		return fmt.Errorf("%w: tokenizer.json has %d tokens, the embedding matrix %d rows", ErrConfig, len(spec.Tokens), rows)
-	}
-	for id, raw := range map[*int32]json.RawMessage{&spec.BOS: c.BOS, &spec.EOS: c.EOS, &spec.PAD: c.PAD} {
-		if *id == tokenizer.None {
-			*id = firstID(raw, len(spec.Tokens))
-		}
-	}
-	if err := setTokenizer(s.md, spec); err != nil {
-		return err
-	}
-	return setTemplate(s.md, dir, config)
-}
-
-// firstID reads a token id or the first of a list.
-func firstID(raw json.RawMessage, limit int) int32 {
-	var list []int32
-	var one int32
-	if json.Unmarshal(raw, &one) == nil && len(raw) > 0 && string(raw) != "null" {
-		list = []int32{one}
-	} else if json.Unmarshal(raw, &list) != nil {
-		return tokenizer.None
-	}
-	if len(list) == 0 || list[0] < 0 || int(list[0]) >= limit {
-		return tokenizer.None
-	}
-	return list[0]
-}
-
-// setTokenizer writes a tokenizer's GGUF keys.
-func setTokenizer(md *gguf.Metadata, s tokenizer.Spec) error {
-	kinds := make([]int32, len(s.Kinds))
-	for i, k := range s.Kinds {
-		kinds[i] = int32(k)
-	}
-	var errs []error
-	set := func(key string, v any) { errs = append(errs, md.Set("tokenizer.ggml."+key, v)) }
-	set("model", s.Model)
-	if s.Pre != "" {
-		set("pre", s.Pre)
-	}
-	set("tokens", s.Tokens)
-	if s.Scores != nil {
-		set("scores", s.Scores)
-	}
-	set("token_type", kinds)
-	if s.Merges != nil {
-		set("merges", s.Merges)
-	}
-	id := func(key string, id int32) {
-		if id != tokenizer.None {
-			set(key, uint32(id))
-		}
-	}
-	id("bos_token_id", s.BOS)
-	id("eos_token_id", s.EOS)
-	id("unknown_token_id", s.UNK)
-	id("padding_token_id", s.PAD)
-	set("add_bos_token", s.AddBOS)
-	if s.AddEOS {
-		set("add_eos_token", true)
-	}
-	if s.Model == "llama" {
-		set("add_space_prefix", s.AddSpacePrefix)
-	}
-	return errors.Join(errs...)
-}
-
-// setTemplate finds the chat template: in a file of its own, or within
-// tokenizer_config.json as a text or as one of several with names.
-func setTemplate(md *gguf.Metadata, dir string, config []byte) error {
-	text, err := readText(filepath.Join(dir, "chat_template.jinja"))
-	if err != nil {
-		return err
-	}
-	template := string(text)
-	var c struct {
-		Template json.RawMessage `json:"chat_template"`
-	}
-	if template == "" && config != nil && json.Unmarshal(config, &c) == nil && len(c.Template) > 0 {
-		var named []struct{ Name, Template string }
-		if json.Unmarshal(c.Template, &template) != nil && json.Unmarshal(c.Template, &named) == nil {
-			for _, t := range named {
-				if t.Name == "default" {
-					template = t.Template
-				}
-			}
-		}
-	}
-	if template == "" {
-		return nil
-	}
-	return md.Set("tokenizer.chat_template", template)
-}
-
-// siblingTokenizer takes the tokenizer of an .apr file without one from a file
-// beside it: <stem>.tokenizer.json or tokenizer.json. It returns why there is none.
-func (f *File) siblingTokenizer(dir, path string) error {
-	stem := strings.TrimSuffix(filepath.Base(path), ".apr")
-	names := []string{stem + ".tokenizer.json", "tokenizer.json"}
-	for _, name := range names {
-		text, err := readText(filepath.Join(dir, name))
-		if err != nil {
-			return err
-		}
-		if text == nil {
-			continue
-		}
-		config, err := readText(filepath.Join(dir, "tokenizer_config.json"))
-		if err != nil {
-			return err
-		}
-		rows := 0
-		if t, ok := f.Tensor("token_embd.weight"); ok {
-			rows = t.Rows()
-		}
-		spec, err := tokenizer.FromHF(text, config, rows)
-		if err != nil {
-			return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
-		}
-		return setTokenizer(f.Metadata, spec)
-	}
-	return fmt.Errorf("no tokenizer is embedded, and neither %s nor %s is beside the file", names[0], names[1])
+	return v
 }

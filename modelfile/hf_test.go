@@ -190,6 +190,7 @@ func TestImportErrors(t *testing.T) {
 		want       string
 	}{
 		{"more layers than tensors", "config.json", set("num_hidden_layers", 9), modelfile.ErrConfig, "is missing"},
+		{"another width", "config.json", set("intermediate_size", 100), modelfile.ErrConfig, "config.json asks for [100 64]"},
 		{"fewer heads", "config.json", set("num_attention_heads", 5), modelfile.ErrConfig, "heads"},
 		{"activation", "config.json", set("hidden_act", "relu"), modelfile.ErrArch, "hidden_act relu"},
 		{"bias", "config.json", set("mlp_bias", true), modelfile.ErrArch, "mlp_bias"},

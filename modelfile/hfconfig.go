@@ -41,6 +41,7 @@ type hfConfig struct {
 	MLPBias       bool            `json:"mlp_bias"`
 	Window        *uint32         `json:"sliding_window"`
 	UseWindow     *bool           `json:"use_sliding_window"`
+	FullLayers    *uint32         `json:"max_window_layers"` // the first ones, without a window
 	QueryScalar   float64         `json:"query_pre_attn_scalar"`
 	LocalTheta    float64         `json:"rope_local_base_freq"`
 	Pattern       uint32          `json:"sliding_window_pattern"`
@@ -108,7 +109,7 @@ func (c *hfConfig) fillIn(arch string) {
 		}
 		set(&c.HeadDim, 256)
 		set(&c.Context, 131072)
-		set(&c.Pattern, 6)
+		set(&c.Pattern, gemmaPattern)
 		if c.Eps == 0 {
 			c.Eps = 1e-6
 		}
@@ -116,7 +117,7 @@ func (c *hfConfig) fillIn(arch string) {
 			c.Theta = 1e6
 		}
 		if c.LocalTheta == 0 {
-			c.LocalTheta = 10000
+			c.LocalTheta = gemmaLocalTheta
 		}
 	}
 	if c.HeadDim == 0 && c.Heads > 0 {
@@ -158,15 +159,42 @@ func (c *hfConfig) check(arch string) error {
 		option = "mlp_bias"
 	case c.Softcap != 0:
 		option = "final_logit_softcapping"
-	case c.QueryScalar != 0 && c.QueryScalar != float64(c.HeadDim):
+	case c.QueryScalar != 0 && c.QueryScalar != float64(gemmaQueryScalar(uint64(c.Layers), uint64(c.Hidden), uint64(c.Heads), uint64(c.HeadDim))):
 		option = fmt.Sprintf("query_pre_attn_scalar %g", c.QueryScalar)
-	case arch == "gemma3" && (c.Pattern != 6 || c.LocalTheta != 10000):
+	case arch == "gemma3" && (c.Pattern != gemmaPattern || c.LocalTheta != gemmaLocalTheta):
 		option = "sliding_window_pattern or rope_local_base_freq"
+	case c.windowed(arch) && strings.HasPrefix(arch, "qwen") && (c.FullLayers == nil || *c.FullLayers > 0):
+		option = "a sliding window for some of the layers (max_window_layers)"
 	}
 	if option != "" {
 		return fmt.Errorf("%w: config.json: %s is not supported for %s", ErrArch, option, arch)
 	}
 	return nil
+}
+
+// What config.json says of Gemma 3 and GGUF does not: the program of the
+// architecture has these numbers.
+const (
+	gemmaPattern    = 6     // every sixth layer attends to everything
+	gemmaLocalTheta = 10000 // RoPE base of the others
+)
+
+// gemmaQueryScalar is the d in Gemma 3's attention scale 1/√d: the head's width,
+// but hidden/heads in 27B, the only one of 62 layers.
+func gemmaQueryScalar(layers, hidden, heads, width uint64) uint64 {
+	if layers == 62 && heads > 0 {
+		return hidden / heads
+	}
+	return width
+}
+
+// windowed reports whether layers have a sliding window. Qwen's configs name one
+// that is not used unless they say so, and then not by the first layers.
+func (c *hfConfig) windowed(arch string) bool {
+	if c.Window == nil || *c.Window == 0 || c.FullLayers != nil && *c.FullLayers >= c.Layers {
+		return false
+	}
+	return arch == "gemma3" || c.ModelType == "mistral" || c.UseWindow != nil && *c.UseWindow
 }
 
 // metadata writes the architecture's keys in the order of llama.cpp's converter.
@@ -193,9 +221,7 @@ func (c *hfConfig) metadata(arch, name string) (*gguf.Metadata, error) {
 	if arch == "llama" {
 		own("rope.dimension_count", c.HeadDim)
 	}
-	// Qwen's configs name a window that is not used unless they say so.
-	used := arch == "gemma3" || c.ModelType == "mistral" || c.UseWindow != nil && *c.UseWindow
-	if c.Window != nil && *c.Window > 0 && used {
+	if c.windowed(arch) {
 		own("attention.sliding_window", *c.Window)
 	}
 	errs = append(errs, c.Scaling.metadata(arch, md))

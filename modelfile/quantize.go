@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
@@ -77,6 +79,46 @@ func checkOutput(sources []string, out string, force bool) error {
 	}
 	return nil
 }
+
+// checkFolder refuses to write over a folder that holds the input, or files that a
+// model folder does not have, or without force over any that is not empty.
+func checkFolder(sources []string, out string, force bool) error {
+	info, err := os.Stat(out)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("write %s: %w, and is a file, want a folder", out, fs.ErrExist)
+	}
+	list, err := os.ReadDir(out)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	for _, path := range sources {
+		dir, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		if os.SameFile(info, dir) {
+			return fmt.Errorf("%w: %s holds %s", ErrSameFile, out, filepath.Base(path))
+		}
+	}
+	for _, e := range list {
+		if !ofFolder.MatchString(e.Name()) || !e.Type().IsRegular() {
+			return fmt.Errorf("write %s: %w and holds %s, which is no part of a model: it is not replaced", out, fs.ErrExist, e.Name())
+		}
+	}
+	if !force {
+		return fmt.Errorf("write %s: %w; remove it or ask for it to be replaced", out, fs.ErrExist)
+	}
+	return nil
+}
+
+// ofFolder are the names of files that may be replaced with a model folder.
+var ofFolder = regexp.MustCompile(`^((generation_|tokenizer_)?config\.json|tokenizer\.(json|model)|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?)$`)
 
 // describe reads what the recipes need to know of the model. What is absent
 // stays zero and its rule does not apply: a file need not be a known model.

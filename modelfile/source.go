@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/apr-engine/apr/format/apr"
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/format/safetensors"
+	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -24,6 +26,9 @@ type source struct {
 	size     int64
 	warnings []string
 	close    func() error
+	// factors is the content of rope_freqs.weight once forTransformers has taken it
+	// out: it becomes rope_scaling in config.json.
+	factors []byte
 }
 
 // item is one tensor.
@@ -147,7 +152,8 @@ func reorder(it item, md *gguf.Metadata, arch string, interleave bool) (item, er
 // transformers expect: the reverse of what reading a folder does.
 func (s *source) forTransformers() error {
 	arch, _ := s.md.String("general.architecture")
-	for i, it := range s.items {
+	kept := s.items[:0]
+	for _, it := range s.items {
 		var err error
 		if pairsNeighbours(arch) {
 			it, err = reorder(it, s.md, arch, false)
@@ -158,7 +164,30 @@ func (s *source) forTransformers() error {
 		if err != nil {
 			return fmt.Errorf("tensor %s: %w", it, err)
 		}
-		s.items[i] = it
+		if it.Name == "rope_freqs.weight" && it.Type == tensor.F32 {
+			s.factors = it.Data
+			continue
+		}
+		kept = append(kept, it)
 	}
+	s.items = kept
 	return nil
+}
+
+// fits reports whether a vector of F32 has only numbers that a type holds exactly.
+func (it *item) fits(to tensor.DType) bool {
+	if it.Type != tensor.F32 || len(it.Shape) != 1 {
+		return false
+	}
+	x := make([]float32, it.Elements())
+	size, err := tensor.Bytes(to, it.Shape)
+	if err != nil || quant.Dequantize(tensor.F32, x, it.Data) != nil {
+		return false
+	}
+	packed := make([]byte, size)
+	if quant.Quantize(to, packed, x, nil) != nil {
+		return false
+	}
+	y := make([]float32, len(x))
+	return quant.Dequantize(to, y, packed) == nil && slices.Equal(x, y)
 }

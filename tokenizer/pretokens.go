@@ -4,6 +4,8 @@ package tokenizer
 // before merging, and the defaults that llama.cpp ties to the name.
 type preRule struct {
 	name string
+	// family is the first of the names that share this rule.
+	family string
 	// stages cut text one after the other, each the pieces of the one before.
 	// The last stage's pieces are merged on their own.
 	stages       []splitter
@@ -43,6 +45,7 @@ var pretokenizers = map[string]preRule{}
 
 func init() {
 	def := func(r preRule, names ...string) {
+		r.family = names[0]
 		for _, n := range names {
 			pretokenizers[n] = r
 		}

@@ -72,3 +72,54 @@ func TestAbort(t *testing.T) {
 		t.Error("a file in a missing folder was created")
 	}
 }
+
+func TestFolder(t *testing.T) {
+	for _, before := range []string{"nothing", "empty", "full"} {
+		t.Run(before, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "a")
+			if before != "nothing" {
+				if err := os.Mkdir(path, 0o777); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if before == "full" {
+				if err := os.WriteFile(filepath.Join(path, "old"), nil, 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			aborted, err := CreateFolder(path + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := aborted.Write("x", nil); err != nil {
+				t.Fatal(err)
+			}
+			aborted.Abort()
+			f, err := CreateFolder(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Abort()
+			if err := f.Write("new", []byte("text")); err != nil {
+				t.Fatal(err)
+			}
+			if before == "full" && folder(t, path) != "old" {
+				t.Errorf("before Commit the folder holds %s", folder(t, path))
+			}
+			if err := f.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			f.Abort()
+			if got := folder(t, path); got != "new" {
+				t.Errorf("the folder holds %q", got)
+			}
+			if got := folder(t, dir); got != "a" {
+				t.Errorf("left behind: %s", got)
+			}
+		})
+	}
+	if _, err := CreateFolder(filepath.Join(t.TempDir(), "a", "b")); err == nil {
+		t.Error("no error without the folder above")
+	}
+}

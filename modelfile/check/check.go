@@ -72,7 +72,8 @@ func (r *Report) add(kind string, s Severity, tensor, format string, args ...any
 	r.Findings = append(r.Findings, Finding{kind, s, tensor, fmt.Sprintf(format, args...)})
 }
 
-// File checks the model file at path, all shards of a set. threads 0 means one
+// File checks the model file at path, all shards of a set, or the Hugging Face
+// folder there with its config.json and tokenizer. threads 0 means one
 // for each processor. What is wrong with the content is in the report; the error
 // is for files that cannot be reached, or are no model at all
 // (annotate.ErrUnknown), and for a context that ended.
@@ -100,8 +101,14 @@ func File(ctx context.Context, path string, threads int) (*Report, error) {
 	if openErr == nil {
 		tensors = m.Tensors
 		r.unusual(m)
-		r.Architecture = m.Architecture()
-		r.completeness(m)
+		if dir, ok := folderOf(path); ok {
+			if err := r.folder(dir); err != nil {
+				return nil, err
+			}
+		} else {
+			r.Architecture = m.Architecture()
+			r.completeness(m)
+		}
 	} else {
 		// What 'apr run' would say. It may be more than the findings above, since
 		// the reader is stricter than the walk through the structure.

@@ -21,6 +21,12 @@ func (r *Report) completeness(m *source.Model) {
 		r.add(KindIncomplete, Warning, "", "the file holds no tensors, only metadata")
 		return
 	}
+	r.weights(m, tokens)
+}
+
+// weights checks the tensors against the architecture; tokens is the length of
+// the vocabulary, 0 if it is not known.
+func (r *Report) weights(m *source.Model, tokens int) {
 	p, err := model.Assemble(m.Metadata, m)
 	switch {
 	case errors.Is(err, model.ErrArch):

@@ -193,3 +193,23 @@ func IsHF(name string, gemma bool) bool {
 	n, ok := Parse(name, gemma)
 	return ok && n.GGUF() != name
 }
+
+// FromHF translates a name of Hugging Face's scheme to GGUF's. A name that is not
+// in it, a GGUF name included, is returned as it is with false.
+func FromHF(name string, gemma bool) (string, bool) {
+	n, ok := Parse(name, gemma)
+	if !ok || n.GGUF() == name {
+		return name, false
+	}
+	return n.GGUF(), true
+}
+
+// ToHF is the reverse of FromHF. A tensor that Hugging Face stores nowhere is
+// returned as it is with false.
+func ToHF(name string, gemma bool) (string, bool) {
+	n, ok := Parse(name, gemma)
+	if !ok || n.GGUF() != name || n.HF(gemma) == "" {
+		return name, false
+	}
+	return n.HF(gemma), true
+}

@@ -65,6 +65,19 @@ func TestRoundTrip(t *testing.T) {
 			if got := Canonical(hf, gemma); got != n.GGUF() {
 				t.Errorf("%s (gemma %v): %s comes back as %s", n.GGUF(), gemma, hf, got)
 			}
+			if got, ok := FromHF(hf, gemma); !ok || got != n.GGUF() {
+				t.Errorf("%s (gemma %v): from HF %q, %v", hf, gemma, got, ok)
+			}
+			if got, ok := ToHF(n.GGUF(), gemma); !ok || got != hf {
+				t.Errorf("%s (gemma %v): to HF %q, %v", n.GGUF(), gemma, got, ok)
+			}
+			// A name that is of the other scheme already is not translated.
+			if got, ok := FromHF(n.GGUF(), gemma); ok || got != n.GGUF() {
+				t.Errorf("%s is taken for Hugging Face's", got)
+			}
+			if got, ok := ToHF(hf, gemma); ok || got != hf {
+				t.Errorf("%s is taken for GGUF's", got)
+			}
 			if !IsHF(hf, gemma) || IsHF(n.GGUF(), gemma) {
 				t.Errorf("%s and %s are told apart wrongly", hf, n.GGUF())
 			}

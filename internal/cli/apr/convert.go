@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,8 +31,9 @@ func newConvert() *cobra.Command {
 		Use:     "convert IN OUT [flags]",
 		GroupID: groupMake,
 		Short:   "Write a model in another container",
-		Long: `Write the model IN to OUT, in the container that OUT's name ends in: .gguf, .apr
-or .safetensors. IN is a GGUF or .apr file or a Hugging Face folder.
+		Long: `Write the model IN to OUT, in the container that OUT's name ends in: .gguf, .apr,
+.safetensors (the weights alone), or / for a Hugging Face folder. IN is a GGUF or
+.apr file or a Hugging Face folder.
 
 Tensors keep their types unless --quantize names a recipe. ` + aboutConversions,
 		Example: `  apr convert models/tiny-coder-4m-q4_k_m.gguf tiny.apr
@@ -105,12 +107,31 @@ func (o *conversion) run(cmd *cobra.Command) error {
 	case o.plan:
 		return o.printPlan(out, p)
 	}
-	after, err := os.Stat(o.out)
+	size, err := sizeOf(o.out, p.Files)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s: %s, before %s\n", o.out, byteSize(after.Size()), byteSize(p.BytesIn))
+	_, err = fmt.Fprintf(out, "%s: %s, before %s\n", o.out, byteSize(size), byteSize(p.BytesIn))
 	return err
+}
+
+// sizeOf is the size of a file, or of the files of a folder together.
+func sizeOf(path string, files []string) (size int64, err error) {
+	paths := []string{path}
+	if len(files) > 0 {
+		paths = nil
+		for _, name := range files {
+			paths = append(paths, filepath.Join(path, name))
+		}
+	}
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		if err != nil {
+			return 0, err
+		}
+		size += info.Size()
+	}
+	return size, nil
 }
 
 // convert does the work, with progress on a terminal.
@@ -130,6 +151,9 @@ func (o *conversion) convert(cmd *cobra.Command) (*modelfile.Plan, error) {
 	}
 	p, err := modelfile.Convert(cmd.Context(), o.in, o.out, o.Options)
 	fmt.Fprint(notes, "\r\x1b[K")
+	if errors.Is(err, fs.ErrExist) && o.Force {
+		return nil, kindError{err, errInvalid}
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return nil, kindError{fmt.Errorf("%s exists already; remove it or give --force", o.out), errInvalid}
 	}
@@ -157,10 +181,16 @@ func (o *conversion) printPlan(out *output, p *modelfile.Plan) error {
 		return err
 	}
 	exists := ""
-	if _, err := os.Stat(o.out); err == nil && !o.Force {
+	if list, err := os.ReadDir(o.out); err == nil && len(list) == 0 {
+		// An empty folder is as good as none.
+	} else if _, err := os.Stat(o.out); err == nil && !o.Force {
 		exists = "; it exists, so --force is needed"
 	}
+	to := p.To
+	if len(p.Files) > 0 {
+		to = "Hugging Face folder"
+	}
 	_, err := fmt.Fprintf(out, "%s (%s, %s) to %s (%s): %s of tensors%s\n",
-		o.in, p.From, byteSize(p.BytesIn), o.out, p.To, byteSize(p.BytesOut), exists)
+		o.in, p.From, byteSize(p.BytesIn), o.out, to, byteSize(p.BytesOut), exists)
 	return err
 }

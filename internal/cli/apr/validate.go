@@ -22,15 +22,16 @@ func newValidate() *cobra.Command {
 		Use:     "validate MODEL [flags]",
 		GroupID: groupLook,
 		Short:   "Find out what is wrong with a model file",
-		Long: `Check a model (GGUF, .apr, safetensors, or a Hugging Face folder of safetensors) and
-list everything that is found, worst first:
+		Long: `Check a model (GGUF, .apr, safetensors, or a Hugging Face folder with its config.json
+and tokenizer) and list everything that is found, worst first:
 
   structure      the format's rules, extents inside the file, overlaps, names that
                  occur twice, types that go with shapes, checksums if it has any
   numbers        NaN and infinity in values and scales, tensors and rows of zeros,
                  two tensors with the same content
   completeness   tensors that the architecture needs, with their shapes; the
-                 vocabulary beside the embeddings; the tokenizer
+                 vocabulary beside the embeddings; the tokenizer; of a folder
+                 whatever would keep it from being imported
 
 Errors mean that the model is damaged or cannot run, and end with exit code 5;
 with --strict warnings do so too. Notes are no fault. 'apr explain KIND' tells what
