@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/apr-engine/apr/backend/packed"
@@ -11,6 +12,8 @@ import (
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
+
+func itoa(i int) string { return strconv.Itoa(i) }
 
 // matrix is a random matrix as in a file, packed and as numbers.
 type matrix struct {
