@@ -1,0 +1,138 @@
+package cuda
+
+import (
+	"fmt"
+
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// gemmPad is what the length of a sum is padded to, with zeros, in both operands.
+const gemmPad = 64
+
+// gemmWidth is the padded length of rows of k numbers.
+func gemmWidth(k int) int { return (k + gemmPad - 1) / gemmPad * gemmPad }
+
+// gemmTile is a kernel of gemm.cu: a block computes tokens × rows of the output.
+type gemmTile struct {
+	name           string // of the variant, after "gemm/f16/"
+	module, kernel string
+	tokens, rows   int
+	threads        int
+	shared         int
+	perSM          int // blocks that a multiprocessor holds
+	// rate is the share of the peak that a multiprocessor full of such blocks
+	// reaches; measured on an H200.
+	rate float64
+	// capability is the compute capability the kernel is for; 0 for any.
+	capability int
+}
+
+var gemmTiles = []gemmTile{
+	{name: "128x128", module: "gemm", kernel: "gemm_128x128", tokens: 128, rows: 128, threads: 128, shared: 3 * 256 * 128, perSM: 2, rate: 1},
+	{name: "64x128", module: "gemm", kernel: "gemm_64x128", tokens: 64, rows: 128, threads: 128, shared: 3 * 192 * 128, perSM: 3, rate: 0.8},
+	{name: "32x128", module: "gemm", kernel: "gemm_32x128", tokens: 32, rows: 128, threads: 128, shared: 4 * 160 * 128, perSM: 2, rate: 0.5},
+	{name: "16x128", module: "gemm", kernel: "gemm_16x128", tokens: 16, rows: 128, threads: 128, shared: 4 * 144 * 128, perSM: 3, rate: 0.3},
+}
+
+// gemmPlan is the choice of kernels for one product y (T, N) = x (T, K) · wᵀ (N, K).
+type gemmPlan struct {
+	// Variant names the choice to the parity gate.
+	Variant string
+	// Splits is how many parts the sum over K is cut into; they are added in order.
+	Splits  int
+	T, N, K int
+
+	tile gemmTile
+}
+
+// Rough costs for choosing a plan, in seconds and bytes a second, of an H200.
+const (
+	gemmPeak      = 420e12 // multiply-adds counted twice
+	gemmStart     = 3e-6   // a kernel's start and the first loads
+	gemmBandwidth = 2.5e12 // of partial sums, mostly in the L2 cache
+	maxGEMMSplits = 8
+)
+
+// planGEMM chooses tile and splits by an estimate of the time: full rounds of
+// blocks over the multiprocessors, and the traffic of partial sums.
+func planGEMM(dev cuda.Device, t, n, k int) gemmPlan {
+	best, fastest := gemmPlan{}, 0.0
+	steps := gemmWidth(k) / gemmPad
+	for _, tile := range gemmTiles {
+		if tile.shared > dev.SharedMemory || tile.capability != 0 && tile.capability != dev.Capability() {
+			continue
+		}
+		blocks := ((t + tile.tokens - 1) / tile.tokens) * ((n + tile.rows - 1) / tile.rows)
+		step := 2 * float64(tile.tokens*tile.rows*gemmPad) / (gemmPeak / 132 * tile.rate)
+		for splits := 1; splits <= maxGEMMSplits && splits*4 <= max(steps, 4); splits++ {
+			// A multiprocessor with fewer blocks than it holds hides less of its latency.
+			rounds := (blocks*splits + dev.SMs - 1) / dev.SMs
+			cost := gemmStart + float64(rounds)*float64((steps+splits-1)/splits+2)*step
+			if rounds < tile.perSM {
+				cost *= 1.3
+			}
+			if splits > 1 {
+				cost += gemmStart + float64(splits*t*n*8)/gemmBandwidth
+			}
+			if best.Splits == 0 || cost < fastest {
+				best, fastest = gemmPlan{Splits: splits, T: t, N: n, K: k, tile: tile}, cost
+			}
+		}
+	}
+	best.Variant = "gemm/f16/" + best.tile.name
+	return best
+}
+
+// Workspace is the scratch memory for partial sums, in bytes.
+func (p *gemmPlan) Workspace() int64 {
+	if p.Splits == 1 {
+		return 0
+	}
+	return int64(p.Splits) * int64(p.T) * int64(p.N) * 4
+}
+
+// gemmArgs are the device arrays of a product.
+type gemmArgs struct {
+	X, W cuda.Ptr // (T, gemmWidth(K)), (N, gemmWidth(K)) f16
+	Y    cuda.Ptr // (T, N) float32
+	// XScale (T) and WScale (N) multiply the sums; Bias (N) and Residual (T, N),
+	// which may be Y, are added. All float32; 0 is none.
+	XScale, WScale, Bias, Residual cuda.Ptr
+	Work                           cuda.Ptr // Workspace bytes
+}
+
+// launches prepares the kernels of the plan, in order.
+func (p *gemmPlan) launches(c *cuda.Context, find lookup, a gemmArgs) ([]*cuda.Launch, error) {
+	t := p.tile
+	args := []any{a.X, a.W, a.Y, a.Work, a.XScale, a.WScale, a.Bias, a.Residual, p.T, p.N, gemmWidth(p.K)}
+	tiles := ((p.T + t.tokens - 1) / t.tokens) * ((p.N + t.rows - 1) / t.rows)
+	l, err := prepare(find, c, t.module, t.kernel, [3]int{tiles, 1, p.Splits}, t.threads, t.shared, args...)
+	if err != nil || p.Splits == 1 {
+		return []*cuda.Launch{l}, err
+	}
+	reduce, err := prepare(find, c, "gemm", "gemm_reduce", [3]int{(p.N + 1023) / 1024, p.T, 1}, 256, 0, append(args, p.Splits)...)
+	return []*cuda.Launch{l, reduce}, err
+}
+
+// convertLaunch prepares x (T, K) float32 → x16 (T, gemmWidth(K)) f16 with a power
+// of two a row, whose inverse goes to scale (T).
+func convertLaunch(c *cuda.Context, find lookup, x, x16, scale cuda.Ptr, t, k int) (*cuda.Launch, error) {
+	return prepare(find, c, "gemm", "gemm_convert", [3]int{t, 1, 1}, 256, 0, x, x16, scale, k, gemmWidth(k))
+}
+
+// dequantLaunch prepares rows row0 … row0+rows-1 of a packed matrix of k columns as
+// f16 (rows, gemmWidth(k)), divided by scale (all rows of the matrix; 0 for none).
+func dequantLaunch(c *cuda.Context, find lookup, w cuda.Ptr, dtype tensor.DType, scale, out cuda.Ptr, row0, rows, k int) (*cuda.Launch, error) {
+	groups := int64(rows) * int64(gemmWidth(k)/32)
+	if groups > 1<<31-1 {
+		return nil, fmt.Errorf("dequantise %d rows of %d weights: more than one launch can do", rows, k)
+	}
+	return prepare(find, c, "dequant", "dequant_f16", [3]int{int((groups + 127) / 128), 1, 1}, 128, 0, w, int(dtype), scale, out, row0, rows, k, gemmWidth(k))
+}
+
+// rowScalesLaunch prepares the scales (rows) that dequantLaunch divides by and
+// gemmArgs.WScale multiplies by. They depend on the weights alone.
+func rowScalesLaunch(c *cuda.Context, find lookup, w cuda.Ptr, dtype tensor.DType, scale cuda.Ptr, rows, k int) (*cuda.Launch, error) {
+	return prepare(find, c, "dequant", "dequant_scales", [3]int{rows, 1, 1}, 128, 0, w, int(dtype), k, scale)
+}
