@@ -5,6 +5,7 @@ package wgpu
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -114,6 +115,12 @@ var enumerate = sync.OnceValues(func() ([]*Adapter, error) {
 	if err := load(); err != nil {
 		return nil, err
 	}
+	// A Vulkan layer of Mesa looks for a desktop to sort adapters by, and where
+	// there is none it says so on stderr. The order means nothing here.
+	if os.Getenv(mesaLayer) == "" {
+		os.Setenv(mesaLayer, "1")
+		defer os.Unsetenv(mesaLayer)
+	}
 	// Vulkan 1, Metal 4, DX12 8; OpenGL's compute shaders lack too much.
 	extras := &instanceExtras{chain: chain{sType: sTypeInstanceExtras}, backends: 1 | 4 | 8}
 	d := &instanceDescriptor{next: unsafe.Pointer(extras)}
@@ -135,6 +142,9 @@ var enumerate = sync.OnceValues(func() ([]*Adapter, error) {
 	}
 	return list, nil
 })
+
+// mesaLayer keeps the layer out if it is set.
+const mesaLayer = "NODEVICE_SELECT"
 
 // Adapters lists the adapters of this machine; none if it has no driver. It
 // loads the library.
