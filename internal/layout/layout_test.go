@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"backend/packed":      {"quant", "tensor"},
 	"backend/cuda":        {"backend", "backend/packed", "graph", "quant", "tensor", "driver/cuda"},
 	"backend/wgpu":        {"backend", "backend/packed", "backend/wgpu/...", "graph", "quant", "tensor", "driver/wgpu"},
-	"backend/wgpu/...":    {"backend/packed", "quant", "tensor", "driver/wgpu"},
+	"backend/wgpu/...":    {"backend/packed", "graph", "quant", "tensor", "driver/wgpu"},
 	"driver/cuda":         {},
 	"driver/cuda/emutest": {"driver/cuda"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},

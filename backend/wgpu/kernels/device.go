@@ -12,7 +12,8 @@ type Device struct {
 	Invocations, WorkgroupMemory, StorageBuffers, Workgroups int
 }
 
-// DeviceOf is all that an open device offers.
+// DeviceOf is all that an open device offers, as far as the driver tells; the size of
+// subgroups is better found with SubgroupProbe.
 func DeviceOf(i wgpu.Info) Device {
 	return Device{
 		F16: i.Features.F16, Subgroups: i.Features.Subgroups && i.SubgroupMin > 1, SubgroupMin: i.SubgroupMin,

@@ -26,3 +26,8 @@ fn iq4_of(n: u32) -> u32 {
   return l.x | (l.y << 8u) | (l.z << 16u) | (l.w << 24u);
 }
 fn iq4_pair(n: u32) -> vec2<u32> { return vec2<u32>(iq4_of(n), iq4_of(n >> 16u)); }
+// products of 16 signed bytes; the sum of 16
+fn dot16(w: vec4<u32>, x: vec4<u32>) -> i32 {
+  return dot4I8Packed(w.x, x.x) + dot4I8Packed(w.y, x.y) + dot4I8Packed(w.z, x.z) + dot4I8Packed(w.w, x.w);
+}
+fn sum16(x: vec4<u32>) -> i32 { return dot16(vec4<u32>(0x01010101u), x); }

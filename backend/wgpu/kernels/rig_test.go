@@ -151,3 +151,30 @@ func read[T any](r *rig, b *wgpu.Buffer, n int) []T {
 	copy(raw, whole)
 	return out
 }
+
+// device is all that the rig's device can do.
+func (r *rig) device() Device {
+	r.t.Helper()
+	d := DeviceOf(r.d.Info)
+	if r.d.Features.Subgroups {
+		b := r.empty(ProbeBytes)
+		r.run(r.bind(SubgroupProbe(), true, b))
+		d.SubgroupMin = SubgroupSize(read[byte](r, b, ProbeBytes))
+		d.Subgroups = d.SubgroupMin > 1
+	}
+	return d
+}
+
+// TestSubgroupProbe: where there are subgroups their size is found.
+func TestSubgroupProbe(t *testing.T) {
+	r := newRig(t, wgpu.Features{Subgroups: true})
+	if d := r.device(); r.d.Features.Subgroups && (d.SubgroupMin < 2 || d.SubgroupMin > 128) {
+		t.Errorf("subgroups of %d", d.SubgroupMin)
+	}
+	if n := SubgroupSize([]byte{32, 0, 0, 0, 0xcf, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0}); n != 0 {
+		t.Errorf("sizes 16 and 32 are taken for %d", n)
+	}
+	if n := SubgroupSize([]byte{32, 0, 0, 0, 0xdf, 255, 255, 255, 0, 0, 0, 0, 1, 0, 0, 0}); n != 0 {
+		t.Errorf("wrong shuffles are taken for %d", n)
+	}
+}

@@ -1,0 +1,268 @@
+package kernels
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/apr-engine/apr/driver/wgpu"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// MaxTokens is the largest number of tokens of a matrix-vector product; from there on
+// a matrix product is faster.
+const MaxTokens = 8
+
+// Residual says what a product is added to.
+type Residual int
+
+const (
+	// NoResidual stores the product.
+	NoResidual Residual = iota
+	// InPlace adds it to what y holds.
+	InPlace
+	// FromBuffer adds the buffer named residual, as long as y.
+	FromBuffer
+)
+
+// Part is one of the matrices of a product, (Rows, K).
+type Part struct {
+	Type tensor.DType
+	Rows int
+}
+
+// ErrMixed refuses to multiply plain and quantised weights in one kernel: they take
+// their activations in different forms.
+var ErrMixed = errors.New("plain and quantised weights in one product")
+
+// MatVec is products of matrices of equal K with the same few tokens. Threads of a
+// workgroup read neighbouring groups of 32 weights of a row; with quantised weights
+// all products inside a group are exact integers.
+//
+// Without Act, y holds for each token the products of all parts one after the other,
+// from element First on. With Act there are two parts of equal size, and y holds
+// act(part 0)·part 1.
+type MatVec struct {
+	K      int
+	Parts  []Part
+	Tokens int // 1 … MaxTokens
+	// Bias is added from a buffer as long as a row of y.
+	Bias     bool
+	Residual Residual
+	Act      *graph.Activation
+	SoftCap  float32 // c·tanh(y/c); 0 for none
+	// First and Out place the products in rows of y: Out elements a token. Out 0
+	// means that the products are all.
+	First, Out int
+	// Tuning overrides the choice of sizes; zero fields are chosen.
+	Tuning Tuning
+}
+
+// Tuning is how a product is divided.
+type Tuning struct {
+	Threads int // of a workgroup, a power of two
+	Lanes   int // threads that share a row, a power of two
+	Rows    int // rows of a thread
+}
+
+// Quantised reports whether x must be quantised rows (see Quantize), not float32.
+func (m MatVec) Quantised() bool { return !floats(m.Parts[0].Type) }
+
+func floats(t tensor.DType) bool { return t == tensor.F32 || t == tensor.F16 || t == tensor.BF16 }
+
+// Kernel binds w0, w1 … (packed matrices), x, then bias and residual if there are
+// any, then y.
+func (m MatVec) Kernel(d Device) (Kernel, error) {
+	v := &matVecText{MatVec: m}
+	if err := v.check(); err != nil {
+		return Kernel{}, err
+	}
+	for i, p := range m.Parts {
+		w, err := NewWeight(fmt.Sprintf("w%d", i), p.Type, m.K)
+		if err != nil {
+			return Kernel{}, err
+		}
+		v.Weights = append(v.Weights, w)
+		v.bind(w.Name, "array<vec4<u32>>", wgpu.ReadOnly)
+	}
+	x := "array<vec4<f32>>"
+	if m.Quantised() {
+		x = "array<vec4<u32>>"
+	}
+	v.bind("x", x, wgpu.ReadOnly)
+	if m.Bias {
+		v.bind("bias", "array<f32>", wgpu.ReadOnly)
+	}
+	if m.Residual == FromBuffer {
+		v.bind("residual", "array<f32>", wgpu.ReadOnly)
+	}
+	v.bind("y", "array<f32>", wgpu.ReadWrite)
+	if len(v.Bound) > d.StorageBuffers {
+		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
+	}
+	v.divide(d)
+	if v.Out == 0 {
+		v.Out = v.Offset(len(m.Parts))
+		if m.Act != nil {
+			v.Out = m.Parts[0].Rows
+		}
+	}
+	k := Kernel{Name: v.name(), Grid: v.Grid, Bindings: v.list(), Unchecked: true}
+	k.WGSL = expand("matvec.wgsl", v)
+	return k, nil
+}
+
+// matVecText is what the template asks for.
+type matVecText struct {
+	MatVec
+	Weights []Weight
+	boundList
+	Threads, Lanes, Slots, Rows int
+	Sums                        int // of a thread: Rows × Tokens
+	Tree                        bool
+	Steps                       []int // of the tree over lanes
+	Grid                        [3]int
+}
+
+func (v *matVecText) check() error {
+	if v.Tokens < 1 || v.Tokens > MaxTokens {
+		return fmt.Errorf("%d tokens, want 1 to %d", v.Tokens, MaxTokens)
+	}
+	if len(v.Parts) == 0 {
+		return errors.New("a product of nothing")
+	}
+	for _, p := range v.Parts {
+		if floats(p.Type) != floats(v.Parts[0].Type) {
+			return ErrMixed
+		}
+		if p.Rows < 1 {
+			return fmt.Errorf("a matrix of %d rows", p.Rows)
+		}
+	}
+	if v.Act != nil && (len(v.Parts) != 2 || v.Parts[0].Rows != v.Parts[1].Rows) {
+		return errors.New("a gated activation takes two matrices of equal size")
+	}
+	return nil
+}
+
+// divide chooses how many threads share a row and how many rows a thread has.
+func (v *matVecText) divide(d Device) {
+	v.Threads, v.Lanes, v.Rows = v.Tuning.Threads, v.Tuning.Lanes, v.Tuning.Rows
+	if v.Threads == 0 {
+		v.Threads = 64
+	}
+	if v.Lanes == 0 {
+		v.Lanes = v.chooseLanes(d)
+	}
+	if v.Rows == 0 {
+		v.Rows = 2
+		if v.Tokens > 2 || v.Act != nil {
+			v.Rows = 1
+		}
+	}
+	v.Lanes = min(v.Lanes, v.Threads)
+	v.Slots = v.Threads / v.Lanes
+	v.Sums = v.Rows * v.Tokens
+	v.Tree = !d.Subgroups || d.SubgroupMin < v.Lanes
+	for n := v.Lanes / 2; n > 0; n /= 2 {
+		v.Steps = append(v.Steps, n)
+	}
+	v.Grid = d.spread(v.EndGroup(len(v.Parts) - 1))
+	if v.Act != nil {
+		v.Grid = d.spread(v.EndGroup(0))
+	}
+}
+
+// chooseLanes takes the largest number of threads a row that leaves few of them idle
+// in the last round.
+func (v *matVecText) chooseLanes(d Device) int {
+	n := v.Units(v.Weights[0])
+	best, bestUse := 4, 0.0
+	for lanes := 4; lanes <= 32; lanes *= 2 {
+		if d.Subgroups && d.SubgroupMin >= 4 && lanes > d.SubgroupMin {
+			break
+		}
+		rounds := (n + lanes - 1) / lanes
+		if use := float64(n) / float64(rounds*lanes); use >= bestUse-0.07 {
+			best, bestUse = lanes, max(use, bestUse)
+		}
+	}
+	return best
+}
+
+// Units is how many pieces of a row the lanes share: 16 bytes of plain weights,
+// groups of quantised ones.
+func (v *matVecText) Units(w Weight) int {
+	switch w.Type {
+	case tensor.F32:
+		return v.K / 4
+	case tensor.F16, tensor.BF16:
+		return v.K / 8
+	}
+	return v.K / 32
+}
+
+// QuantVec4s is a quantised row in units of 16 bytes.
+func (v *matVecText) QuantVec4s() int { return QuantWords(v.K) / 4 }
+
+// Offset is where part p begins in a row of y.
+func (v *matVecText) Offset(p int) int {
+	n := v.First
+	for _, q := range v.Parts[:p] {
+		n += q.Rows
+	}
+	return n
+}
+
+// EndGroup is the workgroup after the last of part p, StartGroup the first of it.
+func (v *matVecText) EndGroup(p int) int {
+	n, each := 0, v.Slots*v.Rows
+	for _, q := range v.Parts[:p+1] {
+		n += (q.Rows + each - 1) / each
+	}
+	return n
+}
+func (v *matVecText) StartGroup(p int) int { return v.EndGroup(p - 1) }
+
+// Last says that part p is the last.
+func (v *matVecText) Last(p int) bool { return p == len(v.Parts)-1 }
+
+// Helpers is the common WGSL.
+func (v *matVecText) Helpers() string { return Helpers() }
+
+// CapText is SoftCap as WGSL, empty for none.
+func (v *matVecText) CapText() string {
+	if v.SoftCap == 0 {
+		return ""
+	}
+	return float(v.SoftCap)
+}
+
+// ActText is the function act.
+func (v *matVecText) ActText() string { return actText(*v.Act) }
+
+// actText defines fn act(x: f32) -> f32; see graph.Activation.
+func actText(a graph.Activation) string {
+	if a == graph.GELU {
+		// 0.5·x·(1 + tanh(u)) = x / (1 + exp(−2u))
+		return "fn act(x: f32) -> f32 { return x / (1.0 + exp(-2.0 * 0.7978845608028654 * (x + 0.044715 * x * x * x))); }"
+	}
+	return "fn act(x: f32) -> f32 { return x / (1.0 + exp(-x)); }"
+}
+
+func (v *matVecText) name() string {
+	var b strings.Builder
+	b.WriteString("matvec")
+	for i, p := range v.Parts {
+		fmt.Fprintf(&b, "%c%s×%d", "/+"[min(i, 1)], p.Type, p.Rows)
+	}
+	fmt.Fprintf(&b, "/k%d/t%d/%d·%d·%d", v.K, v.Tokens, v.Threads, v.Lanes, v.Rows)
+	if v.Tree {
+		b.WriteString("/tree")
+	}
+	if v.Act != nil {
+		fmt.Fprintf(&b, "/act%d", *v.Act)
+	}
+	return b.String()
+}
