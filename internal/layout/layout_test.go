@@ -47,7 +47,6 @@ var allowed = map[string][]string{
 	"driver/cuda/emutest": {"driver/cuda"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
 	"driver/wgpu":         {},
-	"backend/wgpu":        {"backend", "graph", "quant", "tensor", "driver/wgpu"},
 	"backend/all":         {"backend/..."},
 	"parity":              {"backend", "graph", "tensor"},
 	"parity/fault":        {"backend", "graph", "quant", "tensor"},
