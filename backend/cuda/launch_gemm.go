@@ -29,6 +29,8 @@ type gemmTile struct {
 }
 
 var gemmTiles = []gemmTile{
+	{name: "wgmma/128x256", module: "gemm_sm90a", kernel: "gemm_wgmma_128x256", tokens: 128, rows: 256, threads: 256, shared: 4 * 384 * 128, perSM: 1, rate: 1.5, capability: 90},
+	{name: "wgmma/128x128", module: "gemm_sm90a", kernel: "gemm_wgmma_128x128", tokens: 128, rows: 128, threads: 256, shared: 3 * 256 * 128, perSM: 2, rate: 1.3, capability: 90},
 	{name: "128x128", module: "gemm", kernel: "gemm_128x128", tokens: 128, rows: 128, threads: 128, shared: 3 * 256 * 128, perSM: 2, rate: 1},
 	{name: "64x128", module: "gemm", kernel: "gemm_64x128", tokens: 64, rows: 128, threads: 128, shared: 3 * 192 * 128, perSM: 3, rate: 0.8},
 	{name: "32x128", module: "gemm", kernel: "gemm_32x128", tokens: 32, rows: 128, threads: 128, shared: 4 * 160 * 128, perSM: 2, rate: 0.5},

@@ -11,7 +11,8 @@ template <int BM, int BN, int WM, int WN, int ST> DEV void gemm_tile(const u16 *
 	constexpr int NT = (BM / WM) * (BN / WN) * 32; // threads
 	constexpr int MI = WM / 16, NI = WN / 8;
 	constexpr int STAGE = (BM + BN) * 128;
-	constexpr int CA = (BM * 8 + NT - 1) / NT, CB = BN * 8 / NT; // copies a thread
+	constexpr int CA = BM * 8 / NT, CB = BN * 8 / NT; // copies a thread
+	static_assert(BM * 8 % NT == 0 && NT % 64 == 0, "every thread copies the same piece of its rows");
 	SHARED_DYN(smem);
 	u32 s0 = smem_u32(smem);
 	int tid = threadIdx.x, lane = tid & 31, wid = tid >> 5;
@@ -22,19 +23,17 @@ template <int BM, int BN, int WM, int WN, int ST> DEV void gemm_tile(const u16 *
 	int k0, nk;
 	k_range(K / 64, k0, nk);
 
-	const u16 *src[CA + CB];
-	u32 dst[CA + CB];
+	// Thread tid copies piece tid&7 of every (NT/8)th row from tid/8 on, of A and then of B.
+	u32 src[CA + CB], dst = s0 + (tid >> 3) * 128 + (((tid ^ (tid >> 3)) & 7) << 4);
 #pragma unroll
 	for (int i = 0; i < CA + CB; i++) {
 		bool a = i < CA;
-		int e = tid + (a ? i : i - CA) * NT, r = e >> 3, p = e & 7, row = (a ? bm : bn) + r, last = (a ? T : N) - 1;
-		src[i] = (a ? A : B) + (size_t)(row < last ? row : last) * K + k0 * 64 + p * 8;
-		dst[i] = s0 + (a ? 0 : BM * 128) + r * 128 + ((p ^ (r & 7)) << 4);
+		int row = (tid >> 3) + (a ? bm + i * (NT / 8) : bn + (i - CA) * (NT / 8)), last = (a ? T : N) - 1;
+		src[i] = (u32)(row < last ? row : last) * (u32)K + k0 * 64 + (tid & 7) * 8;
 	}
 	auto load = [&](int kt, int st) INLINE_LAMBDA {
 #pragma unroll
-		for (int i = 0; i < CA + CB; i++)
-			if (i >= CA || BM * 8 % NT == 0 || tid + i * NT < BM * 8) cp_async16(dst[i] + st * STAGE, src[i] + kt * 64);
+		for (int i = 0; i < CA + CB; i++) cp_async16(dst + st * STAGE + i * (NT / 8) * 128, (i < CA ? A : B) + src[i] + kt * 64);
 	};
 
 	float acc[MI][NI][4];
