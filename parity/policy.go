@@ -120,7 +120,10 @@ func Standard() Policy {
 		Name:      "standard",
 		MinCosine: 0.99, NearTie: 0.05, MaxKL: 0.1,
 		MinClose: 0.98, MaxP99: 0.5, MaxP999: 0.75, MaxPeak: 1.5, MaxPeakRatio: 8, PeakFloor: 0.25,
-		Tight: map[string]Limits{"cpu": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1}},
+		Tight: map[string]Limits{
+			"cpu":  {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1},
+			"wgpu": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1},
+		},
 		Probe: Domain{
 			PromptPositions: 256, WholePrompt: true, ContextTime: 30 * time.Second, MinPositions: 72, DecodeSteps: 24, Resume: true,
 			Deadline: 30 * time.Second, DeadlineFactor: 20,
