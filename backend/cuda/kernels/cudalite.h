@@ -74,6 +74,8 @@ DEV float cl_exp2(float x) { float r; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r)
 DEV float cl_exp(float x) { return cl_exp2(x * 1.4426950408889634f); }
 DEV float cl_rsqrt(float x) { float r; asm("rsqrt.approx.f32 %0, %1;" : "=f"(r) : "f"(x)); return r; }
 DEV float cl_fabs(float x) { float r; asm("abs.f32 %0, %1;" : "=f"(r) : "f"(x)); return r; }
+// NaN if either is: a maximum that hides no NaN (sm_80)
+DEV float cl_fmax_nan(float a, float b) { float r; asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
 DEV float cl_fmax(float a, float b) { float r; asm("max.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
 DEV float cl_lg2(float x) { float r; asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x)); return r; }
 DEV float cl_sin(float x) { float r; asm("sin.approx.f32 %0, %1;" : "=f"(r) : "f"(x)); return r; }
@@ -90,6 +92,8 @@ DEV float cl_fma(float a, float b, float c) { float r; asm("fma.rn.f32 %0, %1, %
 DEV u32 prmt(u32 a, u32 b, u32 sel) { u32 r; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(sel)); return r; }
 DEV int dp4a(u32 a, u32 b, int c) { int r; asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; } // a unsigned, b signed; sm_61
 DEV int dp4a_ss(u32 a, u32 b, int c) { int r; asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; }
+DEV int dp4a_uu(u32 a, u32 b, int c) { int r; asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; }
+DEV int dp4a_su(u32 a, u32 b, int c) { int r; asm("dp4a.s32.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; } // a signed, b unsigned
 
 // ---- warp ----
 DEV float shfl_xor(float v, int m) { u32 r; asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(r) : "r"(f2u_bits(v)), "r"(m)); return u2f_bits(r); }
@@ -122,6 +126,14 @@ DEV uint4 ldg128(const void *p) { uint4 v; asm("ld.global.nc.v4.u32 {%0,%1,%2,%3
 DEV uint4 ldg128_na(const void *p) { uint4 v; asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p)); return v; }
 DEV float4 ldgf4(const void *p) { float4 v; asm("ld.global.nc.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p)); return v; }
 DEV float2 ldgf2(const void *p) { float2 v; asm("ld.global.nc.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(p)); return v; }
+
+// Weights that are read once: not kept in L1, and never moved by the compiler, so
+// that those before pdl_wait stay there.
+DEV uint4 ld_stream128(const void *p) { uint4 v; asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p)); return v; }
+DEV uint2 ld_stream64(const void *p) { uint2 v; asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p)); return v; }
+DEV u32 ld_stream32(const void *p) { u32 v; asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p)); return v; }
+DEV u32 ld_stream16(const void *p) { u16 v; asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p)); return v; }
+DEV void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 DEV u32 smem_u32(const void *p) { u64 a; asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p)); return (u32)a; }
 

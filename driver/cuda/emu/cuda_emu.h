@@ -137,6 +137,7 @@ DEV float cl_tanh(float x) { return tanhf(x); }
 DEV float cl_rsqrt(float x) { return 1.f / sqrtf(x); }
 DEV float cl_fabs(float x) { return fabsf(x); }
 DEV float cl_fmax(float a, float b) { return fmaxf(a, b); }
+DEV float cl_fmax_nan(float a, float b) { return a != a ? a : b != b ? b : fmaxf(a, b); }
 DEV float cl_fma(float a, float b, float c) { return fmaf(a, b, c); }
 DEV u32 prmt(u32 a, u32 b, u32 sel) {
 	u64 v = (u64)b << 32 | a;
@@ -154,6 +155,14 @@ DEV int dp4a(u32 a, u32 b, int c) {
 }
 DEV int dp4a_ss(u32 a, u32 b, int c) {
 	for (int i = 0; i < 4; i++) c += (int)(int8_t)(a >> (8 * i)) * (int)(int8_t)(b >> (8 * i));
+	return c;
+}
+DEV int dp4a_uu(u32 a, u32 b, int c) {
+	for (int i = 0; i < 4; i++) c += (int)(u8)(a >> (8 * i)) * (int)(u8)(b >> (8 * i));
+	return c;
+}
+DEV int dp4a_su(u32 a, u32 b, int c) {
+	for (int i = 0; i < 4; i++) c += (int)(int8_t)(a >> (8 * i)) * (int)(u8)(b >> (8 * i));
 	return c;
 }
 DEV u32 emu_h2(u32 a, u32 b, u32 c, bool mul) {
@@ -210,6 +219,11 @@ DEV uint4 ldg128(const void *p) { return emu_ld<uint4>(p); }
 DEV uint4 ldg128_na(const void *p) { return emu_ld<uint4>(p); }
 DEV float4 ldgf4(const void *p) { return emu_ld<float4>(p); }
 DEV float2 ldgf2(const void *p) { return emu_ld<float2>(p); }
+DEV uint4 ld_stream128(const void *p) { return emu_ld<uint4>(p); }
+DEV uint2 ld_stream64(const void *p) { return emu_ld<uint2>(p); }
+DEV u32 ld_stream32(const void *p) { return emu_ld<u32>(p); }
+DEV u32 ld_stream16(const void *p) { return emu_ld<u16>(p); }
+DEV void prefetch_l2(const void *) {}
 DEV u32 smem_u32(const void *p) { return (u32)((u8 *)p - emu::smem); }
 DEV void emu_smem_check(u32 at, u32 n) {
 	if (at + n > emu::smemBytes) emu::fault("access beyond the dynamic shared memory of the launch");

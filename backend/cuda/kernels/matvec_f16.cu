@@ -1,0 +1,8 @@
+// matvec_f16.cu: products with F16 weights.
+// targets: sm_80 sm_90
+#include "matvec.h"
+
+MATVEC(matvec_f16_1, 384, 2, DotF16, DotF16, 1, 2, 2)
+MATVEC(matvec_f16_2, 384, 1, DotF16, DotF16, 2, 2, 2)
+MATVEC(matvec_f16_4, 384, 1, DotF16, DotF16, 4, 2, 1)
+MATVEC(matvec_f16_8, 384, 1, DotF16, DotF16, 8, 2, 1)

@@ -1,0 +1,8 @@
+// matvec_q5_0.cu: products with Q5_0 weights, and for one token also with Q6_K ones beside them.
+// targets: sm_80 sm_90
+#include "matvec.h"
+
+MATVEC(matvec_q5_0_1, 384, 2, DotQ5_0, DotQ6_K, 1, 2, 2)
+MATVEC(matvec_q5_0_2, 384, 1, DotQ5_0, DotQ5_0, 2, 2, 2)
+MATVEC(matvec_q5_0_4, 384, 1, DotQ5_0, DotQ5_0, 4, 2, 1)
+MATVEC(matvec_q5_0_8, 384, 1, DotQ5_0, DotQ5_0, 8, 2, 1)

@@ -1,0 +1,342 @@
+package cuda
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/driver/cuda/emutest"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// benchEnv set to 1 runs the measurements, which print tables; on a GPU machine:
+//
+//	APR_CUDA_BENCH=1 ./cuda.test -test.run TestBenchMatvec -test.v
+const benchEnv = "APR_CUDA_BENCH"
+
+// rotation is the least memory that launches in turn read, several times the L2 cache.
+const rotation = 200 << 20
+
+// bench measures kernels in captured graphs.
+type bench struct {
+	*gpu
+	quick bool // on the emulation: only that it runs
+	read  float64
+	x, y  cuda.Ptr
+	arena cuda.Ptr
+	size  int64
+}
+
+func newBench(t *testing.T) *bench {
+	if os.Getenv(benchEnv) != "1" {
+		t.Skip("set " + benchEnv + "=1 to measure")
+	}
+	b := &bench{gpu: openGPU(t), quick: emutest.Emulated(), size: 2 << 30}
+	if b.quick {
+		b.size = 64 << 20
+	}
+	b.do(func() (err error) {
+		b.arena, err = b.c.Alloc(b.size)
+		if err != nil {
+			return err
+		}
+		// Bytes that are small scales and small numbers in every format.
+		return b.c.Fill(b.arena, 0x11, b.size, b.stream)
+	})
+	r := rand.New(rand.NewPCG(1, 1))
+	b.x = upload(b.gpu, outlierX(r, 8, 32768))
+	b.y = b.alloc(8 * 160000 * 4)
+	return b
+}
+
+// time returns the microseconds of a launch when all of them run in turn in a graph.
+func (b *bench) time(launches []*cuda.Launch, overlap bool) float64 {
+	b.t.Helper()
+	turns := max(1, 60/len(launches))
+	repeats := 15
+	if b.quick {
+		turns, repeats = 1, 1
+	}
+	var times []float64
+	b.do(func() error {
+		if err := b.c.BeginCapture(b.stream); err != nil {
+			return err
+		}
+		for range turns {
+			for _, l := range launches {
+				l.Overlap = overlap
+				if err := b.c.Run(l, b.stream); err != nil {
+					return err
+				}
+			}
+		}
+		g, err := b.c.EndCapture(b.stream)
+		if err != nil {
+			return err
+		}
+		e, err := b.c.Instantiate(g)
+		if err != nil {
+			return err
+		}
+		from, err := b.c.NewEvent()
+		if err != nil {
+			return err
+		}
+		to, err := b.c.NewEvent()
+		if err != nil {
+			return err
+		}
+		for range repeats {
+			if err := b.c.Record(from, b.stream); err != nil {
+				return err
+			}
+			if err := b.c.LaunchGraph(e, b.stream); err != nil {
+				return err
+			}
+			if err := b.c.Record(to, b.stream); err != nil {
+				return err
+			}
+			ms, err := b.c.Elapsed(from, to)
+			if err != nil {
+				return err
+			}
+			times = append(times, ms*1000/float64(turns*len(launches)))
+		}
+		if err := b.c.DestroyExec(e); err != nil {
+			return err
+		}
+		return b.c.DestroyGraph(g)
+	})
+	slices.Sort(times)
+	return times[len(times)/2]
+}
+
+// launchAll prepares calls.
+func (b *bench) launchAll(calls []*kernelCall) []*cuda.Launch {
+	b.t.Helper()
+	var out []*cuda.Launch
+	b.do(func() error {
+		for _, k := range calls {
+			l, err := k.launch(b.find, b.c)
+			if err != nil {
+				return err
+			}
+			out = append(out, l)
+		}
+		return nil
+	})
+	return out
+}
+
+// readTime measures reading n bytes in each launch.
+func (b *bench) readTime(n int64, blocks int) float64 {
+	var calls []*kernelCall
+	for at := int64(0); at+n <= b.size && (len(calls) == 0 || at < rotation); at += n {
+		calls = append(calls, &kernelCall{module: "measure", kernel: "read_stream", grid: blocks, threads: 512, args: []any{b.arena + cuda.Ptr(at), b.y, uint64(n / 16)}})
+	}
+	return b.time(b.launchAll(calls), true)
+}
+
+// benchMatrix is one matrix of a measured launch.
+type benchMatrix struct {
+	rows  int
+	dtype tensor.DType
+}
+
+// product is what is measured: copies of a launch on different weights.
+type benchProduct struct {
+	name           string
+	tokens, k      int
+	matrices       []benchMatrix
+	pair, norm     bool
+	residual       bool
+	variant        *matvecVariant // other than the plan's, with its kernel
+	module, kernel string
+}
+
+func (b *bench) calls(p benchProduct) []*kernelCall {
+	b.t.Helper()
+	var calls []*kernelCall
+	for at := int64(0); len(calls) < 2 || at < rotation; {
+		r := matvecRequest{tokens: p.tokens, k: p.k, x: b.x, pair: p.pair, eps: 1e-6}
+		if p.norm {
+			r.norm = b.x
+		}
+		for i, m := range p.matrices {
+			n, err := packedRowBytes(m.dtype, p.k)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if bytes := int64(n * m.rows); at+bytes > b.size {
+				at = 0
+				if len(calls) >= 2 {
+					return calls
+				}
+			}
+			r.matrices = append(r.matrices, matvecMatrix{data: b.arena + cuda.Ptr(at), dtype: m.dtype, rows: m.rows, out: b.y + cuda.Ptr(i*8*20000*4)})
+			at += int64(roundUp(n*m.rows, 256))
+		}
+		if p.residual {
+			r.residual = r.matrices[0].out
+		}
+		var k *kernelCall
+		var err error
+		if p.variant != nil {
+			k, err = r.plan(b.c.Device, *p.variant)
+		} else {
+			k, err = planMatvec(b.c.Device, r)
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if p.kernel != "" {
+			k.module, k.kernel = p.module, p.kernel
+		}
+		calls = append(calls, k)
+		if b.quick {
+			break
+		}
+	}
+	return calls
+}
+
+func (b *bench) product(p benchProduct) {
+	b.t.Helper()
+	calls := b.calls(p)
+	launches := b.launchAll(calls)
+	k := calls[0]
+	plain, over := b.time(launches, false), b.time(launches, true)
+	rate := float64(k.weightBytes) / over / 1e3
+	var regs, local int
+	b.do(func() (err error) {
+		f, err := b.find(k.module, k.kernel)
+		if err != nil {
+			return err
+		}
+		regs, local, err = b.c.Registers(f)
+		return err
+	})
+	fmt.Printf("%-34s %8.2f MB  graph %7.2f µs  +PDL %7.2f µs %6.0f GB/s %3.0f %%  grid %d×%d lanes %d run %d shared %d regs %d local %d\n",
+		p.name, float64(k.weightBytes)/1e6, plain, over, rate, 100*rate/b.read, k.grid, k.threads, k.shape.lanes, k.shape.run, k.shared, regs, local)
+}
+
+// TestBenchMatvec prints time, bandwidth and its share of what a read kernel reaches,
+// for the products of Qwen2.5 1.5B and 7B and others.
+func TestBenchMatvec(t *testing.T) {
+	b := newBench(t)
+	sms := b.c.Device.SMs
+	fmt.Printf("%s, %d multiprocessors, driver %d\n", b.c.Device.Name, sms, b.c.Driver.Version)
+	for _, blocks := range []int{sms, 2 * sms, 4 * sms} {
+		us := b.readTime(b.size, blocks)
+		b.read = max(b.read, float64(b.size)/us/1e3)
+		fmt.Printf("read %d MB, %d blocks: %.0f GB/s\n", b.size>>20, blocks, float64(b.size)/us/1e3)
+	}
+	for _, mb := range []float64{0.25, 1.3, 7.7, 15.5, 33, 76} {
+		if n := int64(mb*1e6) / 16 * 16; n < b.size {
+			us := b.readTime(n, 4*sms)
+			fmt.Printf("read %.2f MB a launch: %.2f µs %.0f GB/s\n", mb, us, float64(n)/us/1e3)
+		}
+	}
+	const q4, q6 = tensor.Q4_K, tensor.Q6_K
+	one := func(rows, k int, d tensor.DType, tokens int) benchProduct {
+		return benchProduct{name: fmt.Sprintf("%s %d×%d T=%d", d, rows, k, tokens), tokens: tokens, k: k, matrices: []benchMatrix{{rows, d}}}
+	}
+	shapes := [][2]int{{4096, 14336}, {18944, 3584}, {3584, 18944}, {3584, 3584}, {8960, 1536}, {1536, 8960}, {1536, 1536}, {256, 1536}}
+	if b.quick {
+		shapes = shapes[len(shapes)-1:]
+	}
+	for _, blocks := range []int{1, 2} {
+		matvecBlocks = blocks
+		fmt.Printf("-- %d blocks a multiprocessor\n", blocks)
+		for _, d := range []tensor.DType{q4, q6} {
+			for _, s := range shapes {
+				b.product(one(s[0], s[1], d, 1))
+			}
+		}
+	}
+	matvecBlocks = 1
+	if b.quick {
+		return
+	}
+	fmt.Println("-- output matrices")
+	b.product(one(151936, 1536, q6, 1))
+	b.product(one(152064, 3584, q6, 1))
+	fmt.Println("-- fused")
+	fused := []benchProduct{
+		{name: "1.5B norm qkv", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, q4}, {256, q4}, {256, q6}}, norm: true},
+		{name: "1.5B o + residual", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, q4}}, residual: true},
+		{name: "1.5B norm gate up", tokens: 1, k: 1536, matrices: []benchMatrix{{8960, q4}, {8960, q4}}, norm: true, pair: true},
+		{name: "1.5B down + residual", tokens: 1, k: 8960, matrices: []benchMatrix{{1536, q6}}, residual: true},
+		{name: "7B norm qkv", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, q4}, {512, q4}, {512, q6}}, norm: true},
+		{name: "7B o + residual", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, q4}}, residual: true},
+		{name: "7B norm gate up", tokens: 1, k: 3584, matrices: []benchMatrix{{18944, q4}, {18944, q4}}, norm: true, pair: true},
+		{name: "7B down + residual", tokens: 1, k: 18944, matrices: []benchMatrix{{3584, q6}}, residual: true},
+	}
+	for _, blocks := range []int{1, 2} {
+		matvecBlocks = blocks
+		fmt.Printf("-- %d blocks a multiprocessor\n", blocks)
+		for _, p := range fused {
+			b.product(p)
+		}
+		for i, name := range []string{"1.5B", "7B"} {
+			var chain []*kernelCall
+			for _, p := range fused[4*i : 4*i+4] {
+				chain = append(chain, b.calls(p)...)
+			}
+			// One of each kind in turn.
+			var layers []*kernelCall
+			each := len(chain) / 4
+			for j := range each {
+				for q := range 4 {
+					layers = append(layers, chain[(q*each+j)%len(chain)])
+				}
+			}
+			us := b.time(b.launchAll(layers), true)
+			fmt.Printf("%s: the four products of a layer in turn: %.2f µs\n", name, 4*us)
+		}
+	}
+	matvecBlocks = 1
+	fmt.Println("-- several tokens")
+	for _, tokens := range []int{2, 4, 8} {
+		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {8960, 1536}} {
+			if tokens <= matvecTokens(b.c.Device, q4, s[1]) {
+				b.product(one(s[0], s[1], q4, tokens))
+				b.product(one(s[0], s[1], q6, tokens))
+			}
+		}
+	}
+	fmt.Println("-- other formats")
+	for _, d := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q8_0, tensor.Q5_0, tensor.Q4_0, tensor.Q5_K, tensor.Q3_K, tensor.Q2_K, tensor.IQ4_NL, tensor.IQ4_XS} {
+		b.product(one(4096, 14336, d, 1))
+	}
+	b.tune()
+}
+
+// tune tries other numbers of rows and steps, threads and blocks.
+func (b *bench) tune() {
+	fmt.Println("-- tuning")
+	for _, f := range []struct {
+		name  string
+		dtype tensor.DType
+	}{{"q4_k", tensor.Q4_K}, {"q6_k", tensor.Q6_K}} {
+		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {8960, 1536}} {
+			for _, v := range []struct{ r, p int }{{1, 2}, {1, 4}, {1, 6}, {2, 1}, {2, 2}, {2, 3}, {2, 4}, {4, 1}, {4, 2}} {
+				for _, threads := range []int{256, 384, 512} {
+					for _, blocks := range []int{1, 2, 3} {
+						if threads*blocks < 384 || threads*blocks > 1024 {
+							continue
+						}
+						matvecBlocks = blocks
+						b.product(benchProduct{name: fmt.Sprintf("%s %d×%d r%dp%d %d×%d", f.name, s[0], s[1], v.r, v.p, blocks, threads), tokens: 1, k: s[1],
+							matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, threads},
+							module: "matvec_tune", kernel: fmt.Sprintf("matvec_tune_%s_r%dp%d", f.name, v.r, v.p)})
+					}
+				}
+			}
+		}
+	}
+	matvecBlocks = 1
+}
