@@ -259,11 +259,11 @@ func TestDecodeAttention(t *testing.T) {
 		{"a window longer than the context", attentionCase{shape: window(shape(4, 2, 64, 2), 64), sequences: one(40), splits: 1}, "split"},
 		{"a soft-cap", attentionCase{shape: capped(shape(4, 2, 128, 2), 3), sequences: one(200), splits: 3}, "split"},
 		{"several sequences", attentionCase{shape: shape(4, 2, 64, 2), sequences: []sequenceCase{{5, 1, 9}, {300, 1, 301}, {64, 3, 90}, {1, 1, 1}}, splits: 4}, "split"},
-		{"plain, head 80", attentionCase{shape: shape(6, 2, 80, 2), sequences: one(130), splits: 2}, "plain"},
-		{"plain, head 8", attentionCase{shape: shape(5, 1, 8, 2), sequences: one(33), splits: 1}, "plain"},
-		{"plain, head 248", attentionCase{shape: shape(2, 1, 248, 4), sequences: one(33), splits: 1}, "plain"},
-		{"plain, F32", attentionCase{shape: shape(9, 1, 128, 4), sequences: one(150), splits: 3}, "plain"},
-		{"plain, window and soft-cap", attentionCase{shape: capped(window(shape(6, 2, 64, 4), 50), 2), sequences: []sequenceCase{{150, 2, 160}, {20, 1, 20}}, splits: 3}, "plain"},
+		{"vector, head 80", attentionCase{shape: shape(6, 2, 80, 2), sequences: one(130), splits: 2}, "vector"},
+		{"vector, head 8", attentionCase{shape: shape(5, 1, 8, 2), sequences: one(33), splits: 1}, "vector"},
+		{"vector, head 248", attentionCase{shape: shape(2, 1, 248, 4), sequences: one(33), splits: 1}, "vector"},
+		{"vector, F32", attentionCase{shape: shape(9, 1, 128, 4), sequences: one(150), splits: 3}, "vector"},
+		{"vector, window and soft-cap", attentionCase{shape: capped(window(shape(6, 2, 64, 4), 50), 2), sequences: []sequenceCase{{150, 2, 160}, {20, 1, 20}}, splits: 3}, "vector"},
 	}
 	g := openGPU(t)
 	for _, c := range cases {
@@ -343,7 +343,7 @@ func TestAttentionAdversaries(t *testing.T) {
 			tolerance float64
 		}{
 			{"attention/decode/split", attentionCase{shape: shape(4, 1, 64, 2), sequences: []sequenceCase{{200, 1, 222}}, splits: 2}, decodeTolerance},
-			{"attention/decode/plain", attentionCase{shape: shape(4, 1, 64, 4), sequences: []sequenceCase{{200, 1, 222}}, splits: 2}, decodeTolerance},
+			{"attention/decode/vector", attentionCase{shape: shape(4, 1, 64, 4), sequences: []sequenceCase{{200, 1, 222}}, splits: 2}, decodeTolerance},
 			{"attention/prefill/mma", attentionCase{shape: shape(4, 1, 64, 2), prefill: true, sequences: []sequenceCase{{200, 40, 222}}, splits: 1}, prefillTolerance},
 		} {
 			t.Run(fmt.Sprintf("%s/%s", a.name, c.variant), func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestPrefillAttention(t *testing.T) {
 		{"a window, split", attentionCase{shape: window(shape(2, 1, 64, 2), 90), sequences: []sequenceCase{{300, 20, 300}}, splits: 4}, "prefill/mma"},
 		{"a soft-cap", attentionCase{shape: capped(shape(2, 1, 128, 2), 3), sequences: []sequenceCase{{100, 33, 120}}, splits: 1}, "prefill/mma"},
 		{"several sequences", attentionCase{shape: shape(4, 2, 64, 2), sequences: []sequenceCase{{5, 5, 9}, {200, 100, 201}, {64, 1, 90}}, splits: 1}, "prefill/mma"},
-		{"head 80", attentionCase{shape: shape(2, 1, 80, 2), sequences: []sequenceCase{{60, 20, 70}}}, "decode/plain"},
+		{"head 80", attentionCase{shape: shape(2, 1, 80, 2), sequences: []sequenceCase{{60, 20, 70}}}, "decode/vector"},
 	}
 	g := openGPU(t)
 	for _, c := range cases {

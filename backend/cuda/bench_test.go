@@ -302,7 +302,7 @@ func TestRegisters(t *testing.T) {
 	for module, kernels := range map[string][]string{
 		"gemm":          {"gemm_128x128", "gemm_64x128", "gemm_32x128", "gemm_16x128", "gemm_reduce", "gemm_convert"},
 		"dequant":       {"dequant_f16", "dequant_scales"},
-		"attention":     {"attention_plain_f16", "attention_plain_f32", "attention_combine"},
+		"attention":     {"attention_vector_f16", "attention_vector_f32", "attention_combine"},
 		"attention_64":  {"attention_decode_f16_d64", "attention_prefill_f16_d64", "attention_prefill_f32_d64"},
 		"attention_96":  {"attention_decode_f16_d96", "attention_prefill_f16_d96", "attention_prefill_f32_d96"},
 		"attention_128": {"attention_decode_f16_d128", "attention_prefill_f16_d128", "attention_prefill_f32_d128"},

@@ -91,7 +91,7 @@ func planDecode(dev cuda.Device, s attentionShape, tokens, longest int) (attenti
 		p.kernel = fmt.Sprintf("attention_decode_f16_d%d", s.HeadDim)
 		p.threads, p.perBlock = f.warps*32, 8
 	} else {
-		p.plain()
+		p.vector()
 	}
 	// Two blocks a multiprocessor: one loads while the other computes.
 	blocks := tokens * s.KVHeads * p.parts()
@@ -99,9 +99,9 @@ func planDecode(dev cuda.Device, s attentionShape, tokens, longest int) (attenti
 	return p, nil
 }
 
-func (p *attentionPlan) plain() {
-	p.Variant = "attention/decode/plain"
-	p.module, p.kernel = "attention", fmt.Sprintf("attention_plain_f%d", p.shape.KVBytes*8)
+func (p *attentionPlan) vector() {
+	p.Variant = "attention/decode/vector"
+	p.module, p.kernel = "attention", fmt.Sprintf("attention_vector_f%d", p.shape.KVBytes*8)
 	p.threads, p.shared, p.perBlock = 128, 0, 4
 }
 
@@ -124,9 +124,9 @@ func planPrefill(dev cuda.Device, s attentionShape, tokens, tiles, longest int) 
 		p.shared += 4 * s.HeadDim / 16 * 64 * 16 // the queries, as fragments
 	}
 	if !fast || p.shared > dev.SharedMemory {
-		// The plain kernel takes prefill as many single tokens.
+		// The kernel without them takes prefill as many single tokens.
 		p.tiles, p.Splits, p.least = 0, 1, minSplit
-		p.plain()
+		p.vector()
 		return p, nil
 	}
 	p.Variant = "attention/prefill/mma"

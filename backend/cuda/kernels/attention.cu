@@ -18,7 +18,7 @@ DEV void load8(const float *p, float *v) {
 // One block: HG query heads of one key/value head, one token, one split of the positions.
 // L lanes share a position, 8 elements each (L: the power of two that covers D/8).
 // All in float32. grid (splits, key/value heads × parts, tokens).
-template <class E> DEV void attention_plain(const float *q, float *po, float2 *ml, const int *pos, const u64 *kvs, const int *caps, const Cache &c, int H, int D, int least) {
+template <class E> DEV void attention_vector(const float *q, float *po, float2 *ml, const int *pos, const u64 *kvs, const int *caps, const Cache &c, int H, int D, int least) {
 	constexpr int HG = 4, NT = 128;
 	__shared__ __attribute__((aligned(16))) float so[NT / 32][HG][256];
 	__shared__ float2 sm[NT / 32][HG];
@@ -108,12 +108,12 @@ template <class E> DEV void attention_plain(const float *q, float *po, float2 *m
 	}
 }
 
-#define PLAIN_ARGS const float *q, float *po, float2 *ml, const int *pos, const u64 *kvs, const int *caps, u64 unit, int heads, float scale, float cap, int window, int H, int D, int least
-KERNEL(attention_plain_f16, 128, PLAIN_ARGS) {
-	attention_plain<u16>(q, po, ml, pos, kvs, caps, Cache{unit, heads, scale, cap, window}, H, D, least);
+#define VECTOR_ARGS const float *q, float *po, float2 *ml, const int *pos, const u64 *kvs, const int *caps, u64 unit, int heads, float scale, float cap, int window, int H, int D, int least
+KERNEL(attention_vector_f16, 128, VECTOR_ARGS) {
+	attention_vector<u16>(q, po, ml, pos, kvs, caps, Cache{unit, heads, scale, cap, window}, H, D, least);
 }
-KERNEL(attention_plain_f32, 128, PLAIN_ARGS) {
-	attention_plain<float>(q, po, ml, pos, kvs, caps, Cache{unit, heads, scale, cap, window}, H, D, least);
+KERNEL(attention_vector_f32, 128, VECTOR_ARGS) {
+	attention_vector<float>(q, po, ml, pos, kvs, caps, Cache{unit, heads, scale, cap, window}, H, D, least);
 }
 
 // out (T, H, D) = the splits po (T, H, S, D), weighted by their maxima and divided by their
