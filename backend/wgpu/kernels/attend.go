@@ -1,0 +1,139 @@
+package kernels
+
+import (
+	"fmt"
+
+	"github.com/apr-engine/apr/driver/wgpu"
+)
+
+// Attend is attention of a few tokens over a long context: the keys are split over
+// workgroups, each of which reads them once for all query heads that share them, and
+// Combine brings the parts together. Softmax is in float32 with a running maximum
+// (Milakov & Gimelshein 2018; the split as in flash decoding).
+//
+// Queries are the first Heads·HeadDim numbers of rows of Width; the cache is as in
+// Rotate. Which splits have anything to do follows from the position in the step
+// buffer: the grid does not depend on it.
+type Attend struct {
+	Heads, KVHeads, HeadDim int
+	Width                   int // numbers a row of q
+	Window                  int // 0 for none
+	Scale, SoftCap          float32
+	Half                    bool // the cache holds F16 numbers
+	// Splits is how many workgroups share the keys of a head at most.
+	Splits int
+	// Quantise makes Combine's result quantised rows instead of float32.
+	Quantise bool
+}
+
+// Part is the number of float32 numbers that a split leaves a query head: maximum,
+// sum, two unused, and the head's elements.
+func (o Attend) Part() int { return o.HeadDim + 4 }
+
+// PartsWords is the size of the buffer between the two kernels, for so many rows.
+func (o Attend) PartsWords(rows int) int { return rows * o.Heads * o.Splits * o.Part() }
+
+// minTiles is how many tiles of keys a split has at least: fewer would make more work
+// for Combine than they save.
+const minTiles = 2
+
+func (o Attend) text(d Device) (*attendText, error) {
+	if o.HeadDim != 64 && o.HeadDim != 128 && o.HeadDim != 256 || o.KVHeads < 1 || o.Heads%o.KVHeads != 0 || o.Splits < 1 || o.Width%4 != 0 {
+		return nil, fmt.Errorf("split attention with heads of %d, %d of %d", o.HeadDim, o.Heads, o.KVHeads)
+	}
+	v := &attendText{Attend: o, AllHeads: o.Heads, Group: o.Heads / o.KVHeads, Threads: 128, Lanes: o.HeadDim / 16, MinTiles: minTiles}
+	// Queries of at most 8 heads fit the registers.
+	for v.Passes = 1; v.Group%v.Passes != 0 || v.Group/v.Passes > 8; {
+		v.Passes++
+	}
+	v.Heads = v.Group / v.Passes
+	v.Keys = v.Threads / v.Lanes
+	v.Chunk = 8 * v.Keys
+	v.Shuffle = d.Subgroups && d.SubgroupMin >= v.Lanes
+	for n := v.Lanes / 2; n > 0; n /= 2 {
+		v.Steps = append(v.Steps, n)
+	}
+	for v.Share = v.Threads; v.Share*v.Heads > v.Threads; {
+		v.Share /= 2
+	}
+	v.Across = min(v.HeadDim/4, 32)
+	v.PerThread = v.HeadDim / 4 / v.Across
+	v.Rows = v.Threads / v.Across
+	v.Scratch = max(4, v.Heads) * v.Threads
+	if v.Shuffle {
+		v.Scratch = 4 * v.Threads
+	}
+	if memory := 4 * (v.Chunk*v.Heads + v.Scratch + 2*v.Heads); memory > d.WorkgroupMemory || v.Threads > d.Invocations {
+		return nil, fmt.Errorf("split attention with %d heads of %d needs %d bytes of workgroup memory", v.Heads, o.HeadDim, memory)
+	}
+	return v, nil
+}
+
+// Kernel binds step, span, q, keys, values, parts. The grid's third axis is the number
+// of rows of the span, 1 here; parts holds PartsWords numbers.
+func (o Attend) Kernel(d Device) (Kernel, error) {
+	v, err := o.text(d)
+	if err != nil {
+		return Kernel{}, err
+	}
+	cell := "array<vec4<u32>>"
+	values := cell
+	if o.Half {
+		values = "array<vec2<u32>>"
+	}
+	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
+	v.bind("span", "vec4<u32>", wgpu.ReadOnly)
+	v.bind("q", "array<vec4<f32>>", wgpu.ReadOnly)
+	v.bind("keys", cell, wgpu.ReadOnly)
+	v.bind("values", values, wgpu.ReadOnly)
+	v.bind("parts", "array<f32>", wgpu.ReadWrite)
+	name := fmt.Sprintf("attend/%d/%d×%d/s%d", o.Heads, o.KVHeads, o.HeadDim, o.Splits)
+	if v.Shuffle {
+		name += "/shuffle"
+	}
+	return Kernel{Name: name, WGSL: expand("attend.wgsl", v), Bindings: v.list(), Grid: [3]int{o.KVHeads * v.Passes, o.Splits, 1}, Unchecked: true}, nil
+}
+
+// Combine binds step, span, parts, y. y is rows of Heads·HeadDim float32 numbers, or
+// quantised rows. The grid's third axis is the number of rows of the span, 1 here.
+func (o Attend) Combine(d Device) (Kernel, error) {
+	v, err := o.text(d)
+	if err != nil {
+		return Kernel{}, err
+	}
+	y := "array<f32>"
+	if o.Quantise {
+		y = "array<u32>"
+	}
+	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
+	v.bind("span", "vec4<u32>", wgpu.ReadOnly)
+	v.bind("parts", "array<f32>", wgpu.ReadOnly)
+	v.bind("y", y, wgpu.ReadWrite)
+	return Kernel{Name: fmt.Sprintf("combine/%d×%d/s%d", o.Heads, o.HeadDim, o.Splits), WGSL: expand("combine.wgsl", v), Bindings: v.list(), Grid: [3]int{o.Heads, 1, 1}, Unchecked: true}, nil
+}
+
+// attendText is what the templates ask for.
+type attendText struct {
+	Attend
+	boundList
+	AllHeads, Group, Passes, Heads    int
+	Threads, Lanes, Keys, Chunk       int
+	Share                             int // threads a head in the softmax
+	Across, PerThread, Rows, MinTiles int // how threads share the values
+	Scratch                           int
+	Shuffle                           bool
+	Steps                             []int
+}
+
+// CapText and ScaleText are numbers as WGSL.
+func (v *attendText) CapText() string {
+	if v.SoftCap == 0 {
+		return ""
+	}
+	return float(v.SoftCap)
+}
+func (v *attendText) ScaleText() string { return float(v.Scale) }
+
+// Groups and QuantWords are about quantised rows of the result.
+func (v *attendText) Groups() int     { return v.AllHeads * v.HeadDim / 32 }
+func (v *attendText) QuantWords() int { return QuantWords(v.AllHeads * v.HeadDim) }
