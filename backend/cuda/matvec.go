@@ -15,7 +15,8 @@ import (
 // kernelCall is what it takes to launch a kernel.
 type kernelCall struct {
 	module, kernel string
-	grid, threads  int
+	grid, gridY    int // gridY 0 is 1
+	threads        int
 	shared         int // dynamic shared memory in bytes
 	args           []any
 	weightBytes    int64 // of matrices read, for measurements
@@ -24,7 +25,7 @@ type kernelCall struct {
 
 // launch prepares the kernel. It must be called inside the context's Do.
 func (k *kernelCall) launch(find lookup, c *cuda.Context) (*cuda.Launch, error) {
-	return prepare(find, c, k.module, k.kernel, [3]int{k.grid, 1, 1}, k.threads, k.shared, k.args...)
+	return prepare(find, c, k.module, k.kernel, [3]int{k.grid, max(k.gridY, 1), 1}, k.threads, k.shared, k.args...)
 }
 
 // matvecMatrix is one of the matrices of a launch.

@@ -149,17 +149,23 @@ func checkProduct(t *testing.T, what string, got []float32, want, size []float64
 	}
 }
 
-// callKernel plans and runs, twice, and fails unless both runs give the same bits.
+// callOnce runs a kernel, for those that change their input.
+func (g *gpu) callOnce(k *kernelCall) {
+	g.t.Helper()
+	var l *cuda.Launch
+	g.do(func() (err error) {
+		l, err = k.launch(g.find, g.c)
+		return err
+	})
+	g.run(l)
+}
+
+// callKernel runs a kernel, twice, and fails unless both runs give the same bits.
 func (g *gpu) callKernel(k *kernelCall, out cuda.Ptr, n int) []float32 {
 	g.t.Helper()
 	var first []float32
 	for range 2 {
-		var l *cuda.Launch
-		g.do(func() (err error) {
-			l, err = k.launch(g.find, g.c)
-			return err
-		})
-		g.run(l)
+		g.callOnce(k)
 		got := download[float32](g, out, n)
 		if first != nil && !slices.EqualFunc(got, first, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
 			g.t.Errorf("%s: a second run gives other bits", k.kernel)
@@ -340,9 +346,7 @@ func TestMatvecAround(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var l *cuda.Launch
-			g.do(func() (err error) { l, err = call.launch(g.find, g.c); return err })
-			g.run(l) // once: it adds to its own output
+			g.callOnce(call) // it adds to its own output
 			checkProduct(t, fmt.Sprintf("%d tokens, rounded before: %v", tokens, early), download[float32](g, req.residual, tokens*rows), want, size, share)
 		}
 
