@@ -125,13 +125,9 @@ type attendText struct {
 	Steps                             []int
 }
 
-// CapText and ScaleText are numbers as WGSL.
-func (v *attendText) CapText() string {
-	if v.SoftCap == 0 {
-		return ""
-	}
-	return float(v.SoftCap)
-}
+// CapText and ScaleText are numbers as WGSL, SoftText the function soft.
+func (v *attendText) CapText() string   { return capText(v.SoftCap) }
+func (v *attendText) SoftText() string  { return softText(v.SoftCap) }
 func (v *attendText) ScaleText() string { return float(v.Scale) }
 
 // Groups and QuantWords are about quantised rows of the result.

@@ -14,12 +14,7 @@ var<workgroup> red: array<f32, {{.Scratch}}>;
 var<workgroup> top: array<f32, {{.Heads}}>;
 var<workgroup> total: array<f32, {{.Heads}}>;
 {{- if .CapText}}
-fn soft(v: f32) -> f32 {
-  let a = min(abs(v / {{.CapText}}), 15.0);
-  let e = exp(2.0 * a);
-  let s = a * a;
-  return {{.CapText}} * sign(v) * select((e - 1.0) / (e + 1.0), a * (1.0 - s * (0.33333334 - s * 0.13333334)), a < 0.05);
-}
+{{.SoftText}}
 {{- end}}
 
 @compute @workgroup_size({{.Threads}})

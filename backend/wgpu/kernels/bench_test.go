@@ -30,6 +30,7 @@ func TestBench(t *testing.T) {
 	b.chain()
 	for _, s := range benchShapes {
 		b.decode(s)
+		b.attention(s)
 	}
 }
 
@@ -144,6 +145,9 @@ func (b *bench) time(list []ready, rounds int) (device, host time.Duration) {
 // report prints a line: bytes read and operations done by one kernel give the rates.
 func (b *bench) report(name string, list []ready, bytes int, flop float64) {
 	rounds := max(1, 64/len(list))
+	if flop > 0 {
+		rounds = 4
+	}
 	d, h := b.time(list, rounds)
 	line := fmt.Sprintf("%-58s %8.2f µs", name, float64(d)/1e3)
 	if bytes > 0 {
@@ -258,6 +262,14 @@ func (b *bench) decode(s shape) {
 	b.product(s.name+" down", MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}, all)
 	b.product(s.name+" down", MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{q6, s.hidden}}}, all)
 	b.product(s.name+" logits", MatVec{K: s.hidden, Tokens: 1, Parts: []Part{{q6, s.out}}}, all)
+	for _, n := range []int{512, 2048} {
+		for _, f16 := range []bool{true, false} {
+			b.prefill(fmt.Sprintf("%s qkv %d", s.name, n), MatMul{K: s.hidden, F16: f16, Bias: true, Parts: []Part{{q4, s.hidden}, {q4, kv}, {q6, kv}}}, n)
+			b.prefill(fmt.Sprintf("%s o %d", s.name, n), MatMul{K: s.hidden, F16: f16, Parts: []Part{{q4, s.hidden}}}, n)
+			b.prefill(fmt.Sprintf("%s gate+up %d", s.name, n), MatMul{K: s.hidden, F16: f16, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, n)
+			b.prefill(fmt.Sprintf("%s down %d", s.name, n), MatMul{K: s.ff, F16: f16, Parts: []Part{{q6, s.hidden}}}, n)
+		}
+	}
 	one := []Tuning{{}}
 	for _, n := range []int{2, 4, 8} {
 		b.product(s.name+" gate+up", MatVec{K: s.hidden, Tokens: n, Act: &act, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, one)
@@ -266,6 +278,77 @@ func (b *bench) decode(s shape) {
 	if s.name == "1.5B" {
 		for _, t := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q4_0, tensor.Q5_0, tensor.Q5_1, tensor.Q8_0, tensor.Q2_K, tensor.Q3_K, tensor.Q5_K, tensor.IQ4_NL, tensor.IQ4_XS} {
 			b.product(s.name+" down "+t.String(), MatVec{K: s.ff, Tokens: 1, Parts: []Part{{t, s.hidden}}}, one)
+		}
+	}
+}
+
+// prefill times a product for many tokens with some tiles.
+func (b *bench) prefill(name string, m MatMul, tokens int) {
+	if !b.wanted(name) || m.F16 && !b.dev.F16 {
+		return
+	}
+	var bufs []*wgpu.Buffer
+	out, flop := 0, 0.0
+	for _, p := range m.Parts {
+		l, err := packed.Of(p.Type, m.K)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		bufs = append(bufs, b.fill(l.RowBytes*p.Rows))
+		out += p.Rows
+		flop += 2 * float64(p.Rows) * float64(m.K) * float64(tokens)
+	}
+	bufs = append(bufs, buffer(b.rig, step(make([]int, tokens)...)), b.fill(4*m.K*tokens))
+	if m.F16 {
+		bufs = append(bufs, b.fill(4*tokens))
+	}
+	if m.Bias {
+		bufs = append(bufs, b.fill(4*out))
+	}
+	bufs = append(bufs, b.empty(4*out*tokens))
+	for _, tile := range []Tile{{}, {128, 128, 8, 8}, {64, 128, 8, 8}, {128, 64, 8, 8}, {64, 64, 8, 8}, {64, 64, 8, 4}, {64, 64, 4, 8}} {
+		m.Tile = tile
+		k, err := m.Kernel(b.dev)
+		if err != nil {
+			continue // does not fit
+		}
+		k.Grid[1] = m.TokenTiles(b.dev, tokens)
+		b.report(name+strings.TrimPrefix(k.Name, "matmul"), []ready{b.bind(k, false, bufs...)}, 0, flop)
+	}
+}
+
+// attention times attention of one token at some depths, and what goes with it.
+func (b *bench) attention(s shape) {
+	width := (s.heads + 2*s.kv) * s.dim
+	const capacity = 16384
+	q, near, far := b.fill(4*width), b.fill(8*256*s.dim), b.fill(8*65*s.dim)
+	keys, values := b.fill(2*s.kv*s.dim*capacity), b.fill(2*s.kv*s.dim*capacity)
+	span := buffer(b.rig, []uint32{0, 1, capacity, 0})
+	for _, depth := range []int{64, 1024, 8192} {
+		steps := buffer(b.rig, step(depth-1))
+		name := fmt.Sprintf("%s attention at %d", s.name, depth)
+		if !b.wanted(name) {
+			continue
+		}
+		rotate, err := Rotate{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Pairs: s.dim / 2, Half: true}.Kernel(b.dev)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.report(name+" rotate", []ready{b.bind(rotate, false, steps, span, far, near, q, keys, values)}, 0, 0)
+		for _, splits := range []int{8, 16, 32, 64, 128} {
+			o := Attend{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Splits: splits, Scale: 0.1, Quantise: true}
+			attend, err := o.Kernel(b.dev)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			combine, err := o.Combine(b.dev)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			parts, y := b.empty(4*o.PartsWords(1)), b.empty(4*QuantWords(s.heads*s.dim))
+			ra, rc := b.bind(attend, false, steps, span, q, keys, values, parts), b.bind(combine, false, steps, span, parts, y)
+			b.report(fmt.Sprintf("%s split %d", name, splits), []ready{ra}, 4*s.kv*s.dim*depth, 0)
+			b.report(fmt.Sprintf("%s split %d with combine, half of", name, splits), []ready{ra, rc}, 0, 0)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import "github.com/apr-engine/apr/driver/wgpu"
 // slower kernels with the same results.
 type Device struct {
 	F16, Subgroups bool
+	// Software says that a CPU plays the device: small kernels are chosen.
+	Software bool
 	// SubgroupMin is the size of the smallest subgroup.
 	SubgroupMin int
 	// Invocations, WorkgroupMemory (bytes), StorageBuffers and Workgroups are limits.
@@ -16,7 +18,8 @@ type Device struct {
 // subgroups is better found with SubgroupProbe.
 func DeviceOf(i wgpu.Info) Device {
 	return Device{
-		F16: i.Features.F16, Subgroups: i.Features.Subgroups && i.SubgroupMin > 1, SubgroupMin: i.SubgroupMin,
+		Software: i.Type == wgpu.CPU,
+		F16:      i.Features.F16, Subgroups: i.Features.Subgroups && i.SubgroupMin > 1, SubgroupMin: i.SubgroupMin,
 		Invocations: min(i.Limits.Invocations, i.Limits.WorkgroupX), WorkgroupMemory: i.Limits.WorkgroupMemory,
 		StorageBuffers: i.Limits.StorageBuffers, Workgroups: i.Limits.Workgroups,
 	}

@@ -207,9 +207,11 @@ func (v *matVecText) Units(w Weight) int {
 func (v *matVecText) QuantVec4s() int { return QuantWords(v.K) / 4 }
 
 // Offset is where part p begins in a row of y.
-func (v *matVecText) Offset(p int) int {
-	n := v.First
-	for _, q := range v.Parts[:p] {
+func (v *matVecText) Offset(p int) int { return v.offset(p) }
+
+func (m MatVec) offset(p int) int {
+	n := m.First
+	for _, q := range m.Parts[:p] {
 		n += q.Rows
 	}
 	return n
@@ -231,25 +233,12 @@ func (v *matVecText) Last(p int) bool { return p == len(v.Parts)-1 }
 // Helpers is the common WGSL.
 func (v *matVecText) Helpers() string { return Helpers() }
 
-// CapText is SoftCap as WGSL, empty for none.
-func (v *matVecText) CapText() string {
-	if v.SoftCap == 0 {
-		return ""
-	}
-	return float(v.SoftCap)
-}
+// CapText is SoftCap as WGSL, SoftText the function soft.
+func (v *matVecText) CapText() string  { return capText(v.SoftCap) }
+func (v *matVecText) SoftText() string { return softText(v.SoftCap) }
 
 // ActText is the function act.
 func (v *matVecText) ActText() string { return actText(*v.Act) }
-
-// actText defines fn act(x: f32) -> f32; see graph.Activation.
-func actText(a graph.Activation) string {
-	if a == graph.GELU {
-		// 0.5·x·(1 + tanh(u)) = x / (1 + exp(−2u))
-		return "fn act(x: f32) -> f32 { return x / (1.0 + exp(-2.0 * 0.7978845608028654 * (x + 0.044715 * x * x * x))); }"
-	}
-	return "fn act(x: f32) -> f32 { return x / (1.0 + exp(-x)); }"
-}
 
 func (v *matVecText) name() string {
 	var b strings.Builder
