@@ -118,6 +118,21 @@ func Append(root string, r Record, outputs map[string][]byte) (dir string, err e
 	return dir, nil
 }
 
+// Import copies a verified bundle into the ledger below root, with its signature if
+// it has one, and returns its folder: the same name, since the content is the same.
+// A bundle that is there already is ErrExists.
+func Import(root string, b *Bundle) (dir string, err error) {
+	envelope, err := read(b.Dir, envelopeFile)
+	if err != nil && !errors.Is(err, ErrMissing) {
+		return "", err
+	}
+	dir, err = Append(root, b.Record, b.Outputs)
+	if err != nil || envelope == nil {
+		return dir, err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, envelopeFile), envelope, 0o644)
+}
+
 // encode gives a record its one form. Open compares with it, so that no two texts
 // stand for one record.
 func encode(r Record) ([]byte, error) {

@@ -204,7 +204,7 @@ func TestExportOver(t *testing.T) {
 			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("got %v, want %v with %q", err, c.want, c.says)
 			}
-			have := names(t, out)
+			have := fileNames(t, out)
 			if c.want != nil {
 				if !slices.Equal(have, c.files) {
 					t.Errorf("the folder holds %v, want %v", have, c.files)
@@ -212,7 +212,7 @@ func TestExportOver(t *testing.T) {
 			} else if want := []string{"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}; !slices.Equal(have, want) {
 				t.Errorf("the folder holds %v, want %v", have, want)
 			}
-			if rest := names(t, filepath.Dir(out)); len(rest) != 1 {
+			if rest := fileNames(t, filepath.Dir(out)); len(rest) != 1 {
 				t.Errorf("left behind: %v", rest)
 			}
 		})
@@ -238,7 +238,7 @@ func in2(t *testing.T) string {
 	return convert(t, golden.Path(t, "models", "tiny-coder-4m-q4_k_m.gguf"), "m.gguf", modelfile.Options{Recipe: "f16"})
 }
 
-func names(t *testing.T, dir string) (list []string) {
+func fileNames(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -285,7 +285,7 @@ func TestExportErrors(t *testing.T) {
 			if _, planErr := modelfile.PlanConvert(in, out, o); planErr == nil {
 				t.Error("the plan does not say so")
 			}
-			if left := names(t, filepath.Dir(out)); len(left) != 0 {
+			if left := fileNames(t, filepath.Dir(out)); len(left) != 0 {
 				t.Errorf("left behind: %v", left)
 			}
 		})

@@ -45,6 +45,9 @@ const (
 	current                  // everything as now
 )
 
+// ErrOtherTest says that evidence is about another test than the present one.
+var ErrOtherTest = errors.New("it is about another prediction or test than the contract's")
+
 // Support derives the status of a falsifier from the ledger.
 //
 // A failure stands until a later run with another program, model or source
@@ -167,6 +170,29 @@ func (l *Ledger) rejudge(c *contract.Contract, f *contract.Falsifier, b *evidenc
 		return wrong("handled")
 	}
 	return nil
+}
+
+// Vet verifies one bundle of a falsifier as Support does, and that it is about the
+// present test: its signature if keys are given, and that its verdict follows from
+// what it recorded. stale tells what changed since; empty if nothing did. It is for
+// evidence that comes from another machine.
+func (l *Ledger) Vet(c *contract.Contract, f *contract.Falsifier, b *evidence.Bundle) (stale string, err error) {
+	if len(l.Keys) > 0 {
+		if err := evidence.VerifySignature(b, l.Keys); err != nil {
+			return "", err
+		}
+	}
+	if f.Test == nil || b.Record.Definition != c.Definition(f) {
+		return "", fmt.Errorf("%s: %w", b.Dir, ErrOtherTest)
+	}
+	if err := l.rejudge(c, f, b); err != nil {
+		return "", err
+	}
+	if b.Record.Verdict != evidence.Pass && b.Record.Verdict != evidence.Fail {
+		return "", nil // no measurement that could grow old
+	}
+	_, stale = l.fresh(f, b.Record)
+	return stale, nil
 }
 
 // cleared says whether a later pass with other inputs overrules a failure.

@@ -118,7 +118,7 @@ func sumFile(path string) (sum string, size int64, err error) {
 // HashSources hashes the names and contents of all files below some paths of
 // the repository. Hidden files are left out, and of folders also tests and their
 // data, which do not become part of a program; a test that is itself evidence is
-// named as a file.
+// named as a file. A path that starts with "go:" stands for a Go program (goFiles).
 func (in *Inputs) HashSources(paths []string) (string, error) {
 	key := strings.Join(paths, "\x00")
 	in.mu.Lock()
@@ -139,8 +139,23 @@ func (in *Inputs) HashSources(paths []string) (string, error) {
 func (in *Inputs) sumSources(paths []string) (string, error) {
 	var lines []string
 	for _, p := range paths {
-		if !filepath.IsLocal(p) {
+		pkg, isGo := strings.CutPrefix(p, goPrefix)
+		if !filepath.IsLocal(pkg) {
 			return "", fmt.Errorf("source %s: want a path inside the repository", p)
+		}
+		if isGo {
+			files, err := goFiles(in.Root, pkg)
+			if err != nil {
+				return "", fmt.Errorf("source %s: %w", p, err)
+			}
+			for _, f := range files {
+				sum, _, err := sumFile(filepath.Join(in.Root, filepath.FromSlash(f)))
+				if err != nil {
+					return "", fmt.Errorf("source %s: %w", p, err)
+				}
+				lines = append(lines, f+" "+sum)
+			}
+			continue
 		}
 		err := filepath.WalkDir(filepath.Join(in.Root, p), func(path string, d fs.DirEntry, err error) error {
 			switch {

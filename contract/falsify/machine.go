@@ -2,13 +2,16 @@ package falsify
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/apr-engine/apr/contract"
 	"github.com/apr-engine/apr/evidence"
 )
 
@@ -43,6 +46,35 @@ func machine() evidence.Machine {
 		m.Devices = append(m.Devices, "driver "+strings.Join(strings.Fields(v), " "))
 	}
 	return m
+}
+
+// deviceFacts lists what apr finds to compute on, for tests that require a GPU.
+func (r *Runner) deviceFacts(ctx context.Context, t *contract.Test) (facts []string) {
+	if !slices.ContainsFunc(t.Requires, func(q contract.Requirement) bool { return q.Kind == "gpu" }) {
+		return nil
+	}
+	list, _ := r.devices(ctx)
+	for _, d := range list {
+		fact := d.Backend + ": " + d.Name
+		if d.Driver != "" {
+			fact += ", " + d.Driver
+		}
+		if d.Software {
+			fact += ", software"
+		}
+		facts = append(facts, fact)
+	}
+	return facts
+}
+
+// git describes the repository, or passes on what is known of it: a copy of the
+// files without git cannot say whether it has changes, but the hash of a test's
+// sources does.
+func (r *Runner) git() evidence.Git {
+	if g := git(r.Inputs.Root); g.Commit != "" || r.Commit == "" {
+		return g
+	}
+	return evidence.Git{Commit: r.Commit}
 }
 
 // git describes the repository. Evidence and statuses change after a run by

@@ -21,7 +21,7 @@ const probeTimeout = 30 * time.Second
 func (r *Runner) missing(ctx context.Context, t *contract.Test) []string {
 	var out []string
 	for _, req := range t.Requires {
-		if why := r.lacks(ctx, req); why != "" {
+		if why := r.lacks(ctx, t, req); why != "" {
 			out = append(out, req.String()+": "+why)
 		}
 	}
@@ -29,10 +29,10 @@ func (r *Runner) missing(ctx context.Context, t *contract.Test) []string {
 }
 
 // lacks says why a requirement is not met, or nothing.
-func (r *Runner) lacks(ctx context.Context, req contract.Requirement) string {
+func (r *Runner) lacks(ctx context.Context, t *contract.Test, req contract.Requirement) string {
 	switch req.Kind {
 	case "gpu":
-		return lacksGPU(req.Name)
+		return r.lacksGPU(ctx, t, req.Name)
 	case "backend":
 		return r.lacksBackend(ctx, req.Name)
 	case "command":
@@ -67,9 +67,74 @@ var (
 	nvidiaControls = []string{"/dev/nvidiactl", "/dev/dxg"}
 )
 
-// lacksGPU looks for what a driver installs, without loading it: probing must not
-// wake a device or crash with its library.
-func lacksGPU(name string) string {
+// device is one that apr devices --json lists.
+type device struct {
+	Backend  string `json:"backend"`
+	Name     string `json:"name"`
+	Driver   string `json:"driver"`
+	Software bool   `json:"software"` // a CPU plays it, as lavapipe does
+}
+
+// devices asks the program under test what it could compute on, once; ok is false
+// if it cannot say. The program loads drivers, so a broken one harms a process that
+// is of no use otherwise.
+func (r *Runner) devices(ctx context.Context) (list []device, ok bool) {
+	r.probed.Do(func() {
+		if r.lacksCommand(ctx, []string{"apr", "devices"}) != "" {
+			return
+		}
+		out, done := r.probe(ctx, "apr", "devices", "--json")
+		if !done {
+			return
+		}
+		var answer struct {
+			Devices []device `json:"devices"`
+		}
+		if json.Unmarshal(out, &answer.Devices) != nil && json.Unmarshal(out, &answer) != nil {
+			return
+		}
+		r.found, r.asked = answer.Devices, true
+	})
+	return r.found, r.asked
+}
+
+// lacksGPU says why a test cannot have a device of a backend. A renderer in software
+// counts only for a test whose commands name a device: apr uses one only then.
+func (r *Runner) lacksGPU(ctx context.Context, t *contract.Test, name string) string {
+	if name != "cuda" && name != "wgpu" {
+		return "not a kind of GPU that can be probed"
+	}
+	list, asked := r.devices(ctx)
+	if !asked {
+		return lacksDriver(name)
+	}
+	software := ""
+	for _, d := range list {
+		switch {
+		case d.Backend != name:
+		case !d.Software || namesDevice(t):
+			return ""
+		default:
+			software = d.Name
+		}
+	}
+	if software != "" {
+		return "only " + software + ", which is software, and the test names no --device"
+	}
+	return "apr devices lists none"
+}
+
+// namesDevice says whether a test's commands choose a device.
+func namesDevice(t *contract.Test) bool {
+	return slices.ContainsFunc(t.Steps, func(s contract.Step) bool {
+		return strings.Contains(s.Shell.Value, "--device") ||
+			slices.ContainsFunc(s.Run, func(a contract.Text) bool { return a.Value == "--device" || strings.HasPrefix(a.Value, "--device=") })
+	})
+}
+
+// lacksDriver looks for what a driver installs, for programs that cannot list
+// devices.
+func lacksDriver(name string) string {
 	any := func(patterns []string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {
 			found, err := filepath.Glob(p)
@@ -88,8 +153,6 @@ func lacksGPU(name string) string {
 		if runtime.GOOS == "linux" && !any(vulkanDrivers) && os.Getenv("VK_ICD_FILENAMES") == "" && os.Getenv("VK_DRIVER_FILES") == "" {
 			return "no Vulkan driver"
 		}
-	default:
-		return "not a kind of GPU that can be probed"
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/apr-engine/apr/contract"
@@ -30,6 +31,12 @@ type Runner struct {
 	Key      ed25519.PrivateKey // signs bundles if not nil
 	Tool     string             // how evidence names the program that wrote it
 	Now      func() time.Time
+	// Commit is the repository's commit, for machines without git.
+	Commit string
+
+	probed sync.Once
+	found  []device
+	asked  bool
 }
 
 // Run carries out one falsifier's test and records it. The error is for what
@@ -46,13 +53,14 @@ func (r *Runner) Run(ctx context.Context, c *contract.Contract, f *contract.Fals
 		Level:       f.Test.Level.Value,
 		Started:     r.Now(),
 		Machine:     machine(),
-		Git:         git(r.Inputs.Root),
+		Git:         r.git(),
 		Tool:        r.Tool,
 		Steps:       []evidence.Step{},
 		Predictions: []evidence.Prediction{},
 		Programs:    []evidence.Input{},
 		Models:      []evidence.Input{},
 	}
+	rec.Machine.Devices = append(rec.Machine.Devices, r.deviceFacts(ctx, f.Test)...)
 	outputs := map[string][]byte{}
 	if missing := r.missing(ctx, f.Test); len(missing) > 0 {
 		rec.Verdict, rec.Missing = evidence.Blocked, missing

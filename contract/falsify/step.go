@@ -244,7 +244,7 @@ func (x *experiment) environment() []string {
 	}
 	search := strings.Join(append(bin, os.Getenv("PATH")), string(os.PathListSeparator))
 	env := []string{"PATH=" + search, "LC_ALL=C", "XDG_CACHE_HOME=" + filepath.Join(x.work, ".cache"), "TMPDIR=" + os.TempDir()}
-	keep := []string{"HOME", "GOPATH", "GOMODCACHE", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN", "VK_ICD_FILENAMES", "VK_DRIVER_FILES", "LD_LIBRARY_PATH"}
+	keep := []string{"HOME", "GOPATH", "GOMODCACHE", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN", "VK_ICD_FILENAMES", "VK_DRIVER_FILES", "WGPU_NATIVE_PATH", "LD_LIBRARY_PATH"}
 	for _, name := range keep {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)

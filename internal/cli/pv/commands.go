@@ -6,7 +6,7 @@ import "github.com/spf13/cobra"
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newValidate(), newStatus(), newCoverage(), newDiff(), newGraph(), newExplain(), newReport(),
-		newRun(), newAudit(), newDischarge(), newLint(),
+		newRun(), newImport(), newAudit(), newDischarge(), newLint(),
 		newNew(),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type runFlags struct {
 	requires []string
 	jobs     int
 	sign     string
+	commit   string
 	dry      bool
 	json     bool
 }
@@ -53,10 +55,14 @@ computes and with an empty user cache.`,
 	cmd.Flags().StringArrayVar(&f.requires, "requires", nil, "only tests that require this, as in gpu:cuda; none for those that require no GPU")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 1, "tests at a time; more than one disturbs tests of speed")
 	cmd.Flags().StringVar(&f.sign, "sign", "", "sign evidence with this private key (Ed25519, PEM)")
+	cmd.Flags().StringVar(&f.commit, "commit", "", "the commit that evidence names where the repository is a copy without git")
 	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "record nothing")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
 	return cmd
 }
+
+// commitForm is a full hash, SHA-1 or SHA-256.
+var commitForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // job is one falsifier to run and what came of it.
 type job struct {
@@ -72,10 +78,13 @@ func (f *runFlags) run(cmd *cobra.Command, path string) error {
 	if f.jobs < 1 || f.jobs > 256 {
 		return usageError(cmd, "--jobs %d: want 1 to 256", f.jobs)
 	}
+	if f.commit != "" && !commitForm.MatchString(f.commit) {
+		return usageError(cmd, "--commit %s: want the full hash of a commit", f.commit)
+	}
 	if err := f.fill(); err != nil {
 		return err
 	}
-	runner := &falsify.Runner{Inputs: f.inputs(), Evidence: f.ledgers[0], Tool: toolName(), Now: time.Now}
+	runner := &falsify.Runner{Inputs: f.inputs(), Evidence: f.ledgers[0], Tool: toolName(), Now: time.Now, Commit: f.commit}
 	if f.dry {
 		runner.Evidence = ""
 	}

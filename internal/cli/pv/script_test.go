@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite docs/pv, keeping the examples")
 const repository = "../../.."
 
 // expected are all commands. A new one is a line here, seen in review.
-var expected = []string{"audit", "coverage", "diff", "discharge", "explain", "graph", "lint", "new", "report", "run", "status", "validate"}
+var expected = []string{"audit", "coverage", "diff", "discharge", "explain", "graph", "import", "lint", "new", "report", "run", "status", "validate"}
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
