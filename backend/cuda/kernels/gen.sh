@@ -26,10 +26,11 @@ for source in *.cu; do
 		# Comments hold nothing but places in the source; without them the text is a
 		# third smaller and changes only where code does.
 		$clang -x cuda --cuda-device-only --cuda-gpu-arch="$target" $(feature "$target") -nocudainc -nocudalib \
-			-std=c++17 -O3 -ffp-contract=fast -Wall -Wno-unused-function -S -o - "$source" |
-			sed -e '/^[[:space:]]*\/\/ \(begin\|end\) inline asm$/d' -e 's/[[:space:]]*\/\/ [-%@].*$//' -e 's/[[:space:]]*\/\/ =>.*$//' \
-				-e '/^$/d' >"$to.tmp"
+			-std=c++17 -O3 -ffp-contract=fast -Wall -Wno-unused-function -S -o "$to.raw" "$source"
+		sed -e '/^[[:space:]]*\/\/ \(begin\|end\) inline asm$/d' -e 's/[[:space:]]*\/\/ [-%@].*$//' -e 's/[[:space:]]*\/\/ =>.*$//' \
+			-e '/^$/d' "$to.raw" >"$to.tmp"
 		mv "$to.tmp" "$to"
+		rm "$to.raw"
 		if grep -nE '\.local|^[[:space:]]*call' "$to"; then
 			echo "$to: local memory or a call: something was not inlined" >&2
 			exit 1

@@ -135,6 +135,7 @@ DEV float cl_cos(float x) { return cosf(x); }
 DEV float cl_rint(float x) { return rintf(x); }
 DEV float cl_tanh(float x) { return tanhf(x); }
 DEV float cl_rsqrt(float x) { return 1.f / sqrtf(x); }
+DEV float cl_sqrt(float x) { return sqrtf(x); }
 DEV float cl_fabs(float x) { return fabsf(x); }
 DEV float cl_fmax(float a, float b) { return fmaxf(a, b); }
 DEV float cl_fmax_nan(float a, float b) { return a != a ? a : b != b ? b : fmaxf(a, b); }

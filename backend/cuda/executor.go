@@ -1,0 +1,131 @@
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/graph"
+)
+
+// executor runs one program on one device, in a context of its own. Everything
+// below c is used inside c.Do only.
+type executor struct {
+	c       *cuda.Context
+	program *graph.Program
+	opts    backend.Options
+	lib     *library
+	stream  cuda.Stream
+
+	weights map[string]*weight
+	vectors map[string]cuda.Ptr // float32
+	kvSize  int                 // bytes of an element of the cache
+	layerAt []int64             // bytes that a position takes in the layers before
+
+	plain []operation // one for each operation of the program
+	fused []operation // for steps of few tokens; nil if nothing could be fused
+
+	buffers []cuda.Ptr // by slot
+	widths  []int      // of buffers, by slot: float32 numbers a token
+	scratch scratch
+	wrong   []*graph.Misplace // the operations with positions of their own
+
+	step     stepData
+	prepared map[shape]*prepared
+	plans    map[stepShape][]string
+	used     map[stepShape]bool
+
+	allocated int64
+	dead      error // of the device; every later call returns it
+}
+
+func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) *executor {
+	e := &executor{
+		c: c, program: p, opts: o, lib: newLibrary(c),
+		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{},
+		prepared: map[shape]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
+	}
+	e.kvSize = o.KV.BlockBytes()
+	at := int64(0)
+	for _, l := range p.Caches {
+		e.layerAt = append(e.layerAt, at)
+		at += 2 * int64(l.Heads*l.HeadDim*e.kvSize)
+	}
+	e.layerAt = append(e.layerAt, at)
+	return e
+}
+
+// kvPosition is the number of bytes that one position takes in all layers.
+func (e *executor) kvPosition() int64 { return e.layerAt[len(e.program.Caches)] }
+
+// load compiles the program, makes sure that there is memory for it and uploads
+// the weights.
+func (e *executor) load(w graph.Weights) error {
+	if err := e.compile(w); err != nil {
+		return err
+	}
+	if err := e.planMemory(w).check(e.c); err != nil {
+		return err
+	}
+	var err error
+	if e.stream, err = e.c.NewStream(); err != nil {
+		return err
+	}
+	if err := e.loadWeights(w); err != nil {
+		return err
+	}
+	if err := e.allocWorkspace(); err != nil {
+		return err
+	}
+	// A kernel that the driver refuses is found here, not in the middle.
+	_, err = e.prepare(shape{tokens: 1, rows: 1, tiles: 1})
+	return err
+}
+
+// allocWorkspace allocates what steps need besides weights.
+func (e *executor) allocWorkspace() error {
+	e.buffers = make([]cuda.Ptr, len(e.widths))
+	for i, w := range e.widths {
+		p, err := e.alloc(int64(e.opts.MaxBatch) * int64(w) * 4)
+		if err != nil {
+			return fmt.Errorf("workspace: %w", err)
+		}
+		e.buffers[i] = p
+	}
+	if err := e.scratch.alloc(e); err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	return e.step.alloc(e)
+}
+
+func sizeOf[T any](v []T) int64 {
+	var t T
+	return int64(len(v)) * int64(unsafe.Sizeof(t))
+}
+
+// alloc allocates device memory that lives as long as the executor.
+func (e *executor) alloc(n int64) (cuda.Ptr, error) {
+	p, err := e.c.Alloc(max(n, 1))
+	if cuda.IsCode(err, cuda.OutOfMemory) {
+		free, total, _ := e.c.Memory()
+		return 0, fmt.Errorf("%w: %s needed beside %s, %s free of %s", err, bytesText(n), bytesText(e.allocated), bytesText(free), bytesText(total))
+	}
+	if err == nil {
+		e.allocated += n
+	}
+	return p, err
+}
+
+// fail marks the executor dead: after an error of the device nothing in its
+// context can be trusted or even called.
+func (e *executor) fail(err error) error {
+	if e.dead == nil {
+		e.dead = fmt.Errorf("%w: %s: %w", backend.ErrLost, e.c.Device.Name, err)
+	}
+	return e.dead
+}
+
+// Close destroys the context with all that is in it. It does not wait for a device
+// that hangs.
+func (e *executor) Close() error { return e.c.Close() }

@@ -1,0 +1,77 @@
+package cuda
+
+import (
+	"fmt"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/graph"
+)
+
+// memoryPlan is what a program needs of a device, in bytes, counted before
+// anything is loaded.
+type memoryPlan struct {
+	weights, workspace, cache int64
+	positions                 int // that cache is for
+}
+
+// plannedContext is how many positions of cache must fit beside the weights for
+// loading to make sense; longer sequences are refused when they are made.
+const plannedContext = 2048
+
+// granule is the size in which the driver hands out larger pieces.
+const granule = 2 << 20
+
+func granules(n int64) int64 {
+	if n < granule/2 {
+		return n + 512
+	}
+	return (n + granule - 1) / granule * granule
+}
+
+func (e *executor) planMemory(w graph.Weights) memoryPlan {
+	m := memoryPlan{positions: plannedContext}
+	if e.program.Context > 0 {
+		m.positions = min(m.positions, e.program.Context)
+	}
+	matrices, vectors := tensors(e.program, w)
+	for _, t := range matrices {
+		n, _ := packedRowBytes(t.Type, t.Cols()) // checked before
+		m.weights += granules(int64(n) * int64(t.Rows()))
+	}
+	for _, t := range vectors {
+		m.weights += granules(int64(t.Elements()) * 4)
+	}
+	for _, width := range e.widths {
+		m.workspace += granules(int64(e.opts.MaxBatch) * int64(width) * 4)
+	}
+	m.workspace += e.scratch.bytes() + e.step.bytes(e)
+	m.cache = granules(int64(m.positions) * e.kvPosition())
+	return m
+}
+
+func (m memoryPlan) total() int64 { return m.weights + m.workspace + m.cache }
+
+// check refuses what does not fit, with what is needed and what is free.
+func (m memoryPlan) check(c *cuda.Context) error {
+	free, total, err := c.Memory()
+	if err != nil {
+		return err
+	}
+	if m.total() > free {
+		return fmt.Errorf("%w: needs %s of GPU memory (weights %s, workspace %s, cache of %d tokens %s), free are %s of %s",
+			backend.ErrUnsupported, bytesText(m.total()), bytesText(m.weights), bytesText(m.workspace), m.positions, bytesText(m.cache), bytesText(free), bytesText(total))
+	}
+	return nil
+}
+
+// bytesText writes a size for people.
+func bytesText(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,192 @@
+package cuda
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/graph"
+)
+
+// recorder collects the launches of a step of one shape.
+type recorder struct {
+	e     *executor
+	shape shape
+	at    stepLayout
+	from  int // the piece of the rows of logits at hand
+	rows  int
+	runs  []*cuda.Launch
+}
+
+func (r *recorder) launch(kernel string, grid [3]int, threads, shared int, args ...any) error {
+	run, err := r.e.lib.launch(kernel, grid, threads, shared, args...)
+	if err != nil {
+		return err
+	}
+	r.runs = append(r.runs, run)
+	return nil
+}
+
+// each launches a kernel whose last argument is the number of elements, for all
+// tokens of values of a width.
+func (r *recorder) each(kernel string, width int, args ...any) error {
+	return r.eachOf(kernel, width*r.shape.tokens, args...)
+}
+
+func (r *recorder) eachOf(kernel string, n int, args ...any) error {
+	return r.launch(kernel, [3]int{(n + 255) / 256}, 256, 0, append(args, uint64(n))...)
+}
+
+// ints is the device address of an array of the step's data.
+func (r *recorder) ints(offset int) cuda.Ptr { return r.e.step.device + cuda.Ptr(offset) }
+
+// constant puts numbers into device memory, once for equal ones.
+func (r *recorder) constant(v []uint64) (cuda.Ptr, error) {
+	for _, c := range r.e.scratch.constants {
+		if slices.Equal(c.v, v) {
+			return c.p, nil
+		}
+	}
+	p, err := allocWith(r.e, v)
+	if err == nil {
+		r.e.scratch.constants = append(r.e.scratch.constants, constant{v, p})
+	}
+	return p, err
+}
+
+func (r *recorder) constant32(v []int32) (cuda.Ptr, error) {
+	wide := make([]uint64, (len(v)+1)/2)
+	for i, x := range v {
+		wide[i/2] |= uint64(uint32(x)) << (32 * (i % 2))
+	}
+	return r.constant(wide)
+}
+
+// segment is what runs before a piece of the logits is copied back.
+type segment struct {
+	runs       []*cuda.Launch
+	from, rows int
+}
+
+// prepared is a step of one shape, ready to run.
+type prepared struct {
+	segments []segment
+	graph    cuda.Exec // 0 if the launches are made one by one
+	nodes    int       // of the graph
+}
+
+// preparedBatches is how many shapes of uncaptured steps are kept; prompts come in
+// few sizes but for their last step.
+const preparedBatches = 8
+
+// operations are those that a shape runs.
+func (e *executor) operations(s shape) []operation {
+	if e.fused != nil && s.few() {
+		return e.fused
+	}
+	return e.plain
+}
+
+// captures reports whether steps of a shape run as one graph.
+func (e *executor) captures(s shape) bool { return s.few() && e.opts.Trace == nil }
+
+// prepare records the launches of a shape and captures them if they are to be
+// replayed.
+func (e *executor) prepare(s shape) (*prepared, error) {
+	if p := e.prepared[s]; p != nil {
+		return p, nil
+	}
+	r := &recorder{e: e, shape: s, at: e.layout(s), rows: min(s.rows, e.scratch.logitRows)}
+	p := &prepared{}
+	for _, op := range e.operations(s) {
+		if err := op.emit(r); err != nil {
+			return nil, fmt.Errorf("%s: %w", op.kind, err)
+		}
+	}
+	p.segments = append(p.segments, segment{r.runs, 0, r.rows})
+	for r.from += r.rows; r.from < s.rows; r.from += r.rows {
+		r.runs, r.rows = nil, min(s.rows-r.from, e.scratch.logitRows)
+		for _, op := range e.operations(s) {
+			if !op.logits {
+				continue
+			}
+			if err := op.emit(r); err != nil {
+				return nil, fmt.Errorf("%s: %w", op.kind, err)
+			}
+		}
+		p.segments = append(p.segments, segment{r.runs, r.from, r.rows})
+	}
+	if e.captures(s) {
+		if err := e.capture(p); err != nil {
+			return nil, fmt.Errorf("capture of a step of %d tokens: %w", s.tokens, err)
+		}
+	}
+	e.forgetBatches()
+	e.prepared[s] = p
+	return p, nil
+}
+
+// forgetBatches makes room for one more uncaptured shape.
+func (e *executor) forgetBatches() {
+	n := 0
+	for _, p := range e.prepared {
+		if p.graph == 0 {
+			n++
+		}
+	}
+	if n < preparedBatches {
+		return
+	}
+	for s, p := range e.prepared {
+		if p.graph == 0 {
+			delete(e.prepared, s)
+		}
+	}
+}
+
+// capture turns the launches into a graph. Nothing runs meanwhile.
+func (e *executor) capture(p *prepared) error {
+	runs := p.segments[0].runs
+	if err := e.c.BeginCapture(e.stream); err != nil {
+		return err
+	}
+	var failed error
+	for _, run := range runs {
+		if failed = e.c.Run(run, e.stream); failed != nil {
+			break
+		}
+	}
+	g, err := e.c.EndCapture(e.stream)
+	if failed != nil {
+		return failed
+	}
+	if err != nil {
+		return err
+	}
+	if p.nodes, err = e.c.Nodes(g); err != nil {
+		return err
+	}
+	if p.nodes != len(runs) {
+		return fmt.Errorf("the graph has %d operations for %d launches", p.nodes, len(runs))
+	}
+	if p.graph, err = e.c.Instantiate(g); err != nil {
+		return err
+	}
+	if err := e.c.DestroyGraph(g); err != nil {
+		return err
+	}
+	return e.c.UploadGraph(p.graph, e.stream)
+}
+
+// product appends y = W·x (+ bias) for some rows of x, value id of the program.
+func (r *recorder) product(w *weight, id graph.ID, x, bias, y cuda.Ptr, tokens int) error {
+	if w == nil {
+		return fmt.Errorf("the weight is used as a vector elsewhere")
+	}
+	for _, p := range products {
+		if p.fits(r.e.lib, w.dtype, w.rows, w.k, tokens) {
+			return p.emit(r, operand{w, id, x, bias, y, tokens})
+		}
+	}
+	return fmt.Errorf("no kernel multiplies %s", w.dtype)
+}
