@@ -1,4 +1,5 @@
-// Package all registers every backend.
+// Package all registers every backend. The build tags nocuda and nowgpu leave the
+// GPU backends out, and with them the library that makes the binary dynamic.
 package all
 
 import (

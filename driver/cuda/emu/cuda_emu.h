@@ -25,8 +25,10 @@ struct alignas(16) int4 { int x, y, z, w; };
 
 namespace emu {
 // A fiber is a saved stack pointer. Registers that calls preserve are on its stack.
-struct Fiber { void *sp; uint3 tid; int lane, warp, wait; bool done; };
-struct Warp { int arrived, alive; u32 slot[32], a[32][8], b[32][4]; };
+struct Fiber { void *sp; uint3 tid; int lane, warp, wait; u32 turn; bool done; };
+// What lanes show each other lies in two sets that take turns: a lane can be one
+// collective ahead of the others but not two, so one barrier does for each.
+struct Warp { int arrived, alive; u32 slot[2][32], a[2][32][8], b[2][32][4]; };
 struct Block { std::vector<Fiber> f; std::vector<Warp> w; int arrived, alive; };
 inline Block blk;
 inline Fiber *cur;
@@ -45,12 +47,13 @@ extern "C" void emu_switch(void **from, void *to);
 inline void yield() { emu_switch(&cur->sp, sched); }
 
 // warp_sync is a barrier of one warp; every lane must come, also those whose
-// threads have nothing to do.
-inline void warp_sync() {
+// threads have nothing to do. The last one calls f.
+template <class F> void warp_sync(F last) {
 	Warp &w = blk.w[cur->warp];
 	if (w.alive != 32) fault("warp collective after some lanes have left");
 	if (++w.arrived == 32) {
 		w.arrived = 0;
+		last();
 		Fiber *f = &blk.f[cur->warp * 32];
 		for (int i = 0; i < 32; i++) f[i].wait = 0;
 		return;
@@ -58,6 +61,7 @@ inline void warp_sync() {
 	cur->wait = 2;
 	yield();
 }
+inline void warp_sync() { warp_sync([] {}); }
 inline void release_block() {
 	if (blk.alive && blk.arrived == blk.alive) {
 		blk.arrived = 0;
@@ -137,8 +141,8 @@ DEV float cl_tanh(float x) { return tanhf(x); }
 DEV float cl_rsqrt(float x) { return 1.f / sqrtf(x); }
 DEV float cl_sqrt(float x) { return sqrtf(x); }
 DEV float cl_fabs(float x) { return fabsf(x); }
-DEV float cl_fmax(float a, float b) { return fmaxf(a, b); }
-DEV float cl_fmax_nan(float a, float b) { return a != a ? a : b != b ? b : fmaxf(a, b); }
+DEV float cl_fmax(float a, float b) { return a > b || b != b ? a : b; }
+DEV float cl_fmax_nan(float a, float b) { return a != a ? a : b != b ? b : cl_fmax(a, b); }
 DEV float cl_fma(float a, float b, float c) { return fmaf(a, b, c); }
 DEV u32 prmt(u32 a, u32 b, u32 sel) {
 	u64 v = (u64)b << 32 | a;
@@ -180,34 +184,31 @@ DEV u32 hadd2(u32 a, u32 b) { return emu_h2(a, a, b, false); }
 
 // ---- warps ----
 DEV u32 emu_exchange(u32 v, int from) {
-	emu::Warp &w = emu::blk.w[emu::cur->warp];
-	w.slot[emu::cur->lane] = v;
+	u32 *slot = emu::blk.w[emu::cur->warp].slot[emu::cur->turn++ & 1];
+	slot[emu::cur->lane] = v;
 	emu::warp_sync();
-	u32 r = w.slot[from & 31];
-	emu::warp_sync();
-	return r;
+	return slot[from & 31];
 }
 DEV float shfl_xor(float v, int m) { return u2f_bits(emu_exchange(f2u_bits(v), emu::cur->lane ^ m)); }
 DEV float shfl(float v, int src) { return u2f_bits(emu_exchange(f2u_bits(v), src)); }
 DEV int shfl_xor_i(int v, int m) { return (int)emu_exchange((u32)v, emu::cur->lane ^ m); }
-// The butterfly in one exchange: every lane adds in the order that it would.
+// The butterfly in one exchange, by the last lane for all, in the order that each
+// would add.
 template <class F> float emu_butterfly(float v, F op) {
-	emu::Warp &w = emu::blk.w[emu::cur->warp];
+	float *slot = (float *)emu::blk.w[emu::cur->warp].slot[emu::cur->turn++ & 1];
 	int l = emu::cur->lane;
-	w.slot[l] = f2u_bits(v);
-	emu::warp_sync();
-	float t[32];
-	memcpy(t, w.slot, sizeof t);
-	emu::warp_sync();
-	for (int m = 16; m; m >>= 1) {
-		float n[32];
-		for (int i = 0; i < 32; i++) n[i] = op(t[i], t[i ^ m]);
-		memcpy(t, n, sizeof t);
-	}
-	return t[l];
+	slot[l] = v;
+	emu::warp_sync([slot, op] {
+		for (int m = 16; m; m >>= 1) {
+			float n[32];
+			for (int i = 0; i < 32; i++) n[i] = op(slot[i], slot[i ^ m]);
+			memcpy(slot, n, sizeof n);
+		}
+	});
+	return slot[l];
 }
 DEV float warp_sum(float v) { return emu_butterfly(v, [](float a, float b) { return a + b; }); }
-DEV float warp_max(float v) { return emu_butterfly(v, fmaxf); }
+DEV float warp_max(float v) { return emu_butterfly(v, [](float a, float b) { return a > b || b != b ? a : b; }); }
 
 // ---- memory ----
 template <class T> T emu_ld(const void *p) {
@@ -240,25 +241,25 @@ DEV u32 atomic_add_u32(u32 *p, u32 v) { u32 old = *p; *p += v; return old; }
 
 // ---- tensor cores ----
 DEV void ldmatrix_x4(u32 &a, u32 &b, u32 &c, u32 &d, u32 addr) {
-	emu::Warp &w = emu::blk.w[emu::cur->warp];
+	u32 *slot = emu::blk.w[emu::cur->warp].slot[emu::cur->turn++ & 1];
 	int l = emu::cur->lane;
 	emu_smem_check(addr, 16);
-	w.slot[l] = addr;
+	slot[l] = addr;
 	emu::warp_sync();
 	u32 *o[4] = {&a, &b, &c, &d};
-	for (int i = 0; i < 4; i++) memcpy(o[i], emu::smem + w.slot[8 * i + l / 4] + (l % 4) * 4, 4);
+	for (int i = 0; i < 4; i++) memcpy(o[i], emu::smem + slot[8 * i + l / 4] + (l % 4) * 4, 4);
 	emu::warp_sync();
 }
 DEV void ldmatrix_x4_trans(u32 &a, u32 &b, u32 &c, u32 &d, u32 addr) {
-	emu::Warp &w = emu::blk.w[emu::cur->warp];
+	u32 *slot = emu::blk.w[emu::cur->warp].slot[emu::cur->turn++ & 1];
 	int l = emu::cur->lane;
 	emu_smem_check(addr, 16);
-	w.slot[l] = addr;
+	slot[l] = addr;
 	emu::warp_sync();
 	u32 *o[4] = {&a, &b, &c, &d};
 	for (int i = 0; i < 4; i++) {
 		u16 h[2];
-		for (int j = 0; j < 2; j++) memcpy(&h[j], emu::smem + w.slot[8 * i + (l % 4) * 2 + j] + (l / 4) * 2, 2);
+		for (int j = 0; j < 2; j++) memcpy(&h[j], emu::smem + slot[8 * i + (l % 4) * 2 + j] + (l / 4) * 2, 2);
 		*o[i] = (u32)h[0] | (u32)h[1] << 16;
 	}
 	emu::warp_sync();
@@ -266,19 +267,20 @@ DEV void ldmatrix_x4_trans(u32 &a, u32 &b, u32 &c, u32 &d, u32 addr) {
 // m16n8k16, row times column, f16 with float32 sums
 DEV void mma_16816(float *c, const u32 *a, const u32 *b) {
 	emu::Warp &w = emu::blk.w[emu::cur->warp];
-	int l = emu::cur->lane, g = l / 4, t = l % 4;
-	memcpy(w.a[l], a, 16), memcpy(w.b[l], b, 8);
+	int turn = emu::cur->turn++ & 1, l = emu::cur->lane, g = l / 4, t = l % 4;
+	auto wa = w.a[turn];
+	auto wb = w.b[turn];
+	memcpy(wa[l], a, 16), memcpy(wb[l], b, 8);
 	emu::warp_sync();
 	for (int e = 0; e < 4; e++) {
 		int row = g + (e >> 1) * 8, n = t * 2 + (e & 1);
 		float s = c[e];
 		for (int k = 0; k < 16; k++) {
-			u32 av = w.a[(row % 8) * 4 + (k % 8) / 2][row / 8 + 2 * (k / 8)], bv = w.b[n * 4 + (k % 8) / 2][k / 8];
+			u32 av = wa[(row % 8) * 4 + (k % 8) / 2][row / 8 + 2 * (k / 8)], bv = wb[n * 4 + (k % 8) / 2][k / 8];
 			s += emu::h((u16)(av >> (16 * (k & 1)))) * emu::h((u16)(bv >> (16 * (k & 1))));
 		}
 		c[e] = s;
 	}
-	emu::warp_sync();
 }
 
 // ---- bulk copies: done at once, so barriers have nothing to wait for ----

@@ -1,0 +1,5 @@
+//go:build !nocuda
+
+package all
+
+import _ "github.com/apr-engine/apr/backend/cuda"
