@@ -32,7 +32,7 @@ type executor struct {
 	wrong   []*graph.Misplace // the operations with positions of their own
 
 	step     stepData
-	prepared map[shape]*prepared
+	prepared map[stepSize]*prepared
 	plans    map[stepShape][]string
 	used     map[stepShape]bool
 
@@ -44,7 +44,7 @@ func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) *executor
 	e := &executor{
 		c: c, program: p, opts: o, lib: newLibrary(c),
 		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{},
-		prepared: map[shape]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
+		prepared: map[stepSize]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
 	}
 	e.kvSize = o.KV.BlockBytes()
 	at := int64(0)
@@ -79,7 +79,7 @@ func (e *executor) load(w graph.Weights) error {
 		return err
 	}
 	// A kernel that the driver refuses is found here, not in the middle.
-	_, err = e.prepare(shape{tokens: 1, rows: 1, tiles: 1})
+	_, err = e.prepare(stepSize{tokens: 1, rows: 1, tiles: 1})
 	return err
 }
 

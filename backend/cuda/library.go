@@ -29,6 +29,7 @@ type image struct {
 	file   string
 	target int  // 80 for sm_80
 	only   bool // sm_90a: for this capability alone
+	waits  bool // the kernel has griddepcontrol.wait
 	text   []byte
 }
 
@@ -57,8 +58,15 @@ var images = sync.OnceValues(func() (map[string][]image, error) {
 		if !ok || err != nil {
 			return nil, fmt.Errorf("%s: the name has no target", file)
 		}
-		for _, m := range entry.FindAllSubmatch(text, -1) {
-			all[string(m[1])] = append(all[string(m[1])], image{file, n, only, text})
+		places := entry.FindAllSubmatchIndex(text, -1)
+		for i, p := range places {
+			end := len(text)
+			if i+1 < len(places) {
+				end = places[i+1][0]
+			}
+			name := string(text[p[2]:p[3]])
+			waits := bytes.Contains(text[p[0]:end], []byte("griddepcontrol.wait"))
+			all[name] = append(all[name], image{file, n, only, waits, text})
 		}
 	}
 	for _, list := range all {
@@ -90,11 +98,28 @@ type library struct {
 	c         *cuda.Context
 	modules   map[string]cuda.Module // by file
 	functions map[string]cuda.Function
-	shared    map[string]int // dynamic shared memory allowed so far
 }
 
 func newLibrary(c *cuda.Context) *library {
-	return &library{c, map[string]cuda.Module{}, map[string]cuda.Function{}, map[string]int{}}
+	return &library{c, map[string]cuda.Module{}, map[string]cuda.Function{}}
+}
+
+// find is function for those who know the file too.
+func (l *library) find(_, kernel string) (cuda.Function, error) { return l.function(kernel) }
+
+// waits reports whether a kernel, in the file that is used, waits for the one
+// before it (griddepcontrol.wait); code for older targets does not.
+func (l *library) waits(kernel string) bool {
+	all, err := images()
+	if err != nil {
+		return false
+	}
+	for _, i := range all[kernel] {
+		if i.runs(l.c.Device.Capability()) {
+			return i.waits
+		}
+	}
+	return false
 }
 
 // has reports whether the device has a kernel.
@@ -145,26 +170,8 @@ func (l *library) module(i image) (cuda.Module, error) {
 	return m, nil
 }
 
-// defaultShared is the dynamic shared memory that a kernel gets without asking.
-const defaultShared = 48 << 10
-
 // launch prepares a kernel.
 func (l *library) launch(kernel string, grid [3]int, threads, shared int, args ...any) (*cuda.Launch, error) {
-	f, err := l.function(kernel)
-	if err != nil {
-		return nil, err
-	}
-	if shared > defaultShared && shared > l.shared[kernel] {
-		if err := l.c.AllowShared(f, shared); err != nil {
-			return nil, fmt.Errorf("%s with %d bytes of shared memory: %w", kernel, shared, err)
-		}
-		l.shared[kernel] = shared
-	}
-	run, err := cuda.NewLaunch(kernel, f, grid[0], threads, shared, args...)
-	if err != nil {
-		return nil, err
-	}
-	run.Grid = [3]uint32{uint32(grid[0]), uint32(max(grid[1], 1)), uint32(max(grid[2], 1))}
-	run.Overlap = true // every kernel waits by itself for the one before it
-	return run, nil
+	grid[1], grid[2] = max(grid[1], 1), max(grid[2], 1)
+	return prepare(l.find, l.c, "", kernel, grid, threads, shared, args...)
 }

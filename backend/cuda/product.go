@@ -31,8 +31,8 @@ type productKernel struct {
 	emit func(r *recorder, o operand) error
 }
 
-// products are the kernels in order of preference.
-var products = []productKernel{
+// productKernels are the kernels in order of preference.
+var productKernels = []productKernel{
 	{
 		name:    "plain",
 		fits:    func(*library, tensor.DType, int, int, int) bool { return true },
@@ -45,7 +45,7 @@ var products = []productKernel{
 
 // productVariant names the kernel that multiplies a tensor.
 func (e *executor) productVariant(t tensor.Tensor, tokens int) string {
-	for _, p := range products {
+	for _, p := range productKernels {
 		if p.fits(e.lib, t.Type, t.Rows(), t.Cols(), tokens) {
 			return fmt.Sprintf("matmul/%s/%s/%s", t.Type, p.name, p.variant(tokens))
 		}

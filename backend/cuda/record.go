@@ -11,7 +11,7 @@ import (
 // recorder collects the launches of a step of one shape.
 type recorder struct {
 	e     *executor
-	shape shape
+	shape stepSize
 	at    stepLayout
 	from  int // the piece of the rows of logits at hand
 	rows  int
@@ -23,8 +23,17 @@ func (r *recorder) launch(kernel string, grid [3]int, threads, shared int, args 
 	if err != nil {
 		return err
 	}
-	r.runs = append(r.runs, run)
+	r.add(run)
 	return nil
+}
+
+// add appends launches. A kernel may begin before the one before it has ended only
+// if it waits by itself.
+func (r *recorder) add(runs ...*cuda.Launch) {
+	for _, run := range runs {
+		run.Overlap = r.e.lib.waits(run.Name)
+	}
+	r.runs = append(r.runs, runs...)
 }
 
 // each launches a kernel whose last argument is the number of elements, for all
@@ -80,7 +89,7 @@ type prepared struct {
 const preparedBatches = 8
 
 // operations are those that a shape runs.
-func (e *executor) operations(s shape) []operation {
+func (e *executor) operations(s stepSize) []operation {
 	if e.fused != nil && s.few() {
 		return e.fused
 	}
@@ -88,11 +97,11 @@ func (e *executor) operations(s shape) []operation {
 }
 
 // captures reports whether steps of a shape run as one graph.
-func (e *executor) captures(s shape) bool { return s.few() && e.opts.Trace == nil }
+func (e *executor) captures(s stepSize) bool { return s.few() && e.opts.Trace == nil }
 
 // prepare records the launches of a shape and captures them if they are to be
 // replayed.
-func (e *executor) prepare(s shape) (*prepared, error) {
+func (e *executor) prepare(s stepSize) (*prepared, error) {
 	if p := e.prepared[s]; p != nil {
 		return p, nil
 	}
@@ -183,7 +192,7 @@ func (r *recorder) product(w *weight, id graph.ID, x, bias, y cuda.Ptr, tokens i
 	if w == nil {
 		return fmt.Errorf("the weight is used as a vector elsewhere")
 	}
-	for _, p := range products {
+	for _, p := range productKernels {
 		if p.fits(r.e.lib, w.dtype, w.rows, w.k, tokens) {
 			return p.emit(r, operand{w, id, x, bias, y, tokens})
 		}

@@ -35,7 +35,7 @@ func (s *scratch) init(e *executor) {
 
 // wantProducts makes room for what the product kernels need for a tensor.
 func (s *scratch) wantProducts(t tensor.Tensor) {
-	for _, p := range products {
+	for _, p := range productKernels {
 		if p.want != nil {
 			p.want(s, t.Rows(), t.Cols())
 		}

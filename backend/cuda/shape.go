@@ -7,8 +7,8 @@ import (
 	"github.com/apr-engine/apr/backend"
 )
 
-// shape is all about a step that decides which kernels are launched, and how.
-type shape struct {
+// stepSize is all about a step that decides which kernels are launched, and how.
+type stepSize struct {
 	tokens int
 	rows   int // of logits
 	tiles  int // of tokens of one sequence, for attention over prompts
@@ -21,11 +21,11 @@ const tileTokens = 64
 // fewTokens is the largest step that runs as one captured graph of fused kernels.
 const fewTokens = 8
 
-func (s shape) few() bool { return s.tokens <= fewTokens }
+func (s stepSize) few() bool { return s.tokens <= fewTokens }
 
 // stepShape also has what decides how kernels run, not which.
 type stepShape struct {
-	shape
+	stepSize
 	blocks   bool // attention needs more than one turn over the positions
 	windowed bool // some position lies outside a layer's window
 }
@@ -73,7 +73,7 @@ func (e *executor) plan(s stepShape) []string {
 		return names
 	}
 	var names []string
-	for _, op := range e.operations(s.shape) {
+	for _, op := range e.operations(s.stepSize) {
 		if op.variant == nil {
 			continue
 		}
@@ -81,7 +81,7 @@ func (e *executor) plan(s stepShape) []string {
 			names = append(names, name)
 		}
 	}
-	if e.captures(s.shape) {
+	if e.captures(s.stepSize) {
 		// The graph of one shape is not that of another.
 		names = append(names, fmt.Sprintf("graph/tokens-%d/rows-%d", s.tokens, s.rows))
 	}

@@ -27,7 +27,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 	}
 	e.used[s] = true
 	err := e.c.Do(func() error {
-		err := e.run(batch, s.shape, logits)
+		err := e.run(batch, s.stepSize, logits)
 		var device *cuda.Error
 		if errors.As(err, &device) {
 			return e.fail(err)
@@ -43,7 +43,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 	return nil
 }
 
-func (e *executor) run(batch []backend.Span, s shape, logits *backend.Logits) error {
+func (e *executor) run(batch []backend.Span, s stepSize, logits *backend.Logits) error {
 	n, err := e.step.write(e, batch, s)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func floats(b []byte, n int) []float32 {
 }
 
 // runTraced runs one operation at a time and shows each value as it is computed.
-func (e *executor) runTraced(n int, s shape, logits *backend.Logits) error {
+func (e *executor) runTraced(n int, s stepSize, logits *backend.Logits) error {
 	if err := e.c.UploadAsync(e.step.device, e.step.host[:n], e.stream); err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (e *executor) runTraced(n int, s shape, logits *backend.Logits) error {
 	return nil
 }
 
-func (e *executor) trace(op operation, s shape, logits *backend.Logits) error {
+func (e *executor) trace(op operation, s stepSize, logits *backend.Logits) error {
 	if op.out < 0 {
 		return nil
 	}

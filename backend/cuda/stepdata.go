@@ -10,7 +10,7 @@ import (
 
 // stepData is everything that kernels read about the step at hand. It is written
 // to pinned memory and copied as one piece before the kernels, which find their
-// arrays at places that the step's shape alone decides: so a captured graph can be
+// arrays at places that the step's stepSize alone decides: so a captured graph can be
 // replayed for other tokens.
 type stepData struct {
 	host   []byte
@@ -29,7 +29,7 @@ type stepLayout struct {
 	size   int
 }
 
-func (e *executor) layout(s shape) stepLayout {
+func (e *executor) layout(s stepSize) stepLayout {
 	var l stepLayout
 	array := func(bytes int) int {
 		at := l.size
@@ -48,7 +48,7 @@ func (e *executor) layout(s shape) stepLayout {
 // bytes is the size for the largest step.
 func (d *stepData) bytes(e *executor) int64 {
 	n := e.opts.MaxBatch
-	return int64(e.layout(shape{n, n, n}).size)
+	return int64(e.layout(stepSize{n, n, n}).size)
 }
 
 func (d *stepData) alloc(e *executor) error {
@@ -61,7 +61,7 @@ func (d *stepData) alloc(e *executor) error {
 }
 
 // write fills the host's side for a batch and returns the number of bytes.
-func (d *stepData) write(e *executor, batch []backend.Span, s shape) (int, error) {
+func (d *stepData) write(e *executor, batch []backend.Span, s stepSize) (int, error) {
 	l := e.layout(s)
 	put := func(at, i int, v int) { binary.LittleEndian.PutUint32(d.host[at+4*i:], uint32(int32(v))) }
 	t, row, tile := 0, 0, 0

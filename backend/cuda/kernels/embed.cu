@@ -1,4 +1,5 @@
 // embed.cu: rows of the embedding matrix by token, in every format.
+// targets: sm_80 sm_90
 #include "quant.h"
 
 // One row of a matrix, 32 weights a thread.

@@ -3,6 +3,7 @@
 // [t*n, t*n+n). Kernels that could be launched on any number of elements have
 // 64-bit indices: 512 tokens of a vocabulary pass 2^26, not 2^31, but nothing here
 // depends on that.
+// targets: sm_80 sm_90
 #include "rope.h"
 
 // blocks of 256 cover n elements

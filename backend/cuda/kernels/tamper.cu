@@ -1,6 +1,7 @@
 // tamper.cu: graph.Tamper, which spoils rows on purpose so that the parity gate can
 // be watched rejecting them. Real programs never hold it. The definition is
 // backend.Spoil.
+// targets: sm_80 sm_90
 #include "cudalite.h"
 
 enum { REPLACE, MULTIPLY, DRIFT, HALF, INT8, HEADS };
