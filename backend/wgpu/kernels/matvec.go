@@ -52,6 +52,13 @@ type MatVec struct {
 	Residual Residual
 	Act      *graph.Activation
 	SoftCap  float32 // c·tanh(y/c); 0 for none
+	// Norm takes float32 rows x and quantises x/sqrt(mean(x²)+Eps)·norm in every
+	// workgroup, which are large then. Only for quantised weights.
+	Norm bool
+	Eps  float32
+	// QuantOut makes the results of Act quantised rows; their number is a multiple of
+	// 32.
+	QuantOut bool
 	// First and Out place the products in rows of y: Out elements a token. Out 0
 	// means that the products are all.
 	First, Out int
@@ -64,14 +71,15 @@ type Tuning struct {
 	Threads int // of a workgroup, a power of two
 	Lanes   int // threads that share a row, a power of two
 	Rows    int // rows of a thread
+	Unroll  int // groups of 32 quantised weights of a row that a thread fetches at once
 }
 
 // Quantised reports whether x must be quantised rows (see Quantize), not float32.
-func (m MatVec) Quantised() bool { return !floats(m.Parts[0].Type) }
+func (m MatVec) Quantised() bool { return !floats(m.Parts[0].Type) && !m.Norm }
 
 func floats(t tensor.DType) bool { return t == tensor.F32 || t == tensor.F16 || t == tensor.BF16 }
 
-// Kernel binds w0, w1 … (packed matrices), x, then bias and residual if there are
+// Kernel binds w0, w1 … (packed matrices), x, then norm, bias and residual if there are
 // any, then y.
 func (m MatVec) Kernel(d Device) (Kernel, error) {
 	v := &matVecText{MatVec: m}
@@ -87,21 +95,30 @@ func (m MatVec) Kernel(d Device) (Kernel, error) {
 		v.bind(w.Name, "array<vec4<u32>>", wgpu.ReadOnly)
 	}
 	x := "array<vec4<f32>>"
-	if m.Quantised() {
+	if m.Quantised() { // else float32, normalised here or for plain weights
 		x = "array<vec4<u32>>"
 	}
 	v.bind("x", x, wgpu.ReadOnly)
+	if m.Norm {
+		v.bind("norm", "array<vec4<f32>>", wgpu.ReadOnly)
+	}
 	if m.Bias {
 		v.bind("bias", "array<f32>", wgpu.ReadOnly)
 	}
 	if m.Residual == FromBuffer {
 		v.bind("residual", "array<f32>", wgpu.ReadOnly)
 	}
-	v.bind("y", "array<f32>", wgpu.ReadWrite)
+	y := "array<f32>"
+	if m.QuantOut {
+		y = "array<u32>"
+	}
+	v.bind("y", y, wgpu.ReadWrite)
 	if len(v.Bound) > d.StorageBuffers {
 		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
 	}
-	v.divide(d)
+	if err := v.divide(d); err != nil {
+		return Kernel{}, err
+	}
 	if v.Out == 0 {
 		v.Out = v.Offset(len(m.Parts))
 		if m.Act != nil {
@@ -119,8 +136,11 @@ type matVecText struct {
 	Weights []Weight
 	boundList
 	Threads, Lanes, Slots, Rows int
+	Unroll                      int
 	Sums                        int // of a thread: Rows × Tokens
 	Tree                        bool
+	Shuffle                     bool // the prologue may
+	Subgroup                    int
 	Steps                       []int // of the tree over lanes
 	Grid                        [3]int
 }
@@ -143,25 +163,44 @@ func (v *matVecText) check() error {
 	if v.Act != nil && (len(v.Parts) != 2 || v.Parts[0].Rows != v.Parts[1].Rows) {
 		return errors.New("a gated activation takes two matrices of equal size")
 	}
+	if v.QuantOut && (v.Act == nil || v.Parts[0].Rows%32 != 0 || v.Out != 0 || v.First != 0 || v.Bias || v.Residual != NoResidual || v.SoftCap != 0) {
+		return errors.New("only whole rows of a gated activation, of a multiple of 32 numbers, are quantised")
+	}
+	if v.Norm && floats(v.Parts[0].Type) {
+		return errors.New("a norm in front of plain weights")
+	}
 	return nil
 }
 
 // divide chooses how many threads share a row and how many rows a thread has.
-func (v *matVecText) divide(d Device) {
+func (v *matVecText) divide(d Device) error {
 	v.Threads, v.Lanes, v.Rows = v.Tuning.Threads, v.Tuning.Lanes, v.Tuning.Rows
 	if v.Threads == 0 {
 		v.Threads = 64
+		if v.Norm || v.QuantOut {
+			v.Threads = min(256, d.Invocations)
+		}
 	}
 	if v.Lanes == 0 {
 		v.Lanes = v.chooseLanes(d)
 	}
+	v.Lanes = min(v.Lanes, v.Threads)
 	if v.Rows == 0 {
 		v.Rows = 2
 		if v.Tokens > 2 || v.Act != nil {
 			v.Rows = 1
 		}
+		if v.QuantOut {
+			v.Rows = max(1, 32*v.Lanes/v.Threads)
+		}
 	}
-	v.Lanes = min(v.Lanes, v.Threads)
+	v.Unroll = v.Tuning.Unroll
+	if v.Unroll == 0 {
+		v.Unroll = 1
+		if v.Rows*v.Tokens <= 2 && v.Units(v.Weights[0]) > 4*v.Lanes {
+			v.Unroll = 2
+		}
+	}
 	v.Slots = v.Threads / v.Lanes
 	v.Sums = v.Rows * v.Tokens
 	v.Tree = !d.Subgroups || d.SubgroupMin < v.Lanes
@@ -172,7 +211,33 @@ func (v *matVecText) divide(d Device) {
 	if v.Act != nil {
 		v.Grid = d.spread(v.EndGroup(0))
 	}
+	v.Subgroup = d.SubgroupMin
+	v.Shuffle = d.Subgroups && d.SubgroupMin >= 8 && v.Threads%d.SubgroupMin == 0
+	if v.QuantOut && (v.GroupRows()%32 != 0 || v.GroupRows()*v.Tokens/4 > v.Threads) {
+		return fmt.Errorf("%d rows a workgroup, want whole groups of 32", v.GroupRows())
+	}
+	if v.Norm && 4*(v.Tokens*QuantWords(v.K)+3*v.Threads+v.Threads*v.Sums+v.GroupRows()*v.Tokens) > d.WorkgroupMemory {
+		return fmt.Errorf("%d rows of %d do not fit the workgroup's memory", v.Tokens, v.K)
+	}
+	return nil
 }
+
+// GroupRows is how many rows a workgroup makes.
+func (v *matVecText) GroupRows() int { return v.Slots * v.Rows }
+
+// OutWords is a quantised row of results.
+func (v *matVecText) OutWords() int { return QuantWords(v.Out) }
+
+// X is the variable that holds quantised activations.
+func (v *matVecText) X() string {
+	if v.Norm {
+		return "xs"
+	}
+	return "x"
+}
+
+// EpsText is Eps as WGSL.
+func (v *matVecText) EpsText() string { return float(v.Eps) }
 
 // chooseLanes takes the largest number of threads a row that leaves few of them idle
 // in the last round.
@@ -246,12 +311,18 @@ func (v *matVecText) name() string {
 	for i, p := range v.Parts {
 		fmt.Fprintf(&b, "%c%s×%d", "/+"[min(i, 1)], p.Type, p.Rows)
 	}
-	fmt.Fprintf(&b, "/k%d/t%d/%d·%d·%d", v.K, v.Tokens, v.Threads, v.Lanes, v.Rows)
+	fmt.Fprintf(&b, "/k%d/t%d/%d·%d·%d·%d", v.K, v.Tokens, v.Threads, v.Lanes, v.Rows, v.Unroll)
 	if v.Tree {
 		b.WriteString("/tree")
 	}
+	if v.Norm {
+		fmt.Fprintf(&b, "/norm%s", v.EpsText())
+	}
 	if v.Act != nil {
 		fmt.Fprintf(&b, "/act%d", *v.Act)
+	}
+	if v.QuantOut {
+		b.WriteString("/quantised")
 	}
 	return b.String()
 }

@@ -7,6 +7,7 @@
 {{end}}
 {{range .Weights}}{{.Functions}}{{end}}
 
+const THREADS = {{.Threads}}u;
 const LANES = {{.Lanes}}u; // threads that share a row
 const SLOTS = {{.Slots}}u; // rows at a time
 const NR = {{.Rows}}u;     // rows of a thread
@@ -15,6 +16,12 @@ var<workgroup> red: array<f32, {{mul .Threads .Sums}}>;
 {{- end}}
 {{- if .Act}}
 {{.ActText}}
+{{- end}}
+{{- if .Norm}}
+{{template "prologue.wgsl" .}}
+{{- end}}
+{{- if .QuantOut}}
+var<workgroup> out: array<f32, {{mul .GroupRows .Tokens}}>; // (token, row)
 {{- end}}
 {{- if .CapText}}
 {{.SoftText}}
@@ -61,33 +68,43 @@ fn part{{$p}}(row: u32, lane: u32) -> array<f32, {{$v.Sums}}> {
 {{- end}}
   }
 {{- else}}
-  for (var b = lane; b < {{div $v.K 32}}u; b += LANES) {
+  // UNROLL groups at a time, all fetched before the first is used. Those past the end
+  // repeat the last one and count as zero.
+  for (var b0 = lane; b0 < {{div $v.K 32}}u; b0 += {{mul $v.Lanes $v.Unroll}}u) {
+{{- range $u := seq $v.Unroll}}
+    let b{{$u}} = {{if $u}}min(b0 + {{mul $u $v.Lanes}}u, {{div $v.K 32}}u - 1u){{else}}b0 + 0u{{end}};
 {{- range $j := seq $v.Rows}}
-    let g{{$j}} = {{$w.Name}}_group(r{{$j}}, b);
+    let g{{$j}}_{{$u}} = {{$w.Name}}_group(r{{$j}}, b{{$u}});
+{{- end}}
 {{- end}}
 {{- range $t := seq $v.Tokens}}
+{{- range $u := seq $v.Unroll}}
     {
-      let at = {{$t}}u * {{$v.QuantVec4s}}u + b;
-      let ha = x[at];
-      let hb = x[at + {{div $v.K 32}}u];
-      let la = x[at + {{mul 2 (div $v.K 32)}}u];
-      let lb = x[at + {{mul 3 (div $v.K 32)}}u];
-      let pair = x[{{$t}}u * {{$v.QuantVec4s}}u + {{mul 4 (div $v.K 32)}}u + (b >> 1u)];
-      let ss = bitcast<vec2<f32>>(select(pair.xy, pair.zw, (b & 1u) == 1u));
+      let at = {{$t}}u * {{$v.QuantVec4s}}u + b{{$u}};
+      let ha = {{$v.X}}[at];
+      let hb = {{$v.X}}[at + {{div $v.K 32}}u];
+      let la = {{$v.X}}[at + {{mul 2 (div $v.K 32)}}u];
+      let lb = {{$v.X}}[at + {{mul 3 (div $v.K 32)}}u];
+      let pair = {{$v.X}}[{{$t}}u * {{$v.QuantVec4s}}u + {{mul 4 (div $v.K 32)}}u + (b{{$u}} >> 1u)];
+      var ss = bitcast<vec2<f32>>(select(pair.xy, pair.zw, (b{{$u}} & 1u) == 1u));
+{{- if $u}}
+      ss = select(vec2<f32>(), ss, b0 + {{mul $u $v.Lanes}}u < {{div $v.K 32}}u);
+{{- end}}
 {{- if and $w.Halves $w.Offset}}
       let first = ss.x * f32((sum16(ha) << 8u) + sum16(la));
 {{- end}}
 {{- range $j := seq $v.Rows}}
 {{- if $w.Halves}}
-      a{{$j}}_{{$t}} += ss.x * (g{{$j}}.s.x * f32((dot16(g{{$j}}.a, ha) << 8u) + dot16(g{{$j}}.a, la)) + g{{$j}}.s.y * f32((dot16(g{{$j}}.b, hb) << 8u) + dot16(g{{$j}}.b, lb)));
+      a{{$j}}_{{$t}} += ss.x * (g{{$j}}_{{$u}}.s.x * f32((dot16(g{{$j}}_{{$u}}.a, ha) << 8u) + dot16(g{{$j}}_{{$u}}.a, la)) + g{{$j}}_{{$u}}.s.y * f32((dot16(g{{$j}}_{{$u}}.b, hb) << 8u) + dot16(g{{$j}}_{{$u}}.b, lb)));
 {{- if $w.Offset}}
-      a{{$j}}_{{$t}} -= g{{$j}}.m.x * first + g{{$j}}.m.y * (ss.y - first);
+      a{{$j}}_{{$t}} -= g{{$j}}_{{$u}}.m.x * first + g{{$j}}_{{$u}}.m.y * (ss.y - first);
 {{- end}}
 {{- else}}
-      a{{$j}}_{{$t}} += ss.x * g{{$j}}.s.x * f32(((dot16(g{{$j}}.a, ha) + dot16(g{{$j}}.b, hb)) << 8u) + dot16(g{{$j}}.a, la) + dot16(g{{$j}}.b, lb)){{if $w.Offset}} - g{{$j}}.m.x * ss.y{{end}};
+      a{{$j}}_{{$t}} += ss.x * g{{$j}}_{{$u}}.s.x * f32(((dot16(g{{$j}}_{{$u}}.a, ha) + dot16(g{{$j}}_{{$u}}.b, hb)) << 8u) + dot16(g{{$j}}_{{$u}}.a, la) + dot16(g{{$j}}_{{$u}}.b, lb)){{if $w.Offset}} - g{{$j}}_{{$u}}.m.x * ss.y{{end}};
 {{- end}}
 {{- end}}
     }
+{{- end}}
 {{- end}}
   }
 {{- end}}
@@ -126,6 +143,7 @@ fn gather(a: array<f32, {{.Sums}}>, i: u32) -> array<f32, {{.Sums}}> {
 {{- end}}
 }
 
+{{- if not .QuantOut}}
 fn store(row: u32, t: u32, at: u32, sum: f32) {
   var v = sum;
 {{- if .Bias}}
@@ -141,9 +159,13 @@ fn store(row: u32, t: u32, at: u32, sum: f32) {
 {{- end}}
   y[t * {{.Out}}u + at] = v;
 }
+{{- end}}
 
 @compute @workgroup_size({{.Threads}})
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+{{- if .Norm}}
+  normalise(i);
+{{- end}}
   let group = wg.y * {{index .Grid 0}}u + wg.x;
   let lane = i & (LANES - 1u);
   let slot = i / LANES;
@@ -154,6 +176,44 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   workgroupBarrier();
 {{- end}}
   let u = gather(part1(row, lane), i);
+{{- if .QuantOut}}
+  if lane == 0u {
+{{- range $j := seq .Rows}}
+{{- range $t := seq $v.Tokens}}
+    out[{{mul $t $v.GroupRows}}u + slot * NR + {{$j}}u] = act(g[{{add (mul $j $v.Tokens) $t}}]) * u[{{add (mul $j $v.Tokens) $t}}];
+{{- end}}
+{{- end}}
+  }
+  workgroupBarrier();
+  // Eight threads for each 32 numbers, four numbers each.
+  if i < {{div (mul .GroupRows .Tokens) 4}}u {
+    let first = (i >> 3u) * 32u;
+    let token = first / {{.GroupRows}}u;
+    let b = group * {{div .GroupRows 32}}u + (first % {{.GroupRows}}u) / 32u;
+    if b < {{div (index $v.Parts 0).Rows 32}}u {
+      var bits = 0u;
+      for (var k = 0u; k < 32u; k++) { bits = max(bits, bitcast<u32>(out[first + k]) & 0x7fffffffu); }
+      let largest = bitcast<f32>(bits);
+      let scale = select(0.0, largest * (1.0 / 32512.0), largest > 1e-30);
+      let up = select(0.0, 32512.0 / largest, largest > 1e-30);
+      let quad = i & 7u;
+      let f = first + 4u * quad;
+      let num = vec4<i32>(round(vec4<f32>(out[f], out[f + 1u], out[f + 2u], out[f + 3u]) * up));
+      let hi = (num + vec4<i32>(128)) >> vec4<u32>(8u);
+      let word = token * {{.OutWords}}u + ((quad >> 2u) * {{div .Out 32}}u + b) * 4u + (quad & 3u);
+      y[word] = pack4xI8(hi);
+      y[word + {{div .Out 4}}u] = pack4xI8(num - hi * 256);
+      if quad == 0u {
+        var total = 0.0;
+        for (var k = 0u; k < 32u; k++) { total += round(out[first + k] * up); }
+        let s = bitcast<u32>(scale) | select(0u, 0x7fc00000u, bits >= 0x7f800000u);
+        let at = token * {{.OutWords}}u + {{div .Out 2}}u + 2u * b;
+        y[at] = s;
+        y[at + 1u] = bitcast<u32>(bitcast<f32>(s) * total);
+      }
+    }
+  }
+{{- else}}
   if lane == 0u {
 {{- range $j := seq .Rows}}
     if row + {{$j}}u < {{(index $v.Parts 0).Rows}}u {
@@ -163,6 +223,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     }
 {{- end}}
   }
+{{- end}}
 {{- else}}
 {{- range $p, $w := .Weights}}
   {{if $p}} else {{end}}{{if $v.Last $p}}{{else}}if group < {{$v.EndGroup $p}}u {{end}}{

@@ -236,6 +236,78 @@ func activate(a graph.Activation, x float64) float64 {
 	return x / (1 + math.Exp(-x))
 }
 
+// TestMatVecFused: a norm in front, quantised results behind.
+func TestMatVecFused(t *testing.T) {
+	r := newRig(t, wgpu.Features{Subgroups: true})
+	k, n := 768, 96
+	silu := graph.SiLU
+	for _, a := range abilities {
+		for _, act := range []*graph.Activation{nil, &silu} {
+			for _, norm := range []bool{false, true} {
+				for _, tokens := range []int{1, 3} {
+					t.Run(fmt.Sprintf("%s/act %v norm %v tokens %d", a.name, act != nil, norm, tokens), func(t *testing.T) {
+						dev := r.device()
+						a.take(&dev)
+						m := MatVec{K: k, Tokens: tokens, Act: act, QuantOut: act != nil, Norm: norm, Eps: 1e-5, Parts: []Part{{tensor.Q4_K, n}, {tensor.Q6_K, n}}}
+						m.test(&rig{t, r.d}, dev)
+					})
+				}
+			}
+		}
+	}
+}
+
+// test runs a product with two parts of equal size.
+func (m MatVec) test(r *rig, dev Device) {
+	t := r.t
+	t.Helper()
+	kernel, err := m.Kernel(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := m.Parts[0].Rows
+	x, w := activations(m.K, m.Tokens, 4), activations(m.K, 1, 8)
+	a, b := newMatrix(t, m.Parts[0].Type, m.K, n, 1), newMatrix(t, m.Parts[1].Type, m.K, n, 2)
+	bufs := []*wgpu.Buffer{buffer(r, a.packed), buffer(r, b.packed)}
+	if m.Norm {
+		bufs = append(bufs, buffer(r, x), buffer(r, w))
+		x = normed(x, w, m.Eps)
+	} else {
+		words, _ := quantizePlain(x, m.K)
+		bufs = append(bufs, buffer(r, words))
+	}
+	_, x = quantizePlain(x, m.K)
+	y := r.empty(4 * 2 * n * m.Tokens)
+	r.run(r.bind(kernel, true, append(bufs, y)...))
+	g, gm := a.times(x)
+	u, um := b.times(x)
+	if m.Act == nil {
+		want, mag := make([]float64, 2*n*m.Tokens), make([]float64, 2*n*m.Tokens)
+		for i := range g {
+			j := i/n*2*n + i%n
+			want[j], mag[j], want[j+n], mag[j+n] = g[i], gm[i], u[i], um[i]
+		}
+		// Where the norm's last bit differs, so may the rounding of an activation.
+		compare(t, read[float32](r, y, 2*n*m.Tokens), want, mag, 5e-6)
+		return
+	}
+	want, mag := make([]float64, len(g)), make([]float64, len(g))
+	for i := range g {
+		want[i] = activate(*m.Act, g[i]) * u[i]
+		mag[i] = 1.2*gm[i]*math.Abs(u[i]) + math.Abs(g[i])*um[i]
+	}
+	got, _ := unquantize(read[uint32](r, y, QuantWords(n)*m.Tokens), n, m.Tokens)
+	for i := range want {
+		top := 0.0
+		for _, v := range want[i&^31 : i&^31+32] {
+			top = max(top, math.Abs(v))
+		}
+		if d := math.Abs(float64(got[i]) - want[i]); !(d <= 1e-5*mag[i]+top/60000) {
+			t.Fatalf("element %d: %g, want %g", i, got[i], want[i])
+		}
+	}
+}
+
 func TestMatVecRefuses(t *testing.T) {
 	d := Device{StorageBuffers: 8, Workgroups: 65535}
 	act := graph.SiLU
