@@ -196,7 +196,9 @@ func TestSpeedDequantize(t *testing.T) {
 			s = [2]int{4, 256}
 		}
 		x, x16, scale := b.floats(s[0]*s[1]), b.alloc(int64(s[0]*gemmWidth(s[1]))*2), b.alloc(int64(s[0])*4)
-		l := b.launch(func() (*cuda.Launch, error) { return convertLaunch(b.c, b.find, x, x16, scale, s[0], s[1]) })
+		l := b.launch(func() (*cuda.Launch, error) {
+			return convertLaunch(b.c, b.find, x, activations{x16, scale}, s[0], s[1])
+		})
 		us := b.time(slices.Repeat([]*cuda.Launch{l}, 8)) / 8
 		t.Logf("convert %5d × %5d  %7.2f µs  %5.0f GB/s read and written", s[0], s[1], us, float64(s[0]*s[1]*6)/us/1e3)
 		b.release()

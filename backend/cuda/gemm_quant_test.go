@@ -69,7 +69,7 @@ func checkQuantGEMM(t *testing.T, g *gpu, dtype tensor.DType, p quantGEMMPlan) {
 		if err != nil {
 			return err
 		}
-		convert, err := convertLaunch(g.c, g.find, xp, x16, xs, p.T, p.K)
+		convert, err := convertLaunch(g.c, g.find, xp, activations{x16, xs}, p.T, p.K)
 		if err != nil {
 			return err
 		}

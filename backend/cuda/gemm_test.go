@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -164,7 +165,9 @@ func TestConvertActivations(t *testing.T) {
 	width := gemmWidth(k)
 	x16, scale := g.alloc(int64(len(rows)*width*2)), g.alloc(int64(len(rows)*4))
 	x := upload(g, slices.Concat(rows...))
-	g.run(g.launch(func() (*cuda.Launch, error) { return convertLaunch(g.c, g.find, x, x16, scale, len(rows), k) }))
+	g.run(g.launch(func() (*cuda.Launch, error) {
+		return convertLaunch(g.c, g.find, x, activations{x16, scale}, len(rows), k)
+	}))
 	got, scales := download[uint16](g, x16, len(rows)*width), download[float32](g, scale, len(rows))
 	for i, row := range rows {
 		if f, _ := math.Frexp(float64(scales[i])); f != 0.5 {
@@ -189,6 +192,68 @@ func TestConvertActivations(t *testing.T) {
 		if i > 0 && i < 6 && (top < 1<<14 || top > 1<<15) {
 			t.Errorf("row %d: the largest is %g", i, top)
 		}
+	}
+}
+
+// TestConvertFused: RMSNorm and the gated activations on the way to f16.
+func TestConvertFused(t *testing.T) {
+	const T, k, eps = 3, 416, 1e-5
+	r := rand.New(rand.NewPCG(7, 8))
+	a, b, weight := make([]float32, T*k), make([]float32, T*k), make([]float32, k)
+	for _, v := range [][]float32{a, b, weight} {
+		for i := range v {
+			v[i] = float32(r.NormFloat64() * []float64{3, 1e-3, 1e3}[i/k%3])
+		}
+	}
+	silu := func(x float64) float64 { return x / (1 + math.Exp(-x)) }
+	gelu := func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) }
+	root := make([]float64, T)
+	for i, x := range a {
+		root[i/k] += float64(x) * float64(x) / k
+	}
+	g := openGPU(t)
+	x, y, w := upload(g, a), upload(g, b), upload(g, weight)
+	for _, c := range []struct {
+		name   string
+		launch func(to activations) (*cuda.Launch, error)
+		want   func(i int) float64
+	}{
+		{"norm", func(to activations) (*cuda.Launch, error) { return convertNormLaunch(g.c, g.find, x, w, eps, to, T, k) },
+			func(i int) float64 { return float64(a[i]) / math.Sqrt(root[i/k]+eps) * float64(weight[i%k]) }},
+		{"silu", func(to activations) (*cuda.Launch, error) {
+			return convertGatedLaunch(g.c, g.find, x, y, graph.SiLU, to, T, k)
+		},
+			func(i int) float64 { return silu(float64(a[i])) * float64(b[i]) }},
+		{"gelu", func(to activations) (*cuda.Launch, error) {
+			return convertGatedLaunch(g.c, g.find, x, y, graph.GELU, to, T, k)
+		},
+			func(i int) float64 { return gelu(float64(a[i])) * float64(b[i]) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			width := gemmWidth(k)
+			to := activations{g.alloc(int64(T * width * 2)), g.alloc(T * 4)}
+			g.run(g.launch(func() (*cuda.Launch, error) { return c.launch(to) }))
+			got, scales := download[uint16](g, to.x16, T*width), download[float32](g, to.scale, T)
+			for row := range T {
+				most := 0.0
+				for i := range k {
+					most = max(most, math.Abs(c.want(row*k+i)))
+				}
+				if q := most / float64(scales[row]); q < 16383 || q > 32769 {
+					t.Errorf("row %d: the largest is %g, the scale %g", row, most, scales[row])
+				}
+				for i := range width {
+					value, want := float64(quant.F16ToF32(got[row*width+i]))*float64(scales[row]), 0.0
+					if i < k {
+						want = c.want(row*k + i)
+					}
+					// half a unit of f16, and float32 with ex2.approx before it
+					if d := math.Abs(value - want); !(d <= math.Abs(want)*0x1.02p-11+most*1e-7) {
+						t.Fatalf("row %d, element %d: %g, want %g", row, i, value, want)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -303,7 +368,7 @@ func TestPrefillProduct(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				convert, err := convertLaunch(g.c, g.find, xp, x16, xs, T, K)
+				convert, err := convertLaunch(g.c, g.find, xp, activations{x16, xs}, T, K)
 				if err != nil {
 					return err
 				}

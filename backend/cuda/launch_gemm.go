@@ -117,12 +117,6 @@ func (p *gemmPlan) launches(c *cuda.Context, find lookup, a gemmArgs) ([]*cuda.L
 	return []*cuda.Launch{l, reduce}, err
 }
 
-// convertLaunch prepares x (T, K) float32 → x16 (T, gemmWidth(K)) f16 with a power
-// of two a row, whose inverse goes to scale (T).
-func convertLaunch(c *cuda.Context, find lookup, x, x16, scale cuda.Ptr, t, k int) (*cuda.Launch, error) {
-	return prepare(find, c, "gemm", "gemm_convert", [3]int{t, 1, 1}, 256, 0, x, x16, scale, k, gemmWidth(k))
-}
-
 // dequantLaunch prepares rows row0 … row0+rows-1 of a packed matrix of k columns as
 // f16 (rows, gemmWidth(k)), divided by scale (all rows of the matrix; 0 for none).
 func dequantLaunch(c *cuda.Context, find lookup, w cuda.Ptr, dtype tensor.DType, scale, out cuda.Ptr, row0, rows, k int) (*cuda.Launch, error) {

@@ -122,37 +122,3 @@ KERNEL(gemm_reduce, 256, GEMM_ARGS, int S) {
 	}
 	GEMM_EPILOGUE.finish(t, n, a, N);
 }
-
-// x (T, K) float32 → f16 (T, Kp) with zeros from K to Kp, each row times a power of two that
-// brings its maximum into [2^14, 2^15); sx[t] undoes it. A row with NaN or infinity keeps it.
-// One block a row.
-KERNEL(gemm_convert, 256, const float *x, u16 *x16, float *sx, int K, int Kp) {
-	__shared__ float red[8];
-	int tid = threadIdx.x;
-	size_t t = blockIdx.x;
-	pdl_launch();
-	pdl_wait();
-	x += t * K, x16 += t * Kp;
-	float amax = 0.f;
-	if (K % 4 == 0)
-		for (int i = tid * 4; i < K; i += 1024) {
-			float4 v = *(const float4 *)(x + i);
-			amax = cl_fmax(cl_fmax(amax, cl_fmax(cl_fabs(v.x), cl_fabs(v.y))), cl_fmax(cl_fabs(v.z), cl_fabs(v.w)));
-		}
-	else
-		for (int i = tid; i < K; i += 256) amax = cl_fmax(amax, cl_fabs(x[i]));
-	for (int m = 16; m; m >>= 1) amax = cl_fmax(amax, shfl_xor(amax, m));
-	if ((tid & 31) == 0) red[tid >> 5] = amax;
-	__syncthreads();
-	for (int i = 0; i < 8; i++) amax = cl_fmax(amax, red[i]);
-	float inverse, up = pow2_to_f16(amax, inverse);
-	if (tid == 0) sx[t] = inverse;
-	for (int i = tid * 4; i < Kp; i += 1024) {
-		float v[4];
-		if (K % 4 == 0 && i < K)
-			*(float4 *)v = *(const float4 *)(x + i);
-		else
-			for (int e = 0; e < 4; e++) v[e] = i + e < K ? x[i + e] : 0.f;
-		*(uint2 *)(x16 + i) = uint2{f2h2(v[0] * up, v[1] * up), f2h2(v[2] * up, v[3] * up)};
-	}
-}
