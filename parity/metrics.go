@@ -49,6 +49,12 @@ const worst = math.MaxFloat64
 
 // Compare measures a candidate's logits against the reference's.
 func Compare(reference, candidate []float32) Metrics {
+	return compare(reference, candidate, new([]float64))
+}
+
+// compare is Compare with memory for the errors that is used again: with 150,000
+// logits it is a megabyte for each position.
+func compare(reference, candidate []float32, errs *[]float64) Metrics {
 	m := Metrics{ReferenceFinite: finite(reference), CandidateFinite: finite(candidate)}
 	m.ReferenceArgmax, m.CandidateArgmax = argmax(reference), argmax(candidate)
 	if !m.ReferenceFinite || !m.CandidateFinite || len(reference) != len(candidate) {
@@ -58,7 +64,7 @@ func Compare(reference, candidate []float32) Metrics {
 	}
 	m.Cosine = cosine(reference, candidate)
 	m.KL = divergence(reference, candidate)
-	m.errors(reference, candidate)
+	m.errors(reference, candidate, errs)
 	m.margins(reference, candidate)
 	return m
 }
@@ -115,7 +121,7 @@ func divergence(reference, candidate []float32) float64 {
 }
 
 // errors fills everything about the distribution of the differences.
-func (m *Metrics) errors(reference, candidate []float32) {
+func (m *Metrics) errors(reference, candidate []float32, errs *[]float64) {
 	n := float64(len(reference))
 	var mean, square float64
 	for _, v := range reference {
@@ -126,7 +132,8 @@ func (m *Metrics) errors(reference, candidate []float32) {
 		square += d * d / n
 	}
 	scale := math.Sqrt(square)
-	abs := make([]float64, len(reference))
+	abs := slices.Grow((*errs)[:0], len(reference))[:len(reference)]
+	*errs = abs
 	sum, near := 0.0, 0
 	for i := range reference {
 		d := math.Abs(float64(candidate[i]) - float64(reference[i]))
@@ -191,6 +198,9 @@ func selectRank(x []float64, k int) {
 
 func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }
 
+// scratch holds memory for the errors of a row.
+var scratch sync.Pool
+
 // compareAll compares n rows on all CPUs.
 func compareAll(n int, rows func(i int) (reference, candidate []float32)) []Metrics {
 	out := make([]Metrics, n)
@@ -198,8 +208,14 @@ func compareAll(n int, rows func(i int) (reference, candidate []float32)) []Metr
 	var workers sync.WaitGroup
 	for range min(n, runtime.GOMAXPROCS(0)) {
 		workers.Go(func() {
+			errs, _ := scratch.Get().(*[]float64)
+			if errs == nil {
+				errs = new([]float64)
+			}
+			defer scratch.Put(errs)
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				out[i] = Compare(rows(i))
+				reference, candidate := rows(i)
+				out[i] = compare(reference, candidate, errs)
 			}
 		})
 	}

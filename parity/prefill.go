@@ -13,7 +13,7 @@ func (p *probe) prefill(prompt []int32) error {
 	if p.policy.Probe.OneByOne {
 		chunk = 1
 	}
-	p.keptFrom = max(p.total(len(prompt))-resumeRows, 1)
+	p.keptFrom = max(p.total(len(prompt))-p.keepRows(), 1)
 	p.tokens = slices.Clone(prompt)
 	for from := 0; from < len(prompt); from += chunk {
 		to := min(from+chunk, len(prompt))
@@ -32,6 +32,8 @@ func (p *probe) prefill(prompt []int32) error {
 		}
 	}
 	p.last = append(p.last[:0], p.ref.logits.Row(p.ref.logits.Rows()-1)...)
+	// So many rows are not needed at once from here on.
+	p.ref.logits, p.cand.logits = backend.Logits{}, backend.Logits{}
 	return nil
 }
 

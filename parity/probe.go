@@ -20,8 +20,10 @@ const (
 	// proposals is how many tokens the candidate decodes before the reference
 	// checks them in one batch.
 	proposals = 16
-	// resumeRows is how many positions are computed again after truncation.
-	resumeRows = 32
+	// resumeRows is how many positions are computed again after truncation, for a
+	// large vocabulary at least resumeLeast: the reference's rows are kept for it.
+	resumeRows  = 32
+	resumeLeast = 16
 	// resumeFew is the length of the last batch after truncation: executors have
 	// kernels of their own for a few tokens, such as a short turn of a conversation.
 	resumeFew = 5
@@ -103,6 +105,11 @@ func (p *probe) pieceRows() int {
 	return max(referenceRows, probeLogits/max(p.c.Vocab, 1))
 }
 
+// keepRows is how many of the reference's last rows are kept.
+func (p *probe) keepRows() int {
+	return max(resumeLeast, min(resumeRows, probeLogits/2/max(p.c.Vocab, 1)))
+}
+
 func (p *probe) run(reference, candidate Source) error {
 	d := p.policy.Probe
 	prompt := p.c.Tokens
@@ -135,7 +142,7 @@ func (p *probe) run(reference, candidate Source) error {
 		return err
 	}
 	total := p.total(len(prompt))
-	p.keptFrom = max(total-resumeRows, 1)
+	p.keptFrom = max(total-p.keepRows(), 1)
 	if err := p.decode(argmax(p.last), total); err != nil {
 		return err
 	}
@@ -263,17 +270,19 @@ func (p *probe) decode(next int32, total int) error {
 	if p.policy.Probe.OneByOne {
 		ahead = 1
 	}
-	rows := make([][]float32, 0, proposals)
+	var rows [][]float32 // the candidate's, after each of fed
 	for len(p.tokens) < total {
 		from := len(p.tokens)
-		rows = rows[:0]
 		fed := make([]int32, 0, ahead)
-		for token := next; token >= 0 && len(fed) < ahead && from+len(fed) < total; token = argmax(rows[len(rows)-1]) {
+		for token := next; token >= 0 && len(fed) < ahead && from+len(fed) < total; token = argmax(rows[len(fed)-1]) {
 			if err := p.cand.step(p.ctx, []int32{token}, backend.Last); err != nil {
 				return p.candidateFailed(fmt.Sprintf("decode step at position %d", from+len(fed)), err)
 			}
+			if len(fed) == len(rows) {
+				rows = append(rows, nil)
+			}
+			rows[len(fed)] = append(rows[len(fed)][:0], p.cand.logits.Row(0)...)
 			fed = append(fed, token)
-			rows = append(rows, slices.Clone(p.cand.logits.Row(0)))
 		}
 		if len(fed) == 0 {
 			return &outcome{status: NotMeasured, reason: fmt.Sprintf("the reference has no next token at position %d", from)}
