@@ -20,6 +20,17 @@ type Decision struct {
 	Reason string `json:"reason,omitempty"`
 	// Line is what people are told about it on stderr; empty for nothing.
 	Line string `json:"line,omitempty"`
+
+	absent bool // there is no device
+}
+
+// Unavailable is what people who ask for details are told about a backend that
+// found nothing to drive; empty for other decisions.
+func (d Decision) Unavailable() string {
+	if d.Accepted || d.Line != "" || d.Status != parity.NotMeasured || !d.absent {
+		return ""
+	}
+	return fmt.Sprintf("%s: not available (%s)", pathName(d.Backend), d.Reason)
 }
 
 // Selection is how the serving backend was found. Lines on stderr and JSON are

@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"time"
 
+	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/quant"
 )
@@ -25,6 +29,46 @@ func (e *Engine) blame(bad error, position int) error {
 	}
 	e.gate.Revoke(e.certified, e.cand.source(), v)
 	return e.reject(v, 0)
+}
+
+// failed decides what follows from a call of the loaded backend that failed: a
+// request that no backend can serve ends with the error, and so does the
+// reference or an unverified backend; another one is rejected. Its certificate
+// stays, for a device that was lost may come back. It returns nil if another
+// backend has been loaded.
+func (e *Engine) failed(what string, err error) error {
+	wrapped := fmt.Errorf("%w: %w", ErrInference, err)
+	if errors.Is(err, backend.ErrContextFull) || errors.Is(err, backend.ErrToken) {
+		return wrapped
+	}
+	switch e.certified.How() {
+	case parity.ByReference, parity.ByOverride:
+		return wrapped
+	}
+	return e.reject(parity.Verdict{Status: parity.Mismatch, Backend: e.cand.name, Reason: fmt.Sprintf("%s: %v", what, err)}, 0)
+}
+
+// leastStepTime is how long a GPU may take over a token of a batch; slower ones
+// are of no use.
+const leastStepTime = 100 * time.Millisecond
+
+// stepLimit is how long the loaded backend may take over a step; 0 for as long as
+// it likes, which the CPU may: nothing of it can hang.
+func (e *Engine) stepLimit(tokens int) time.Duration {
+	if !slices.Contains(gpuChain, e.cand.name) {
+		return 0
+	}
+	return max(e.gate.Policy.Probe.Deadline, time.Duration(tokens)*leastStepTime)
+}
+
+// plan asks which kernels a step will use.
+func (c loaded) plan(batch []backend.Span) (names []string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return c.exec.Plan(batch), nil
 }
 
 // badWeights names the first block whose scale is NaN or infinite; nil if there

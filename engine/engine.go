@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/apr-engine/apr/backend"
@@ -19,6 +20,10 @@ type Options struct {
 	// Backend is a backend's name, or "auto" or empty for the first of the chain.
 	// A named backend is used or refused, never replaced.
 	Backend string
+	// Device names a device: "cuda:0", "1" or a part of its name; empty for the
+	// first that is no software. It restricts "auto" to GPU backends, and like a
+	// named backend it is used or refused, never replaced.
+	Device string
 	// NoGPU keeps every GPU backend out of the chain before anything is opened.
 	NoGPU bool
 	// Threads is the number of CPU workers; 0 means one for each CPU.
@@ -27,6 +32,9 @@ type Options struct {
 	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
+	// Expect is the prompt that the first session will get, if it is known: while
+	// weights are uploaded to a GPU the reference computes it.
+	Expect []int32
 	// Gate adjusts the parity gate.
 	Gate GateOptions
 }
@@ -128,6 +136,9 @@ func Open(m *Model, o Options) (*Engine, error) {
 	e.chain = []string{e.requested}
 	if e.requested == "auto" {
 		e.chain = chainFor(o.NoGPU)
+		if o.Device != "" {
+			e.chain = slices.DeleteFunc(e.chain, func(n string) bool { return !slices.Contains(gpuChain, n) })
+		}
 	}
 	e.gate = newGate(m, o, e.maxBatch)
 	if err := e.loadNext(); err != nil {
@@ -150,6 +161,7 @@ func chainFor(noGPU bool) []string {
 // model.
 func (e *Engine) loadNext() error {
 	var first error
+	var absent []string
 	for len(e.chain) > 0 {
 		name := e.chain[0]
 		e.chain = e.chain[1:]
@@ -162,21 +174,43 @@ func (e *Engine) loadNext() error {
 		if first == nil {
 			first = err
 		}
-		if e.options.Gate.Fault != nil && !errors.Is(err, errNoDevice) {
+		if errors.Is(err, errNoDevice) {
+			// A machine without a device is no news; one whose device fails is.
+			absent = append(absent, name+": "+absence(err))
+			e.decide(Decision{Backend: name, Reason: absence(err), absent: true})
+			continue
+		}
+		if e.options.Gate.Fault != nil {
 			return err // a fault that cannot be injected must not look like a rejection
 		}
 		e.rejected += time.Since(start)
-		d := Decision{Backend: name, Reason: err.Error()}
-		// A machine without a device is no news; one whose device fails is.
-		if !errors.Is(err, errNoDevice) && len(e.chain) > 0 {
+		d := Decision{Backend: name, Reason: cause(err, name)}
+		if e.options.Device != "" {
+			e.chain = nil // what was asked for by name is not replaced
+		}
+		if len(e.chain) > 0 {
 			d.Line = rejectedLine(name, d.Reason)
 		}
 		e.decide(d)
+		if e.options.Device != "" {
+			return err
+		}
 	}
-	if first == nil {
+	switch {
+	case e.options.Device != "":
+		return fmt.Errorf("%w: no GPU that is called %q (%s)", ErrBackend, e.options.Device, strings.Join(absent, "; "))
+	case first == nil:
 		first = fmt.Errorf("%w: no backend is left", ErrBackend)
 	}
 	return first
+}
+
+// cause is an error of load without what a decision says already.
+func cause(err error, name string) string {
+	if _, text, ok := strings.Cut(err.Error(), ": "+name+": "); ok {
+		return text
+	}
+	return err.Error()
 }
 
 // errNoDevice marks a backend that finds nothing to drive.
@@ -187,20 +221,38 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	devices, err := b.Probe()
-	if err == nil && len(devices) == 0 {
-		err = errNoDevice
-	}
+	found, err := e.find(b)
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
-	device := e.gate.wrap(name, devices[0])
+	device := e.gate.wrap(name, found)
+	e.gate.runAhead(loaded{name: name, device: device})
 	exec, err := safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
 	if err != nil {
 		device.Close()
-		return loaded{}, fmt.Errorf("%w: %s: %s: %w", ErrLoad, e.Model.Path, name, err)
+		kind := ErrLoad
+		if e.requested == name && slices.Contains(gpuChain, name) {
+			kind = ErrBackend // the file is sound, the device that was asked for cannot run it
+		}
+		return loaded{}, fmt.Errorf("%w: %s: %s: %w", kind, e.Model.Path, name, err)
 	}
 	return loaded{name, device, exec}, nil
+}
+
+// find returns the device to use, after its driver has been tried.
+func (e *Engine) find(b backend.Backend) (backend.Device, error) {
+	want := e.options.Device
+	if !slices.Contains(gpuChain, b.Name()) {
+		want = ""
+	}
+	if err := e.gate.try(context.Background(), b, want); err != nil {
+		return nil, err
+	}
+	devices, err := probe(b)
+	if err != nil {
+		return nil, err
+	}
+	return choose(b.Name(), devices, want)
 }
 
 // safeLoad turns a panic of a backend into an error.
@@ -318,7 +370,7 @@ func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 	if v.Status == parity.Mismatch {
 		d.Reason = v.Reason
 	}
-	if e.requested != "auto" || len(e.chain) == 0 {
+	if e.requested != "auto" || e.options.Device != "" || len(e.chain) == 0 {
 		d.Line = refusedLine(e.cand.name, d.Reason)
 		e.decide(d)
 		return fmt.Errorf("%w: %s was asked for by name and is not replaced", ErrRejected, e.cand.name)
@@ -340,7 +392,11 @@ func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int3
 		return false, err
 	}
 	end := len(history) + len(batch[0].Tokens)
-	unknown := e.certified.Missing(e.cand.exec.Plan(batch)) != ""
+	names, err := e.cand.plan(batch)
+	if err != nil {
+		return false, e.failed("plan", err)
+	}
+	unknown := e.certified.Missing(names) != ""
 	longer := end > e.certified.Context() && !followed && !e.beyond
 	if !unknown && !longer {
 		return true, nil

@@ -9,7 +9,9 @@ import (
 	"reflect"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -52,6 +54,12 @@ type GateOptions struct {
 	// nor remembered.
 	Fault     Wrap
 	FaultSpec string
+	// Child is a command that calls SelfTest with the two further arguments it is
+	// given, a backend and a device (which may be empty). Drivers that may kill the
+	// process are tried with it first; without it they are not tried. ChildLimit is
+	// how long it may take, 0 for a minute.
+	Child      []string
+	ChildLimit time.Duration
 	// Notify is told each decision about a backend as it is made.
 	Notify func(Decision)
 }
@@ -72,6 +80,8 @@ type gate struct {
 	options  Options
 	maxBatch int
 	ref      loaded            // loaded when it is first needed
+	ahead    *parity.Ahead     // the reference, running before it is asked; nil if it does not
+	ready    sync.Mutex        // guards prepare
 	faults   map[string]string // injected, by backend
 	program  func() string     // the program's hash
 }
@@ -110,31 +120,18 @@ func (g *gate) wrap(name string, d backend.Device) backend.Device {
 
 // prepare fills in what costs time and is not needed for the reference itself.
 func (g *gate) prepare() error {
+	g.ready.Lock()
+	defer g.ready.Unlock()
 	if g.Gate.Reference.Open != nil {
 		return nil
 	}
-	b, err := backend.Find(referenceBackend)
+	device, err := firstDevice(referenceBackend)
 	if err != nil {
-		return fmt.Errorf("the reference: %w", err)
+		return err
 	}
-	devices, err := b.Probe()
-	if err != nil || len(devices) == 0 {
-		return fmt.Errorf("the reference %s finds no device: %w", referenceBackend, err)
-	}
-	device := devices[0]
 	g.Gate.Reference = parity.Source{
 		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
-		Open: func() (backend.Executor, error) {
-			if g.ref.exec != nil {
-				return g.ref.exec, nil
-			}
-			exec, err := device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
-			if err != nil {
-				return nil, err
-			}
-			g.ref = loaded{name: referenceBackend, device: device, exec: exec}
-			return exec, nil
-		},
+		Open: func() (backend.Executor, error) { return g.openReference(device) },
 	}
 	if g.Store != nil {
 		if err := g.identify(); err != nil && g.Store.Warn != nil {
@@ -142,6 +139,87 @@ func (g *gate) prepare() error {
 		}
 	}
 	return nil
+}
+
+// openReference loads the reference, or takes the one that is running ahead.
+func (g *gate) openReference(device backend.Device) (backend.Executor, error) {
+	if g.ahead != nil && g.ahead.Executor() != nil {
+		return g.ahead.Open()
+	}
+	if g.ref.exec == nil {
+		exec, err := device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+		if err != nil {
+			return nil, err
+		}
+		g.ref = loaded{name: referenceBackend, device: device, exec: exec}
+	}
+	return g.ref.exec, nil
+}
+
+// hashGrace is how long looking up the hash of a file that has been seen before
+// may take.
+const hashGrace = 50 * time.Millisecond
+
+// errKnown ends running ahead for a candidate that needs no comparison.
+var errKnown = errors.New("the candidate is known")
+
+// runAhead lets the reference begin while a GPU's weights are uploaded, if the
+// candidate will have to be compared. The CPU has nothing to upload, and would
+// only be held up.
+func (g *gate) runAhead(c loaded) {
+	tokens := g.options.Expect
+	if !slices.Contains(gpuChain, c.name) || len(tokens) == 0 || g.ahead != nil {
+		return
+	}
+	source, fault, options := c.source(), g.fault(c.name), g.keyOptions(c.name)
+	g.ahead = parity.RunAhead(func() (backend.Executor, error) {
+		prepared := make(chan error, 1)
+		go func() { prepared <- g.prepare() }()
+		select {
+		case err := <-prepared:
+			if err != nil {
+				return nil, err
+			}
+			g.ready.Lock()
+			judged := g.Gate
+			g.ready.Unlock()
+			judged.Key.Options = options
+			judged.Fault = func(string) string { return fault }
+			if judged.Known(source) {
+				return nil, errKnown
+			}
+		case <-time.After(hashGrace):
+			// The file is being hashed for the first time, so there is no certificate.
+		}
+		device, err := firstDevice(referenceBackend)
+		if err != nil {
+			return nil, err
+		}
+		return device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+	}, g.parityCase(tokens), g.Policy)
+}
+
+func (g *gate) fault(name string) string {
+	if g.Fault == nil {
+		return ""
+	}
+	return g.Fault(name)
+}
+
+// firstDevice is the only device of the CPU's backends.
+func firstDevice(name string) (backend.Device, error) {
+	b, err := backend.Find(name)
+	if err != nil {
+		return nil, fmt.Errorf("the reference: %w", err)
+	}
+	devices, err := b.Probe()
+	if err != nil {
+		return nil, fmt.Errorf("the reference %s: %w", name, err)
+	}
+	if len(devices) == 0 {
+		return nil, fmt.Errorf("the reference %s: %w", name, backend.ErrNoDevice)
+	}
+	return devices[0], nil
 }
 
 // identify finds out what is judged, for verdicts and certificates.
@@ -183,14 +261,20 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 	if err := g.prepare(); err != nil {
 		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
 	}
+	g.ready.Lock()
 	g.Key.Options = g.keyOptions(c.name)
-	return g.Certify(ctx, c.source(), g.parityCase(tokens))
+	g.ready.Unlock()
+	cert, v := g.Certify(ctx, c.source(), g.parityCase(tokens))
+	if cert.Allows(c.exec) == nil && g.ahead != nil {
+		g.ahead.Forget() // nothing will be compared on these tokens again
+	}
+	return cert, v
 }
 
 // tightMemory collects early while a probe runs, whose logits and caches are
 // larger than what serving needs, and gives back what it took.
 func tightMemory() (done func()) {
-	const percent = 5
+	const percent = 3
 	usual := debug.SetGCPercent(percent)
 	return func() {
 		debug.SetGCPercent(usual)
@@ -206,8 +290,15 @@ func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s pa
 }
 
 func (g *gate) close() error {
-	if g.ref.exec == nil {
-		return nil
+	var err error
+	if g.ahead != nil {
+		if exec := g.ahead.Executor(); exec != nil {
+			g.ahead.Forget()
+			err = exec.Close()
+		}
 	}
-	return errors.Join(g.ref.exec.Close(), g.ref.device.Close())
+	if g.ref.exec == nil {
+		return err
+	}
+	return errors.Join(err, g.ref.exec.Close(), g.ref.device.Close())
 }

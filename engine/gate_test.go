@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/chat"
@@ -28,9 +29,17 @@ type fakeGPU struct {
 	name   string
 	probes atomic.Int32
 	wrap   atomic.Pointer[func(backend.Device) backend.Device]
+	more   []func(backend.Device) backend.Device // devices after the first
+	fails  error                                 // of Probe
 }
 
-var fakeCUDA, fakeWGPU = &fakeGPU{name: "cuda"}, &fakeGPU{name: "wgpu"}
+// isolatedGPU has a driver that may do harm.
+type isolatedGPU struct {
+	*fakeGPU
+	driver string
+}
+
+var fakeCUDA, fakeWGPU = &isolatedGPU{fakeGPU: &fakeGPU{name: "cuda"}}, &fakeGPU{name: "wgpu"}
 
 func init() {
 	backend.Register(fakeCUDA)
@@ -39,8 +48,13 @@ func init() {
 
 func (g *fakeGPU) Name() string { return g.name }
 
+func (g *isolatedGPU) Driver() string { return g.driver }
+
 func (g *fakeGPU) Probe() ([]backend.Device, error) {
 	g.probes.Add(1)
+	if g.fails != nil {
+		return nil, g.fails
+	}
 	wrap := g.wrap.Load()
 	if wrap == nil {
 		return nil, nil
@@ -50,22 +64,48 @@ func (g *fakeGPU) Probe() ([]backend.Device, error) {
 		return nil, err
 	}
 	devices, err := b.Probe()
-	return []backend.Device{(*wrap)(devices[0])}, err
+	all := []backend.Device{(*wrap)(devices[0])}
+	for _, wrap := range g.more {
+		all = append(all, wrap(devices[0]))
+	}
+	return all, err
 }
 
 // plug gives the backend a device for the length of a test.
 func (g *fakeGPU) plug(t testing.TB, h hooks) {
-	wrap := func(d backend.Device) backend.Device { return hooked{d, h} }
-	g.wrap.Store(&wrap)
-	t.Cleanup(func() { g.wrap.Store(nil) })
+	g.several(t, func(d backend.Device) backend.Device { return hooked{d, h} })
+}
+
+// several gives it devices.
+func (g *fakeGPU) several(t testing.TB, first func(backend.Device) backend.Device, more ...func(backend.Device) backend.Device) {
+	g.wrap.Store(&first)
+	g.more = more
+	t.Cleanup(func() {
+		g.wrap.Store(nil)
+		g.more = nil
+	})
+}
+
+// failProbe makes the search for devices fail.
+func (g *fakeGPU) failProbe(t testing.TB, err error) {
+	g.fails = err
+	t.Cleanup(func() { g.fails = nil })
+}
+
+// isolate names the driver.
+func (g *isolatedGPU) isolate(t testing.TB, driver string) {
+	g.driver = driver
+	t.Cleanup(func() { g.driver = "" })
 }
 
 // hooks make an executor wrong.
 type hooks struct {
-	load  error
-	plan  func(batch []backend.Span, names []string) []string
-	step  func(batch []backend.Span, l *backend.Logits) error // after the real step
-	count *atomic.Int32                                       // of steps
+	load     error
+	panics   string // while loading
+	loadTime time.Duration
+	plan     func(batch []backend.Span, names []string) []string
+	step     func(batch []backend.Span, l *backend.Logits) error // after the real step
+	count    *atomic.Int32                                       // of steps
 }
 
 type hooked struct {
@@ -79,6 +119,10 @@ func (d hooked) Load(p *graph.Program, w graph.Weights, o backend.Options) (back
 	if d.h.load != nil {
 		return nil, d.h.load
 	}
+	if d.h.panics != "" {
+		panic(d.h.panics)
+	}
+	time.Sleep(d.h.loadTime)
 	exec, err := d.Device.Load(p, w, o)
 	return &hookedExecutor{exec, d.h}, err
 }

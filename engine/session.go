@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -18,7 +19,7 @@ type Session struct {
 	exec     backend.Executor
 	tokens   []int32 // in the cache
 	followed bool    // the reference judges each token before it is shown
-	logits   backend.Logits
+	logits   *backend.Logits
 }
 
 // NewSession returns an empty session with room for capacity tokens.
@@ -26,7 +27,7 @@ func (e *Engine) NewSession(capacity int) (*Session, error) {
 	if capacity <= 0 {
 		return nil, fmt.Errorf("%w: context of %d tokens", ErrInput, capacity)
 	}
-	return &Session{e: e, capacity: capacity}, nil
+	return &Session{e: e, capacity: capacity, logits: new(backend.Logits)}, nil
 }
 
 // Close frees the cache.
@@ -125,7 +126,7 @@ func (s *Session) Extend(ctx context.Context, tokens []int32, want backend.Want)
 	if err := s.extend(ctx, tokens, want); err != nil {
 		return nil, err
 	}
-	return &s.logits, nil
+	return s.logits, nil
 }
 
 // open makes sure that the engine's backend is certified, on these tokens if it
@@ -137,37 +138,53 @@ func (s *Session) open(ctx context.Context, tokens []int32) error {
 	if err := s.e.certify(ctx, tokens); err != nil {
 		return err
 	}
-	return s.move(ctx)
+	return s.move(ctx, tokens)
 }
 
 // move gives the session a sequence of the engine's present backend that holds
-// the same tokens as before.
-func (s *Session) move(ctx context.Context) error {
-	if s.exec == s.e.cand.exec {
-		return nil
-	}
-	// The old sequence went with its backend.
-	seq, err := s.e.cand.exec.NewSequence(s.capacity)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInference, err)
-	}
-	held := s.tokens
-	s.seq, s.exec, s.tokens = seq, s.e.cand.exec, nil
-	for len(held) > 0 {
-		n := min(len(held), s.e.maxBatch)
-		if err := s.extend(ctx, held[:n], backend.None); err != nil {
-			return err
+// the same tokens as before. A backend that has no room for it is replaced;
+// next are the tokens to judge another one on.
+func (s *Session) move(ctx context.Context, next []int32) error {
+	for s.exec != s.e.cand.exec {
+		// The old sequence went with its backend.
+		seq, err := newSequence(s.e.cand.exec, s.capacity)
+		if err != nil {
+			if err := s.e.failed(fmt.Sprintf("a context of %d tokens", s.capacity), err); err != nil {
+				return err
+			}
+			if err := s.e.certify(ctx, next); err != nil {
+				return err
+			}
+			continue
 		}
-		held = held[n:]
+		held := s.tokens
+		s.seq, s.exec, s.tokens = seq, s.e.cand.exec, nil
+		for len(held) > 0 {
+			n := min(len(held), s.e.maxBatch)
+			if err := s.extend(ctx, held[:n], backend.None); err != nil {
+				return err
+			}
+			held = held[n:]
+		}
 	}
 	return nil
+}
+
+// newSequence turns a panic of a backend into an error.
+func newSequence(exec backend.Executor, capacity int) (seq backend.Sequence, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return exec.NewSequence(capacity)
 }
 
 // extend runs one step: the only place where an executor computes for anybody
 // but the gate.
 func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want) error {
 	for {
-		if err := s.move(ctx); err != nil {
+		if err := s.move(ctx, slices.Concat(s.tokens, tokens)); err != nil {
 			return err
 		}
 		batch := []backend.Span{{Seq: s.seq, Tokens: tokens, Want: want}}
@@ -176,17 +193,21 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 		if ok {
-			if err := s.step(s.e.certified, batch); err != nil {
-				return err
+			position := len(s.tokens)
+			err := s.step(s.e.certified, batch)
+			if err == nil {
+				bad := s.notFinite(want)
+				if bad == nil {
+					return nil
+				}
+				// Nothing of this step has left: take it back and go on with another
+				// backend, if this one is to blame and may be replaced.
+				s.tokens = s.tokens[:position]
+				err = s.e.blame(bad, position)
+			} else {
+				err = s.e.failed(fmt.Sprintf("step of %s at position %d", count(len(tokens)), position), err)
 			}
-			bad := s.notFinite(want)
-			if bad == nil {
-				return nil
-			}
-			// Nothing of this step has left: take it back and go on with another
-			// backend, if this one is to blame and may be replaced.
-			s.tokens = s.tokens[:len(s.tokens)-len(tokens)]
-			if err := s.e.blame(bad, len(s.tokens)); err != nil {
+			if err != nil {
 				return err
 			}
 		}
@@ -194,6 +215,13 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 	}
+}
+
+func count(tokens int) string {
+	if tokens == 1 {
+		return "1 token"
+	}
+	return fmt.Sprintf("%d tokens", tokens)
 }
 
 // notFinite looks for logits that no working model computes.
@@ -214,9 +242,38 @@ func (s *Session) step(cert parity.Certified, batch []backend.Span) error {
 	if err := cert.Allows(s.exec); err != nil {
 		return err
 	}
-	if err := s.exec.Step(batch, &s.logits); err != nil {
-		return fmt.Errorf("%w: %w", ErrInference, err)
+	if err := s.run(batch); err != nil {
+		return err
 	}
 	s.tokens = append(s.tokens, batch[0].Tokens...)
 	return nil
+}
+
+// run steps the executor. A panic is an error; so is a GPU that does not answer.
+// What a step that hangs may still write is not looked at again.
+func (s *Session) run(batch []backend.Span) error {
+	exec, logits := s.exec, s.logits
+	step := func() (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic: %v", v)
+			}
+		}()
+		return exec.Step(batch, logits)
+	}
+	limit := s.e.stepLimit(len(batch[0].Tokens))
+	if limit == 0 {
+		return step()
+	}
+	done := make(chan error, 1)
+	go func() { done <- step() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		s.logits = new(backend.Logits)
+		return fmt.Errorf("no answer after %v", limit)
+	}
 }

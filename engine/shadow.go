@@ -153,18 +153,14 @@ func (g *gate) shadowReference(threads int) (parity.Source, error) {
 	if threads == 0 {
 		threads = g.threads()
 	}
-	b, err := backend.Find(referenceBackend)
+	device, err := firstDevice(referenceBackend)
 	if err != nil {
 		return parity.Source{}, err
 	}
-	devices, err := b.Probe()
-	if err != nil || len(devices) == 0 {
-		return parity.Source{}, fmt.Errorf("%s: %w", referenceBackend, errNoDevice)
-	}
 	return parity.Source{
-		Backend: referenceBackend, Device: devices[0].Name(), Identity: devices[0].Identity(),
+		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
 		Open: func() (backend.Executor, error) {
-			return devices[0].Load(g.m.Program, g.m.File, g.referenceOptions(threads))
+			return device.Load(g.m.Program, g.m.File, g.referenceOptions(threads))
 		},
 	}, nil
 }

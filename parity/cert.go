@@ -242,7 +242,7 @@ func (s *Store) List() (list []Certificate, broken int, err error) {
 // ID is a certificate's short name, the start of its file name.
 func (c Certificate) ID() string { return strings.TrimSuffix(c.Key.name(), certSuffix)[:12] }
 
-// Clear removes every certificate and every remembered file hash.
+// Clear removes every certificate, every trial and every remembered file hash.
 func (s *Store) Clear() (removed int, err error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -253,7 +253,7 @@ func (s *Store) Clear() (removed int, err error) {
 	}
 	for _, e := range entries {
 		cert := strings.HasSuffix(e.Name(), certSuffix)
-		if !cert && !strings.HasSuffix(e.Name(), hashSuffix) && !strings.HasPrefix(e.Name(), ".new-") {
+		if !cert && !strings.HasSuffix(e.Name(), hashSuffix) && !strings.HasSuffix(e.Name(), trialSuffix) && !strings.HasPrefix(e.Name(), ".new-") {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.Dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -165,6 +165,13 @@ func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
 	return v
 }
 
+// Known reports whether a candidate needs no probe: it is the reference, the gate
+// is overridden, or there is a certificate.
+func (g *Gate) Known(candidate Source) bool {
+	_, known := g.lookup(candidate)
+	return known || g.Override || candidate.Backend == g.Reference.Backend
+}
+
 func newGrant(exec backend.Executor, how How, v Verdict) *grant {
 	gr := &grant{exec: exec, how: how, covered: map[string]bool{}, context: v.Context}
 	for _, n := range v.Covered {

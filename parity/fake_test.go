@@ -31,6 +31,7 @@ type toy struct {
 	steps  int
 	log    []string // one line a step
 	open   atomic.Int32
+	count  atomic.Int64 // steps, for other goroutines
 }
 
 type toySequence struct {
@@ -70,6 +71,7 @@ func (t *toy) Plan(batch []backend.Span) []string {
 
 func (t *toy) Step(batch []backend.Span, l *backend.Logits) error {
 	t.steps++
+	t.count.Add(1)
 	for _, s := range batch {
 		t.log = append(t.log, fmt.Sprintf("%d+%d/%d", s.Seq.Len(), len(s.Tokens), s.Want))
 	}

@@ -2,6 +2,7 @@ package parity
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/apr-engine/apr/backend"
@@ -13,7 +14,7 @@ func (p *probe) prefill(prompt []int32) error {
 	if p.policy.Probe.OneByOne {
 		chunk = 1
 	}
-	p.keptFrom = max(p.total(len(prompt))-p.keepRows(), 1)
+	p.keep(p.total(len(prompt)))
 	p.tokens = slices.Clone(prompt)
 	for from := 0; from < len(prompt); from += chunk {
 		to := min(from+chunk, len(prompt))
@@ -32,8 +33,12 @@ func (p *probe) prefill(prompt []int32) error {
 		}
 	}
 	p.last = append(p.last[:0], p.ref.logits.Row(p.ref.logits.Rows()-1)...)
-	// So many rows are not needed at once from here on.
-	p.ref.logits, p.cand.logits = backend.Logits{}, backend.Logits{}
+	if p.pieces {
+		// So many rows are not needed at once from here on, and what comes next takes
+		// memory of its own.
+		p.ref.logits, p.cand.logits = backend.Logits{}, backend.Logits{}
+		runtime.GC()
+	}
 	return nil
 }
 

@@ -16,14 +16,18 @@ const (
 	referenceRows = 32
 	// referenceBatch is how many tokens the reference takes at once where no logits
 	// are wanted.
-	referenceBatch = 64
+	referenceBatch = 32
 	// proposals is how many tokens the candidate decodes before the reference
-	// checks them in one batch.
-	proposals = 16
+	// checks them in one batch, for a large vocabulary at least proposalsLeast.
+	proposals      = 16
+	proposalsLeast = 8
 	// resumeRows is how many positions are computed again after truncation, for a
-	// large vocabulary at least resumeLeast: the reference's rows are kept for it.
+	// large vocabulary at least resumeLeast. The reference's rows are kept for it,
+	// or computed again where memory is short: after longPrompt positions the
+	// executors' own memory is large.
 	resumeRows  = 32
-	resumeLeast = 16
+	resumeLeast = 14
+	longPrompt  = 128
 	// resumeFew is the length of the last batch after truncation: executors have
 	// kernels of their own for a few tokens, such as a short turn of a conversation.
 	resumeFew = 5
@@ -41,7 +45,8 @@ type probe struct {
 	serving   map[string]bool
 	pieces    bool        // a batch was judged in pieces
 	kept      [][]float32 // the reference's rows of the last positions
-	keptFrom  int         // no row before this position is kept
+	keeps     bool        // rows are kept
+	resumeAt  int         // no row before this position is kept
 	last      []float32   // the reference's row after the prompt
 }
 
@@ -105,9 +110,24 @@ func (p *probe) pieceRows() int {
 	return max(referenceRows, probeLogits/max(p.c.Vocab, 1))
 }
 
-// keepRows is how many of the reference's last rows are kept.
-func (p *probe) keepRows() int {
+// resumed is how many of the last positions are computed again at the end.
+func (p *probe) resumed() int {
 	return max(resumeLeast, min(resumeRows, probeLogits/2/max(p.c.Vocab, 1)))
+}
+
+// proposed is how many tokens the candidate decodes before the reference checks them.
+func (p *probe) proposed() int {
+	if p.policy.Probe.OneByOne {
+		return 1
+	}
+	return max(proposalsLeast, min(proposals, probeLogits/4/max(p.c.Vocab, 1)))
+}
+
+// keep sets which of the reference's rows are kept for the end of a probe of so
+// many positions.
+func (p *probe) keep(total int) {
+	p.resumeAt = max(total-p.resumed(), 1)
+	p.keeps = total <= longPrompt || p.resumed() == resumeRows
 }
 
 func (p *probe) run(reference, candidate Source) error {
@@ -142,7 +162,7 @@ func (p *probe) run(reference, candidate Source) error {
 		return err
 	}
 	total := p.total(len(prompt))
-	p.keptFrom = max(total-p.keepRows(), 1)
+	p.keep(total)
 	if err := p.decode(argmax(p.last), total); err != nil {
 		return err
 	}
@@ -225,7 +245,7 @@ func (p *probe) judge(phase Phase, first, n int, rows func(i int) (reference, ca
 			pos.Violation.Position = index
 		}
 		p.v.Positions = append(p.v.Positions, pos)
-		if (phase == Prefill || phase == Decode) && index >= p.keptFrom {
+		if p.keeps && (phase == Prefill || phase == Decode) && index >= p.resumeAt {
 			reference, _ := rows(i)
 			p.kept = append(p.kept, slices.Clone(reference))
 		}
@@ -266,10 +286,7 @@ func rank(metric string) int {
 // candidate goes ahead with its own choices and the reference checks them in
 // one batch; what follows a different choice is taken back on both sides.
 func (p *probe) decode(next int32, total int) error {
-	ahead := proposals
-	if p.policy.Probe.OneByOne {
-		ahead = 1
-	}
+	ahead := p.proposed()
 	var rows [][]float32 // the candidate's, after each of fed
 	for len(p.tokens) < total {
 		from := len(p.tokens)
@@ -313,20 +330,25 @@ func (p *probe) decode(next int32, total int) error {
 			if err := p.cand.truncate(p.ctx, len(p.tokens)); err != nil {
 				return p.candidateFailed("truncate", err)
 			}
-		} else if !p.policy.Probe.OneByOne {
-			ahead = min(2*ahead, proposals)
+		} else {
+			ahead = min(2*ahead, p.proposed())
 		}
 	}
 	return nil
 }
 
 // resume takes the last positions back on the candidate's side and computes
-// them again in batches, against the reference's rows of before.
+// them again in batches, against the reference's rows.
 func (p *probe) resume() error {
 	if !p.policy.Probe.Resume || len(p.tokens) < 2 {
 		return nil
 	}
-	first := len(p.tokens) - len(p.kept) // the position of kept[0]
+	first := p.resumeAt
+	if p.keeps {
+		first = len(p.tokens) - len(p.kept)
+	} else if err := p.ref.truncate(p.ctx, first); err != nil {
+		return p.referenceFailed(err)
+	}
 	if err := p.cand.truncate(p.ctx, first); err != nil {
 		return p.candidateFailed("truncate", err)
 	}
@@ -338,8 +360,15 @@ func (p *probe) resume() error {
 		if err := p.cand.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
 			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d after truncation", to-from, from), err)
 		}
+		row := func(i int) []float32 { return p.kept[from-first+i] }
+		if !p.keeps {
+			if err := p.ref.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
+				return p.referenceFailed(err)
+			}
+			row = p.ref.logits.Row
+		}
 		err := p.judge(Resume, from, to-from, func(i int) (reference, candidate []float32) {
-			return p.kept[from-first+i], p.cand.logits.Row(i)
+			return row(i), p.cand.logits.Row(i)
 		})
 		if err != nil {
 			return err

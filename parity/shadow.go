@@ -2,7 +2,6 @@ package parity
 
 import (
 	"context"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,7 +77,6 @@ func Follow(ctx context.Context, reference, candidate Source, c Case, history []
 	ctx, stop := context.WithCancel(ctx)
 	p := newProbe(ctx, reference, candidate, c, policy)
 	p.tokens = slices.Clone(history)
-	p.keptFrom = math.MaxInt // nothing is kept
 	s := &Shadow{
 		p: p, how: how, source: reference, size: capacity, turn: time.Now(),
 		signal: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}), stop: stop,

@@ -110,6 +110,9 @@ func (s *side) step(ctx context.Context, tokens []int32, want backend.Want) erro
 		return err
 	})
 	s.cost.Time += time.Since(start)
+	if c, ok := s.exec.(interface{ cost() time.Duration }); ok {
+		s.cost.Time += c.cost()
+	}
 	s.cost.Tokens += len(tokens)
 	s.cost.Steps++
 	if err != nil {

@@ -155,6 +155,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		m.Close()
 		return err
 	}
+	backend.Expect = ids
 	e, err := open(m, backend, start, log)
 	if err != nil {
 		return err
