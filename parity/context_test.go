@@ -52,6 +52,18 @@ func TestLargeVocabulary(t *testing.T) {
 	if !slices.Equal(cand.log[:len(want)], want) {
 		t.Errorf("steps are %q, want %q", cand.log[:len(want)], want)
 	}
+	// With a long prompt less is held at once, and as much is judged.
+	c.Tokens = prompt(140)
+	cand = &toy{vocab: vocab, noise: 0.01}
+	v = parity.Probe(t.Context(), source("cpu-exact", &toy{vocab: vocab}), source("gpu", cand), c, parity.Standard())
+	phases := map[parity.Phase]int{}
+	for _, p := range v.Positions {
+		phases[p.Phase]++
+	}
+	if !v.Passed() || phases[parity.Prefill] != 140 || phases[parity.Served] != 1 || phases[parity.Decode] != 24 || phases[parity.Resume] != 14 {
+		t.Errorf("%v: %s, positions %v", v.Status, v.Reason, phases)
+	}
+	c.Tokens = prompt(70)
 	// A batch that is wrong only as a whole is seen in the prompt's last logits.
 	cand = &toy{vocab: vocab, row: func(_ *toy, position int, s backend.Span, row []float32) {
 		if s.Seq.Capacity() > 0 && position == 69 && s.Want == backend.Last && len(s.Tokens) > 1 {

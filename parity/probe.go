@@ -25,9 +25,10 @@ const (
 	// large vocabulary at least resumeLeast. The reference's rows are kept for it,
 	// or computed again where memory is short: after longPrompt positions the
 	// executors' own memory is large.
-	resumeRows  = 32
-	resumeLeast = 14
-	longPrompt  = 128
+	resumeRows   = 32
+	resumeLeast  = 14
+	longPrompt   = 128
+	checkedLeast = 4 // rows of the reference at once, where memory is short
 	// resumeFew is the length of the last batch after truncation: executors have
 	// kernels of their own for a few tokens, such as a short turn of a conversation.
 	resumeFew = 5
@@ -121,6 +122,14 @@ func (p *probe) proposed() int {
 		return 1
 	}
 	return max(proposalsLeast, min(proposals, probeLogits/4/max(p.c.Vocab, 1)))
+}
+
+// checked is how many rows the reference gives at once after the prompt.
+func (p *probe) checked() int {
+	if p.keeps {
+		return referenceRows
+	}
+	return checkedLeast
 }
 
 // keep sets which of the reference's rows are kept for the end of a probe of so
@@ -285,13 +294,13 @@ func rank(metric string) int {
 // decode extends both sequences by the reference's greedy continuation. The
 // candidate goes ahead with its own choices and the reference checks them in
 // one batch; what follows a different choice is taken back on both sides.
-func (p *probe) decode(next int32, total int) error {
+func (p *probe) decode(follow int32, total int) error {
 	ahead := p.proposed()
 	var rows [][]float32 // the candidate's, after each of fed
 	for len(p.tokens) < total {
 		from := len(p.tokens)
 		fed := make([]int32, 0, ahead)
-		for token := next; token >= 0 && len(fed) < ahead && from+len(fed) < total; token = argmax(rows[len(fed)-1]) {
+		for token := follow; token >= 0 && len(fed) < ahead && from+len(fed) < total; token = argmax(rows[len(fed)-1]) {
 			if err := p.cand.step(p.ctx, []int32{token}, backend.Last); err != nil {
 				return p.candidateFailed(fmt.Sprintf("decode step at position %d", from+len(fed)), err)
 			}
@@ -304,37 +313,53 @@ func (p *probe) decode(next int32, total int) error {
 		if len(fed) == 0 {
 			return &outcome{status: NotMeasured, reason: fmt.Sprintf("the reference has no next token at position %d", from)}
 		}
-		if err := p.ref.step(p.ctx, fed, backend.All); err != nil {
-			return p.referenceFailed(err)
-		}
-		confirmed := 0
-		for confirmed < len(fed) {
-			p.tokens = append(p.tokens, fed[confirmed])
-			next = argmax(p.ref.logits.Row(confirmed))
-			confirmed++
-			if confirmed < len(fed) && fed[confirmed] != next {
-				break
-			}
-		}
-		err := p.judge(Decode, from, confirmed, func(i int) (reference, candidate []float32) {
-			return p.ref.logits.Row(i), rows[i]
-		})
-		if err != nil {
+		var err error
+		if follow, err = p.check(from, fed, rows); err != nil {
 			return err
 		}
-		if held := from + len(fed); len(p.tokens) < held {
-			ahead = 1 // a candidate that disagrees often should not run ahead in vain
-			if err := p.ref.truncate(p.ctx, len(p.tokens)); err != nil {
-				return p.referenceFailed(err)
-			}
-			if err := p.cand.truncate(p.ctx, len(p.tokens)); err != nil {
-				return p.candidateFailed("truncate", err)
-			}
-		} else {
+		if len(p.tokens) == from+len(fed) {
 			ahead = min(2*ahead, p.proposed())
+			continue
+		}
+		ahead = 1 // a candidate that disagrees often should not run ahead in vain
+		if err := p.ref.truncate(p.ctx, len(p.tokens)); err != nil {
+			return p.referenceFailed(err)
+		}
+		if err := p.cand.truncate(p.ctx, len(p.tokens)); err != nil {
+			return p.candidateFailed("truncate", err)
 		}
 	}
 	return nil
+}
+
+// check has the reference compute tokens that the candidate went ahead with and
+// judges them as far as they are the reference's own choice; those it adds to
+// what is confirmed. It returns the reference's next token.
+func (p *probe) check(from int, fed []int32, rows [][]float32) (next int32, err error) {
+	next = fed[0]
+	for at := 0; at < len(fed) && fed[at] == next; {
+		end := min(at+p.checked(), len(fed))
+		if err := p.ref.step(p.ctx, fed[at:end], backend.All); err != nil {
+			return -1, p.referenceFailed(err)
+		}
+		confirmed := at
+		for confirmed < end && fed[confirmed] == next {
+			p.tokens = append(p.tokens, next)
+			next = argmax(p.ref.logits.Row(confirmed - at))
+			confirmed++
+		}
+		err := p.judge(Decode, from+at, confirmed-at, func(i int) (reference, candidate []float32) {
+			return p.ref.logits.Row(i), rows[at+i]
+		})
+		if err != nil {
+			return -1, err
+		}
+		if confirmed < end {
+			break
+		}
+		at = end
+	}
+	return next, nil
 }
 
 // resume takes the last positions back on the candidate's side and computes
@@ -360,20 +385,34 @@ func (p *probe) resume() error {
 		if err := p.cand.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
 			return p.candidateFailed(fmt.Sprintf("step of %d tokens at position %d after truncation", to-from, from), err)
 		}
-		row := func(i int) []float32 { return p.kept[from-first+i] }
-		if !p.keeps {
-			if err := p.ref.step(p.ctx, p.tokens[from:to], backend.All); err != nil {
-				return p.referenceFailed(err)
-			}
-			row = p.ref.logits.Row
+		if err := p.judgeResumed(first, from, to); err != nil {
+			return err
 		}
-		err := p.judge(Resume, from, to-from, func(i int) (reference, candidate []float32) {
-			return row(i), p.cand.logits.Row(i)
+		from = to
+	}
+	return nil
+}
+
+// judgeResumed compares positions [from, to) that the candidate has computed
+// again with the reference's rows, kept from position first on or computed again.
+func (p *probe) judgeResumed(first, from, to int) error {
+	if p.keeps {
+		return p.judge(Resume, from, to-from, func(i int) (reference, candidate []float32) {
+			return p.kept[from-first+i], p.cand.logits.Row(i)
+		})
+	}
+	for at := from; at < to; {
+		end := min(at+p.checked(), to)
+		if err := p.ref.step(p.ctx, p.tokens[at:end], backend.All); err != nil {
+			return p.referenceFailed(err)
+		}
+		err := p.judge(Resume, at, end-at, func(i int) (reference, candidate []float32) {
+			return p.ref.logits.Row(i), p.cand.logits.Row(at - from + i)
 		})
 		if err != nil {
 			return err
 		}
-		from = to
+		at = end
 	}
 	return nil
 }

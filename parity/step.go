@@ -49,6 +49,7 @@ func (p *probe) runStep(reference, candidate Source, s Step) error {
 		return &outcome{status: NotMeasured, reason: "the step has no logits and the context no room for a further token"}
 	}
 	p.tokens = slices.Concat(s.History, s.Tokens)
+	p.keeps, p.resumeAt = true, total // nothing is kept
 	if err := p.ref.open(p.ctx, reference, total); err != nil {
 		return p.referenceFailed(err)
 	}
