@@ -79,6 +79,18 @@ type Executor interface {
 	Close() error
 }
 
+// Limits are what a device can do at most, measured on it.
+type Limits struct {
+	Bandwidth  float64 // bytes read from its memory a second
+	Arithmetic float64 // operations a second of the unit that multiplies prompts; a multiply-add is two
+}
+
+// Meter is implemented by executors that can measure the limits of their device.
+type Meter interface {
+	// MeasureLimits takes a fraction of a second. A limit that is not known is 0.
+	MeasureLimits() (Limits, error)
+}
+
 // Sequence owns a key/value cache.
 type Sequence interface {
 	Len() int

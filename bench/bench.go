@@ -24,6 +24,7 @@ type Options struct {
 	Engine      engine.Options // Threads is ignored
 	Prompt      []int          // lengths of prompts; 0 is skipped
 	Generate    []int          // numbers of generated tokens; 0 is skipped
+	Depth       []int          // tokens already in the context; none means 0
 	Threads     []int
 	Repetitions int
 }
@@ -35,6 +36,7 @@ type Row struct {
 	Threads  int
 	Prompt   int // tokens of the prompt test, or 0
 	Generate int // tokens of the generation test, or 0
+	Depth    int // tokens already in the context
 	Times    []time.Duration
 	Speeds   []float64
 	Mean     float64
@@ -46,12 +48,16 @@ type Row struct {
 	Machine  Limits
 }
 
-// Test names the test as llama-bench does: pp512, tg128.
+// Test names the test as llama-bench does: pp512, tg128, tg128 @ d8192.
 func (r Row) Test() string {
+	name := fmt.Sprintf("tg%d", r.Generate)
 	if r.Prompt > 0 {
-		return fmt.Sprintf("pp%d", r.Prompt)
+		name = fmt.Sprintf("pp%d", r.Prompt)
 	}
-	return fmt.Sprintf("tg%d", r.Generate)
+	if r.Depth > 0 {
+		name += fmt.Sprintf(" @ d%d", r.Depth)
+	}
+	return name
 }
 
 // OfLimit is the median as a share of the limit, 0 if that is not known.
@@ -103,27 +109,41 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 		return err
 	}
 	limits := Measure(threads)
-	base := Row{Backend: e.Selection().Ran, Threads: threads, Check: check, Machine: limits}
-	for _, n := range o.Prompt {
-		row := base
-		row.Prompt, row.Bound = n, "arithmetic"
-		row.Limit = limits.Arithmetic(e.Selection().Ran) / work.Operations
-		if err := row.measure(ctx, e, o.Repetitions, n, prompt); err != nil {
-			return err
-		}
-		if err := yield(row); err != nil {
-			return err
-		}
+	if d, ok, err := e.DeviceLimits(); err != nil {
+		return err
+	} else if ok {
+		limits.Device = d
 	}
-	for _, n := range o.Generate {
-		row := base
-		row.Generate, row.Bound = n, "bandwidth"
-		row.Limit = limits.Bandwidth / float64(work.Bytes)
-		if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
-			return err
+	ran := e.Selection().Ran
+	base := Row{Backend: ran, Threads: threads, Check: check, Machine: limits}
+	depths := o.Depth
+	if len(depths) == 0 {
+		depths = []int{0}
+	}
+	for _, depth := range depths {
+		base.Depth = depth
+		for _, n := range o.Prompt {
+			row := base
+			row.Prompt, row.Bound = n, "arithmetic"
+			row.Limit = limits.Arithmetic(ran) / work.Operations
+			if err := row.measure(ctx, e, o.Repetitions, n, prompt); err != nil {
+				return err
+			}
+			if err := yield(row); err != nil {
+				return err
+			}
 		}
-		if err := yield(row); err != nil {
-			return err
+		for _, n := range o.Generate {
+			row := base
+			row.Generate, row.Bound = n, "bandwidth"
+			// On average half of the generated tokens are in the context too.
+			row.Limit = limits.Reads() / (float64(work.Bytes) + work.cacheBytes(e.KV())*(float64(depth)+float64(n)/2))
+			if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
+				return err
+			}
+			if err := yield(row); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -131,18 +151,23 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 
 // measure runs a test once to warm up and then as often as asked.
 func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int, test func(context.Context, *engine.Session, []int32) error) error {
-	if n > e.Model.Program.Context {
+	if r.Depth+n > e.Model.Program.Context {
 		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
 	}
-	s, err := e.NewSession(n)
+	s, err := e.NewSession(r.Depth + n)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	tokens := randomTokens(e.Model, n)
+	tokens := randomTokens(e.Model, r.Depth+n)
 	for i := range repetitions + 1 {
-		if err := s.Truncate(0); err != nil {
+		if err := s.Truncate(min(r.Depth, len(s.Tokens()))); err != nil {
 			return err
+		}
+		if r.Depth > len(s.Tokens()) {
+			if err := prompt(ctx, s, tokens[:r.Depth]); err != nil {
+				return err
+			}
 		}
 		start := time.Now()
 		if err := test(ctx, s, tokens); err != nil {
@@ -163,10 +188,11 @@ func prompt(ctx context.Context, s *engine.Session, tokens []int32) error {
 	return err
 }
 
-// generate computes the tokens one by one, each with its logits. Which token
-// the logits would choose does not matter for the time.
+// generate computes the tokens that the session does not hold yet one by one,
+// each with its logits. Which token the logits would choose does not matter for
+// the time.
 func generate(ctx context.Context, s *engine.Session, tokens []int32) error {
-	for i := range tokens {
+	for i := len(s.Tokens()); i < len(tokens); i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

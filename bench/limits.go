@@ -5,9 +5,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/kernel"
+	"github.com/apr-engine/apr/tensor"
 )
 
 // Limits are what the machine can do with a given number of threads.
@@ -15,12 +17,25 @@ type Limits struct {
 	Bandwidth float64 // bytes read from memory a second
 	F32       float64 // float32 operations a second; a multiply-add is two
 	I16       float64 // 16-bit integer operations a second, counted likewise
+	// Device has the limits of the device that serves, if it is not the CPU.
+	Device backend.Limits
+}
+
+// Reads is the bandwidth that limits decoding: the device's own, else the
+// machine's.
+func (l Limits) Reads() float64 {
+	if l.Device.Bandwidth > 0 {
+		return l.Device.Bandwidth
+	}
+	return l.Bandwidth
 }
 
 // Arithmetic is the limit that applies to a backend's matrix products, in
 // operations a second; 0 if it is not known.
-func (l Limits) Arithmetic(backend string) float64 {
-	switch backend {
+func (l Limits) Arithmetic(name string) float64 {
+	switch name {
+	case "cuda", "wgpu":
+		return l.Device.Arithmetic
 	case "cpu":
 		return l.I16
 	case "cpu-exact":
@@ -37,11 +52,25 @@ type Cost struct {
 	// Operations of the matrix products of one prompt token. The output matrix is
 	// left out, since it is needed for the last token only, and so is attention.
 	Operations float64
+	// CacheValues is how many numbers a token adds to the key/value cache.
+	CacheValues int
+}
+
+// cacheBytes is what decoding reads of the cache for each token of the context. A
+// sliding window, beyond which nothing is read, is not taken into account.
+func (c Cost) cacheBytes(kv tensor.DType) float64 {
+	if kv == tensor.F32 {
+		return 4 * float64(c.CacheValues)
+	}
+	return 2 * float64(c.CacheValues)
 }
 
 // Work adds up the weights of a model's program.
 func Work(m *engine.Model) Cost {
 	var c Cost
+	for _, l := range m.Program.Caches {
+		c.CacheValues += 2 * l.Heads * l.HeadDim
+	}
 	for _, op := range m.Program.Ops {
 		for _, name := range op.Weights() {
 			t, ok := m.File.Tensor(name)

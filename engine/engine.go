@@ -313,6 +313,19 @@ func (e *Engine) GateTimes() (validate, rejected time.Duration) { return e.valid
 // KV is the element type of the key/value cache, F16 or F32.
 func (e *Engine) KV() tensor.DType { return backendOptions(e.cand.name, e.options, e.maxBatch).KV }
 
+// DeviceLimits measures what the serving device can do at most; ok is false for
+// a backend that does not measure itself.
+func (e *Engine) DeviceLimits() (l backend.Limits, ok bool, err error) {
+	m, ok := e.cand.exec.(backend.Meter)
+	if !ok {
+		return l, false, nil
+	}
+	if l, err = m.MeasureLimits(); err != nil {
+		err = fmt.Errorf("%w: %s: limits of the device: %w", ErrInference, e.cand.name, err)
+	}
+	return l, true, err
+}
+
 // Variants names the kernel variants in use.
 func (e *Engine) Variants() []string { return e.cand.exec.Variants() }
 

@@ -1,6 +1,7 @@
 package apr
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/bench"
 	"github.com/apr-engine/apr/engine"
 	"github.com/spf13/cobra"
@@ -19,6 +21,8 @@ type benchOptions struct {
 	model       string
 	prompt      []int
 	generate    []int
+	depth       []int
+	batch       int
 	threads     []int
 	repetitions int
 	format      string
@@ -27,7 +31,7 @@ type benchOptions struct {
 var benchFormats = []string{"md", "json"}
 
 func newBench() *cobra.Command {
-	o := benchOptions{prompt: []int{512}, generate: []int{128}, threads: []int{0}, repetitions: 5, format: "md"}
+	o := benchOptions{prompt: []int{512}, generate: []int{128}, depth: []int{0}, threads: []int{0}, repetitions: 5, format: "md"}
 	cmd := &cobra.Command{
 		Use:     "bench MODEL [flags]",
 		GroupID: groupMeasure,
@@ -39,7 +43,9 @@ Before any number the backend's logits are compared with those of cpu-exact on a
 short text; a cosine below 0.99 at any position ends the command. The limits of
 the machine are measured in the same run: a generated token reads every weight
 once, so bandwidth limits tg; the matrix products of a prompt are limited by
-arithmetic, so that limits pp. Lists separated by commas measure every combination.`,
+arithmetic, so that limits pp. With -d a test begins in a context of so many tokens,
+whose keys and values count for the limit too. Lists separated by commas measure
+every combination.`,
 		Example: `  apr bench models/tiny-coder-28m-q4_k_m.gguf
   apr bench models/tiny-coder-28m-q4_k_m.gguf -p 128,512 -n 0 -t 1,2 -r 3 -o json`,
 		Args:              modelArg(0, "MODEL"),
@@ -52,6 +58,8 @@ arithmetic, so that limits pp. Lists separated by commas measure every combinati
 	f := cmd.Flags()
 	f.VarP(intListValue{&o.prompt, 0, maxCount}, "n-prompt", "p", "prompt lengths; 0 for no prompt test")
 	f.VarP(intListValue{&o.generate, 0, maxCount}, "n-gen", "n", "tokens to generate; 0 for no generation test")
+	f.VarP(intListValue{&o.depth, 0, maxCount}, "n-depth", "d", "tokens already in the context when a test begins")
+	f.VarP(intValue{&o.batch, 0, maxCount}, "batch", "b", "prompt tokens in one step; 0 for the default")
 	f.VarP(intListValue{&o.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
 	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
 	f.VarP(choiceValue{&o.format, benchFormats}, "output", "o", "format: md or json")
@@ -61,7 +69,7 @@ arithmetic, so that limits pp. Lists separated by commas measure every combinati
 
 func (o *benchOptions) run(cmd *cobra.Command) error {
 	log := logger(cmd)
-	backend, err := o.backendFlags.options(cmd)
+	opts, err := o.backendFlags.options(cmd)
 	if err != nil {
 		return err
 	}
@@ -74,8 +82,9 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 			threads[i] = runtime.NumCPU()
 		}
 	}
+	opts.MaxBatch = o.batch
 	run := bench.Options{
-		Engine: backend, Prompt: positive(o.prompt), Generate: positive(o.generate),
+		Engine: opts, Prompt: positive(o.prompt), Generate: positive(o.generate), Depth: o.depth,
 		Threads: threads, Repetitions: o.repetitions,
 	}
 	if len(run.Prompt)+len(run.Generate) == 0 {
@@ -86,7 +95,7 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer m.Close()
-	printer := benchPrinter{out: stdout(cmd), model: describeModel(m), work: bench.Work(m)}
+	printer := benchPrinter{out: stdout(cmd), model: describeModel(m), work: bench.Work(m), batch: cmp.Or(o.batch, backend.DefaultMaxBatch)}
 	print, finish := printer.markdownRow, printer.markdownEnd
 	if o.format == "json" {
 		print, finish = printer.jsonRow, printer.jsonEnd
@@ -128,6 +137,7 @@ type benchPrinter struct {
 	out   *output
 	model benchModel
 	work  bench.Cost
+	batch int
 	rows  []bench.Row
 	json  []benchJSON
 }
@@ -155,6 +165,9 @@ func (p *benchPrinter) markdownEnd() error {
 		if i > 0 && p.rows[i-1].Threads == r.Threads {
 			continue
 		}
+		if d := r.Machine.Device; d.Bandwidth > 0 || d.Arithmetic > 0 {
+			fmt.Fprintf(p.out, "- device of %s: reads %.1f GB/s, %.0f Gop/s in matrix products\n", r.Backend, d.Bandwidth/1e9, d.Arithmetic/1e9)
+		}
 		fmt.Fprintf(p.out, "- %s: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s, %.0f Gop/s 16-bit, %.0f Gflop/s float32\n",
 			plural(r.Threads, "thread"), r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, r.Machine.I16/1e9, r.Machine.F32/1e9)
 	}
@@ -173,6 +186,8 @@ type benchJSON struct {
 	Threads        int       `json:"n_threads"`
 	Prompt         int       `json:"n_prompt"`
 	Generate       int       `json:"n_gen"`
+	Depth          int       `json:"n_depth"`
+	Batch          int       `json:"n_batch"`
 	Test           string    `json:"test"`
 	TestTime       time.Time `json:"test_time"`
 	MeanNS         int64     `json:"avg_ns"`
@@ -189,6 +204,8 @@ type benchJSON struct {
 	Bandwidth      float64   `json:"machine_bytes_per_sec"`
 	I16            float64   `json:"machine_i16_ops_per_sec"`
 	F32            float64   `json:"machine_f32_ops_per_sec"`
+	DeviceReads    float64   `json:"device_bytes_per_sec,omitempty"`
+	DeviceOps      float64   `json:"device_ops_per_sec,omitempty"`
 	Cosine         float64   `json:"cosine_to_cpu_exact"`
 	CheckPositions int       `json:"check_positions"`
 }
@@ -196,10 +213,11 @@ type benchJSON struct {
 func (p *benchPrinter) jsonRow(r bench.Row) error {
 	row := benchJSON{
 		ModelFilename: p.model.file, ModelType: p.model.name, ModelSize: p.model.size, Parameters: p.model.parameters,
-		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Test: r.Test(),
+		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Test: r.Test(),
 		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
-		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
+		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,
+		Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
 	}
 	for _, d := range r.Times {
 		row.SamplesNS = append(row.SamplesNS, d.Nanoseconds())
