@@ -373,6 +373,7 @@ func (b *bench) attention(s shape) {
 	q, near, far := b.fill(4*width), b.fill(8*256*s.dim), b.fill(8*65*s.dim)
 	keys, values := b.fill(2*s.kv*s.dim*capacity), b.fill(2*s.kv*s.dim*capacity)
 	span := buffer(b.rig, []uint32{0, 1, capacity, 0})
+	b.flash(s, keys, values, capacity)
 	for _, depth := range []int{64, 1024, 8192} {
 		steps := buffer(b.rig, step(depth-1))
 		name := fmt.Sprintf("%s attention at %d", s.name, depth)
@@ -401,4 +402,32 @@ func (b *bench) attention(s shape) {
 		}
 		b.compare(all...)
 	}
+}
+
+// flash times attention of 512 tokens.
+func (b *bench) flash(s shape, keys, values *wgpu.Buffer, capacity int) {
+	const tokens = 512
+	width := (s.heads + 2*s.kv) * s.dim
+	q, y := b.fill(4*width*tokens), b.empty(4*s.heads*s.dim*tokens)
+	span := buffer(b.rig, []uint32{0, tokens, uint32(capacity), 0})
+	var all []candidate
+	for _, depth := range []int{512, 2048, 8192} {
+		name := fmt.Sprintf("%s flash at %d", s.name, depth)
+		if !b.wanted(name) {
+			continue
+		}
+		var positions []int
+		for i := range tokens {
+			positions = append(positions, depth-tokens+i)
+		}
+		o := Flash{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Scale: 0.1}
+		k, err := o.Kernel(b.dev)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		k.Grid[1] = o.Tiles(b.dev, tokens)
+		pairs := float64(tokens) * (float64(depth) - float64(tokens)/2)
+		all = append(all, candidate{name, []ready{b.bind(k, false, buffer(b.rig, step(positions...)), span, q, keys, values, y)}, 0, 4 * pairs * float64(s.heads*s.dim)})
+	}
+	b.compare(all...)
 }
