@@ -161,7 +161,8 @@ func byGGML(t *testing.T, exactPath, oursPath string) string {
 }
 
 // TestTeacherDraws tells what the quantisers do on average from the luck of one
-// file. -heldout runs it.
+// file: both quantise the same eight draws. On average ours is at most 0.5 % worse in
+// perplexity. -heldout runs it.
 func TestTeacherDraws(t *testing.T) {
 	if !*heldOutAll {
 		t.Skip("takes long; -heldout runs it")
@@ -200,4 +201,10 @@ func TestTeacherDraws(t *testing.T) {
 	ratio, klErr := meanError(kls)
 	t.Logf("%d draws: ratio of perplexities %.4f [%.4f, %.4f]; one file's perplexity varies by %.2f %% (standard deviation); KL ratio %.4f [%.4f, %.4f]",
 		draws, math.Exp(mean), math.Exp(mean-1.96*stdErr), math.Exp(mean+1.96*stdErr), 100*spread*math.Sqrt(draws), math.Exp(ratio), math.Exp(ratio-1.96*klErr), math.Exp(ratio+1.96*klErr))
+	if !(math.Exp(mean) <= heldOutLimit) {
+		t.Errorf("on average perplexity is %.4f times that of ggml's quantisers, want at most %v", math.Exp(mean), heldOutLimit)
+	}
+	if !(ratio <= 0) {
+		t.Errorf("on average KL divergence is %.4f times that of ggml's quantisers, want at most 1", math.Exp(ratio))
+	}
 }
