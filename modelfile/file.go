@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,9 @@ type File struct {
 // Open opens a model file by what its first bytes say: GGUF (any shard of a set)
 // or .apr. Errors: fs.ErrNotExist, gguf.ErrFormat, apr.ErrFormat.
 func Open(path string) (*File, error) {
+	if IsFolder(path) {
+		return nil, fmt.Errorf("%w: %s is a Hugging Face folder, which is not run as it is; import it: apr import %s -o model.apr", ErrSource, path, path)
+	}
 	head, err := firstBytes(path)
 	if err != nil {
 		return nil, err
@@ -58,6 +62,20 @@ func Open(path string) (*File, error) {
 		return nil, fmt.Errorf("%w: %s is a safetensors file, which cannot be run; import its folder: apr import %s -o model.apr", ErrSource, path, filepath.Dir(path))
 	}
 	return openGGUF(path)
+}
+
+// IsFolder reports whether a path is a Hugging Face folder: one with a config.json or
+// with safetensors files.
+func IsFolder(path string) bool {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return false
+	}
+	for _, pattern := range []string{configFile, "*.safetensors"} {
+		if found, err := fs.Glob(os.DirFS(path), pattern); err == nil && len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // firstBytes reads up to 16 bytes. What cannot be opened gives the same errors

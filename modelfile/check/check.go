@@ -100,12 +100,13 @@ func File(ctx context.Context, path string, threads int) (*Report, error) {
 	}
 	if openErr == nil {
 		tensors = m.Tensors
-		r.unusual(m)
-		if dir, ok := folderOf(path); ok {
+		dir, isFolder := folderOf(path)
+		if isFolder {
 			if err := r.folder(dir); err != nil {
 				return nil, err
 			}
 		} else {
+			r.unusual(m)
 			r.Architecture = m.Architecture()
 			r.completeness(m)
 		}

@@ -5,6 +5,7 @@ package source
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/apr-engine/apr/format/gguf"
@@ -28,6 +29,8 @@ type Model struct {
 	// Metadata holds keys and values, under GGUF's names; empty if the container
 	// has none.
 	Metadata *gguf.Metadata
+	// Problems says what keeps a Hugging Face folder from being imported.
+	Problems []string
 	// Warnings says what is unusual about the file and was accepted.
 	Warnings []string
 	// Tensors are in file order, those of types that only .apr has as the nearest
@@ -43,15 +46,15 @@ type Model struct {
 
 // Open opens the model at path: GGUF, .apr or safetensors, by what the first bytes
 // say, or a Hugging Face folder, or the index of safetensors in several files.
-// Tensors of an .apr file get GGUF's names; safetensors have no metadata, and their
-// tensors the names of Hugging Face. The error is fs.ErrNotExist for a missing
+// Tensors of an .apr file get GGUF's names, those of safetensors keep Hugging Face's.
+// A folder has the metadata of its config.json and tokenizer, a single file none. The error is fs.ErrNotExist for a missing
 // file, and for a bad one that of modelfile.Open or safetensors.ErrFormat.
 func Open(path string) (*Model, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return openSafetensors(path, safetensors.OpenFolder)
+		return openFolder(path, path, safetensors.OpenFolder)
 	}
 	if strings.HasSuffix(path, ".index.json") {
-		return openSafetensors(path, safetensors.OpenIndex)
+		return openFolder(path, filepath.Dir(path), safetensors.OpenIndex)
 	}
 	raw, err := mmapfile.Open(path)
 	if errors.Is(err, mmapfile.ErrEmpty) {
@@ -69,6 +72,28 @@ func Open(path string) (*Model, error) {
 		return openSafetensors(path, safetensors.Open)
 	}
 	return openFile(path) // also says what is wrong with a file of no format
+}
+
+// openFolder opens the weights of a Hugging Face folder, with the metadata that
+// config.json and the tokenizer give. A folder without them, or with some that
+// cannot be used, has none.
+func openFolder(path, dir string, open func(string) (*safetensors.File, error)) (*Model, error) {
+	m, err := openSafetensors(path, open)
+	if err != nil {
+		return nil, err
+	}
+	v, err := modelfile.ViewFolder(dir)
+	if err != nil {
+		return m, nil // the weights alone can be looked at
+	}
+	if v.Metadata != nil {
+		m.Metadata = v.Metadata
+	}
+	for _, p := range v.Problems {
+		m.Problems = append(m.Problems, p.Err.Error())
+	}
+	m.Warnings = v.Warnings
+	return m, v.Close()
 }
 
 // openSafetensors opens one file or a set, with one of the package's functions.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/apr-engine/apr/format/gguf"
 	"github.com/apr-engine/apr/format/safetensors"
+	"github.com/apr-engine/apr/modelfile"
 )
 
 func write(t *testing.T, name string, data []byte) string {
@@ -108,5 +109,34 @@ func TestErrors(t *testing.T) {
 	m := New(gguf.NewMetadata(), nil)
 	if _, ok := m.Place("x"); ok || m.Close() != nil {
 		t.Error("a model in memory has places or cannot be closed")
+	}
+}
+
+// A Hugging Face folder shows the metadata that importing it would give, under its
+// own tensor names; what keeps it from being imported is told, and the weights are
+// shown all the same.
+func TestHuggingFace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hf")
+	if _, err := modelfile.Convert(t.Context(), "../../models/tiny-coder-4m-q4_k_m.gguf", dir, modelfile.Options{Format: modelfile.FormatSafetensors, Recipe: "f16"}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, ok := m.Tensor("model.norm.weight"); !ok || m.Architecture() != "qwen2" || len(m.Problems) != 0 {
+		t.Errorf("architecture %q, problems %q", m.Architecture(), m.Problems)
+	}
+	if err := os.Remove(filepath.Join(dir, "tokenizer.json")); err != nil {
+		t.Fatal(err)
+	}
+	m, err = Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Architecture() != "qwen2" || len(m.Problems) != 1 || len(m.Tensors) == 0 {
+		t.Errorf("architecture %q, %d tensors, problems %q", m.Architecture(), len(m.Tensors), m.Problems)
 	}
 }

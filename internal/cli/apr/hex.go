@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/apr-engine/apr/internal/mmapfile"
+	"github.com/apr-engine/apr/modelfile"
 	"github.com/apr-engine/apr/modelfile/annotate"
 	"github.com/apr-engine/apr/modelfile/names"
 	"github.com/spf13/cobra"
@@ -54,6 +55,9 @@ shows all.`,
 }
 
 func (o *hexOptions) run(cmd *cobra.Command, full bool) error {
+	if modelfile.IsFolder(o.file) {
+		return usageError(cmd, "%s is a folder: name one of its .safetensors files", o.file)
+	}
 	f, err := mmapfile.Open(o.file)
 	if err != nil {
 		return err

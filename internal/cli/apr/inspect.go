@@ -3,13 +3,19 @@ package apr
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/format/gguf"
+	"github.com/apr-engine/apr/modelfile"
+	"github.com/apr-engine/apr/modelfile/source"
+	"github.com/apr-engine/apr/tokenizer"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +31,8 @@ func newInspect() *cobra.Command {
 		Use:     "inspect MODEL [flags]",
 		GroupID: groupLook,
 		Short:   "Show what a model file says about itself",
-		Long: `Show a model file's summary and metadata. Nothing is computed.
+		Long: `Show a model file's summary and metadata. Nothing is computed. Of a Hugging Face
+folder the metadata are what 'apr import' makes of its config.json and tokenizer.
 
 Files that cannot be run (a vocabulary alone, an unknown architecture) are shown
 too, with the reason. Long arrays, such as the vocabulary, are cut unless --full
@@ -46,6 +53,9 @@ is given; in JSON a cut array is an object with its type and length.`,
 
 func (o *inspectOptions) run(cmd *cobra.Command) error {
 	info, err := engine.Inspect(o.model)
+	if errors.Is(err, modelfile.ErrSource) {
+		info, err = inspectWeights(o.model) // what cannot be run can still be shown
+	}
 	if err != nil {
 		return err
 	}
@@ -71,6 +81,53 @@ func (o *inspectOptions) run(cmd *cobra.Command) error {
 	})
 }
 
+// inspectWeights describes a Hugging Face folder or a file of safetensors.
+func inspectWeights(path string) (*engine.Info, error) {
+	m, err := source.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	info := &engine.Info{
+		Files: m.Files, Format: m.Format, Bytes: m.Size, Architecture: m.Architecture(), Tensors: len(m.Tensors), Metadata: m.Metadata,
+		Problem: "it has to be imported first: apr import " + path + " -o model.apr",
+	}
+	info.Name, _ = m.Metadata.String("general.name")
+	sums := map[string]*engine.TypeInfo{}
+	for _, t := range m.Tensors {
+		info.Parameters += int64(t.Elements())
+		s := sums[m.StoredType(t)]
+		if s == nil {
+			s = &engine.TypeInfo{Type: m.StoredType(t)}
+			sums[s.Type] = s
+		}
+		s.Tensors++
+		s.Bytes += int64(len(t.Data))
+	}
+	for _, s := range sums {
+		info.Types = append(info.Types, *s)
+	}
+	slices.SortFunc(info.Types, func(a, b engine.TypeInfo) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Type, b.Type))
+	})
+	if tokens, ok := m.Metadata.Value("tokenizer.ggml.tokens"); ok {
+		info.Vocabulary = tokens.Len()
+		if t, err := tokenizer.FromMetadata(m.Metadata); err == nil {
+			info.Tokenizer = t.Name()
+		}
+	}
+	if n, ok := m.Metadata.Uint(info.Architecture + ".context_length"); ok {
+		info.Context = int(min(n, 1<<31))
+	}
+	switch {
+	case len(m.Problems) > 0:
+		info.Problem = m.Problems[0]
+	case m.Metadata.Len() == 0:
+		info.Problem = "weights alone; the folder with config.json and tokenizer.json can be imported"
+	}
+	return info, nil
+}
+
 // summary is the table at the top of the human output.
 func summary(info *engine.Info) [][]string {
 	types := make([]string, len(info.Types))
@@ -84,7 +141,9 @@ func summary(info *engine.Info) [][]string {
 		{"Architecture", info.Architecture},
 		{"Parameters", count(info.Parameters)},
 		{"Tensors", fmt.Sprintf("%d: %s", info.Tensors, strings.Join(types, ", "))},
-		{"Tokenizer", fmt.Sprintf("%s, %d tokens", info.Tokenizer, info.Vocabulary)},
+	}
+	if info.Tokenizer != "" || info.Vocabulary > 0 {
+		rows = append(rows, []string{"Tokenizer", fmt.Sprintf("%s, %d tokens", info.Tokenizer, info.Vocabulary)})
 	}
 	if info.Context > 0 {
 		rows = append(rows, []string{"Context", fmt.Sprintf("%d tokens", info.Context)})
