@@ -22,6 +22,9 @@ type Attend struct {
 	Half                    bool // the cache holds F16 numbers
 	// Splits is how many workgroups share the keys of a head at most.
 	Splits int
+	// Place makes the kernel do Rotate's work as well, for spans of one row whose heads
+	// are rotated whole: queries, keys and values are as MatVec made them, and stay so.
+	Place *Rotate
 	// Quantise makes Combine's result quantised rows instead of float32.
 	Quantise bool
 }
@@ -69,7 +72,8 @@ func (o Attend) text(d Device) (*attendText, error) {
 	return v, nil
 }
 
-// Kernel binds step, span, q, keys, values, parts. The grid's third axis is the number
+// Kernel binds step, span, then with Place far, near, and qnorm and knorm if there are
+// norms (see Rotate), then q, keys, values, parts. The grid's third axis is the number
 // of rows of the span, 1 here; parts holds PartsWords numbers.
 func (o Attend) Kernel(d Device) (Kernel, error) {
 	v, err := o.text(d)
@@ -83,13 +87,32 @@ func (o Attend) Kernel(d Device) (Kernel, error) {
 	}
 	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
 	v.bind("span", "vec4<u32>", wgpu.ReadOnly)
+	access := wgpu.ReadOnly
+	if r := o.Place; r != nil {
+		if 2*r.Pairs != o.HeadDim || r.HeadDim != o.HeadDim || r.Heads != o.Heads || r.KVHeads != o.KVHeads || r.Half != o.Half || o.Width != (o.Heads+2*o.KVHeads)*o.HeadDim {
+			return Kernel{}, fmt.Errorf("attention that rotates %d pairs in heads of %d", r.Pairs, o.HeadDim)
+		}
+		access = wgpu.ReadWrite
+		v.bind("far", "array<vec4<f32>>", wgpu.ReadOnly)
+		v.bind("near", "array<vec4<f32>>", wgpu.ReadOnly)
+		if r.HeadNorm {
+			v.bind("qnorm", "array<vec4<f32>>", wgpu.ReadOnly)
+			v.bind("knorm", "array<vec4<f32>>", wgpu.ReadOnly)
+		}
+	}
 	v.bind("q", "array<vec4<f32>>", wgpu.ReadOnly)
-	v.bind("keys", cell, wgpu.ReadOnly)
-	v.bind("values", values, wgpu.ReadOnly)
+	v.bind("keys", cell, access)
+	v.bind("values", values, access)
 	v.bind("parts", "array<f32>", wgpu.ReadWrite)
+	if len(v.Bound) > d.StorageBuffers {
+		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
+	}
 	name := fmt.Sprintf("attend/%d/%d×%d/s%d", o.Heads, o.KVHeads, o.HeadDim, o.Splits)
 	if v.Shuffle {
 		name += "/shuffle"
+	}
+	if o.Place != nil {
+		name += "/place"
 	}
 	return Kernel{Name: name, WGSL: expand("attend.wgsl", v), Bindings: v.list(), Grid: [3]int{o.KVHeads * v.Passes, o.Splits, 1}, Unchecked: true}, nil
 }
@@ -133,3 +156,19 @@ func (v *attendText) ScaleText() string { return float(v.Scale) }
 // Groups and QuantWords are about quantised rows of the result.
 func (v *attendText) Groups() int     { return v.AllHeads * v.HeadDim / 32 }
 func (v *attendText) QuantWords() int { return QuantWords(v.AllHeads * v.HeadDim) }
+
+// HeadNorm, EpsText and Interleaved are about Place.
+func (v *attendText) HeadNorm() bool    { return v.Place.HeadNorm }
+func (v *attendText) EpsText() string   { return v.Place.EpsText() }
+func (v *attendText) Interleaved() bool { return v.Place.Interleaved() }
+
+// Quad is which quad of a head is a thread's c-th, as WGSL: as they lie in the cache.
+func (v *attendText) Quad(c int) string {
+	switch {
+	case !v.Half:
+		return fmt.Sprintf("%du * LANES + sub", c)
+	case c < 2:
+		return fmt.Sprintf("2u * sub + %du", c)
+	}
+	return fmt.Sprintf("DIM / 8u + 2u * sub + %du", c-2)
+}

@@ -37,9 +37,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 
   let sub = i & (LANES - 1u);
   let at = row * {{.Width}}u + head * DIM;
+{{- if .Place}}
+{{template "place.wgsl" .}}
+{{- else}}
 {{- range $h := seq .Heads}}
 {{- range $c := seq 4}}
-  let q{{$h}}_{{$c}} = {{$v.ScaleText}} * q[(at + {{$h}}u * DIM) / 4u + {{if $v.Half}}{{if lt $c 2}}2u * sub + {{$c}}u{{else}}DIM / 8u + 2u * sub + {{add $c -2}}u{{end}}{{else}}{{$c}}u * LANES + sub{{end}}];
+  let q{{$h}}_{{$c}} = {{$v.ScaleText}} * q[(at + {{$h}}u * DIM) / 4u + {{$v.Quad $c}}];
+{{- end}}
 {{- end}}
 {{- end}}
 {{- range $h := seq .Heads}}

@@ -33,6 +33,19 @@ func normals(n int, seed uint64) []float32 {
 	return x
 }
 
+// numbers reads n numbers, F16 or float32.
+func numbers(r *rig, b *wgpu.Buffer, n int, half bool) []float32 {
+	r.t.Helper()
+	if !half {
+		return read[float32](r, b, n)
+	}
+	var x []float32
+	for _, h := range read[uint16](r, b, n) {
+		x = append(x, quant.F16ToF32(h))
+	}
+	return x
+}
+
 // step is the executor's step buffer for rows at the given positions.
 func step(positions ...int) [][4]uint32 {
 	s := [][4]uint32{{uint32(len(positions)), uint32(len(positions)), uint32(len(positions)), 0}}
@@ -164,6 +177,112 @@ func (o Attend) test(r *rig, dev Device) {
 	compare(t, read[float32](r, y, width*rows)[width:], want, mag, 4e-6)
 }
 
+// TestAttendPlace: attention that rotates and stores first gives what the two kernels
+// give one after the other, and leaves the same cache.
+func TestAttendPlace(t *testing.T) {
+	r := newRig(t, wgpu.Features{Subgroups: true})
+	for _, a := range abilities {
+		for _, o := range []Rotate{
+			{Heads: 6, KVHeads: 2, HeadDim: 128, Pairs: 64, Half: true},
+			{Heads: 12, KVHeads: 1, HeadDim: 64, Pairs: 32, Half: true, HeadNorm: true, Eps: 1e-6, Pairing: graph.Interleaved},
+			{Heads: 2, KVHeads: 1, HeadDim: 64, Pairs: 32, HeadNorm: true, Eps: 1e-6},
+			{Heads: 2, KVHeads: 2, HeadDim: 128, Pairs: 64, Pairing: graph.Interleaved},
+		} {
+			for _, p := range []int{0, 100} {
+				t.Run(fmt.Sprintf("%s/%d·%d×%d half %v pairing %d at %d", a.name, o.Heads, o.KVHeads, o.HeadDim, o.Half, o.Pairing, p), func(t *testing.T) {
+					dev := r.device()
+					a.take(&dev)
+					o.testPlaced(&rig{t, r.d}, dev, p)
+				})
+			}
+		}
+	}
+}
+
+// testPlaced compares the cache and the result of both ways at a position.
+func (o Rotate) testPlaced(r *rig, dev Device, position int) {
+	t := r.t
+	t.Helper()
+	const capacity = 128
+	width, kvw, size := (o.Heads+2*o.KVHeads)*o.HeadDim, o.KVHeads*o.HeadDim, 4
+	if o.Half {
+		size = 2
+	}
+	keys, values := normals(kvw*capacity, 1), normals(kvw*capacity, 2)
+	bytes := func(x []float32) []byte {
+		if !o.Half {
+			return bytesOf(x)
+		}
+		h, _ := halves(x)
+		return bytesOf(h)
+	}
+	angles := func(n int, seed uint64) (table []float32) {
+		for _, v := range normals(n*o.Pairs, seed) {
+			s, c := math.Sincos(float64(v))
+			table = append(table, float32(c), float32(s))
+		}
+		return table
+	}
+	far, near := buffer(r, angles(3, 6)), buffer(r, angles(256, 7))
+	qn, kn := buffer(r, activations(o.HeadDim, 1, 5)), buffer(r, activations(o.HeadDim, 1, 6))
+	steps, span := buffer(r, step(5, position)), buffer(r, []uint32{1, 1, capacity, 0})
+	x := normals(2*width, 3)
+	a := Attend{Heads: o.Heads, KVHeads: o.KVHeads, HeadDim: o.HeadDim, Width: width, Half: o.Half, Splits: 3, Scale: 0.1}
+	combine, err := a.Combine(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results [2][]float32
+	var caches [2][]float32
+	for i := range results {
+		qkv, k, v := buffer(r, x), buffer(r, bytes(keys)), buffer(r, bytes(values))
+		parts, y := r.empty(4*a.PartsWords(1)), r.empty(8*o.Heads*o.HeadDim)
+		var list []ready
+		tables := []*wgpu.Buffer{far, near}
+		if i == 0 {
+			rotate, err := o.Kernel(dev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bufs := []*wgpu.Buffer{steps, span, far, near, qkv, k, v}
+			if o.HeadNorm {
+				bufs = append(bufs, qn, kn)
+			}
+			list, tables = append(list, r.bind(rotate, true, bufs...)), nil
+		} else {
+			a.Place = &o
+			if o.HeadNorm {
+				tables = append(tables, qn, kn)
+			}
+		}
+		attend, err := a.Kernel(dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bufs := append(append([]*wgpu.Buffer{steps, span}, tables...), qkv, k, v, parts)
+		r.run(append(list, r.bind(attend, true, bufs...), r.bind(combine, true, steps, span, parts, y))...)
+		results[i] = read[float32](r, y, 2*o.Heads*o.HeadDim)
+		for _, b := range []*wgpu.Buffer{k, v} {
+			caches[i] = append(caches[i], numbers(r, b, kvw*capacity, o.Half)...)
+		}
+	}
+	// The last bits may differ: devices fuse products and sums as they like.
+	limit := 4e-6
+	if o.Half {
+		limit = 1e-3
+	}
+	for i, want := range caches[0] {
+		if d := math.Abs(float64(caches[1][i] - want)); !(d <= limit*(math.Abs(float64(want))+0.1)) {
+			t.Fatalf("element %d of the caches: %g, want %g", i, caches[1][i], want)
+		}
+	}
+	for i, want := range results[0] {
+		if d := math.Abs(float64(results[1][i] - want)); !(d <= 1e-3*math.Abs(float64(want))+1e-3) {
+			t.Fatalf("element %d: %g, want %g", i, results[1][i], want)
+		}
+	}
+}
+
 // TestRotate: rotary embedding of both pairings, whole heads and parts of them, with
 // and without norms of heads, and where keys and values end up.
 func TestRotate(t *testing.T) {
@@ -222,17 +341,7 @@ func (o Rotate) test(r *rig, dev Device) {
 	}
 	r.run(r.bind(k, true, bufs...))
 	got := read[float32](r, qkv, width*rows)
-	cache := func(b *wgpu.Buffer) []float32 {
-		if !o.Half {
-			return read[float32](r, b, kvw*capacity)
-		}
-		var x []float32
-		for _, h := range read[uint16](r, b, kvw*capacity) {
-			x = append(x, quant.F16ToF32(h))
-		}
-		return x
-	}
-	ck, cv := cache(keys), cache(values)
+	ck, cv := numbers(r, keys, kvw*capacity, o.Half), numbers(r, values, kvw*capacity, o.Half)
 	check := func(what string, got, want, scale, rel float64) {
 		t.Helper()
 		if d := math.Abs(got - want); !(d <= rel*scale) {

@@ -385,7 +385,7 @@ func (b *bench) attention(s shape) {
 			b.t.Fatal(err)
 		}
 		all := []candidate{{name: name + " rotate", list: []ready{b.bind(rotate, false, steps, span, far, near, q, keys, values)}}}
-		for _, splits := range []int{8, 16, 32, 64, 128} {
+		for _, splits := range []int{8, 32, 64} {
 			o := Attend{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Splits: splits, Scale: 0.1, Quantise: true}
 			attend, err := o.Kernel(b.dev)
 			if err != nil {
@@ -395,8 +395,15 @@ func (b *bench) attention(s shape) {
 			if err != nil {
 				b.t.Fatal(err)
 			}
+			place := o
+			place.Place = &Rotate{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Pairs: s.dim / 2, Half: true}
+			placed, err := place.Kernel(b.dev)
+			if err != nil {
+				b.t.Fatal(err)
+			}
 			parts, y := b.empty(4*o.PartsWords(1)), b.empty(4*QuantWords(s.heads*s.dim))
 			ra, rc := b.bind(attend, false, steps, span, q, keys, values, parts), b.bind(combine, false, steps, span, parts, y)
+			all = append(all, candidate{name: fmt.Sprintf("%s split %d, rotating", name, splits), list: []ready{b.bind(placed, false, steps, span, far, near, q, keys, values, parts)}})
 			all = append(all, candidate{fmt.Sprintf("%s split %d", name, splits), []ready{ra}, 4 * s.kv * s.dim * depth, 0},
 				candidate{name: fmt.Sprintf("%s split %d with combine, half of", name, splits), list: []ready{ra, rc}})
 		}
