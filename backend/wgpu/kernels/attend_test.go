@@ -204,10 +204,7 @@ func (o Rotate) testPlaced(r *rig, dev Device, position int) {
 	t := r.t
 	t.Helper()
 	const capacity = 128
-	width, kvw, size := (o.Heads+2*o.KVHeads)*o.HeadDim, o.KVHeads*o.HeadDim, 4
-	if o.Half {
-		size = 2
-	}
+	width, kvw := (o.Heads+2*o.KVHeads)*o.HeadDim, o.KVHeads*o.HeadDim
 	keys, values := normals(kvw*capacity, 1), normals(kvw*capacity, 2)
 	bytes := func(x []float32) []byte {
 		if !o.Half {
