@@ -1,4 +1,4 @@
-// measure.cu: what the memory gives, to compare the products with. For benchmarks.
+// measure.cu: what memory and tensor cores give, to compare the products with.
 // targets: sm_80 sm_90
 #include "cudalite.h"
 
@@ -18,4 +18,26 @@ KERNEL(read_stream, 512, const uint4 *p, u32 *out, u64 n) {
 	}
 	pdl_wait();
 	if (a == 0x12345678) out[0] = a;
+}
+
+// mma_peak multiplies numbers in registers n times: 8·16·8·16·n multiply-adds a warp.
+// They are not zeros, on which chips run faster. out (blocks) keeps the work.
+KERNEL(mma_peak, 256, float *out, int n) {
+	u32 a[4], b[2];
+	u32 seed = blockIdx.x * 256 + threadIdx.x + 1;
+#pragma unroll
+	for (int i = 0; i < 6; i++) {
+		seed = seed * 1664525 + 1013904223;
+		(i < 4 ? a[i & 3] : b[i & 1]) = 0x20002000 | (seed & 0x9fff9fff);
+	}
+	float c[8][4];
+#pragma unroll
+	for (int i = 0; i < 32; i++) c[i >> 2][i & 3] = 0.f;
+	for (int k = 0; k < n; k++)
+#pragma unroll
+		for (int i = 0; i < 8; i++) mma_16816(c[i], a, b);
+	float sum = 0.f;
+#pragma unroll
+	for (int i = 0; i < 32; i++) sum += c[i >> 2][i & 3];
+	if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
