@@ -21,6 +21,8 @@ type kernelCall struct {
 	args           []any
 	weightBytes    int64 // of matrices read, for measurements
 	shape          matvecShape
+	rowBytes       int // of the first matrix
+	pair           bool
 }
 
 // launch prepares the kernel. It must be called inside the context's Do.
@@ -68,7 +70,7 @@ type matvecVariant struct {
 }
 
 // matvecVariants are what every matvec_*.cu has, fewest tokens first.
-var matvecVariants = []matvecVariant{{1, 2, 384}, {2, 2, 384}, {4, 2, 384}, {8, 2, 384}}
+var matvecVariants = []matvecVariant{{1, 2, 512}, {2, 2, 384}, {4, 2, 384}}
 
 // matvecAlternative is the second format that a format's kernel for one token also
 // reads: what llama.cpp's mixes put beside it.
@@ -99,11 +101,15 @@ func piece(t tensor.DType) (weights, bytes int) {
 	return 32, 72
 }
 
+// matvecAhead is how many bytes of its rows each warp prefetches into the L2 cache
+// while the kernel before still runs; a multiple of 32.
+var matvecAhead = 0
+
 // matvecBlocks is how many blocks a multiprocessor gets.
 var matvecBlocks = 1
 
 // matvecTokens is the most tokens of one launch on a device for rows of k weights
-// of a type: 8, 4, 2, 1, or 0 if not even one row of activations fits.
+// of a type: 4, 2, 1, or 0 if not even one row of activations fits.
 func matvecTokens(dev cuda.Device, t tensor.DType, k int) int {
 	weights, bytes := piece(t)
 	for i := len(matvecVariants) - 1; i >= 0; i-- {
@@ -219,7 +225,7 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 	warps := v.threads / 32
 	s.work = groups * steps
 	s.run = (s.work + warps - 1) / warps
-	parts := max((groups+warps)*v.rows*v.tokens*side, 8+8*32)
+	parts := max((groups+warps)*v.rows*v.tokens*side, 32)
 	s.shared = v.tokens*steps*lanes*bytes + 4*parts
 	return s
 }
@@ -248,14 +254,38 @@ func (r *matvecRequest) call(s matvecShape, v matvecVariant, main tensor.DType, 
 		args: []any{
 			r.x, r.norm, r.eps, flags, r.tokens, r.k, s.lanes,
 			m[0].data, m[1].data, m[2].data, m[0].bias, m[1].bias, m[2].bias, m[0].out, m[1].out, m[2].out,
-			m[0].rows, m[1].rows, m[2].rows, s.rows, first1, first2, alt, r.residual, r.cap,
+			m[0].rows, m[1].rows, m[2].rows, s.rows, first1, first2, alt, r.residual, r.cap, matvecAhead,
+			cuda.Ptr(0), cuda.Ptr(0), 0, 0, 0, 0,
 		},
 	}
-	for _, m := range r.matrices {
+	c.pair = r.pair
+	for i, m := range r.matrices {
 		n, _ := packedRowBytes(m.dtype, r.k) // checked
+		if i == 0 {
+			c.rowBytes = n
+		}
 		c.weightBytes += int64(n) * int64(m.rows)
 	}
 	return c
+}
+
+// matvecThen is where the arguments of prefetchNext begin.
+const matvecThen = 26
+
+// prefetchNext makes the kernel, when it has loaded all of its own weights, ask the L2
+// cache for the first bytes that each warp of a later product needs. It is worth while
+// where what lies between leaves the memory idle.
+func (k *kernelCall) prefetchNext(next *kernelCall, bytesOfWarp int) {
+	rows, warps := next.shape.rows, next.threads/32
+	n := min(bytesOfWarp, rows*next.rowBytes/warps) / 32 * 32
+	if n == 0 || k.threads != next.threads {
+		return
+	}
+	then1 := cuda.Ptr(0)
+	if next.pair {
+		then1 = next.args[8].(cuda.Ptr)
+	}
+	copy(k.args[matvecThen:], []any{next.args[7], then1, next.rowBytes, rows, next.args[16], n})
 }
 
 // roundedBytes is what round_rows writes for a token of k numbers.
@@ -264,7 +294,7 @@ func roundedBytes(k int) int { return k / 32 * 72 }
 // roundCall writes x (tokens, k) as matvecRequest.rounded wants it, after an RMSNorm
 // if norm is not 0.
 func roundCall(x, norm cuda.Ptr, eps float32, tokens, k int, out cuda.Ptr) *kernelCall {
-	return &kernelCall{module: "round", kernel: "round_rows", grid: tokens, threads: 256, shared: 4 * 264, args: []any{x, norm, eps, k, out}}
+	return &kernelCall{module: "round", kernel: "round_rows", grid: tokens, threads: 256, shared: 4 * 32, args: []any{x, norm, eps, k, out}}
 }
 
 // embedCall looks tokens (count) up in a packed matrix: out (count, k) float32.

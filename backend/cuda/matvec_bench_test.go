@@ -248,16 +248,11 @@ func TestBenchMatvec(t *testing.T) {
 	if b.quick {
 		shapes = shapes[len(shapes)-1:]
 	}
-	for _, blocks := range []int{1, 2} {
-		matvecBlocks = blocks
-		fmt.Printf("-- %d blocks a multiprocessor\n", blocks)
-		for _, d := range []tensor.DType{q4, q6} {
-			for _, s := range shapes {
-				b.product(one(s[0], s[1], d, 1))
-			}
+	for _, d := range []tensor.DType{q4, q6} {
+		for _, s := range shapes {
+			b.product(one(s[0], s[1], d, 1))
 		}
 	}
-	matvecBlocks = 1
 	if b.quick {
 		return
 	}
@@ -275,32 +270,21 @@ func TestBenchMatvec(t *testing.T) {
 		{name: "7B norm gate up", tokens: 1, k: 3584, matrices: []benchMatrix{{18944, q4}, {18944, q4}}, norm: true, pair: true},
 		{name: "7B down + residual", tokens: 1, k: 18944, matrices: []benchMatrix{{3584, q6}}, residual: true},
 	}
-	for _, blocks := range []int{1, 2} {
-		matvecBlocks = blocks
-		fmt.Printf("-- %d blocks a multiprocessor\n", blocks)
+	for _, ahead := range []int{0, 4096, 8192, 16384} {
+		matvecAhead = ahead
+		fmt.Printf("-- %d bytes a warp prefetched before the wait\n", ahead)
 		for _, p := range fused {
 			b.product(p)
 		}
-		for i, name := range []string{"1.5B", "7B"} {
-			var chain []*kernelCall
-			for _, p := range fused[4*i : 4*i+4] {
-				chain = append(chain, b.calls(p)...)
+		for _, next := range []int{0, 2048, 4096, 8192, 16384} {
+			for i, name := range []string{"1.5B", "7B"} {
+				fmt.Printf("%s: the four products of a layer in turn, %d bytes a warp prefetched for the next: %.2f µs\n", name, next, b.layer(fused[4*i:4*i+4], next))
 			}
-			// One of each kind in turn.
-			var layers []*kernelCall
-			each := len(chain) / 4
-			for j := range each {
-				for q := range 4 {
-					layers = append(layers, chain[(q*each+j)%len(chain)])
-				}
-			}
-			us := b.time(b.launchAll(layers), true)
-			fmt.Printf("%s: the four products of a layer in turn: %.2f µs\n", name, 4*us)
 		}
 	}
-	matvecBlocks = 1
+	matvecAhead = 0
 	fmt.Println("-- several tokens")
-	for _, tokens := range []int{2, 4, 8} {
+	for _, tokens := range []int{2, 4} {
 		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {8960, 1536}} {
 			if tokens <= matvecTokens(b.c.Device, q4, s[1]) {
 				b.product(one(s[0], s[1], q4, tokens))
@@ -315,6 +299,27 @@ func TestBenchMatvec(t *testing.T) {
 	b.tune()
 }
 
+// layer is the microseconds of one launch of each product, in turn, on other weights
+// each time.
+func (b *bench) layer(products []benchProduct, next int) float64 {
+	var all [][]*kernelCall
+	least := 1 << 30
+	for _, p := range products {
+		all = append(all, b.calls(p))
+		least = min(least, len(all[len(all)-1]))
+	}
+	var chain []*kernelCall
+	for i := range max(least, 12) {
+		for _, calls := range all {
+			chain = append(chain, calls[i%len(calls)])
+		}
+	}
+	for i, k := range chain {
+		k.prefetchNext(chain[(i+1)%len(chain)], next)
+	}
+	return float64(len(products)) * b.time(b.launchAll(chain), true)
+}
+
 // tune tries other numbers of rows and steps, threads and blocks.
 func (b *bench) tune() {
 	fmt.Println("-- tuning")
@@ -322,18 +327,13 @@ func (b *bench) tune() {
 		name  string
 		dtype tensor.DType
 	}{{"q4_k", tensor.Q4_K}, {"q6_k", tensor.Q6_K}} {
-		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {8960, 1536}} {
-			for _, v := range []struct{ r, p int }{{1, 2}, {1, 4}, {1, 6}, {2, 1}, {2, 2}, {2, 3}, {2, 4}, {4, 1}, {4, 2}} {
-				for _, threads := range []int{256, 384, 512} {
-					for _, blocks := range []int{1, 2, 3} {
-						if threads*blocks < 384 || threads*blocks > 1024 {
-							continue
-						}
-						matvecBlocks = blocks
-						b.product(benchProduct{name: fmt.Sprintf("%s %d×%d r%dp%d %d×%d", f.name, s[0], s[1], v.r, v.p, blocks, threads), tokens: 1, k: s[1],
-							matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, threads},
-							module: "matvec_tune", kernel: fmt.Sprintf("matvec_tune_%s_r%dp%d", f.name, v.r, v.p)})
-					}
+		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {1536, 8960}} {
+			for _, v := range []struct{ r, p int }{{1, 4}, {2, 2}, {2, 4}, {4, 1}} {
+				for _, c := range []struct{ threads, blocks int }{{512, 1}, {256, 2}, {256, 1}, {384, 1}} {
+					matvecBlocks = c.blocks
+					b.product(benchProduct{name: fmt.Sprintf("%s %d×%d r%dp%d %d×%d", f.name, s[0], s[1], v.r, v.p, c.blocks, c.threads), tokens: 1, k: s[1],
+						matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, c.threads},
+						module: "matvec_tune", kernel: fmt.Sprintf("matvec_tune_%s_r%dp%d", f.name, v.r, v.p)})
 				}
 			}
 		}

@@ -178,6 +178,12 @@ DEV void mbar_wait(u32 bar, u32 parity) {
 DEV void bulk_g2s(u32 dst, const void *src, u32 bytes, u32 bar) {
 	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(dst), "l"(src), "r"(bytes), "r"(bar) : "memory");
 }
+// asks the L2 cache for bytes (a multiple of 16, at least 16, from a multiple of 16); sm_90
+#if __CUDA_ARCH__ >= 900
+DEV void bulk_prefetch_l2(const void *p, u32 bytes) { asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory"); }
+#else
+DEV void bulk_prefetch_l2(const void *, u32) {}
+#endif
 DEV void fence_async_smem() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 #define SHARED_DYN(name) extern __shared__ __attribute__((aligned(1024))) u8 name[]

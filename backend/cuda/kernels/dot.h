@@ -32,25 +32,31 @@ template <bool SIGNED> DEV int dot32(const u32 *w, const Act &x) { return dot16<
 
 // Each format D has
 //	D::Format    the layout, of quant.h
+//	D::KIND      what scales there are besides the weights
 //	D::UNIT      weights of a piece; D::FLOAT: activations are float32, see FloatAct
 //	D::Raw       what a lane loads of a piece; load(raw, row, k, b) for piece b of a row
 //	D::Weights   the same made ready; decode(weights, raw, b)
 //	D::dot(w, x) the sum of the products, float32
 
+enum { ONE, MINIMUM, HALVES, MINIMUMS, FLOATS };
+
 struct DotNib0 { // formats with one scale and no minimum
 	struct Weights { u32 w[8]; float s; };
+	static const int KIND = ONE;
 	static const int UNIT = 32;
 	static const bool FLOAT = false;
 	DEV float dot(const Weights &w, const Act &x) { return w.s * x.d * (float)dot32<true>(w.w, x); }
 };
 struct DotNib1 { // with a scale and a minimum, which is subtracted
 	struct Weights { u32 w[8]; float s, m; };
+	static const int KIND = MINIMUM;
 	static const int UNIT = 32;
 	static const bool FLOAT = false;
 	DEV float dot(const Weights &w, const Act &x) { return w.s * x.d * (float)dot32<false>(w.w, x) - w.m * x.sum; }
 };
 struct DotHalves { // with a scale for each 16
 	struct Weights { u32 w[8]; float s0, s1; };
+	static const int KIND = HALVES;
 	static const int UNIT = 32;
 	static const bool FLOAT = false;
 	DEV float dot(const Weights &w, const Act &x) {
@@ -199,6 +205,7 @@ struct DotQ5_K : DotNib1 {
 // The minimums are numbers of their own: Σ m·v with the minimum in every byte.
 struct DotQ2_K {
 	typedef Q2_K Format;
+	static const int KIND = MINIMUMS;
 	static const int UNIT = 32;
 	static const bool FLOAT = false;
 	struct Raw { uint2 q; u32 s, dm; };
@@ -256,6 +263,7 @@ template <int N> struct FloatAct { float4 v[N]; };
 
 struct DotF32 {
 	typedef F32 Format;
+	static const int KIND = FLOATS;
 	static const int UNIT = 4;
 	static const bool FLOAT = true;
 	struct Raw { uint4 q; };
@@ -269,6 +277,7 @@ struct DotF32 {
 };
 
 struct DotHalf { // F16 and BF16
+	static const int KIND = FLOATS;
 	static const int UNIT = 8;
 	static const bool FLOAT = true;
 	struct Raw { uint4 q; };

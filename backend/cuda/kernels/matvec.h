@@ -35,6 +35,9 @@ struct MatVec {
 	float *y;              // (tokens, n)
 	int n, row0, rows;     // rows of the matrix, the block's first, and how many
 	float cap;             // > 0: y = cap·tanh(y/cap)
+	int ahead;             // bytes of rows that a warp asks the L2 cache for before it waits
+	const u8 *then0, *then1; // what the L2 cache is asked for at the end, see MATVEC
+	int thenStride, thenRows, thenN, thenBytes;
 	u8 *smem;
 };
 
@@ -75,63 +78,101 @@ DEV void round_four(float4 v, u32 &hi, u32 &lo, float &d, float &sum) {
 
 DEV float4 zero4() { float4 z; z.x = 0.f, z.y = 0.f, z.z = 0.f, z.w = 0.f; return z; }
 
-// four_at reads x, normalised if norm is not null; at is a multiple of 4, below k.
-DEV float4 four_at(const float *x, const float *norm, float scale, int at) {
-	float4 v = *(const float4 *)(x + at);
-	if (norm) {
-		float4 w = ldgf4(norm + at);
-		v.x = v.x * scale * w.x, v.y = v.y * scale * w.y, v.z = v.z * scale * w.z, v.w = v.w * scale * w.w;
-	}
-	return v;
-}
+// Fill makes x ready in shared memory. A thread has BATCH times four numbers at a
+// time, all loaded before the first is used: what lies before the products is mostly
+// waiting for the L2 cache.
+template <class D> struct Fill {
+	static const int BATCH = 5;
+	const MatVec &a;
+	int padded; // pieces
+	float4 w[BATCH];
 
-// norm_scales sets scale[t] (shared memory) to rsqrt(mean x[t]² + eps); red is shared
-// memory for 8·32 floats. All threads of the block take part.
-DEV void norm_scales(const float *x, int k, int tokens, float eps, float *scale, float *red) {
-	int lane = threadIdx.x & 31, wid = threadIdx.x >> 5, warps = blockDim.x >> 5;
-#pragma unroll 1
-	for (int t = 0; t < tokens; t++) {
+	// The norm's weights do not depend on the kernel before, so this may stand before
+	// pdl_wait.
+	__device__ __forceinline__ Fill(const MatVec &a, int padded) : a(a), padded(padded) { weights(0); }
+
+	__device__ __forceinline__ void weights(int from) {
+#pragma unroll
+		for (int n = 0; n < BATCH; n++) {
+			int at = (from + (int)threadIdx.x + n * (int)blockDim.x) * 4;
+			w[n].x = 1.f, w[n].y = 1.f, w[n].z = 1.f, w[n].w = 1.f;
+			if (a.norm && at < a.k) w[n] = ldgf4(a.norm + at);
+		}
+	}
+	__device__ __forceinline__ void load(float4 (&v)[BATCH], int t, int from) {
+#pragma unroll
+		for (int n = 0; n < BATCH; n++) {
+			int at = (from + (int)threadIdx.x + n * (int)blockDim.x) * 4;
+			v[n] = zero4();
+			if (at < a.k && t < a.tokens) v[n] = *(const float4 *)((const float *)a.x + (size_t)t * a.k + at);
+		}
+	}
+	// square sums of what load gave
+	__device__ __forceinline__ float squares(const float4 (&v)[BATCH]) {
 		float s = 0.f;
+#pragma unroll
+		for (int n = 0; n < BATCH; n++) s += (v[n].x * v[n].x + v[n].y * v[n].y) + (v[n].z * v[n].z + v[n].w * v[n].w);
+		return s;
+	}
+	// norm_scale: rsqrt(mean x² + eps) of token t, whose first numbers are in v; red is
+	// shared memory for 32 floats.
+	__device__ __forceinline__ float norm_scale(const float4 (&v)[BATCH], int t, float *red) {
+		int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+		float s = squares(v);
 #pragma unroll 1
-		for (int i = threadIdx.x * 4; i < k; i += blockDim.x * 4) {
-			float4 v = *(const float4 *)(x + (size_t)t * k + i);
-			s += (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+		for (int from = BATCH * blockDim.x; from * 4 < a.k; from += BATCH * blockDim.x) {
+			float4 u[BATCH];
+			load(u, t, from);
+			s += squares(u);
 		}
 		s = warp_sum(s);
-		if (lane == 0) red[t * 32 + wid] = s;
+		if (lane == 0) red[threadIdx.x >> 5] = s;
+		__syncthreads();
+		s = warp_sum(lane < warps ? red[lane] : 0.f);
+		if (t + 1 < a.tokens) __syncthreads();
+		return cl_rsqrt(s / (float)a.k + a.eps);
 	}
-	__syncthreads();
-	for (int t = wid; t < tokens; t += warps) {
-		float s = warp_sum(lane < warps ? red[t * 32 + lane] : 0.f);
-		if (lane == 0) scale[t] = cl_rsqrt(s / (float)k + eps);
-	}
-	__syncthreads();
-}
-
-// fill_ints writes the activations as integers; padded is in pieces of 32.
-DEV void fill_ints(const MatVec &a, u8 *base, int padded, int slots, const float *scale) {
-	int lane8 = threadIdx.x & 7, nb = a.k / 32;
-	float2 *ds = (float2 *)(base + (size_t)slots * padded * 64);
-#pragma unroll 1
-	for (int t = 0; t < slots; t++)
-		// whole warps, for the exchange between lanes
-#pragma unroll 1
-		for (int i = (int)threadIdx.x; i < ((padded * 8 + 31) & ~31); i += blockDim.x) {
-			int b = i >> 3;
-			float4 v = b < nb && t < a.tokens ? four_at((const float *)a.x + (size_t)t * a.k, a.norm, a.norm ? scale[t] : 1.f, i * 4) : zero4();
-			u32 hi, lo;
-			float d, sum;
-			round_four(v, hi, lo, d, sum);
-			if (b >= padded) continue;
-			u32 *q = (u32 *)(base + ((size_t)t * 4 * padded + (lane8 >> 2) * padded + b) * 16) + (lane8 & 3);
-			q[0] = hi, q[padded * 8] = lo;
-			if (lane8 == 0) {
+	__device__ __forceinline__ void store(const float4 (&v)[BATCH], u8 *base, int t, int slots, int from, float scale) {
+		const int four = D::UNIT / 4; // of a piece
+#pragma unroll
+		for (int n = 0; n < BATCH; n++) {
+			int i = from + (int)threadIdx.x + n * (int)blockDim.x, b = i / four;
+			if ((i & ~31) >= padded * four) break; // whole warps stay, for the exchange between lanes
+			float4 f = v[n];
+			f.x *= scale * w[n].x, f.y *= scale * w[n].y, f.z *= scale * w[n].z, f.w *= scale * w[n].w;
+			if constexpr (D::FLOAT) {
+				if (b < padded) ((float4 *)base)[(t * four + i % four) * padded + b] = f;
+			} else {
+				u32 hi, lo;
 				float2 s;
-				s.x = d, s.y = sum;
-				ds[t * padded + b] = s;
+				round_four(f, hi, lo, s.x, s.y);
+				if (b >= padded) break;
+				u32 *q = (u32 *)(base + ((size_t)t * 4 * padded + ((i & 7) >> 2) * padded + b) * 16) + (i & 3);
+				q[0] = hi, q[padded * 8] = lo;
+				if ((i & 7) == 0) ((float2 *)(base + (size_t)slots * padded * 64))[t * padded + b] = s;
 			}
 		}
-}
+	}
+	// tokens writes slots tokens to base; those that there are not are zeros.
+	__device__ __forceinline__ void tokens(u8 *base, int slots, float *red) {
+#pragma unroll 1
+		for (int t = 0; t < slots; t++) {
+			float4 v[BATCH];
+			load(v, t, 0);
+			float scale = a.norm && t < a.tokens ? norm_scale(v, t, red) : 1.f;
+			int from = 0, next = BATCH * (int)blockDim.x;
+#pragma unroll 1
+			while (true) {
+				store(v, base, t, slots, from, scale);
+				from += next;
+				if (from >= padded * (D::UNIT / 4)) break;
+				load(v, t, from);
+				if (a.norm) weights(from);
+			}
+			if (a.norm && from > next && t + 1 < slots) weights(0);
+		}
+	}
+};
 
 // copy_ints takes them from what round_rows wrote: the same with pieces k/32 and
 // one token after the other, 72 bytes a piece.
@@ -162,18 +203,6 @@ DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
 	}
 }
 
-// fill_floats writes them as they are, for weights that are floats.
-template <int UNIT> DEV void fill_floats(const MatVec &a, u8 *base, int padded, int slots, const float *scale) {
-	const int N = UNIT / 4;
-#pragma unroll 1
-	for (int t = 0; t < slots; t++)
-#pragma unroll 1
-		for (int i = threadIdx.x; i < padded * N; i += blockDim.x) {
-			float4 v = i * 4 < a.k && t < a.tokens ? four_at((const float *)a.x + (size_t)t * a.k, a.norm, a.norm ? scale[t] : 1.f, i * 4) : zero4();
-			((float4 *)base)[((size_t)t * N + i % N) * padded + i / N] = v;
-		}
-}
-
 // One piece of R rows with the activations of T tokens, added to acc.
 template <class D, int R, int T> DEV void piece_products(float (&acc)[R][T], const typename D::Weights (&w)[R], const u8 *base, int padded, int b) {
 #pragma unroll
@@ -192,115 +221,182 @@ template <class D, int R, int T> DEV void piece_products(float (&acc)[R][T], con
 	}
 }
 
-// The place of a warp in the sequence of steps.
-struct Place { int group, step; };
-
-template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
-	int lane = threadIdx.x & 31, wid = threadIdx.x >> 5, warps = blockDim.x >> 5;
-	int pieces = a.k / D::UNIT, lanes = a.lanes, sub = lane / lanes, at = lane & (lanes - 1);
-	int steps = (pieces + lanes - 1) / lanes, padded = steps * lanes;
-	bool pair = a.flags & MV_PAIR;
-	int side = 32 / lanes, per_group = pair ? side : R * side; // rows of y
-	int groups = (a.rows + per_group - 1) / per_group;
-	int run = (groups * steps + warps - 1) / warps;
-	int first = wid * run, last = first + run < groups * steps ? first + run : groups * steps;
-	size_t stride = D::Format::row_bytes(a.k);
-
-	typename D::Raw raw[P][R];
+// Feed is a block's sequence of steps and a warp's place in it, as far as loading goes.
+template <class D, int R> struct Feed {
+	const MatVec &a;
+	int lanes, pieces, steps, per_group, groups, run, first, last; // see the top of the file
+	int at, sub, step_of_sub, step_of_r;                           // row of a group: sub·step_of_sub + r·step_of_r
+	int group, step;                                               // of the next load
+	size_t stride;
 	const u8 *rows[R];
-	Place next;
-	next.group = first / steps, next.step = first - next.group * steps;
-	auto aim = [&]() INLINE_LAMBDA { // at the rows of next.group; past the end at the last row, which is there
+
+	// In a pair r chooses the matrix; else the rows of a lane are interval apart, those
+	// of neighbouring subs near.
+	__device__ __forceinline__ Feed(const MatVec &a, int lanes, int near, int interval) : a(a), lanes(lanes) {
+		int lane = threadIdx.x & 31, wid = threadIdx.x >> 5, warps = blockDim.x >> 5, side = 32 / lanes;
+		bool pair = a.flags & MV_PAIR;
+		sub = lane / lanes, at = lane & (lanes - 1);
+		step_of_sub = pair ? 1 : near, step_of_r = pair ? 0 : interval;
+		pieces = a.k / D::UNIT, steps = (pieces + lanes - 1) / lanes;
+		per_group = pair ? side : R * side;
+		groups = (a.rows + per_group - 1) / per_group;
+		run = (groups * steps + warps - 1) / warps;
+		first = wid * run, last = first + run < groups * steps ? first + run : groups * steps;
+		group = first / steps, step = first - group * steps;
+		stride = D::Format::row_bytes(a.k);
+		aim();
+	}
+	// aim at the rows of the group; past the end at the last row, which is there.
+	__device__ __forceinline__ void aim() {
 #pragma unroll
 		for (int r = 0; r < R; r++) {
-			int row = a.row0 + next.group * per_group + (pair ? sub : sub * R + r);
+			int row = a.row0 + group * per_group + sub * step_of_sub + r * step_of_r;
 			row = row < a.n ? row : a.n - 1;
-			rows[r] = (pair && r ? a.w1 : a.w0) + (size_t)row * stride;
+			rows[r] = ((a.flags & MV_PAIR) && r ? a.w1 : a.w0) + (size_t)row * stride;
 		}
-	};
-	auto load = [&](typename D::Raw(&to)[R]) INLINE_LAMBDA {
-		int b = next.step * lanes + at;
+	}
+	__device__ __forceinline__ void load(typename D::Raw (&to)[R]) {
+		int b = step * lanes + at;
 		b = b < pieces ? b : pieces - 1; // the activations there are zeros
 #pragma unroll
 		for (int r = 0; r < R; r++) D::load(to[r], rows[r], a.k, b);
-		if (++next.step == steps) {
-			next.step = 0, next.group++;
+		if (++step == steps) {
+			step = 0, group++;
 			aim();
 		}
-	};
-	aim();
+	}
+	// prefetch asks the L2 cache for the warp's next rows: the kernel before may still
+	// run, and leave the memory idle at its end.
+	__device__ __forceinline__ void prefetch() {
+		if ((threadIdx.x & 31) || first >= last) return;
+		int row = a.row0 + first / steps * per_group;
+		size_t bytes = (size_t)(a.n - row) * stride;
+		u32 n = bytes < (size_t)a.ahead ? (u32)bytes : (u32)a.ahead;
+		bulk_prefetch_l2(a.w0 + (size_t)row * stride, n);
+		if (a.flags & MV_PAIR) bulk_prefetch_l2(a.w1 + (size_t)row * stride, n);
+	}
+};
+
+// Tail adds the pieces of one row's sum, in order, and finishes. A group's piece is
+// size floats, in which the tokens of row j of y lie side by side at j·of_row, those of
+// the pair's other row at up. What does not depend on the sums is found out early.
+struct Tail {
+	int i, at, count, row;
+	size_t out;
+	float bias, residual;
+
+	template <class F> __device__ __forceinline__ void aim(const MatVec &a, const F &f, int index, int size, int of_row) {
+		i = index;
+		if (i >= a.rows * a.tokens) return;
+		int t = a.tokens == 1 ? 0 : i / a.rows, j = i - t * a.rows, g = j / f.per_group;
+		int w0 = g * f.steps / f.run;
+		count = ((g + 1) * f.steps - 1) / f.run - w0 + 1;
+		at = (g + w0) * size + (j - g * f.per_group) * of_row + t;
+		row = a.row0 + j, out = (size_t)t * a.n + row;
+		bias = a.bias ? a.bias[row] : 0.f;
+	}
+	// after pdl_wait
+	__device__ __forceinline__ void wait(const MatVec &a) {
+		residual = 0.f;
+		if (a.residual && i < a.rows * a.tokens) residual = a.residual[out];
+	}
+	__device__ __forceinline__ void finish(const MatVec &a, const float *part, int size, int up) {
+		bool pair = a.flags & MV_PAIR;
+		float v = 0.f, u = 0.f;
+		const float *from = part + at;
+#pragma unroll 1
+		for (int w = 0; w < count; w++, from += size) {
+			v += from[0];
+			if (pair) u += from[up];
+		}
+		if (pair) v = (a.flags & MV_GELU ? gelu_tanh(v) : sigmoid_mul(v)) * u;
+		v += bias;
+		if (a.cap > 0.f) v = a.cap * cl_tanh(v / a.cap);
+		a.y[out] = v + residual;
+	}
+};
+
+// finish_rows does so for all rows of the block, first the one that tail is at.
+template <class F> DEV void finish_rows(const MatVec &a, const F &f, Tail &tail, const float *part, int size, int of_row, int up) {
+	while (tail.i < a.rows * a.tokens) {
+		tail.finish(a, part, size, up);
+		tail.aim(a, f, tail.i + blockDim.x, size, of_row);
+		tail.wait(a);
+	}
+}
+
+// prefetch_next asks the L2 cache for the beginning of each warp's rows in the kernel
+// after this one, when this warp has loaded all of its own.
+DEV void prefetch_next(const MatVec &a) {
+	if (!a.then0 || (threadIdx.x & 31)) return;
+	int row = blockIdx.x * a.thenRows + (threadIdx.x >> 5) * a.thenRows / (blockDim.x >> 5);
+	if (row >= a.thenN) return;
+	size_t at = (size_t)row * a.thenStride, left = (size_t)a.thenN * a.thenStride - at;
+	u32 n = left < (size_t)a.thenBytes ? (u32)left : (u32)a.thenBytes;
+	bulk_prefetch_l2(a.then0 + at, n);
+	if (a.then1) bulk_prefetch_l2(a.then1 + at, n);
+}
+
+template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
+	int wid = threadIdx.x >> 5;
+	Feed<D, R> feed(a, a.lanes, R, 1);
+	typename D::Raw raw[P][R];
 #pragma unroll
 	for (int p = 0; p < P; p++)
-		if (first + p < last) load(raw[p]);
-
-	pdl_wait();
+		if (feed.first + p < feed.last) feed.load(raw[p]);
+	if (a.ahead) feed.prefetch();
+	int group = feed.first / feed.steps, step = feed.first - group * feed.steps;
+	int padded = feed.steps * feed.lanes, size = R * T * (32 / feed.lanes), of_row = a.flags & MV_PAIR ? R * T : T;
+	Fill<D> fill(a, padded);
+	Tail tail;
+	tail.aim(a, feed, threadIdx.x, size, of_row);
 	u8 *base = a.smem;
 	float *part = (float *)(a.smem + act_bytes<D>(padded, T));
-	{
-		float *scale = part, *red = part + 8;
-		if (a.norm) norm_scales((const float *)a.x, a.k, a.tokens, a.eps, scale, red);
-		if constexpr (D::FLOAT) fill_floats<D::UNIT>(a, base, padded, T, scale);
-		else if (a.flags & MV_ROUNDED) copy_ints(a, base, padded, T);
-		else fill_ints(a, base, padded, T, scale);
-		__syncthreads();
-	}
+
+	pdl_wait();
+	tail.wait(a);
+	if (!D::FLOAT && a.flags & MV_ROUNDED) copy_ints(a, base, padded, T);
+	else fill.tokens(base, T, part);
+	__syncthreads();
 
 	float acc[R][T];
 #pragma unroll
 	for (int r = 0; r < R; r++)
 #pragma unroll
 		for (int t = 0; t < T; t++) acc[r][t] = 0.f;
-	int group = first / steps, step = first - group * steps;
-	for (int i = first; i < last; i += P) {
+	for (int i = feed.first; i < feed.last; i += P) {
 #pragma unroll
 		for (int p = 0; p < P; p++) {
-			if (i + p >= last) break;
-			int b = step * lanes + at;
+			if (i + p >= feed.last) break;
+			int b = step * feed.lanes + feed.at;
 			typename D::Weights w[R];
 #pragma unroll
 			for (int r = 0; r < R; r++) D::decode(w[r], raw[p][r], b);
-			if (i + p + P < last) load(raw[p]);
+			if (i + p + P < feed.last) feed.load(raw[p]);
 			piece_products<D, R, T>(acc, w, base, padded, b);
-			if (++step == steps || i + p + 1 == last) {
-				// Pieces of the sequence are numbered group + warp: each border between
-				// groups or warps raises the number.
-				float *to = part + (size_t)(group + wid) * (R * T) * side + sub * (R * T);
+			if (++step < feed.steps && i + p + 1 < feed.last) continue;
+#pragma unroll 1
+			for (int m = feed.lanes >> 1; m; m >>= 1)
 #pragma unroll
 				for (int r = 0; r < R; r++)
 #pragma unroll
-					for (int t = 0; t < T; t++) {
-						float v = acc[r][t];
-#pragma unroll 1
-						for (int m = lanes >> 1; m; m >>= 1) v += shfl_xor(v, m);
-						if (at == 0) to[r * T + t] = v;
-						acc[r][t] = 0.f;
-					}
-				step = 0, group++;
-			}
+					for (int t = 0; t < T; t++) acc[r][t] += shfl_xor(acc[r][t], m);
+			// Pieces of the sequence are numbered group + warp: each border between
+			// groups or warps raises the number.
+			float *to = part + (size_t)(group + wid) * size + feed.sub * (R * T);
+#pragma unroll
+			for (int r = 0; r < R; r++)
+#pragma unroll
+				for (int t = 0; t < T; t++) {
+					if (feed.at == 0) to[r * T + t] = acc[r][t];
+					acc[r][t] = 0.f;
+				}
+			step = 0, group++;
 		}
 	}
+	prefetch_next(a);
 	__syncthreads();
-
-	// Add the pieces and finish.
-#pragma unroll 1
-	for (int i = threadIdx.x; i < a.rows * a.tokens; i += blockDim.x) {
-		int t = i / a.rows, j = i - t * a.rows, g = j / per_group, in = j - g * per_group;
-		int w0 = g * steps / run, w1 = ((g + 1) * steps - 1) / run;
-		const float *from = part + (size_t)(g + w0) * (R * T) * side + (pair ? in * R : in) * T + t;
-		float v = 0.f, up = 0.f;
-#pragma unroll 1
-		for (int w = w0; w <= w1; w++, from += R * T * side) {
-			v += from[0];
-			if (pair) up += from[T];
-		}
-		int row = a.row0 + j;
-		if (pair) v = (a.flags & MV_GELU ? gelu_tanh(v) : sigmoid_mul(v)) * up;
-		if (a.bias) v += a.bias[row];
-		if (a.cap > 0.f) v = a.cap * cl_tanh(v / a.cap);
-		size_t o = (size_t)t * a.n + row;
-		if (a.residual) v += a.residual[o];
-		a.y[o] = v;
-	}
+	finish_rows(a, feed, tail, part, size, of_row, T);
 }
 
 // run_matvec chooses between two formats, the second of which may be the same.
@@ -340,13 +436,18 @@ template <class D, class ALT, int T, int R, int P> DEV void run_matvec(const Mat
 //	alt       bits: matrix s is of format ALT
 //	residual  (tokens, n0) float32 or null; may be y0. For one matrix only
 //	cap       soft cap, 0 for none
+//	ahead     bytes that each warp prefetches into L2 before pdl_wait: 0 or a multiple of 32
+//	then0 …   the weights of a later kernel, or null: at the end warp w of block b
+//	          prefetches thenBytes (a multiple of 32) from row thenRows·(b + w/warps) on,
+//	          of thenN rows of thenStride bytes; of then1 too unless it is null
 //
 // With MV_PAIR: w0 is gate, w1 up, both of n0 rows and of D; y0 = act(gate)·up.
-#define MATVEC(name, threads, blocks, D, ALT, T, R, P)                                                                          \
+#define MATVEC(name, threads, blocks, D, ALT, T, R, P) MATVEC_KERNEL(name, threads, blocks, (run_matvec<D, ALT, T, R, P>(a, (alt >> s) & 1)))
+#define MATVEC_KERNEL(name, threads, blocks, body)                                                                              \
 	KERNEL_MIN(name, threads, blocks, const void *x, const float *norm, float eps, int flags, int tokens, int k, int lanes,     \
 	           const u8 *w0, const u8 *w1, const u8 *w2, const float *b0, const float *b1, const float *b2, float *y0,         \
 	           float *y1, float *y2, int n0, int n1, int n2, int rows, int first1, int first2, int alt, const float *residual, \
-	           float cap) {                                                                                                     \
+	           float cap, int ahead, const u8 *then0, const u8 *then1, int thenStride, int thenRows, int thenN, int thenBytes) { \
 		pdl_launch();                                                                                                           \
 		SHARED_DYN(smem);                                                                                                       \
 		int block = blockIdx.x, s = block >= first2 ? 2 : block >= first1 ? 1 : 0;                                             \
@@ -354,9 +455,11 @@ template <class D, class ALT, int T, int R, int P> DEV void run_matvec(const Mat
 		a.x = x, a.norm = norm, a.eps = eps, a.flags = flags, a.tokens = tokens, a.k = k, a.lanes = lanes;                      \
 		a.w0 = s == 2 ? w2 : s == 1 ? w1 : w0, a.w1 = w1;                                                                       \
 		a.bias = s == 2 ? b2 : s == 1 ? b1 : b0, a.y = s == 2 ? y2 : s == 1 ? y1 : y0;                                          \
-		a.n = s == 2 ? n2 : s == 1 ? n1 : n0, a.residual = residual, a.cap = cap, a.smem = smem;                                \
+		a.n = s == 2 ? n2 : s == 1 ? n1 : n0, a.residual = residual, a.cap = cap, a.smem = smem, a.ahead = ahead;               \
+		a.then0 = then0, a.then1 = then1, a.thenStride = thenStride, a.thenRows = thenRows, a.thenN = thenN;                    \
+		a.thenBytes = thenBytes;                                                                                                \
 		a.row0 = (block - (s == 2 ? first2 : s == 1 ? first1 : 0)) * rows;                                                      \
 		a.rows = a.n - a.row0 < rows ? a.n - a.row0 : rows;                                                                     \
 		if (a.rows <= 0) return;                                                                                                \
-		run_matvec<D, ALT, T, R, P>(a, (alt >> s) & 1);                                                                         \
+		body;                                                                                                                   \
 	}

@@ -2,7 +2,6 @@
 // targets: sm_80 sm_90
 #include "matvec.h"
 
-MATVEC(matvec_q5_1_1, 384, 2, DotQ5_1, DotQ6_K, 1, 2, 2)
+MATVEC(matvec_q5_1_1, 512, 1, DotQ5_1, DotQ6_K, 1, 2, 3)
 MATVEC(matvec_q5_1_2, 384, 1, DotQ5_1, DotQ5_1, 2, 2, 2)
 MATVEC(matvec_q5_1_4, 384, 1, DotQ5_1, DotQ5_1, 4, 2, 1)
-MATVEC(matvec_q5_1_8, 384, 1, DotQ5_1, DotQ5_1, 8, 2, 1)

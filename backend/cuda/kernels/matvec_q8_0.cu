@@ -2,7 +2,6 @@
 // targets: sm_80 sm_90
 #include "matvec.h"
 
-MATVEC(matvec_q8_0_1, 384, 2, DotQ8_0, DotQ6_K, 1, 2, 2)
+MATVEC(matvec_q8_0_1, 512, 1, DotQ8_0, DotQ6_K, 1, 2, 3)
 MATVEC(matvec_q8_0_2, 384, 1, DotQ8_0, DotQ8_0, 2, 2, 2)
 MATVEC(matvec_q8_0_4, 384, 1, DotQ8_0, DotQ8_0, 4, 2, 1)
-MATVEC(matvec_q8_0_8, 384, 1, DotQ8_0, DotQ8_0, 8, 2, 1)

@@ -5,16 +5,15 @@
 
 // round_rows writes x (tokens, k), normalised if norm is not null, for MV_ROUNDED: a
 // token takes k/32·72 bytes, four planes of 16 bytes a group of 32, then {scale, sum}
-// of each group as two float32 (fill_ints, with padded = k/32).
+// of each group as two float32 (Fill, with padded = k/32).
 // Grid: one block a token; block: whole warps up to 256; dynamic shared memory:
-// 4·264 bytes. k is a multiple of 32, x and out are 16-byte aligned.
+// 128 bytes. k is a multiple of 32, x and out are 16-byte aligned.
 KERNEL(round_rows, 256, const float *x, const float *norm, float eps, int k, u8 *out) {
 	pdl_launch();
 	SHARED_DYN(smem);
-	pdl_wait();
 	MatVec a;
-	a.x = x + (size_t)blockIdx.x * k, a.norm = norm, a.k = k, a.tokens = 1;
-	float *scale = (float *)smem;
-	if (norm) norm_scales((const float *)a.x, k, 1, eps, scale, scale + 8);
-	fill_ints(a, out + (size_t)blockIdx.x * (k / 32) * 72, k / 32, 1, scale);
+	a.x = x + (size_t)blockIdx.x * k, a.norm = norm, a.eps = eps, a.k = k, a.tokens = 1;
+	Fill<DotQ4_K> fill(a, k / 32);
+	pdl_wait();
+	fill.tokens(out + (size_t)blockIdx.x * (k / 32) * 72, 1, (float *)smem);
 }

@@ -226,6 +226,9 @@ DEV uint2 ld_stream64(const void *p) { return emu_ld<uint2>(p); }
 DEV u32 ld_stream32(const void *p) { return emu_ld<u32>(p); }
 DEV u32 ld_stream16(const void *p) { return emu_ld<u16>(p); }
 DEV void prefetch_l2(const void *) {}
+DEV void bulk_prefetch_l2(const void *p, u32 bytes) {
+	if (((uintptr_t)p | bytes) & 15 || !bytes) emu::fault("misaligned bulk prefetch");
+}
 DEV u32 smem_u32(const void *p) { return (u32)((u8 *)p - emu::smem); }
 DEV void emu_smem_check(u32 at, u32 n) {
 	if (at + n > emu::smemBytes) emu::fault("access beyond the dynamic shared memory of the launch");
