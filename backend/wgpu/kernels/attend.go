@@ -25,9 +25,17 @@ type Attend struct {
 	// Place makes the kernel do Rotate's work as well, for spans of one row whose heads
 	// are rotated whole: queries, keys and values are as MatVec made them, and stay so.
 	Place *Rotate
-	// Quantise makes Combine's result quantised rows instead of float32.
+	// Merge does Combine's work too: of the workgroups that share a key head the last
+	// to finish brings their parts together. Atomic operations carry them from one to
+	// the other; Metal's and DX12's guarantees do not suffice for that.
+	Merge bool
+	// Quantise makes the result quantised rows instead of float32.
 	Quantise bool
 }
+
+// CountsWords is the size of the buffer counts of Merge, zeros at first, for so many
+// rows.
+func (o Attend) CountsWords(rows int) int { return rows * o.Heads }
 
 // Part is the number of float32 numbers that a split leaves a query head: maximum,
 // sum, two unused, and the head's elements.
@@ -66,14 +74,18 @@ func (o Attend) text(d Device) (*attendText, error) {
 	if v.Shuffle {
 		v.Scratch = 4 * v.Threads
 	}
-	if memory := 4 * (v.Chunk*v.Heads + v.Scratch + 2*v.Heads); memory > d.WorkgroupMemory || v.Threads > d.Invocations {
+	memory := 4 * (v.Chunk*v.Heads + v.Scratch + 2*v.Heads)
+	if v.Merge {
+		memory += 4 * (v.Heads*v.HeadDim + 1)
+	}
+	if memory > d.WorkgroupMemory || v.Threads > d.Invocations {
 		return nil, fmt.Errorf("split attention with %d heads of %d needs %d bytes of workgroup memory", v.Heads, o.HeadDim, memory)
 	}
 	return v, nil
 }
 
 // Kernel binds step, span, then with Place far, near, and qnorm and knorm if there are
-// norms (see Rotate), then q, keys, values, parts. The grid's third axis is the number
+// norms (see Rotate), then q, keys, values, parts, and with Merge counts and y. The grid's third axis is the number
 // of rows of the span, 1 here; parts holds PartsWords numbers.
 func (o Attend) Kernel(d Device) (Kernel, error) {
 	v, err := o.text(d)
@@ -103,7 +115,13 @@ func (o Attend) Kernel(d Device) (Kernel, error) {
 	v.bind("q", "array<vec4<f32>>", wgpu.ReadOnly)
 	v.bind("keys", cell, access)
 	v.bind("values", values, access)
-	v.bind("parts", "array<f32>", wgpu.ReadWrite)
+	if o.Merge {
+		v.bind("parts", "array<atomic<u32>>", wgpu.ReadWrite)
+		v.bind("counts", "array<atomic<u32>>", wgpu.ReadWrite)
+		v.bind("y", v.result(), wgpu.ReadWrite)
+	} else {
+		v.bind("parts", "array<f32>", wgpu.ReadWrite)
+	}
 	if len(v.Bound) > d.StorageBuffers {
 		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
 	}
@@ -113,6 +131,9 @@ func (o Attend) Kernel(d Device) (Kernel, error) {
 	}
 	if o.Place != nil {
 		name += "/place"
+	}
+	if o.Merge {
+		name += "/merge"
 	}
 	return Kernel{Name: name, WGSL: expand("attend.wgsl", v), Bindings: v.list(), Grid: [3]int{o.KVHeads * v.Passes, o.Splits, 1}, Unchecked: true}, nil
 }
@@ -124,14 +145,10 @@ func (o Attend) Combine(d Device) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	y := "array<f32>"
-	if o.Quantise {
-		y = "array<u32>"
-	}
 	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
 	v.bind("span", "vec4<u32>", wgpu.ReadOnly)
 	v.bind("parts", "array<f32>", wgpu.ReadOnly)
-	v.bind("y", y, wgpu.ReadWrite)
+	v.bind("y", v.result(), wgpu.ReadWrite)
 	return Kernel{Name: fmt.Sprintf("combine/%d×%d/s%d", o.Heads, o.HeadDim, o.Splits), WGSL: expand("combine.wgsl", v), Bindings: v.list(), Grid: [3]int{o.Heads, 1, 1}, Unchecked: true}, nil
 }
 
@@ -171,4 +188,20 @@ func (v *attendText) Quad(c int) string {
 		return fmt.Sprintf("2u * sub + %du", c)
 	}
 	return fmt.Sprintf("DIM / 8u + 2u * sub + %du", c-2)
+}
+
+// PartStore is a statement that leaves a number for whoever merges.
+func (v *attendText) PartStore(at, number string) string {
+	if v.Merge {
+		return fmt.Sprintf("atomicStore(&parts[%s], bitcast<u32>(%s));", at, number)
+	}
+	return fmt.Sprintf("parts[%s] = %s;", at, number)
+}
+
+// result is the type of y.
+func (v *attendText) result() string {
+	if v.Quantise {
+		return "array<u32>"
+	}
+	return "array<f32>"
 }

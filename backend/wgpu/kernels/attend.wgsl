@@ -13,6 +13,10 @@ var<workgroup> score: array<f32, {{mul .Chunk .Heads}}>; // (key, head)
 var<workgroup> red: array<f32, {{.Scratch}}>;
 var<workgroup> top: array<f32, {{.Heads}}>;
 var<workgroup> total: array<f32, {{.Heads}}>;
+{{- if .Merge}}
+var<workgroup> latest: u32;
+var<workgroup> merged: array<f32, {{mul .Heads .HeadDim}}>; // (head, element)
+{{- end}}
 {{- if .CapText}}
 {{.SoftText}}
 {{- end}}
@@ -178,16 +182,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     for (var e = i; e < {{mul 4 $v.Across}}u; e += {{$v.Threads}}u) {
       var s = 0.0;
       for (var g = 0u; g < {{$v.Rows}}u; g++) { s += red[g * {{mul 4 $v.Across}}u + e]; }
-      parts[to + 4u + {{mul 4 (mul $c $v.Across)}}u + e] = s;
+      {{$v.PartStore (printf "to + 4u + %du + e" (mul 4 (mul $c $v.Across))) "s"}}
     }
 {{- if eq $c 0}}
     if i == 0u {
-      parts[to] = m{{$h}};
-      parts[to + 1u] = total[{{$h}}];
+      {{$v.PartStore "to" (printf "m%d" $h)}}
+      {{$v.PartStore "to + 1u" (printf "total[%d]" $h)}}
     }
 {{- end}}
   }
   workgroupBarrier();
 {{- end}}
+{{- end}}
+{{- if .Merge}}
+{{template "merge.wgsl" .}}
 {{- end}}
 }

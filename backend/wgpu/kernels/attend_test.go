@@ -110,12 +110,12 @@ func TestAttend(t *testing.T) {
 			{Heads: 2, KVHeads: 1, HeadDim: 256, Half: true, Splits: 2},
 			{Heads: 8, KVHeads: 2, HeadDim: 128, Splits: 5, Window: 100, SoftCap: 30},
 		} {
-			for _, quantise := range []bool{false, true} {
-				if quantise && i > 1 {
+			for mode := range 4 {
+				o.Quantise, o.Merge = mode&1 != 0, mode&2 != 0
+				if mode > 0 && i > 1 {
 					continue
 				}
-				o.Quantise = quantise
-				t.Run(fmt.Sprintf("%s/%d·%d×%d half %v quantise %v", a.name, o.Heads, o.KVHeads, o.HeadDim, o.Half, quantise), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%d·%d×%d half %v quantise %v merge %v", a.name, o.Heads, o.KVHeads, o.HeadDim, o.Half, o.Quantise, o.Merge), func(t *testing.T) {
 					dev := r.device()
 					a.take(&dev)
 					o.test(&rig{t, r.d}, dev)
@@ -158,7 +158,13 @@ func (o Attend) test(r *rig, dev Device) {
 	parts := r.empty(4 * o.PartsWords(rows-1))
 	width := o.Heads * o.HeadDim
 	y := r.empty(4 * max(width, QuantWords(width)) * rows)
-	r.run(r.bind(attend, true, steps, span, buffer(r, q), k, v, parts), r.bind(combine, true, steps, span, parts, y))
+	if o.Merge {
+		// Several times: each run must leave the counts as it found them.
+		k := r.bind(attend, true, steps, span, buffer(r, q), k, v, parts, r.empty(4*o.CountsWords(rows)), y)
+		r.run(k, k, k)
+	} else {
+		r.run(r.bind(attend, true, steps, span, buffer(r, q), k, v, parts), r.bind(combine, true, steps, span, parts, y))
+	}
 	want, mag := o.plain(q[o.Width:], keys, values, positions[1:])
 	if o.Quantise {
 		got, _ := unquantize(read[uint32](r, y, QuantWords(width)*rows), width, rows)

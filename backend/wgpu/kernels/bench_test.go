@@ -401,9 +401,15 @@ func (b *bench) attention(s shape) {
 			if err != nil {
 				b.t.Fatal(err)
 			}
+			place.Merge = true
+			merging, err := place.Kernel(b.dev)
+			if err != nil {
+				b.t.Fatal(err)
+			}
 			parts, y := b.empty(4*o.PartsWords(1)), b.empty(4*QuantWords(s.heads*s.dim))
 			ra, rc := b.bind(attend, false, steps, span, q, keys, values, parts), b.bind(combine, false, steps, span, parts, y)
 			all = append(all, candidate{name: fmt.Sprintf("%s split %d, rotating", name, splits), list: []ready{b.bind(placed, false, steps, span, far, near, q, keys, values, parts)}})
+			all = append(all, candidate{name: fmt.Sprintf("%s split %d, rotating, merging", name, splits), list: []ready{b.bind(merging, false, steps, span, far, near, q, keys, values, parts, b.empty(4*o.CountsWords(1)), y)}})
 			all = append(all, candidate{fmt.Sprintf("%s split %d", name, splits), []ready{ra}, 4 * s.kv * s.dim * depth, 0},
 				candidate{name: fmt.Sprintf("%s split %d with combine, half of", name, splits), list: []ready{ra, rc}})
 		}

@@ -94,7 +94,10 @@ func TestMatVec(t *testing.T) {
 		dev := r.device()
 		a.take(&dev)
 		for _, f := range quant.Formats() {
-			for _, tokens := range []int{1, 3, 8} {
+			for _, tokens := range []int{1, 7} {
+				if tokens > 1 && !dev.Subgroups {
+					continue // the reduction is the same, and compiling takes its time
+				}
 				t.Run(fmt.Sprintf("%s/%s/%d", a.name, f.Type, tokens), func(t *testing.T) {
 					k, n := shortRow(f.Type), 37
 					w := newMatrix(t, f.Type, k, n, 2)
@@ -205,7 +208,7 @@ func TestMatVecAct(t *testing.T) {
 	k, n, tokens := 512, 19, 2
 	for _, a := range abilities {
 		for _, act := range []graph.Activation{graph.SiLU, graph.GELU} {
-			for _, types := range [][2]tensor.DType{{tensor.Q4_K, tensor.Q4_K}, {tensor.Q4_K, tensor.Q6_K}, {tensor.F16, tensor.F16}} {
+			for _, types := range [][2]tensor.DType{{tensor.Q4_K, tensor.Q6_K}, {tensor.F16, tensor.F16}} {
 				t.Run(fmt.Sprint(a.name, act, types), func(t *testing.T) {
 					dev := r.device()
 					a.take(&dev)

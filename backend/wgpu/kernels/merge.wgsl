@@ -1,0 +1,57 @@
+{{- $v := . -}}
+  // The workgroup that is the last to finish a piece brings the pieces together. They
+  // went through atomics, which all workgroups see alike; the barriers order them
+  // before and after the count.
+  storageBarrier();
+  workgroupBarrier();
+  let count = (wg.z * {{.KVHeads}}u + kv) * {{.Passes}}u + wg.x % {{.Passes}}u;
+  let pieces = (tiles * KEYS + piece - 1u) / piece;
+  if i == 0u { latest = select(0u, 1u, atomicAdd(&counts[count], 1u) + 1u == pieces); }
+  if workgroupUniformLoad(&latest) == 0u { return; }
+  storageBarrier();
+  if i == 0u { atomicStore(&counts[count], 0u); } // for the next dispatch
+  for (var e = i; e < GROUP * DIM; e += {{.Threads}}u) {
+    let base = (wg.z * {{.AllHeads}}u + head + e / DIM) * {{mul .Splits .Part}}u;
+    var m = LOWEST;
+    for (var s = 0u; s < pieces; s++) { m = max(m, bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u]))); }
+    var sum = 0.0;
+    var v = 0.0;
+    for (var s = 0u; s < pieces; s++) {
+      let w = exp(bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u])) - m);
+      sum += w * bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u + 1u]));
+      v += w * bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u + 4u + e % DIM]));
+    }
+{{- if .Quantise}}
+    merged[e] = v / sum;
+{{- else}}
+    y[(row * {{.AllHeads}}u + head) * DIM + e] = v / sum;
+{{- end}}
+  }
+{{- if .Quantise}}
+  workgroupBarrier();
+  // Eight threads for each 32 numbers, four numbers each.
+  for (var e = i; e < GROUP * DIM / 4u; e += {{.Threads}}u) {
+    let g = e / 8u * 32u;
+    var bits = 0u;
+    for (var k = 0u; k < 32u; k++) { bits = max(bits, bitcast<u32>(merged[g + k]) & 0x7fffffffu); }
+    let largest = bitcast<f32>(bits);
+    // Numbers below 1e-30 count as zero: their reciprocal could overflow.
+    let scale = select(0.0, largest * (1.0 / 32512.0), largest > 1e-30);
+    let up = select(0.0, 32512.0 / largest, largest > 1e-30);
+    let quad = e & 7u;
+    let f = g + 4u * quad;
+    let num = vec4<i32>(round(vec4<f32>(merged[f], merged[f + 1u], merged[f + 2u], merged[f + 3u]) * up));
+    let hi = (num + vec4<i32>(128)) >> vec4<u32>(8u);
+    let b = (head * DIM + g) / 32u;
+    let word = row * {{.QuantWords}}u + ((quad >> 2u) * {{.Groups}}u + b) * 4u + (quad & 3u);
+    y[word] = pack4xI8(hi);
+    y[word + {{mul .Groups 8}}u] = pack4xI8(num - hi * 256);
+    if quad == 0u {
+      var t = 0.0;
+      for (var k = 0u; k < 32u; k++) { t += round(merged[g + k] * up); }
+      let s = bitcast<u32>(scale) | select(0u, 0x7fc00000u, bits >= 0x7f800000u);
+      y[row * {{.QuantWords}}u + {{mul .Groups 16}}u + 2u * b] = s;
+      y[row * {{.QuantWords}}u + {{mul .Groups 16}}u + 2u * b + 1u] = bitcast<u32>(bitcast<f32>(s) * t);
+    }
+  }
+{{- end}}
