@@ -3,6 +3,7 @@ package modelfile_test
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"math"
 	"path/filepath"
 	"slices"
@@ -120,6 +121,43 @@ func TestSameLogits(t *testing.T) {
 			want := convert(t, bundled, "m.gguf", o)
 			sameBits(t, convert(t, bundled, "m.apr", o), want)
 			sameBits(t, convert(t, want, "n.apr", modelfile.Options{}), want)
+		})
+	}
+}
+
+// TestSharedModels: GGUF → .apr → GGUF and Hugging Face → .apr → GGUF give identical
+// logits on all models of ../shared/models; the one in a type that .apr lacks is
+// refused with its tensors.
+func TestSharedModels(t *testing.T) {
+	list, err := filepath.Glob(filepath.Join(golden.Shared(t, "models"), "*.gguf"))
+	if err != nil || len(list) == 0 {
+		t.Fatalf("no models: %v", err)
+	}
+	for _, path := range list {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			if strings.Contains(path, "q8_0") {
+				_, err := modelfile.Convert(t.Context(), path, filepath.Join(t.TempDir(), "m.apr"), modelfile.Options{})
+				if !errors.Is(err, modelfile.ErrTypes) || !strings.Contains(err.Error(), "blk.0.attn_q.weight Q8_0") || !strings.Contains(err.Error(), "--quantize") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			mid := convert(t, path, "m.apr", modelfile.Options{})
+			back := convert(t, mid, "m.gguf", modelfile.Options{})
+			sameBits(t, mid, path)
+			sameBits(t, back, path)
+			sameFile(t, back, path)
+		})
+	}
+	for _, name := range []string{"student-hf", "teacher-hf"} {
+		t.Run(name, func(t *testing.T) {
+			dir := golden.Shared(t, "models", name)
+			want := convert(t, dir, "want.gguf", modelfile.Options{})
+			mid := convert(t, dir, "m.apr", modelfile.Options{})
+			back := convert(t, mid, "m.gguf", modelfile.Options{})
+			sameBits(t, mid, want)
+			sameBits(t, back, want)
+			sameFile(t, back, want)
 		})
 	}
 }

@@ -27,7 +27,7 @@ func CreateFolder(path string) (*Folder, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("create %s: %w", path, err)
+			return nil, fmt.Errorf("create %s: %w", path, plain(err))
 		}
 		return &Folder{path: path, tmp: name}, nil
 	}

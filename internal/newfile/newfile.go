@@ -32,11 +32,19 @@ func Create(path string) (*File, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("create %s: %w", path, err)
+			return nil, fmt.Errorf("create %s: %w", path, plain(err))
 		}
 		return &File{path: path, tmp: name, f: f, out: bufio.NewWriterSize(f, 1<<20)}, nil
 	}
 	return nil, fmt.Errorf("create %s: no free name for a temporary file", path)
+}
+
+// plain is an error of the system without the temporary name.
+func plain(err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		return pe.Err
+	}
+	return err
 }
 
 // Path is the name that the file will have.
