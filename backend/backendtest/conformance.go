@@ -34,9 +34,27 @@ func Architectures(t testing.TB) map[string]string {
 // is the relative RMS difference allowed between two ways of computing the same
 // logits; 0 wants the same bits.
 func Conformance(t *testing.T, backendName string, batch float64) {
+	models := conformanceModels(t)
+	for name := range models {
+		ConformanceOf(t, backendName, batch, name)
+	}
+}
+
+func conformanceModels(t testing.TB) map[string]string {
 	models := Architectures(t)
 	models["quantised"] = golden.Path(t, "models", "tiny-coder-4m-q4_k_m.gguf")
-	for name, path := range models {
+	return models
+}
+
+// ConformanceOf is Conformance on some of its models: those of Architectures and
+// "quantised".
+func ConformanceOf(t *testing.T, backendName string, batch float64, names ...string) {
+	models := conformanceModels(t)
+	for _, name := range names {
+		path, ok := models[name]
+		if !ok {
+			t.Fatalf("no model %s", name)
+		}
 		t.Run(name, func(t *testing.T) {
 			s := &suite{path: path, backend: backendName, batch: batch, tokens: randomTokens(90, 256)}
 			s.p, s.exec = load(t, s, backend.Options{KV: tensor.F32})

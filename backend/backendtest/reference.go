@@ -20,13 +20,15 @@ type Reference struct {
 	Name    string
 	Model   string // path
 	Results string // path
+	// Longest leaves out longer prompts; 0 for none.
+	Longest int
 }
 
 // Bundled are the references that are part of the repository.
 func Bundled(t testing.TB) []Reference {
 	var refs []Reference
 	for _, name := range []string{"tiny-coder-4m-q4_k_m", "tiny-coder-28m-q4_k_m"} {
-		refs = append(refs, Reference{name, golden.Path(t, "models", name+".gguf"), golden.Path(t, "testdata", "reference", name+".safetensors")})
+		refs = append(refs, Reference{Name: name, Model: golden.Path(t, "models", name+".gguf"), Results: golden.Path(t, "testdata", "reference", name+".safetensors")})
 	}
 	return refs
 }
@@ -34,8 +36,8 @@ func Bundled(t testing.TB) []Reference {
 // Shared are the references in the shared folder; the test is skipped without it.
 func Shared(t testing.TB) []Reference {
 	return []Reference{
-		{"student-f16", golden.Shared(t, "models", "student-f16.gguf"), golden.Shared(t, "models", "ref", "student_ref_public.safetensors")},
-		{"student-q8_0", golden.Shared(t, "models", "student-q8_0.gguf"), golden.Shared(t, "models", "ref", "student_q8_0_ref_public.safetensors")},
+		{Name: "student-f16", Model: golden.Shared(t, "models", "student-f16.gguf"), Results: golden.Shared(t, "models", "ref", "student_ref_public.safetensors")},
+		{Name: "student-q8_0", Model: golden.Shared(t, "models", "student-q8_0.gguf"), Results: golden.Shared(t, "models", "ref", "student_q8_0_ref_public.safetensors")},
 	}
 }
 
@@ -51,7 +53,7 @@ func RunArchitectures(t *testing.T, backendName string) {
 		if strings.HasPrefix(name, "qwen3") || strings.HasPrefix(name, "gemma3") {
 			limits = halfCache
 		}
-		RunReference(t, Reference{name, path, strings.TrimSuffix(path, ".gguf") + ".safetensors"}, backendName, limits)
+		RunReference(t, Reference{Name: name, Model: path, Results: strings.TrimSuffix(path, ".gguf") + ".safetensors"}, backendName, limits)
 	}
 }
 
@@ -112,6 +114,9 @@ func RunReference(t *testing.T, ref Reference, backendName string, limits Limits
 	o.Trace = nil
 	p, exec := Load(t, ref.Model, backendName, o)
 	for _, prompt := range golden.Prompts(t, ref.Results) {
+		if ref.Longest > 0 && len(prompt.IDs) > ref.Longest {
+			continue
+		}
 		if testing.Short() {
 			if len(prompt.IDs) > shortPrompt {
 				continue

@@ -6,17 +6,50 @@ import (
 	"fmt"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/backend/wgpu/kernels"
 	driver "github.com/apr-engine/apr/driver/wgpu"
 	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/tensor"
 )
 
-// node is one compiled operation: it records its dispatches for a piece.
+// amount is how many rows a kernel works on, as far as the choice of kernel goes.
+type amount int
+
+const (
+	one  amount = iota
+	few         // at most fewRows
+	many        // more
+	amounts
+)
+
+// fewRows is up to where products are those of a matrix with vectors.
+const fewRows = kernels.MaxTokens
+
+func amountOf(n int) amount {
+	switch {
+	case n <= 1:
+		return one
+	case n <= fewRows:
+		return few
+	}
+	return many
+}
+
+var amountNames = [amounts]string{"decode", "few", "batch"}
+
+// node is one or several operations, compiled: for each amount of rows what is
+// recorded and the names of the kernels, which glue that has one way to do it
+// lacks.
 type node struct {
-	record func(*recording)
-	// variants names the kernels that a step of the given shape runs; nil for glue
-	// that has one way to do it.
-	variants func(shape) []string
+	run    [amounts]func(r *recording, n int)
+	names  [amounts]string
+	wanted bool                   // rows are those that logits are wanted of
+	attend func(s shape) []string // names of attention, whose choice is by span
+}
+
+// always is a node that does the same for any amount of rows.
+func always(f func(r *recording, n int)) node {
+	return node{run: [amounts]func(*recording, int){f, f, f}}
 }
 
 // spanKernel is a kernel that is bound to each sequence's cache.
@@ -25,25 +58,66 @@ type spanKernel struct {
 	bindings func(*sequence) []driver.Binding
 }
 
+// view is where a value is: row r begins at element r·Stride + Offset.
+type view struct {
+	buffer         *driver.Buffer
+	Stride, Offset int
+}
+
+// value is what the compiler knows about a value of the program.
+type value struct {
+	view                   // buffer is nil while there are no float32 rows for any amount
+	made     [amounts]bool // float32 rows exist in steps of so many rows
+	left     int           // uses that are still to come
+	users    []graph.Op    // in order
+	producer graph.Op
+
+	// norm is an operation that its users do: they take it in the form they need.
+	norm *graph.RMSNorm
+	// act is the activation that its users do for many rows, whose two inputs lie
+	// next to each other in rows of sides.
+	act   *graph.Activation
+	sides *driver.Buffer
+
+	quant         *driver.Buffer // rows quantised to 16 bits, for one and few
+	halved, scale *driver.Buffer // rows for products of many, with their scales
+}
+
 // compiler turns a program into nodes and assigns values to buffers.
 type compiler struct {
 	*executor
-	w     graph.Weights
-	slots []*driver.Buffer // by value; nil before it is computed
-	left  []int            // uses of a value that are still to come
-	free  map[int][]*driver.Buffer
-	ropes map[string]ropeTable
+	w      graph.Weights
+	values []value
+	done   map[graph.Op]bool
+	free   map[uint64][]*driver.Buffer
+	holds  map[*driver.Buffer]int // live values in a buffer
+	placed map[*graph.KVStore]*place
+	fuse   bool
 }
 
 func (e *executor) compile(w graph.Weights) error {
-	n := len(e.program.Values)
-	c := &compiler{executor: e, w: w, slots: make([]*driver.Buffer, n), left: make([]int, n), free: map[int][]*driver.Buffer{}, ropes: map[string]ropeTable{}}
+	c := &compiler{
+		executor: e, w: w, values: make([]value, len(e.program.Values)), done: map[graph.Op]bool{},
+		free: map[uint64][]*driver.Buffer{}, holds: map[*driver.Buffer]int{}, placed: map[*graph.KVStore]*place{},
+		// A trace shows every value, so each must exist.
+		fuse: e.trace == nil && !e.gpu.Unfused,
+	}
 	for _, op := range e.program.Ops {
-		for _, in := range op.Inputs() {
-			c.left[in]++
+		for _, id := range op.Inputs() {
+			c.values[id].left++
+			c.values[id].users = append(c.values[id].users, op)
+		}
+		if id := op.Output(); id >= 0 {
+			c.values[id].producer = op
 		}
 	}
+	if c.fuse {
+		c.findPlaces()
+	}
 	for i, op := range e.program.Ops {
+		if c.done[op] {
+			continue
+		}
 		if err := c.op(op); err != nil {
 			return fmt.Errorf("operation %d (%s): %w", i, op.Kind(), err)
 		}
@@ -62,6 +136,9 @@ func (c *compiler) op(op graph.Op) error {
 	case *graph.Rope:
 		return c.rope(o, nil)
 	case *graph.KVStore:
+		if p := c.placed[o]; p != nil {
+			return c.place(p)
+		}
 		return c.kvStore(o, nil)
 	case *graph.Attention:
 		return c.attention(o, nil)
@@ -99,53 +176,125 @@ func (c *compiler) misplace(o *graph.Misplace) error {
 
 func (c *compiler) width(id graph.ID) int { return c.program.Values[id].Width }
 
-// slot is the buffer of a value that has been computed.
-func (c *compiler) slot(id graph.ID) driver.Binding { return driver.Whole(c.slots[id]) }
+// rowsOf is the number of rows that buffers hold: kernels for few rows write all
+// of them whatever the step has.
+func (c *compiler) rowsOf() int { return max(c.rows, fewRows) }
 
-// define gives a value a buffer: never one of its operation's inputs, because a
-// shader may not read and write the same buffer through two bindings.
-func (c *compiler) define(id graph.ID) (driver.Binding, error) {
-	w := c.width(id)
-	if f := c.free[w]; len(f) > 0 && c.trace == nil {
-		c.slots[id], c.free[w] = f[len(f)-1], f[:len(f)-1]
-		return c.slot(id), nil
+// alloc takes a buffer of so many bytes for so many values.
+func (c *compiler) alloc(size, values int) (*driver.Buffer, error) {
+	n := uint64(size+15) &^ 15
+	if f := c.free[n]; len(f) > 0 && c.trace == nil {
+		b := f[len(f)-1]
+		c.free[n] = f[:len(f)-1]
+		c.holds[b] = values
+		return b, nil
 	}
-	b, err := c.buffer(4*c.rows*w, driver.Storage|driver.CopySrc)
-	if err != nil {
-		return driver.Binding{}, fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
+	b, err := c.buffer(int(n), driver.Storage|driver.CopySrc)
+	if err == nil {
+		c.holds[b] = values
 	}
-	c.slots[id] = b
-	if c.trace != nil {
-		staging, err := c.buffer((4*c.rows*w+7)&^7, driver.MapRead|driver.CopyDst)
-		if err != nil {
-			return driver.Binding{}, fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
-		}
-		c.trace.values = append(c.trace.values, traced{index: int(id), buffer: b, staging: staging, width: w})
-	}
-	return c.slot(id), nil
+	return b, err
 }
 
-// use counts uses of values and frees their buffers after the last.
+// drop ends one value's hold on a buffer.
+func (c *compiler) drop(b *driver.Buffer) {
+	if c.holds[b]--; c.holds[b] == 0 {
+		c.free[b.Size] = append(c.free[b.Size], b)
+	}
+}
+
+// define gives a value rows of its own: never a buffer of its operation's
+// inputs, because a shader may not see the same buffer through two bindings of
+// which one writes.
+func (c *compiler) define(id graph.ID) (view, error) {
+	w := c.width(id)
+	b, err := c.alloc(4*c.rowsOf()*w, 1)
+	if err != nil {
+		return view{}, fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
+	}
+	return c.put(id, view{b, w, 0})
+}
+
+// put says where a value is, for all amounts of rows.
+func (c *compiler) put(id graph.ID, at view) (view, error) {
+	v := &c.values[id]
+	v.view, v.made = at, [amounts]bool{true, true, true}
+	return at, c.traceValue(id)
+}
+
+func (c *compiler) traceValue(id graph.ID) error {
+	if c.trace == nil {
+		return nil
+	}
+	w := c.width(id)
+	staging, err := c.buffer((4*c.rows*w+7)&^7, driver.MapRead|driver.CopyDst)
+	if err != nil {
+		return fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
+	}
+	c.trace.values = append(c.trace.values, traced{index: int(id), buffer: c.values[id].buffer, staging: staging, width: w})
+	return nil
+}
+
+// use counts uses of values and frees what nobody needs any more.
 func (c *compiler) use(ids ...graph.ID) {
 	for _, id := range ids {
-		if c.left[id]--; c.left[id] == 0 {
-			c.free[c.width(id)] = append(c.free[c.width(id)], c.slots[id])
+		v := &c.values[id]
+		if v.left--; v.left > 0 {
+			continue
+		}
+		for _, b := range []*driver.Buffer{v.buffer, v.quant, v.sides, v.halved, v.scale} {
+			if b != nil {
+				c.drop(b)
+			}
+		}
+		if v.norm != nil {
+			c.use(v.norm.In) // its own use was put off with it
 		}
 	}
 }
 
 // kernel compiles a shader and binds it.
-func (c *compiler) kernel(shader string, sizes any, access []driver.Access, bindings ...driver.Binding) (kernel, error) {
+func (c *compiler) kernel(shader string, sizes any, access []driver.Access, buffers ...*driver.Buffer) (kernel, error) {
 	p, err := c.gpu.pipeline(shader, sizes, access...)
 	if err != nil {
 		return kernel{}, err
 	}
-	g, err := c.gpu.NewGroup(p, bindings...)
+	return c.bind(p, shader, buffers...)
+}
+
+// made compiles a kernel of package kernels and binds it; by names the buffers.
+func (c *compiler) made(k kernels.Kernel, buffers map[string]*driver.Buffer) (kernel, error) {
+	p, err := c.gpu.compiled(k.Desc(c.gpu.Checked))
 	if err != nil {
-		return kernel{}, fmt.Errorf("shader %s: %w", shader, err)
+		return kernel{}, err
+	}
+	var list []*driver.Buffer
+	for _, b := range k.Bindings {
+		if buffers[b.Name] == nil {
+			return kernel{}, fmt.Errorf("%w: kernel %s binds %s", backend.ErrUnsupported, k.Name, b.Name)
+		}
+		list = append(list, buffers[b.Name])
+	}
+	bound, err := c.bind(p, k.Name, list...)
+	bound.grid = k.Grid
+	return bound, err
+}
+
+func (c *compiler) bind(p *driver.Pipeline, name string, buffers ...*driver.Buffer) (kernel, error) {
+	g, err := c.gpu.NewGroup(p, whole(buffers...)...)
+	if err != nil {
+		return kernel{}, fmt.Errorf("shader %s: %w", name, err)
 	}
 	c.groups = append(c.groups, g)
-	return kernel{p, g}, nil
+	return kernel{pipeline: p, group: g}, nil
+}
+
+func whole(buffers ...*driver.Buffer) []driver.Binding {
+	list := make([]driver.Binding, len(buffers))
+	for i, b := range buffers {
+		list[i] = driver.Whole(b)
+	}
+	return list
 }
 
 // spanKernel compiles a shader that each sequence binds to its cache.
@@ -158,11 +307,18 @@ func (c *compiler) spanKernel(shader string, sizes any, access []driver.Access, 
 	return len(c.spans) - 1, nil
 }
 
-func (c *compiler) emit(record func(*recording), variants func(shape) []string) {
-	c.nodes = append(c.nodes, node{record, variants})
-}
+func (c *compiler) emit(n node) { c.nodes = append(c.nodes, n) }
 
 func (c *compiler) tensor(name string) tensor.Tensor {
 	t, _ := c.w.Tensor(name) // check has seen it
 	return t
+}
+
+// vector uploads a tensor of one row as float32 numbers.
+func (c *compiler) vector(name string) (*driver.Buffer, error) {
+	v, err := floats(c.tensor(name))
+	if err != nil {
+		return nil, err
+	}
+	return c.numbers(name, v)
 }

@@ -21,7 +21,9 @@ type executor struct {
 	weights map[string]*weight
 	vectors map[string]*driver.Buffer // biases, norms: float32
 	owned   []*driver.Buffer          // everything else
-	groups  []*driver.Group
+	// scratches are buffers by size whose contents do not outlive two kernels.
+	scratches map[int]*driver.Buffer
+	groups    []*driver.Group
 
 	nodes []node
 	spans []spanKernel // those bound to a sequence's cache
@@ -33,11 +35,13 @@ type executor struct {
 	staging   *driver.Buffer // the same, readable here
 	trace     *tracer        // nil without Options.Trace
 
-	host   [][4]uint32 // what is written to step
-	plans  map[shape][]string
-	used   map[shape]bool
-	window int   // of the layer with the shortest attention window; 0 if none has one
-	dead   error // why no step runs any more
+	host  [][4]uint32 // what is written to step
+	plans map[shape][]string
+	used  map[shape]bool
+	// stretches is among how many workgroups attention divides the keys of a head.
+	stretches int
+	window    int   // of the layer with the shortest attention window; 0 if none has one
+	dead      error // why no step runs any more
 }
 
 // maxPositions is the reach of the tables of rotary angles.
@@ -61,7 +65,8 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 	e := &executor{
 		gpu: g, program: p, opts: o,
 		weights: map[string]*weight{}, vectors: map[string]*driver.Buffer{},
-		plans: map[shape][]string{}, used: map[shape]bool{},
+		scratches: map[int]*driver.Buffer{},
+		plans:     map[shape][]string{}, used: map[shape]bool{},
 	}
 	if err = e.build(w); err == nil {
 		err = g.Wait() // for the uploads, whose memory is short now if ever
@@ -115,7 +120,11 @@ func (e *executor) build(w graph.Weights) error {
 	if e.rows < 1 || e.logitRows < 1 {
 		return fmt.Errorf("%w: one token's values (%d and %d numbers) are more than the device's binding limit of %d bytes", backend.ErrUnsupported, widest, e.program.Vocab, limit)
 	}
+	// Some hundred workgroups a layer keep a large device busy.
+	const workgroups, fewest, most = 256, 8, 128
+	e.stretches = most
 	for _, l := range e.program.Caches {
+		e.stretches = min(e.stretches, max(fewest, workgroups/l.Heads))
 		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
 			e.window = l.Window
 		}
@@ -124,11 +133,12 @@ func (e *executor) build(w graph.Weights) error {
 	if e.step, err = e.buffer(16*(1+e.rows), driver.Storage|driver.CopyDst); err != nil {
 		return err
 	}
-	size := 4 * e.logitRows * e.program.Vocab
+	// Kernels for few rows write all of them whatever is wanted.
+	size := 4 * max(e.logitRows, fewRows) * e.program.Vocab
 	if e.logits, err = e.buffer(size, driver.Storage|driver.CopySrc); err != nil {
 		return err
 	}
-	if e.staging, err = e.buffer((size+7)&^7, driver.MapRead|driver.CopyDst); err != nil {
+	if e.staging, err = e.buffer((4*e.logitRows*e.program.Vocab+7)&^7, driver.MapRead|driver.CopyDst); err != nil {
 		return err
 	}
 	if e.opts.Trace != nil {

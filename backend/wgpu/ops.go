@@ -4,20 +4,18 @@ package wgpu
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/apr-engine/apr/backend"
 	driver "github.com/apr-engine/apr/driver/wgpu"
 	"github.com/apr-engine/apr/graph"
-	"github.com/apr-engine/apr/tensor"
 )
 
 // Each method compiles one kind of operation. The structures hold what the
 // shader of the same name puts into its source.
 
 type embedSizes struct {
-	format
-	Cols, First, Rows int
+	Reader              string
+	Groups, First, Rows int
 }
 
 func (c *compiler) embed(o *graph.Embed) error {
@@ -29,21 +27,20 @@ func (c *compiler) embed(o *graph.Embed) error {
 	if err != nil {
 		return err
 	}
-	var kernels []kernel
+	groups := w.Cols() / 32
+	var parts []kernel
 	for _, p := range w.parts {
-		k, err := c.kernel("embed", embedSizes{w.format, w.Cols(), p.first, p.rows}, []driver.Access{in, in, out},
-			driver.Whole(c.step), driver.Whole(p.buffer), y)
+		k, err := c.kernel("embed", embedSizes{w.reader, groups, p.first, p.rows}, []driver.Access{in, in, out}, c.step, p.buffer, y.buffer)
 		if err != nil {
 			return err
 		}
-		kernels = append(kernels, k)
+		parts = append(parts, k)
 	}
-	groups := w.Cols() / plainGroup
-	c.emit(func(r *recording) {
-		for _, k := range kernels {
-			r.flat(k, r.tokens*groups)
+	c.emit(always(func(r *recording, n int) {
+		for _, k := range parts {
+			r.flat(k, n*groups)
 		}
-	}, nil)
+	}))
 	return nil
 }
 
@@ -51,39 +48,55 @@ type normSizes struct {
 	settings
 	Segment, Segments int
 	Eps               float32
+	X                 view
 }
 
+// rmsNorm puts the norm of whole rows off if only products read it: they take it
+// in the form that they need.
 func (c *compiler) rmsNorm(o *graph.RMSNorm) error {
-	w, err := c.vector(o.Weight, c.tensor(o.Weight))
-	if err != nil {
-		return err
+	if c.fuse && o.Segment == c.width(o.In) && onlyProducts(c.values[o.Out].users) {
+		c.values[o.Out].norm = o
+		return nil
 	}
 	y, err := c.define(o.Out)
 	if err != nil {
 		return err
 	}
+	w, err := c.vector(o.Weight)
+	if err != nil {
+		return err
+	}
+	x := c.values[o.In].view
 	segments := c.width(o.In) / o.Segment
-	k, err := c.kernel("rmsnorm", normSizes{c.gpu.settings, o.Segment, segments, o.Eps}, []driver.Access{in, in, in, out},
-		driver.Whole(c.step), c.slot(o.In), driver.Whole(w), y)
+	k, err := c.kernel("rmsnorm", normSizes{c.gpu.settings, o.Segment, segments, o.Eps, x}, []driver.Access{in, in, in, out}, c.step, x.buffer, w, y.buffer)
 	if err != nil {
 		return err
 	}
 	c.use(o.In)
-	c.emit(func(r *recording) { r.plane(k, r.tokens*segments, 1) }, nil)
+	c.emit(always(func(r *recording, n int) { r.plane(k, n*segments, 1) }))
 	return nil
+}
+
+func onlyProducts(users []graph.Op) bool {
+	for _, u := range users {
+		switch u.(type) {
+		case *graph.MatMul, *graph.Logits:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 type ropeSizes struct {
 	Heads, HeadDim, Pairs int
 	Interleaved           bool
+	X                     view
 	Misplaced             *graph.Misplace
 }
 
-// ropeTable holds the angles of one set of frequencies.
-type ropeTable struct{ far, near *driver.Buffer }
-
 func (c *compiler) rope(o *graph.Rope, wrong *graph.Misplace) error {
-	table, err := c.ropeTable(o)
+	far, near, err := c.angles(o)
 	if err != nil {
 		return err
 	}
@@ -91,136 +104,16 @@ func (c *compiler) rope(o *graph.Rope, wrong *graph.Misplace) error {
 	if err != nil {
 		return err
 	}
+	x := c.values[o.In].view
 	heads := c.width(o.In) / o.HeadDim
-	k, err := c.kernel("rope", ropeSizes{heads, o.HeadDim, len(o.InvFreq), o.Pairing == graph.Interleaved, wrong},
-		[]driver.Access{in, in, in, in, out},
-		driver.Whole(c.step), driver.Whole(table.far), driver.Whole(table.near), c.slot(o.In), y)
+	k, err := c.kernel("rope", ropeSizes{heads, o.HeadDim, len(o.InvFreq), o.Pairing == graph.Interleaved, x, wrong},
+		[]driver.Access{in, in, in, in, out}, c.step, far, near, x.buffer, y.buffer)
 	if err != nil {
 		return err
 	}
 	c.use(o.In)
 	threads := heads * (o.HeadDim - len(o.InvFreq))
-	c.emit(func(r *recording) { r.flat(k, r.tokens*threads) }, nil)
-	return nil
-}
-
-// ropeTable returns the tables of an operation's frequencies. Position p is
-// 256·a + b; far holds the angles of 256·a from a = -1 on, near those of b.
-func (c *compiler) ropeTable(o *graph.Rope) (ropeTable, error) {
-	const low = 256
-	key := fmt.Sprint(o.Magnitude, o.InvFreq)
-	if t, ok := c.ropes[key]; ok {
-		return t, nil
-	}
-	var far, near []float32
-	for a := -1; a <= maxPositions/low; a++ {
-		for _, f := range o.InvFreq {
-			sin, cos := math.Sincos(float64(a*low) * f)
-			far = append(far, float32(cos), float32(sin))
-		}
-	}
-	for b := range low {
-		for _, f := range o.InvFreq {
-			sin, cos := math.Sincos(float64(b) * f)
-			near = append(near, float32(cos*o.Magnitude), float32(sin*o.Magnitude))
-		}
-	}
-	t := ropeTable{}
-	for _, x := range []struct {
-		to   **driver.Buffer
-		data []float32
-	}{{&t.far, far}, {&t.near, near}} {
-		b, err := c.upload(bytesOf(x.data), 0)
-		if err != nil {
-			return t, fmt.Errorf("rotary angles: %w", err)
-		}
-		*x.to = b
-		c.owned = append(c.owned, b)
-	}
-	c.ropes[key] = t
-	return t, nil
-}
-
-// cell is the type of a cache's elements in shaders.
-func (c *compiler) cell() (name string, elements int) {
-	if c.opts.KV == tensor.F16 {
-		return "u32", 2
-	}
-	return "f32", 1
-}
-
-type storeSizes struct {
-	Cell      string
-	Cells     int
-	Misplaced *graph.Misplace
-}
-
-func (c *compiler) kvStore(o *graph.KVStore, wrong *graph.Misplace) error {
-	cell, elements := c.cell()
-	cells := c.width(o.K) / elements
-	k, v := c.slot(o.K), c.slot(o.V)
-	index, err := c.spanKernel("kvstore", storeSizes{cell, cells, wrong}, []driver.Access{in, in, in, in, out, out},
-		func(s *sequence) []driver.Binding {
-			return []driver.Binding{driver.Whole(c.step), driver.Whole(s.info), k, v, s.keys(o.Layer), s.values(o.Layer)}
-		})
-	if err != nil {
-		return err
-	}
-	c.use(o.K, o.V)
-	pipeline := c.spans[index].pipeline
-	c.emit(func(r *recording) {
-		for _, at := range r.spans {
-			r.flat(kernel{pipeline, r.sequence(at).groups[index]}, (at.to-at.from)*cells)
-		}
-	}, nil)
-	return nil
-}
-
-type attentionSizes struct {
-	settings
-	Cell                         string
-	HeadDim, Heads, Group, Width int
-	Window, PerThread            int
-	Scale, SoftCap               float32
-	Misplaced                    *graph.Misplace
-}
-
-func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) error {
-	cache := c.program.Caches[o.Layer]
-	cell, _ := c.cell()
-	q := c.slot(o.Q)
-	y, err := c.define(o.Out)
-	if err != nil {
-		return err
-	}
-	sizes := attentionSizes{
-		settings: c.gpu.settings, Cell: cell, HeadDim: cache.HeadDim, Heads: o.Heads, Group: o.Heads / cache.Heads,
-		Width: cache.Heads * cache.HeadDim, Window: cache.Window, PerThread: (cache.HeadDim + 63) / 64,
-		Scale: o.Scale, SoftCap: o.SoftCap, Misplaced: wrong,
-	}
-	index, err := c.spanKernel("attention", sizes, []driver.Access{in, in, in, in, in, out}, func(s *sequence) []driver.Binding {
-		return []driver.Binding{driver.Whole(c.step), driver.Whole(s.info), q, s.keys(o.Layer), s.values(o.Layer), y}
-	})
-	if err != nil {
-		return err
-	}
-	c.use(o.Q)
-	pipeline := c.spans[index].pipeline
-	name := fmt.Sprintf("attention/kv-%s", c.opts.KV)
-	c.emit(func(r *recording) {
-		for _, at := range r.spans {
-			r.Dispatch(pipeline, r.sequence(at).groups[index], o.Heads, at.to-at.from, 1)
-		}
-	}, func(s shape) []string {
-		n := name
-		if s.blocks {
-			n += "/blocks"
-		}
-		if s.windowed {
-			n += "/window"
-		}
-		return byTokens(n, s.one, s.many)
-	})
+	c.emit(always(func(r *recording, n int) { r.flat(k, n*threads) }))
 	return nil
 }
 
@@ -230,25 +123,29 @@ type pointwise struct {
 	Two    bool // inputs
 	Factor float32
 	Width  int
+	A, B   view
 }
 
 func (c *compiler) pointwise(p pointwise, result graph.ID, inputs ...graph.ID) error {
-	p.Width = c.width(result)
 	y, err := c.define(result)
 	if err != nil {
 		return err
 	}
-	access, bindings := []driver.Access{in}, []driver.Binding{driver.Whole(c.step)}
-	for _, id := range inputs {
-		access, bindings = append(access, in), append(bindings, c.slot(id))
-	}
-	k, err := c.kernel("pointwise", p, append(access, out), append(bindings, y)...)
+	p.Width, p.A, p.B = c.width(result), c.values[inputs[0]].view, c.values[inputs[len(inputs)-1]].view
+	k, err := c.pointwiseKernel(p, y.buffer)
 	if err != nil {
 		return err
 	}
 	c.use(inputs...)
-	c.emit(func(r *recording) { r.flat(k, r.tokens*p.Width) }, nil)
+	c.emit(always(func(r *recording, n int) { r.flat(k, n*p.Width) }))
 	return nil
+}
+
+func (c *compiler) pointwiseKernel(p pointwise, y *driver.Buffer) (kernel, error) {
+	if p.Two {
+		return c.kernel("pointwise", p, []driver.Access{in, in, in, out}, c.step, p.A.buffer, p.B.buffer, y)
+	}
+	return c.kernel("pointwise", p, []driver.Access{in, in, out}, c.step, p.A.buffer, y)
 }
 
 type tamperSizes struct {
@@ -257,6 +154,7 @@ type tamperSizes struct {
 	Amount                    float32
 	Rows                      graph.Rows
 	Order                     []int
+	X, Alt                    view
 }
 
 var spoilings = map[graph.Spoiling]string{
@@ -272,20 +170,20 @@ func (c *compiler) tamper(o *graph.Tamper) error {
 	if err != nil {
 		return err
 	}
-	s := tamperSizes{How: how, Width: c.width(o.In), Unit: 1, Group: o.Group, Amount: o.Amount, Rows: o.Rows, Order: o.Order}
+	s := tamperSizes{How: how, Width: c.width(o.In), Unit: 1, Group: o.Group, Amount: o.Amount, Rows: o.Rows, Order: o.Order, X: c.values[o.In].view, Alt: c.values[o.Alt].view}
 	if o.How == graph.Int8 {
 		s.Unit = o.Group
 	}
 	s.Units = (s.Width + s.Unit - 1) / s.Unit
-	access, bindings := []driver.Access{in, in}, []driver.Binding{driver.Whole(c.step), c.slot(o.In)}
+	access, buffers := []driver.Access{in, in}, []*driver.Buffer{c.step, s.X.buffer}
 	if o.How == graph.Replace {
-		access, bindings = append(access, in), append(bindings, c.slot(o.Alt))
+		access, buffers = append(access, in), append(buffers, s.Alt.buffer)
 	}
-	k, err := c.kernel("tamper", s, append(access, out), append(bindings, y)...)
+	k, err := c.kernel("tamper", s, append(access, out), append(buffers, y.buffer)...)
 	if err != nil {
 		return err
 	}
 	c.use(o.Inputs()...)
-	c.emit(func(r *recording) { r.flat(k, r.tokens*s.Units) }, nil)
+	c.emit(always(func(r *recording, n int) { r.flat(k, n*s.Units) }))
 	return nil
 }

@@ -10,11 +10,11 @@ import (
 
 // shape is all about a step that decides which kernels run and how.
 type shape struct {
-	one, many   bool // some piece has one token, some piece has several
-	oneW, manyW bool // the same for wanted rows
-	pieces      bool // there are several pieces
-	blocks      bool // attention walks over more than one block of keys
-	windowed    bool // some position lies outside a layer's window
+	tokens, wanted [amounts]bool // some piece has so many tokens, wants so many rows
+	pieces         bool          // there are several pieces
+	short, long    bool          // some run of a span has few tokens, some has many
+	blocks         bool          // attention takes its keys in several blocks
+	windowed       bool          // some position lies outside a layer's window
 }
 
 // attentionBlock is the number of keys that attention takes at a time.
@@ -33,8 +33,16 @@ func (e *executor) shape(batch []backend.Span) shape {
 	pieces := e.cut(batch)
 	s.pieces = len(pieces) > 1
 	for _, p := range pieces {
-		s.one, s.many = s.one || p.tokens == 1, s.many || p.tokens > 1
-		s.oneW, s.manyW = s.oneW || p.wanted == 1, s.manyW || p.wanted > 1
+		if p.tokens > 0 {
+			s.tokens[amountOf(p.tokens)] = true
+		}
+		if p.wanted > 0 {
+			s.wanted[amountOf(p.wanted)] = true
+		}
+		for _, r := range p.spans {
+			n := r.to - r.from
+			s.short, s.long = s.short || n <= fewRows, s.long || n > fewRows
+		}
 	}
 	return s
 }
@@ -49,8 +57,18 @@ func (e *executor) plan(s shape) []string {
 	}
 	var names []string
 	for i := range e.nodes {
-		if n := &e.nodes[i]; n.variants != nil {
-			names = append(names, n.variants(s)...)
+		n := &e.nodes[i]
+		rows := s.tokens
+		if n.wanted {
+			rows = s.wanted
+		}
+		for a, name := range n.names {
+			if rows[a] && name != "" {
+				names = append(names, name)
+			}
+		}
+		if n.attend != nil {
+			names = append(names, n.attend(s)...)
 		}
 	}
 	if s.pieces {
@@ -70,16 +88,4 @@ func (e *executor) Variants() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// byTokens tells a family's kernels for one token from those for several.
-func byTokens(family string, one, many bool) []string {
-	var names []string
-	if one {
-		names = append(names, family+"/decode")
-	}
-	if many {
-		names = append(names, family+"/batch")
-	}
-	return names
 }

@@ -70,8 +70,8 @@ func (s *sequence) allocate() error {
 	return nil
 }
 
-func (s *sequence) keys(layer int) driver.Binding   { return driver.Whole(s.caches[2*layer]) }
-func (s *sequence) values(layer int) driver.Binding { return driver.Whole(s.caches[2*layer+1]) }
+func (s *sequence) keys(layer int) *driver.Buffer   { return s.caches[2*layer] }
+func (s *sequence) values(layer int) *driver.Buffer { return s.caches[2*layer+1] }
 
 func (s *sequence) Len() int      { return s.length }
 func (s *sequence) Capacity() int { return s.capacity }

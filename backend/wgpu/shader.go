@@ -11,8 +11,8 @@ import (
 	"sync"
 	"text/template"
 
+	"github.com/apr-engine/apr/backend/wgpu/kernels"
 	driver "github.com/apr-engine/apr/driver/wgpu"
-	"github.com/apr-engine/apr/tensor"
 )
 
 //go:embed shaders/*.wgsl
@@ -24,6 +24,14 @@ var shaderTemplates = sync.OnceValue(func() *template.Template {
 		// float writes a number so that WGSL reads the same float32.
 		"float": func(x float32) string { return fmt.Sprintf("f32(%.9e)", x) },
 		"mul":   func(a, b int) int { return a * b },
+		"div":   func(a, b int) int { return a / b },
+		"seq": func(n int) []int {
+			list := make([]int, n)
+			for i := range list {
+				list[i] = i
+			}
+			return list
+		},
 	}).ParseFS(shaderFiles, "shaders/*.wgsl"))
 })
 
@@ -42,6 +50,8 @@ var shaderHash = sync.OnceValue(func() uint64 {
 type settings struct {
 	Subgroups bool // shaders may use subgroup operations
 	F16       bool // shaders may calculate in half precision
+	Checked   bool // no shader does without the tests of indices
+	Unfused   bool // every operation has kernels of its own
 	// Binding is the largest binding in bytes, Buffer the largest buffer.
 	Binding, Buffer uint64
 }
@@ -50,8 +60,14 @@ type settings struct {
 type gpu struct {
 	*driver.Device
 	settings
+	caps      kernels.Device
 	mu        sync.Mutex
-	pipelines map[string]*driver.Pipeline // by source
+	pipelines map[pipelineKey]*driver.Pipeline
+}
+
+type pipelineKey struct {
+	source    string
+	unchecked bool
 }
 
 // pipeline returns the kernel that a shader becomes with the given sizes.
@@ -60,17 +76,22 @@ func (g *gpu) pipeline(shader string, sizes any, bindings ...driver.Access) (*dr
 	if err := shaderTemplates().ExecuteTemplate(&b, shader+".wgsl", sizes); err != nil {
 		return nil, fmt.Errorf("shader %s: %w", shader, err)
 	}
-	source := b.String()
+	return g.compiled(driver.PipelineDesc{Name: shader, WGSL: b.String(), Bindings: bindings})
+}
+
+// compiled compiles a shader once a device.
+func (g *gpu) compiled(desc driver.PipelineDesc) (*driver.Pipeline, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p, ok := g.pipelines[source]; ok {
+	key := pipelineKey{desc.WGSL, desc.Unchecked}
+	if p, ok := g.pipelines[key]; ok {
 		return p, nil
 	}
-	p, err := g.NewPipeline(driver.PipelineDesc{Name: shader, WGSL: source, Bindings: bindings})
+	p, err := g.NewPipeline(desc)
 	if err != nil {
 		return nil, err
 	}
-	g.pipelines[source] = p
+	g.pipelines[key] = p
 	return p, nil
 }
 
@@ -79,26 +100,3 @@ const (
 	in  = driver.ReadOnly
 	out = driver.ReadWrite
 )
-
-// format is the geometry of a tensor type as shaders take it.
-type format struct {
-	Type                    string
-	BlockGroups, BlockBytes int // groups of 8 numbers, and bytes, of a block
-	RowBytes                int
-}
-
-// plainGroup is the group of types without blocks, whose elements a shader reads
-// eight at a time.
-const plainGroup = 8
-
-func formatOf(t tensor.DType, cols int) (format, error) {
-	row, err := t.RowBytes(cols)
-	if err != nil {
-		return format{}, err
-	}
-	f := format{Type: t.String(), BlockGroups: t.BlockLen() / plainGroup, BlockBytes: t.BlockBytes(), RowBytes: row}
-	if t.BlockLen() == 1 {
-		f.BlockGroups, f.BlockBytes = 1, plainGroup*t.BlockBytes()
-	}
-	return f, nil
-}

@@ -132,7 +132,17 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 	}
 	rec := &recording{Commands: e.gpu.Begin(), piece: p, batch: batch}
 	for i := range e.nodes {
-		e.nodes[i].record(rec)
+		n := &e.nodes[i]
+		rows := p.tokens
+		if n.wanted {
+			rows = p.wanted
+		}
+		if rows == 0 {
+			continue
+		}
+		if run := n.run[amountOf(rows)]; run != nil {
+			run(rec, rows)
+		}
 	}
 	if p.wanted > 0 {
 		rec.Copy(e.staging, 0, e.logits, 0, uint64(len(logits))*4)
@@ -185,6 +195,7 @@ func (r *recording) sequence(at run) *sequence { return r.batch[at.span].Seq.(*s
 type kernel struct {
 	pipeline *driver.Pipeline
 	group    *driver.Group
+	grid     [3]int // of kernels that always run the same workgroups
 }
 
 // axis is the length of a plane of workgroups; shaders know it.

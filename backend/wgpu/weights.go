@@ -3,20 +3,26 @@
 package wgpu
 
 import (
+	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
 	"unsafe"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/backend/packed"
+	"github.com/apr-engine/apr/backend/wgpu/kernels"
 	driver "github.com/apr-engine/apr/driver/wgpu"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
 
-// weight is a matrix on the device, as its file stores it. One that is larger
-// than a binding may be is cut into parts of whole rows, a buffer each.
+// weight is a matrix on the device, laid out by package packed. One that is
+// larger than a binding may be is cut into parts of whole rows, a buffer each.
 type weight struct {
 	tensor.Tensor
-	format format
+	reader string // WGSL that reads it as w
 	parts  []part
 }
 
@@ -26,73 +32,137 @@ type part struct {
 	buffer      *driver.Buffer
 }
 
+// float says that the weights are plain numbers, which multiply float32
+// activations; others multiply integers.
+func (w *weight) float() bool {
+	return w.Type == tensor.F32 || w.Type == tensor.F16 || w.Type == tensor.BF16
+}
+
 // weight uploads a matrix once an executor.
 func (e *executor) weight(name string, t tensor.Tensor) (*weight, error) {
 	if w := e.weights[name]; w != nil {
 		return w, nil
 	}
-	if t.Cols()%plainGroup != 0 {
-		return nil, fmt.Errorf("%w: tensor %v has rows that are not a multiple of %d", backend.ErrUnsupported, t, plainGroup)
-	}
-	f, err := formatOf(t.Type, t.Cols())
+	reader, err := kernels.NewWeight("w", t.Type, t.Cols())
 	if err != nil {
-		return nil, fmt.Errorf("tensor %v: %w", t, err)
+		return nil, fmt.Errorf("%w: tensor %v: %w", backend.ErrUnsupported, t, err)
 	}
-	w := &weight{Tensor: t, format: f}
+	w := &weight{Tensor: t, reader: kernels.Helpers() + reader.Functions()}
 	e.weights[name] = w // so that Close releases what an error leaves behind
-	// A reading of 4 bytes may begin in the last 2 of a row.
-	const slack = 8
+	size := reader.RowVec4s() * 16
 	limit := min(e.gpu.Binding, e.gpu.Buffer)
-	if uint64(f.RowBytes)+slack > limit {
-		return nil, fmt.Errorf("%w: tensor %v: a row of %d bytes is more than the device's binding limit of %d", backend.ErrUnsupported, t, f.RowBytes, limit)
+	if uint64(size) > limit {
+		return nil, fmt.Errorf("%w: tensor %v: a row of %d bytes is more than the device's binding limit of %d", backend.ErrUnsupported, t, size, limit)
 	}
-	most := int((limit - slack) / uint64(f.RowBytes))
+	most := int(limit / uint64(size))
 	for first := 0; first < t.Rows(); first += most {
-		rows := min(most, t.Rows()-first)
-		b, err := e.upload(t.Data[first*f.RowBytes:(first+rows)*f.RowBytes], slack)
-		if err != nil {
+		p := part{first: first, rows: min(most, t.Rows()-first)}
+		if p.buffer, err = e.gpu.NewBuffer(uint64(p.rows*size), driver.Storage|driver.CopyDst); err != nil {
 			return nil, fmt.Errorf("tensor %v: %w", t, err)
 		}
-		w.parts = append(w.parts, part{first, rows, b})
+		w.parts = append(w.parts, p)
+		if err := e.pack(w, p, size); err != nil {
+			return nil, fmt.Errorf("tensor %v: %w", t, err)
+		}
 	}
 	return w, nil
 }
 
-// upload copies bytes to a new buffer, with at least slack zeros after them.
-func (e *executor) upload(data []byte, slack int) (*driver.Buffer, error) {
-	b, err := e.gpu.NewBuffer(uint64(len(data)+slack+3)&^3, driver.Storage|driver.CopyDst)
+// packBytes is about how much is laid out at a time.
+const packBytes = 16 << 20
+
+// pack lays out a part's rows and copies them to the device, some at a time: one
+// is laid out while the one before is on its way.
+func (e *executor) pack(w *weight, p part, size int) error {
+	each := max(1, packBytes/size)
+	row := len(w.Data) / w.Rows()
+	type chunk struct {
+		at   int // bytes in the part
+		data []byte
+		err  error
+	}
+	chunks := make(chan chunk)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		defer close(chunks)
+		for at := 0; at < p.rows; at += each {
+			n := min(each, p.rows-at)
+			c := chunk{at: at * size, data: make([]byte, n*size)}
+			first := p.first + at
+			c.err = packRows(c.data, w.Data[first*row:(first+n)*row], w.Tensor, n)
+			select {
+			case chunks <- c:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	for c := range chunks {
+		if c.err != nil {
+			return c.err
+		}
+		if err := e.gpu.Write(p.buffer, uint64(c.at), c.data); err != nil {
+			return err
+		}
+		if len(c.data) == each*size && p.rows > each { // many follow: the library holds a copy of each
+			if err := e.gpu.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// packRows lays out rows on all processors.
+func packRows(dst, src []byte, t tensor.Tensor, rows int) error {
+	workers := min(runtime.GOMAXPROCS(0), rows)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			from, to := rows*i/workers, rows*(i+1)/workers
+			d, s := len(dst)/rows, len(src)/rows
+			errs[i] = packed.Rows(dst[from*d:to*d], src[from*s:to*s], t.Type, t.Cols(), to-from)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// upload copies bytes, a multiple of 4, to a new buffer.
+func (e *executor) upload(data []byte) (*driver.Buffer, error) {
+	b, err := e.gpu.NewBuffer(uint64(max(len(data), 16)), driver.Storage|driver.CopyDst)
 	if err != nil {
 		return nil, err
 	}
-	whole := len(data) &^ 3
-	err = e.gpu.Write(b, 0, data[:whole])
-	if rest := data[whole:]; err == nil && len(rest) > 0 {
-		var last [4]byte
-		copy(last[:], rest)
-		err = e.gpu.Write(b, uint64(whole), last[:])
-	}
-	if err != nil {
+	if err := e.gpu.Write(b, 0, data); err != nil {
 		b.Release()
 		return nil, err
 	}
 	return b, nil
 }
 
-// vector uploads a tensor of one row as float32 numbers, once an executor.
-func (e *executor) vector(name string, t tensor.Tensor) (*driver.Buffer, error) {
-	if b := e.vectors[name]; b != nil {
+// numbers uploads vectors of float32 numbers end to end, once an executor.
+func (e *executor) numbers(key string, vectors ...[]float32) (*driver.Buffer, error) {
+	if b := e.vectors[key]; b != nil {
 		return b, nil
 	}
+	b, err := e.upload(bytesOf(slices.Concat(vectors...)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	e.vectors[key] = b
+	return b, nil
+}
+
+// floats are the numbers of a tensor of one row.
+func floats(t tensor.Tensor) ([]float32, error) {
 	v := make([]float32, t.Elements())
 	if err := quant.Dequantize(t.Type, v, t.Data); err != nil {
 		return nil, fmt.Errorf("tensor %v: %w", t, err)
 	}
-	b, err := e.upload(bytesOf(v), 0)
-	if err != nil {
-		return nil, fmt.Errorf("tensor %v: %w", t, err)
-	}
-	e.vectors[name] = b
-	return b, nil
+	return v, nil
 }
 
 // bytesOf is the memory of a slice of plain numbers; all systems that this

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/backend/wgpu/kernels"
 	driver "github.com/apr-engine/apr/driver/wgpu"
 )
 
@@ -82,10 +83,9 @@ func (d *device) Info() backend.Info {
 func (d *device) settings() settings {
 	a := d.adapter
 	s := settings{
-		F16: a.Features.F16,
-		// Sums over a subgroup need parts of a workgroup of 64 to be whole subgroups.
-		Subgroups: a.Features.Subgroups && a.SubgroupMin >= 4 && a.SubgroupMax <= 64,
-		Binding:   a.Limits.Binding, Buffer: a.Limits.Buffer,
+		// A CPU that plays the device converts every half-precision number one by one.
+		F16: a.Features.F16 && a.Type != driver.CPU, Subgroups: a.Features.Subgroups,
+		Binding: a.Limits.Binding, Buffer: a.Limits.Buffer,
 	}
 	if d.restrict != nil {
 		d.restrict(&s)
@@ -118,7 +118,7 @@ type openKey struct {
 // open returns the adapter's device, a new one if it was lost.
 func (d *device) open() (*gpu, error) {
 	if d.adapter.Limits.Invocations < 64 || d.adapter.Limits.StorageBuffers < 6 {
-		return nil, fmt.Errorf("%w: %s allows %d threads a workgroup and %d bindings, need 64 and 6", backend.ErrUnsupported,
+		return nil, fmt.Errorf("%w: %s allows %d threads a workgroup and %d bindings, need 64 and 8", backend.ErrUnsupported,
 			d.adapter.Name, d.adapter.Limits.Invocations, d.adapter.Limits.StorageBuffers)
 	}
 	opened.Lock()
@@ -131,9 +131,56 @@ func (d *device) open() (*gpu, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gpu{Device: dev, settings: key.settings, pipelines: map[string]*driver.Pipeline{}}
+	g := &gpu{Device: dev, settings: key.settings, caps: kernels.DeviceOf(dev.Info), pipelines: map[pipelineKey]*driver.Pipeline{}}
+	if err := g.probeSubgroups(); err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
 	opened.gpus[key] = g
 	return g, nil
+}
+
+// probeSubgroups finds out how large subgroups are. Where sizes differ or threads
+// are not in order, no shader uses them.
+func (g *gpu) probeSubgroups() error {
+	g.caps.F16 = g.F16
+	if !g.Subgroups {
+		g.caps.Subgroups = false
+		return nil
+	}
+	k := kernels.SubgroupProbe()
+	p, err := g.compiled(k.Desc(true))
+	if err != nil {
+		return err
+	}
+	b, err := g.NewBuffer(kernels.ProbeBytes, driver.Storage|driver.CopySrc)
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	staging, err := g.NewBuffer(kernels.ProbeBytes, driver.MapRead|driver.CopyDst)
+	if err != nil {
+		return err
+	}
+	defer staging.Release()
+	group, err := g.NewGroup(p, driver.Whole(b))
+	if err != nil {
+		return err
+	}
+	defer group.Release()
+	c := g.Begin()
+	c.Dispatch(p, group, k.Grid[0], k.Grid[1], k.Grid[2])
+	c.Copy(staging, 0, b, 0, kernels.ProbeBytes)
+	if err := c.Submit(); err != nil {
+		return err
+	}
+	result := make([]byte, kernels.ProbeBytes)
+	if err := g.Read(staging, 0, result); err != nil {
+		return err
+	}
+	size := kernels.SubgroupSize(result)
+	g.Subgroups = size >= 4 && size <= 64
+	g.caps.Subgroups, g.caps.SubgroupMin = g.Subgroups, size
+	return nil
 }
 
 // lost marks errors of a device that computes nothing more.

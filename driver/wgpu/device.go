@@ -148,7 +148,7 @@ func (d *Device) Write(b *Buffer, offset uint64, data []byte) error {
 		}
 		data, offset = data[n:], offset+uint64(n)
 		if len(data) > 0 {
-			if err := d.flush(); err != nil {
+			if err := d.Flush(); err != nil {
 				return err
 			}
 		}
@@ -156,8 +156,8 @@ func (d *Device) Write(b *Buffer, offset uint64, data []byte) error {
 	return nil
 }
 
-// flush hands pending writes to the device and waits for it.
-func (d *Device) flush() error {
+// Flush hands pending writes to the device and waits for it.
+func (d *Device) Flush() error {
 	c := d.Begin()
 	if err := c.Submit(); err != nil {
 		return err

@@ -15,7 +15,7 @@ const HEADS: u32 = {{.Heads}}u;
 const GROUP: u32 = {{.Group}}u; // query heads a key head
 const WIDTH: u32 = {{.Width}}u; // numbers a row of the cache
 const LOWEST: f32 = -3.0e38;
-
+{{template "view" .X}}
 var<workgroup> query: array<f32, {{.HeadDim}}>;
 var<workgroup> weight: array<f32, 64>;
 {{template "max" .}}
@@ -31,8 +31,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 	let start = 0u;
 {{- end}}
 	let at = (row * HEADS + head) * DIM;
+	let src = row * STRIDE + OFFSET + head * DIM;
 	let offset = head / GROUP * DIM; // of the head in a row of the cache
-	for (var d = thread; d < DIM; d += 64u) { query[d] = q[at + d] * {{float .Scale}}; }
+	for (var d = thread; d < DIM; d += 64u) { query[d] = q[src + d] * {{float .Scale}}; }
 	workgroupBarrier();
 	var top = LOWEST;
 	var total = 0.0;
@@ -43,14 +44,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 		if j < end {
 			score = 0.0;
 {{- if eq .Cell "u32"}}
-			let src = (j * WIDTH + offset) / 2u;
+			let cell = (j * WIDTH + offset) / 2u;
 			for (var d = 0u; d < DIM / 2u; d++) {
-				let k = unpack2x16float(keys[src + d]);
+				let k = unpack2x16float(keys[cell + d]);
 				score += query[2u * d] * k.x + query[2u * d + 1u] * k.y;
 			}
 {{- else}}
-			let src = j * WIDTH + offset;
-			for (var d = 0u; d < DIM; d++) { score += query[d] * keys[src + d]; }
+			let cell = j * WIDTH + offset;
+			for (var d = 0u; d < DIM; d++) { score += query[d] * keys[cell + d]; }
 {{- end}}
 {{- if .SoftCap}}
 			score = {{float .SoftCap}} * tanh1(score / {{float .SoftCap}});
@@ -68,12 +69,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 			if d < DIM {
 				var s = acc[c] * fade;
 				for (var i = 0u; i < n; i++) {
-					let src = (block + i) * WIDTH + offset + d;
+					let cell = (block + i) * WIDTH + offset + d;
 {{- if eq .Cell "u32"}}
-					let pair = unpack2x16float(values[src >> 1u]);
-					s += weight[i] * select(pair.x, pair.y, (src & 1u) == 1u);
+					let pair = unpack2x16float(values[cell >> 1u]);
+					s += weight[i] * select(pair.x, pair.y, (cell & 1u) == 1u);
 {{- else}}
-					s += weight[i] * values[src];
+					s += weight[i] * values[cell];
 {{- end}}
 				}
 				acc[c] = s;

@@ -21,12 +21,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 	let p = position(row);
 	if p < 0 || p >= i32(span.z) { return; } // only a misplaced one
 	let to = u32(p) * CELLS + i;
-	let src = row * CELLS + i;
 {{- if eq .Cell "u32"}}
-	keys[to] = to_half(k[2u * src]) | (to_half(k[2u * src + 1u]) << 16u);
-	values[to] = to_half(v[2u * src]) | (to_half(v[2u * src + 1u]) << 16u);
+	let a = row * {{.K.Stride}}u + {{.K.Offset}}u + 2u * i;
+	let b = row * {{.V.Stride}}u + {{.V.Offset}}u + 2u * i;
+	keys[to] = to_half(k[a]) | (to_half(k[a + 1u]) << 16u);
+	values[to] = to_half(v[b]) | (to_half(v[b + 1u]) << 16u);
 {{- else}}
-	keys[to] = k[src];
-	values[to] = v[src];
+	keys[to] = k[row * {{.K.Stride}}u + {{.K.Offset}}u + i];
+	values[to] = v[row * {{.V.Stride}}u + {{.V.Offset}}u + i];
 {{- end}}
 }

@@ -18,6 +18,12 @@
 fn flat(group: vec3<u32>, thread: u32) -> u32 { return (group.y * 32768u + group.x) * 64u + thread; }
 {{end}}
 
+{{define "view" -}}
+// Row r of the input begins at element r·STRIDE + OFFSET.
+const STRIDE: u32 = {{.Stride}}u;
+const OFFSET: u32 = {{.Offset}}u;
+{{end}}
+
 {{define "position" -}}
 // position is where the operation places a row: wrong only if a fault says so.
 fn position(row: u32) -> i32 {

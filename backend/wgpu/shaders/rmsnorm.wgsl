@@ -6,7 +6,7 @@
 
 const SEGMENT: u32 = {{.Segment}}u;
 const SEGMENTS: u32 = {{.Segments}}u; // in a row
-
+{{template "view" .X}}
 {{template "sum" .}}
 
 @compute @workgroup_size(64)
@@ -14,9 +14,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 	let segment = group.y * 32768u + group.x;
 	if segment >= step[0].x * SEGMENTS { return; }
 	let at = segment * SEGMENT;
+	let src = segment / SEGMENTS * STRIDE + OFFSET + segment % SEGMENTS * SEGMENT;
 	var s = 0.0;
-	for (var i = thread; i < SEGMENT; i += 64u) { s += x[at + i] * x[at + i]; }
+	for (var i = thread; i < SEGMENT; i += 64u) { s += x[src + i] * x[src + i]; }
 	let total = sum_of(s, thread{{template "lane_arguments" .}});
 	let inv = 1.0 / sqrt(total / f32(SEGMENT) + {{float .Eps}});
-	for (var i = thread; i < SEGMENT; i += 64u) { y[at + i] = x[at + i] * inv * w[i]; }
+	for (var i = thread; i < SEGMENT; i += 64u) { y[at + i] = x[src + i] * inv * w[i]; }
 }

@@ -11,6 +11,9 @@
 const WIDTH: u32 = {{.Width}}u;
 const UNIT: u32 = {{.Unit}}u;
 const UNITS: u32 = {{.Units}}u; // a row
+// Inputs are rows of their own stride.
+fn at_x(row: u32, column: u32) -> u32 { return row * {{.X.Stride}}u + {{.X.Offset}}u + column; }
+fn at_alt(row: u32, column: u32) -> u32 { return row * {{.Alt.Stride}}u + {{.Alt.Offset}}u + column; }
 const AMOUNT: f32 = {{float .Amount}};
 
 @compute @workgroup_size(64)
@@ -19,28 +22,31 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 	let row = n / UNITS;
 	if row >= step[0].x { return; }
 	let column = n % UNITS * UNIT;
-	let src = row * WIDTH + column;
-	let to = row * WIDTH + min(column + UNIT, WIDTH);
+	let end = min(column + UNIT, WIDTH);
+	let at = row * WIDTH;
 	let p = i32(step[1u + row].y);
 	if p < {{.Rows.From}} {{if eq .Rows.Steps 1}}|| step[0].z != 1u {{end}}{{if eq .Rows.Steps 2}}|| step[0].z == 1u {{end}}{
-		for (var i = src; i < to; i++) { y[i] = x[i]; }
+		for (var i = column; i < end; i++) { y[at + i] = x[at_x(row, i)]; }
 		return;
 	}
 {{- if eq .How "replace"}}
-	y[src] = alt[src];
+	y[at + column] = alt[at_alt(row, column)];
 {{- else if eq .How "multiply"}}
-	y[src] = AMOUNT * x[src];
+	y[at + column] = AMOUNT * x[at_x(row, column)];
 {{- else if eq .How "drift"}}
-	y[src] = (1.0 + AMOUNT * f32(p)) * x[src];
+	y[at + column] = (1.0 + AMOUNT * f32(p)) * x[at_x(row, column)];
 {{- else if eq .How "half"}}
-	y[src] = half(to_half(AMOUNT * x[src])) / AMOUNT;
+	y[at + column] = half(to_half(AMOUNT * x[at_x(row, column)])) / AMOUNT;
 {{- else if eq .How "int8"}}
 	var top = 0.0;
-	for (var i = src; i < to; i++) { top = max(top, abs(x[i])); }
+	for (var i = column; i < end; i++) { top = max(top, abs(x[at_x(row, i)])); }
 	let scale = top / 127.0;
-	for (var i = src; i < to; i++) { y[i] = select(scale * round(x[i] / scale), x[i], top == 0.0); }
+	for (var i = column; i < end; i++) {
+		let v = x[at_x(row, i)];
+		y[at + i] = select(scale * round(v / scale), v, top == 0.0);
+	}
 {{- else if eq .How "heads"}}
 	var order = array<u32, {{len .Order}}>({{range $i, $h := .Order}}{{if $i}}, {{end}}{{$h}}u{{end}});
-	y[src] = x[row * WIDTH + order[column / {{.Group}}u] * {{.Group}}u + column % {{.Group}}u];
+	y[at + column] = x[at_x(row, order[column / {{.Group}}u] * {{.Group}}u + column % {{.Group}}u)];
 {{- end}}
 }

@@ -1,0 +1,404 @@
+//go:build (linux || darwin) && (amd64 || arm64)
+
+package wgpu
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/apr-engine/apr/backend/wgpu/kernels"
+	driver "github.com/apr-engine/apr/driver/wgpu"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// angles are the tables of an operation's frequencies. Position p is 256·a + b;
+// far holds the angles of 256·a from a = -1 on, near those of b.
+func (c *compiler) angles(o *graph.Rope) (far, near *driver.Buffer, err error) {
+	const low = 256
+	key := fmt.Sprint("rotary angles ", o.Magnitude, o.InvFreq)
+	row := func(table []float32, p int, magnitude float64) []float32 {
+		for _, f := range o.InvFreq {
+			sin, cos := math.Sincos(float64(p) * f)
+			table = append(table, float32(cos*magnitude), float32(sin*magnitude))
+		}
+		return table
+	}
+	if c.vectors[key+" far"] == nil {
+		var a, b []float32
+		for i := -1; i <= maxPositions/low; i++ {
+			a = row(a, i*low, 1)
+		}
+		for i := range low {
+			b = row(b, i, o.Magnitude)
+		}
+		if _, err := c.numbers(key+" far", a); err != nil {
+			return nil, nil, err
+		}
+		if _, err := c.numbers(key+" near", b); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c.vectors[key+" far"], c.vectors[key+" near"], nil
+}
+
+// cell is the type of a cache's elements in shaders.
+func (c *compiler) cell() (name string, elements int) {
+	if c.opts.KV == tensor.F16 {
+		return "u32", 2
+	}
+	return "f32", 1
+}
+
+type storeSizes struct {
+	Cell      string
+	Cells     int
+	K, V      view
+	Misplaced *graph.Misplace
+}
+
+func (c *compiler) kvStore(o *graph.KVStore, wrong *graph.Misplace) error {
+	cell, elements := c.cell()
+	cells := c.width(o.K) / elements
+	k, v := c.values[o.K].view, c.values[o.V].view
+	index, err := c.spanKernel("kvstore", storeSizes{cell, cells, k, v, wrong}, []driver.Access{in, in, in, in, out, out},
+		func(s *sequence) []driver.Binding {
+			return whole(c.step, s.info, k.buffer, v.buffer, s.keys(o.Layer), s.values(o.Layer))
+		})
+	if err != nil {
+		return err
+	}
+	c.use(o.K, o.V)
+	pipeline := c.spans[index].pipeline
+	c.emit(always(func(r *recording, _ int) {
+		for _, at := range r.spans {
+			r.flat(kernel{pipeline: pipeline, group: r.sequence(at).groups[index]}, (at.to-at.from)*cells)
+		}
+	}))
+	return nil
+}
+
+// place is what lies between projections and attention: norms and rotation of
+// queries and keys, storing keys and values.
+type place struct {
+	store        *graph.KVStore
+	attention    *graph.Attention
+	ropeQ, ropeK *graph.Rope
+	normQ, normK *graph.RMSNorm // nil for none
+	q, k, v      graph.ID       // before all that
+	kernel       kernels.Kernel
+}
+
+// findPlaces finds the layers whose operations between projections and attention
+// are the usual ones, so that one kernel does them. Rotations and norms are then
+// left to it.
+func (c *compiler) findPlaces() {
+	for _, op := range c.program.Ops {
+		a, ok := op.(*graph.Attention)
+		if !ok {
+			continue
+		}
+		p := &place{attention: a}
+		for _, op := range c.program.Ops {
+			if s, ok := op.(*graph.KVStore); ok && s.Layer == a.Layer {
+				p.store = s
+			}
+		}
+		if p.store != nil && c.follow(p) {
+			c.placed[p.store] = p
+			for _, op := range []graph.Op{p.ropeQ, p.ropeK} {
+				c.done[op] = true
+			}
+			if p.normQ != nil {
+				c.done[p.normQ], c.done[p.normK] = true, true
+			}
+		}
+	}
+}
+
+// follow finds where a layer's queries, keys and values come from and reports
+// whether one kernel can take them from there.
+func (c *compiler) follow(p *place) bool {
+	dim := c.program.Caches[p.store.Layer].HeadDim
+	var okQ, okK bool
+	p.ropeQ, okQ = c.sole(p.attention.Q).(*graph.Rope)
+	p.ropeK, okK = c.sole(p.store.K).(*graph.Rope)
+	if !okQ || !okK || !sameRotation(p.ropeQ, p.ropeK) || p.ropeQ.HeadDim != dim || dim%2 != 0 {
+		return false
+	}
+	p.q, p.k, p.v = p.ropeQ.In, p.ropeK.In, p.store.V
+	p.normQ, okQ = c.sole(p.q).(*graph.RMSNorm)
+	p.normK, okK = c.sole(p.k).(*graph.RMSNorm)
+	if okQ != okK {
+		return false
+	}
+	if okQ {
+		if p.normQ.Segment != dim || p.normK.Segment != dim || p.normQ.Eps != p.normK.Eps {
+			return false
+		}
+		p.q, p.k = p.normQ.In, p.normK.In
+	}
+	// The kernel rotates in place, so nobody else may read them; and all three must
+	// come out of one product.
+	var from [3]graph.ID
+	for i, id := range []graph.ID{p.q, p.k, p.v} {
+		m, ok := c.sole(id).(*graph.MatMul)
+		if !ok {
+			return false
+		}
+		from[i] = m.In
+	}
+	if from[0] != from[1] || from[1] != from[2] || !c.together(p) {
+		return false
+	}
+	r := c.rotation(p)
+	k, err := r.Kernel(c.gpu.caps)
+	p.kernel = k
+	return err == nil // else the shape or the device needs a kernel for each
+}
+
+// rotation describes the kernel.
+func (c *compiler) rotation(p *place) kernels.Rotate {
+	cache := c.program.Caches[p.store.Layer]
+	r := kernels.Rotate{
+		Heads: p.attention.Heads, KVHeads: cache.Heads, HeadDim: cache.HeadDim, Pairs: len(p.ropeQ.InvFreq), Pairing: p.ropeQ.Pairing,
+		Half: c.opts.KV == tensor.F16, HeadNorm: p.normQ != nil,
+	}
+	if p.normQ != nil {
+		r.Eps = p.normQ.Eps
+	}
+	return r
+}
+
+// sole is the operation that makes a value with a single reader, else nil.
+func (c *compiler) sole(id graph.ID) graph.Op {
+	if v := &c.values[id]; len(v.users) == 1 {
+		return v.producer
+	}
+	return nil
+}
+
+func sameRotation(a, b *graph.Rope) bool {
+	if a.Pairing != b.Pairing || a.Magnitude != b.Magnitude || a.HeadDim != b.HeadDim || len(a.InvFreq) != len(b.InvFreq) {
+		return false
+	}
+	for i := range a.InvFreq {
+		if a.InvFreq[i] != b.InvFreq[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *compiler) place(p *place) error {
+	q := c.values[p.q].view
+	far, near, err := c.angles(p.ropeQ)
+	if err != nil {
+		return err
+	}
+	buffers := map[string]*driver.Buffer{"step": c.step, "far": far, "near": near, "qkv": q.buffer}
+	if p.normQ != nil {
+		if buffers["qnorm"], err = c.vector(p.normQ.Weight); err != nil {
+			return err
+		}
+		if buffers["knorm"], err = c.vector(p.normK.Weight); err != nil {
+			return err
+		}
+	}
+	run, err := c.spanMade(p.kernel, p.store.Layer, buffers)
+	if err != nil {
+		return err
+	}
+	c.use(p.k, p.v)
+	// Rotated queries are where the plain ones were.
+	c.holds[q.buffer]++
+	c.use(p.q)
+	if _, err := c.put(p.attention.Q, q); err != nil {
+		return err
+	}
+	c.emit(always(func(r *recording, _ int) {
+		for _, at := range r.spans {
+			run(r, at, p.kernel.Grid[0], at.to-at.from, 1)
+		}
+	}))
+	return nil
+}
+
+// spanMade compiles a kernel of package kernels that each sequence binds to its
+// cache of a layer, and returns what runs it.
+func (c *compiler) spanMade(k kernels.Kernel, layer int, buffers map[string]*driver.Buffer) (func(r *recording, at run, x, y, z int), error) {
+	p, err := c.gpu.compiled(k.Desc(c.gpu.Checked))
+	if err != nil {
+		return nil, err
+	}
+	index := len(c.spans)
+	c.spans = append(c.spans, spanKernel{p, func(s *sequence) []driver.Binding {
+		var list []driver.Binding
+		for _, b := range k.Bindings {
+			switch b.Name {
+			case "span":
+				list = append(list, driver.Whole(s.info))
+			case "keys":
+				list = append(list, driver.Whole(s.keys(layer)))
+			case "values":
+				list = append(list, driver.Whole(s.values(layer)))
+			default:
+				list = append(list, driver.Whole(buffers[b.Name]))
+			}
+		}
+		return list
+	}})
+	return func(r *recording, at run, x, y, z int) {
+		r.Dispatch(p, r.sequence(at).groups[index], x, y, z)
+	}, nil
+}
+
+type attentionSizes struct {
+	settings
+	Cell                         string
+	HeadDim, Heads, Group, Width int
+	Window, PerThread            int
+	Scale, SoftCap               float32
+	X                            view
+	Misplaced                    *graph.Misplace
+}
+
+// attention compiles two ways to attend: one workgroup a query head and token,
+// and, for spans of few tokens, the keys divided among workgroups.
+func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) error {
+	cache := c.program.Caches[o.Layer]
+	cell, _ := c.cell()
+	q := c.values[o.Q].view
+	y, err := c.define(o.Out)
+	if err != nil {
+		return err
+	}
+	sizes := attentionSizes{
+		settings: c.gpu.settings, Cell: cell, HeadDim: cache.HeadDim, Heads: o.Heads, Group: o.Heads / cache.Heads,
+		Width: cache.Heads * cache.HeadDim, Window: cache.Window, PerThread: (cache.HeadDim + 63) / 64,
+		Scale: o.Scale, SoftCap: o.SoftCap, X: q, Misplaced: wrong,
+	}
+	index, err := c.spanKernel("attention", sizes, []driver.Access{in, in, in, in, in, out}, func(s *sequence) []driver.Binding {
+		return whole(c.step, s.info, q.buffer, s.keys(o.Layer), s.values(o.Layer), y.buffer)
+	})
+	if err != nil {
+		return err
+	}
+	pipeline := c.spans[index].pipeline
+	plain := func(r *recording, at run) {
+		r.Dispatch(pipeline, r.sequence(at).groups[index], o.Heads, at.to-at.from, 1)
+	}
+	divided, err := c.attend(o, wrong, q, y.buffer)
+	if err != nil {
+		return err
+	}
+	c.use(o.Q)
+	n := always(func(r *recording, _ int) {
+		for _, at := range r.spans {
+			if divided != nil && at.to-at.from <= fewRows {
+				divided(r, at)
+			} else {
+				plain(r, at)
+			}
+		}
+	})
+	n.attend = func(s shape) []string { return attentionNames(c.opts.KV, divided != nil, s) }
+	c.emit(n)
+	return nil
+}
+
+// attentionNames names the kernels that attend in steps of a shape.
+func attentionNames(kv tensor.DType, divides bool, s shape) []string {
+	family := fmt.Sprintf("attention/kv-%s", kv)
+	var names []string
+	add := func(n string) {
+		if s.windowed {
+			n += "/window"
+		}
+		names = append(names, n)
+	}
+	if s.short && divides {
+		if s.blocks {
+			add(family + "/divided")
+		} else {
+			add(family + "/decode")
+		}
+	}
+	if s.long || s.short && !divides {
+		n := family + "/batch"
+		if s.blocks {
+			n += "/blocks"
+		}
+		add(n)
+	}
+	return names
+}
+
+// attend compiles the kernels for spans of few tokens; nil if there are none for
+// the shape. If quantised products are all that reads the result, it is made for
+// them in steps of few tokens.
+func (c *compiler) attend(o *graph.Attention, wrong *graph.Misplace, q view, y *driver.Buffer) (func(*recording, run), error) {
+	cache := c.program.Caches[o.Layer]
+	if wrong != nil || !c.fuse || q.Offset != 0 {
+		return nil, nil
+	}
+	a := kernels.Attend{
+		Heads: o.Heads, KVHeads: cache.Heads, HeadDim: cache.HeadDim, Width: q.Stride, Window: cache.Window,
+		Scale: o.Scale, SoftCap: o.SoftCap, Half: c.opts.KV == tensor.F16, Splits: c.stretches,
+	}
+	attend, err := a.Kernel(c.gpu.caps)
+	if err != nil {
+		return nil, nil // the shape is not one of those
+	}
+	combine, err := a.Combine(c.gpu.caps)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := c.scratch(4 * a.PartsWords(fewRows))
+	if err != nil {
+		return nil, err
+	}
+	first, err := c.spanMade(attend, o.Layer, map[string]*driver.Buffer{"step": c.step, "q": q.buffer, "parts": parts})
+	if err != nil {
+		return nil, err
+	}
+	second, err := c.spanMade(combine, o.Layer, map[string]*driver.Buffer{"step": c.step, "parts": parts, "y": y})
+	if err != nil {
+		return nil, err
+	}
+	quantised := second
+	if c.onlyIntegers(o.Out) {
+		v := &c.values[o.Out]
+		if v.quant, err = c.alloc(4*fewRows*kernels.QuantWords(c.width(o.Out)), 1); err != nil {
+			return nil, err
+		}
+		a.Quantise = true
+		if combine, err = a.Combine(c.gpu.caps); err != nil {
+			return nil, err
+		}
+		if quantised, err = c.spanMade(combine, o.Layer, map[string]*driver.Buffer{"step": c.step, "parts": parts, "y": v.quant}); err != nil {
+			return nil, err
+		}
+	}
+	return func(r *recording, at run) {
+		rows := at.to - at.from
+		first(r, at, attend.Grid[0], attend.Grid[1], rows)
+		if r.tokens <= fewRows {
+			quantised(r, at, o.Heads, 1, rows)
+		} else {
+			second(r, at, o.Heads, 1, rows)
+		}
+	}, nil
+}
+
+// onlyIntegers reports whether products with quantised weights are all that reads
+// a value.
+func (c *compiler) onlyIntegers(id graph.ID) bool {
+	for _, u := range c.values[id].users {
+		m, ok := u.(*graph.MatMul)
+		if !ok || (&weight{Tensor: c.tensor(m.Weight)}).float() {
+			return false
+		}
+	}
+	return true
+}
