@@ -34,6 +34,10 @@ func TestBench(t *testing.T) {
 	}
 	fmt.Printf("%s, %s, %s: %+v\n", r.d.Name, r.d.API, r.d.Driver, b.dev)
 	b.chain()
+	b.token(shape{"tiny", 256, 512, 4, 2, 64, 1024, 2})
+	for _, s := range benchShapes {
+		b.token(s)
+	}
 	for _, s := range benchShapes {
 		b.decode(s)
 		b.attention(s)
@@ -44,11 +48,12 @@ func TestBench(t *testing.T) {
 type shape struct {
 	name                            string
 	hidden, ff, heads, kv, dim, out int
+	layers                          int
 }
 
 var benchShapes = []shape{
-	{"1.5B", 1536, 8960, 12, 2, 128, 151936},
-	{"7B", 3584, 18944, 28, 4, 128, 152064},
+	{"1.5B", 1536, 8960, 12, 2, 128, 151936, 28},
+	{"7B", 3584, 18944, 28, 4, 128, 152064, 28},
 }
 
 // bench times kernels on random contents.
@@ -131,7 +136,7 @@ func (b *bench) warm(c *wgpu.Commands) {
 }
 
 // once runs a candidate and returns the time of a kernel on the device and that of
-// recording it on the host.
+// recording and submitting it on the host.
 func (b *bench) once(x candidate) (device, host time.Duration) {
 	b.t.Helper()
 	rounds := max(1, 48/len(x.list))
@@ -149,15 +154,15 @@ func (b *bench) once(x candidate) (device, host time.Duration) {
 			c.Dispatch(k.p, k.g, k.k.Grid[0], k.k.Grid[1], k.k.Grid[2])
 		}
 	}
-	host = time.Since(start)
 	if b.timer != nil {
 		c.Mark(b.timer, 1)
 		c.Collect(b.timer, 2)
 	}
-	start = time.Now()
 	if err := c.Submit(); err != nil {
 		b.t.Fatal(err)
 	}
+	host = time.Since(start)
+	start = time.Now()
 	if err := b.d.Wait(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -443,4 +448,89 @@ func (b *bench) flash(s shape, keys, values *wgpu.Buffer, capacity int) {
 		all = append(all, candidate{name, []ready{b.bind(k, false, buffer(b.rig, step(positions...)), span, q, keys, values, y)}, 0, 4 * pairs * float64(s.heads*s.dim)})
 	}
 	b.compare(all...)
+}
+
+// token times all the work of one decoded token, from the residual stream to the
+// logits, five dispatches a layer. Half of the layers have Q6_K where Q4_K_M has them.
+func (b *bench) token(s shape) {
+	if !b.wanted(s.name + " token") {
+		return
+	}
+	must := func(k Kernel, err error) Kernel {
+		b.t.Helper()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return k
+	}
+	weights := func(t tensor.DType, k, rows int) *wgpu.Buffer {
+		n, err := packed.RowBytes(t, k)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return b.fill(n * rows)
+	}
+	act := graph.SiLU
+	kv, width := s.kv*s.dim, (s.heads+2*s.kv)*s.dim
+	const capacity, splits = 8448, 32
+	q4, q6 := tensor.Q4_K, tensor.Q6_K
+	rotate := &Rotate{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Pairs: s.dim / 2, Half: true}
+	o := Attend{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Splits: splits, Scale: 0.1, Quantise: true, Place: rotate, Merge: true}
+	attend := must(o.Kernel(b.dev))
+	norm, bias := b.fill(4*s.hidden), b.fill(4*width)
+	x, qkv, parts, counts := b.fill(4*s.hidden), b.empty(4*width), b.empty(4*o.PartsWords(1)), b.empty(4*o.CountsWords(1))
+	mid, inner, near, far := b.empty(4*QuantWords(s.heads*s.dim)), b.empty(4*QuantWords(s.ff)), b.fill(8*256*s.dim), b.fill(8*65*s.dim)
+	span, steps := buffer(b.rig, []uint32{0, 1, capacity, 0}), b.empty(32)
+	pipelines := map[string]*wgpu.Pipeline{}
+	bind := func(k Kernel, bufs ...*wgpu.Buffer) ready {
+		if pipelines[k.WGSL] == nil {
+			r := b.bind(k, false, bufs...)
+			pipelines[k.WGSL] = r.p
+			return r
+		}
+		var list []wgpu.Binding
+		for _, buf := range bufs {
+			list = append(list, wgpu.Whole(buf))
+		}
+		g, err := b.d.NewGroup(pipelines[k.WGSL], list...)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Cleanup(g.Release)
+		return ready{k, pipelines[k.WGSL], g}
+	}
+	var list []ready
+	for l := range s.layers {
+		v := q4
+		if l%2 == 0 {
+			v = q6
+		}
+		list = append(list,
+			bind(must(MatVec{K: s.hidden, Tokens: 1, Bias: true, Norm: true, Eps: 1e-6, Parts: []Part{{q4, s.heads * s.dim}, {q4, kv}, {v, kv}}}.Kernel(b.dev)),
+				weights(q4, s.hidden, s.heads*s.dim), weights(q4, s.hidden, kv), weights(v, s.hidden, kv), x, norm, bias, qkv),
+			bind(attend, steps, span, far, near, qkv, b.fill(2*kv*capacity), b.fill(2*kv*capacity), parts, counts, mid),
+			bind(must(MatVec{K: s.heads * s.dim, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}.Kernel(b.dev)), weights(q4, s.heads*s.dim, s.hidden), mid, x),
+			bind(must(MatVec{K: s.hidden, Tokens: 1, Norm: true, Eps: 1e-6, Act: &act, QuantOut: true, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}.Kernel(b.dev)),
+				weights(q4, s.hidden, s.ff), weights(q4, s.hidden, s.ff), x, norm, inner),
+			bind(must(MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{v, s.hidden}}}.Kernel(b.dev)), weights(v, s.ff, s.hidden), inner, x))
+	}
+	list = append(list, bind(must(MatVec{K: s.hidden, Tokens: 1, Norm: true, Eps: 1e-6, Parts: []Part{{q6, s.out}}}.Kernel(b.dev)), weights(q6, s.hidden, s.out), x, norm, b.empty(4*s.out)))
+	for _, depth := range []int{64, 1024, 8192} {
+		if err := b.d.Write(steps, 0, bytesOf(step(depth-1))); err != nil {
+			b.t.Fatal(err)
+		}
+		var best, host time.Duration
+		for range 8 {
+			d, h := b.once(candidate{list: list})
+			d, h = d*time.Duration(len(list)), h*time.Duration(len(list))
+			if best == 0 || d < best {
+				best = d
+			}
+			if host == 0 || h < host {
+				host = h
+			}
+		}
+		fmt.Printf("%s token at %d: %d dispatches, %.0f µs on the device (%.0f a second), %.0f µs recording\n",
+			s.name, depth, len(list), float64(best)/1e3, 1e9/float64(best), float64(host)/1e3)
+	}
 }
