@@ -17,6 +17,7 @@ type attentionCase struct {
 	sequences []sequenceCase
 	prefill   bool
 	splits    int // 0: what the plan says
+	warps     int // of a block of decode; 0: what the plan says
 	fill      func(r *rand.Rand, q, k, v []float32)
 }
 
@@ -171,6 +172,9 @@ func (c attentionCase) plan(g *gpu, d *attentionData) attentionPlan {
 	if c.splits > 0 {
 		plan.Splits = c.splits
 	}
+	if c.warps > 0 {
+		plan.useWarps(c.warps)
+	}
 	return plan
 }
 
@@ -191,6 +195,8 @@ func (c attentionCase) run(g *gpu, d *attentionData) ([]float32, string) {
 	if n := plan.Workspace(); n > 0 {
 		args.Work = g.alloc(n)
 	}
+	counters := make([]uint32, plan.Counters()/4+1)
+	args.Counters = upload(g, counters)
 	var launches []*cuda.Launch
 	g.do(func() (err error) {
 		launches, err = plan.launches(g.c, g.find, args)
@@ -201,6 +207,9 @@ func (c attentionCase) run(g *gpu, d *attentionData) ([]float32, string) {
 	g.run(launches...)
 	if again := download[float32](g, args.Out, len(d.q)); !slices.EqualFunc(out, again, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
 		g.t.Error("a second run gives other bits")
+	}
+	if !slices.Equal(counters, download[uint32](g, args.Counters, len(counters))) {
+		g.t.Error("the counters are not zero afterwards")
 	}
 	g.release()
 	return out, plan.Variant
@@ -248,6 +257,10 @@ func TestDecodeAttention(t *testing.T) {
 		{"an odd tile", attentionCase{shape: shape(12, 2, 128, 2), sequences: one(77), splits: 1}, "split"},
 		{"splits", attentionCase{shape: shape(12, 2, 128, 2), sequences: one(500), splits: 4}, "split"},
 		{"more splits than positions", attentionCase{shape: shape(4, 1, 128, 2), sequences: one(70), splits: 9}, "split"},
+		{"large blocks", attentionCase{shape: shape(12, 2, 128, 2), sequences: one(400), splits: 3, warps: 8}, "split"},
+		{"large blocks, one head", attentionCase{shape: shape(1, 1, 64, 2), sequences: one(700), splits: 5, warps: 8}, "split"},
+		{"eight heads of 256", attentionCase{shape: shape(8, 1, 256, 2), sequences: one(300), splits: 2, warps: 4}, "split"},
+		{"many splits", attentionCase{shape: shape(3, 1, 64, 2), sequences: one(2300), splits: 40}, "split"},
 		{"a full cache", attentionCase{shape: shape(4, 1, 64, 2), sequences: []sequenceCase{{130, 1, 130}}, splits: 2}, "split"},
 		{"head 64, one query head each", attentionCase{shape: shape(3, 3, 64, 2), sequences: one(200), splits: 2}, "split"},
 		{"head 96", attentionCase{shape: shape(4, 2, 96, 2), sequences: one(150), splits: 2}, "split"},

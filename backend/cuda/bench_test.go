@@ -235,6 +235,7 @@ func (b *timer) attention(a attentionBench, tokens int, plan func(s attentionSha
 	if n := p.Workspace(); n > 0 {
 		args.Work = b.alloc(n)
 	}
+	args.Counters = upload(b.gpu, make([]uint32, p.Counters()/4+1))
 	var launches []*cuda.Launch
 	for layer := range a.layers {
 		p.shape.Unit = uint64(layer * per * 2)
@@ -264,14 +265,18 @@ func TestSpeedDecodeAttention(t *testing.T) {
 				if a.sequences*a.positions > 1<<18 || a.sequences > 1 && a.positions == 512 {
 					continue
 				}
-				for _, scale := range []float64{0.5, 1, 2} {
+				for _, v := range []struct{ warps, least, perSM int }{{0, 0, 0}, {4, 64, 2}, {4, 32, 2}, {8, 128, 1}, {8, 64, 1}} {
 					us, p := b.attention(a, 1, func(s attentionShape) (attentionPlan, error) {
 						p, err := planDecode(b.c.Device, s, a.sequences, a.positions)
-						p.Splits = max(1, min(maxSplits, int(float64(p.Splits)*scale)))
+						if v.warps > 0 {
+							p.useWarps(v.warps)
+							p.least = v.least
+							p.Splits = max(1, min(maxSplits, v.perSM*b.c.Device.SMs/(a.sequences*a.kvHeads*p.parts()), (a.positions+v.least-1)/v.least))
+						}
 						return p, err
 					})
 					bytes := float64(a.sequences*a.positions) * float64(4*a.kvHeads*a.dim)
-					t.Logf("decode attention %-8s batch %2d context %5d  splits %3d  %7.2f µs a layer, with combine  %5.0f GB/s of keys and values  %s", a.name, a.sequences, a.positions, p.Splits, us, bytes/us/1e3, p.Variant)
+					t.Logf("decode attention %-8s batch %2d context %5d  %d warps, splits %3d of %3d  %7.2f µs a layer  %5.0f GB/s of keys and values", a.name, a.sequences, a.positions, p.threads/32, p.Splits, p.least, us, bytes/us/1e3)
 				}
 			}
 		}

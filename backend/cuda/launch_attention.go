@@ -25,6 +25,9 @@ type attentionArgs struct {
 	Tiles cuda.Ptr
 	// Work is scratch memory of attentionPlan.Workspace bytes; may be 0 if that is 0.
 	Work cuda.Ptr
+	// Counters is memory of attentionPlan.Counters bytes that was set to zero once;
+	// every launch leaves zeros. Launches that may overlap need their own.
+	Counters cuda.Ptr
 }
 
 // queryTile is the number of query tokens of one block of prefill attention.
@@ -48,11 +51,11 @@ type attentionPlan struct {
 
 // fastHeads are the head sizes that have kernels on tensor cores, with the
 // constants of their .cu files.
-var fastHeads = map[int]struct{ warps, stages, round int }{
-	64:  {4, 3, 64},
-	96:  {4, 2, 64},
-	128: {4, 2, 64},
-	256: {4, 2, 32},
+var fastHeads = map[int]struct{ stages, round int }{
+	64:  {3, 64},
+	96:  {2, 64},
+	128: {2, 64},
+	256: {2, 32},
 }
 
 // validate refuses what no kernel computes.
@@ -68,11 +71,11 @@ func (s attentionShape) validate() error {
 	return nil
 }
 
-// minSplit is the fewest positions worth a block of decode attention: below it
-// the block's start costs more than its loads.
+// minSplit is the fewest positions worth a block of four warps: below it the block's
+// start costs more than its loads.
 const minSplit = 64
 
-// maxSplits is what the combining kernel has room for.
+// maxSplits is what combining has room for.
 const maxSplits = 256
 
 // planDecode chooses the kernels for a step whose tokens attend one by one.
@@ -82,21 +85,39 @@ func planDecode(dev cuda.Device, s attentionShape, tokens, longest int) (attenti
 	if err := s.validate(); err != nil {
 		return p, err
 	}
-	f, fast := fastHeads[s.HeadDim]
-	row := s.HeadDim*2 + 16 // of shared memory; see attention_tile.h
-	p.shared = f.warps * max(f.stages*32*row, 8*((s.HeadDim+4)*4+8))
-	if fast && s.KVBytes == 2 && p.shared <= dev.SharedMemory {
+	_, fast := fastHeads[s.HeadDim]
+	if fast && s.KVBytes == 2 && decodeShared(s.HeadDim, 4) <= dev.SharedMemory {
 		p.Variant = "attention/decode/split"
 		p.module = fmt.Sprintf("attention_%d", s.HeadDim)
 		p.kernel = fmt.Sprintf("attention_decode_f16_d%d", s.HeadDim)
-		p.threads, p.perBlock = f.warps*32, 8
+		p.perBlock = 8
+		p.useWarps(4)
 	} else {
 		p.vector()
 	}
 	// Two blocks a multiprocessor: one loads while the other computes.
 	blocks := tokens * s.KVHeads * p.parts()
-	p.Splits = max(1, min((2*dev.SMs+blocks-1)/blocks, (longest+minSplit-1)/minSplit, maxSplits))
+	p.Splits = (2*dev.SMs + blocks - 1) / blocks
+	if fast && 4*blocks <= dev.SMs && decodeShared(s.HeadDim, 8) <= dev.SharedMemory {
+		// A large block instead, which has half the splits to combine.
+		p.useWarps(8)
+		p.Splits = dev.SMs / blocks
+	}
+	p.Splits = max(1, min(p.Splits, (longest+p.least-1)/p.least, maxSplits))
 	return p, nil
+}
+
+// decodeShared is the shared memory of a block of decode: the rings, or for combining
+// what the warps have, or the splits' weights and the threads' shares.
+func decodeShared(dim, warps int) int {
+	row := dim*2 + 16 // see attention_tile.h
+	return max(warps*max(fastHeads[dim].stages*32*row, 8*((dim+4)*4+8)), (8*maxSplits+8)*4+warps*32*16)
+}
+
+// useWarps sets the size of the blocks of decode. Each warp should have a group of 16
+// positions.
+func (p *attentionPlan) useWarps(n int) {
+	p.threads, p.least, p.shared = n*32, n*16, decodeShared(p.shape.HeadDim, n)
 }
 
 func (p *attentionPlan) vector() {
@@ -107,8 +128,10 @@ func (p *attentionPlan) vector() {
 
 // parts is how many blocks share the query heads of a key/value head.
 func (p *attentionPlan) parts() int {
-	group := p.shape.Heads / p.shape.KVHeads
-	return (group + p.perBlock - 1) / p.perBlock
+	if p.perBlock == 0 {
+		return 0 // prefill, whose blocks have one head each
+	}
+	return (p.shape.Heads/p.shape.KVHeads + p.perBlock - 1) / p.perBlock
 }
 
 // planPrefill chooses the kernels for a step that extends sequences by many
@@ -140,6 +163,11 @@ func planPrefill(dev cuda.Device, s attentionShape, tokens, tiles, longest int) 
 	return p, nil
 }
 
+// Counters is the memory of counters in bytes.
+func (p *attentionPlan) Counters() int64 {
+	return int64(p.tokens) * int64(p.shape.KVHeads) * int64(p.parts()) * 4
+}
+
 // Workspace is the scratch memory in bytes: the sums, maxima and weights of the splits.
 func (p *attentionPlan) Workspace() int64 {
 	if p.tiles > 0 && p.Splits == 1 {
@@ -167,13 +195,13 @@ func (p *attentionPlan) launches(c *cuda.Context, find lookup, a attentionArgs) 
 		args = slices.Concat([]any{a.Q, sums, weights}, cache, []any{s.HeadDim, p.least})
 	default:
 		grid = [3]int{p.Splits, s.KVHeads * p.parts(), p.tokens}
-		args = slices.Concat([]any{a.Q, sums, weights}, cache, []any{p.tokens, p.least})
+		args = slices.Concat([]any{a.Q, a.Out, sums, weights, a.Counters}, cache, []any{p.tokens, p.least})
 	}
 	l, err := prepare(find, c, p.module, p.kernel, grid, p.threads, p.shared, args...)
 	if err != nil {
 		return nil, err
 	}
-	if p.tiles > 0 && p.Splits == 1 {
+	if p.tiles == 0 && p.module != "attention" || p.tiles > 0 && p.Splits == 1 {
 		return []*cuda.Launch{l}, nil
 	}
 	combine, err := prepare(find, c, "attention", "attention_combine", [3]int{s.Heads, p.tokens, 1}, 256, 0, sums, weights, a.Out, p.Splits, s.HeadDim)

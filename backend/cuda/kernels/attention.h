@@ -56,11 +56,13 @@ DEV void split_h2(float a, float b, u32 &hi, u32 &lo) {
 	lo = f2h2(a - h2f((u16)hi), b - h2f((u16)(hi >> 16)));
 }
 
-// Split i of the positions [first, len): whole multiples of 16, at least least.
-DEV void split_range(int first, int len, int splits, int least, int i, int &from, int &to) {
+// Split i of the positions [first, len): whole multiples of 16, at least least. Returns the
+// number of splits that have positions.
+DEV int split_range(int first, int len, int splits, int least, int i, int &from, int &to) {
 	int n = len - first, chunk = (n + splits - 1) / splits;
 	if (chunk < least) chunk = least;
 	chunk = (chunk + 15) & ~15;
 	from = first + i * chunk;
 	to = from + chunk < len ? from + chunk : len;
+	return (n + chunk - 1) / chunk;
 }

@@ -6,33 +6,109 @@
 // ---------------------------------------------------------------- decode
 // One block: 8 query heads of one key/value head, one token, one split of the positions.
 // Each warp streams its own groups of 16 positions through its own ring in shared memory,
-// so that no barrier stands between a load and the next; warps merge at the end.
+// so that no barrier stands between a load and the next; warps merge at the end. The block
+// that is the last of its splits to end combines them all: no second kernel.
 //
 // The 16 rows of an MMA hold 8 heads twice: rows 0-7 the high f16 halves of q, rows 8-15
 // what the rounding lost. Row g+8 of the product is the same thread's as row g, so adding
 // them gives q·k with q to 22 bits at no extra cost; the softmax weights likewise.
-template <int D, int NW, int ST> DEV void attention_decode(const float *q, float *po, float2 *ml, const int *pos, const u64 *kvs, const int *caps, const Cache &c, int H, int T, int least) {
+struct Decode {
+	const float *q;  // (T, H, D)
+	float *out;      // (T, H, D)
+	float *po;       // (T, H, S, D) sums of splits
+	float2 *ml;      // (T, H, S) their maxima and weights
+	u32 *count;      // (T, gridDim.y) zeros; the last block leaves zeros
+	const int *pos, *caps;
+	const u64 *kvs;
+	int H, T, least;
+};
+
+constexpr int MAX_SPLITS = 256;
+
+// Adds up the splits of nh heads whose sums begin at po and ml (heads S apart): first each
+// head's weights by one warp, then threads share elements and, if they are many, splits.
+template <int D> DEV void combine_splits(const float *po, const float2 *ml, float *out, int nh, int S, int active, u8 *smem) {
+	int NT = blockDim.x, tid = threadIdx.x, lane = tid & 31;
+	float *w = (float *)smem, *total = w + 8 * MAX_SPLITS; // (8, MAX_SPLITS), (8)
+	float4 *part = (float4 *)(total + 8);                  // a thread's sum
+	for (int h = tid >> 5; h < nh; h += NT >> 5) {
+		float2 v[MAX_SPLITS / 32];
+		float top = NEG_INF, sum = 0.f;
+#pragma unroll
+		for (int j = 0; j < MAX_SPLITS / 32; j++) {
+			v[j] = float2{NEG_INF, 0.f};
+			if (lane + j * 32 < active) v[j] = ld_cg_f2(ml + h * S + lane + j * 32);
+			top = cl_fmax(top, v[j].x);
+		}
+		top = warp_max(top);
+#pragma unroll
+		for (int j = 0; j < MAX_SPLITS / 32; j++)
+			if (lane + j * 32 < active) {
+				float f = cl_exp2(v[j].x - top);
+				w[h * MAX_SPLITS + lane + j * 32] = f;
+				sum += f * v[j].y;
+			}
+		sum = warp_sum(sum);
+		if (lane == 0) total[h] = sum;
+	}
+	__syncthreads();
+	int items = nh * (D / 4), shares = NT / items > 1 ? NT / items : 1, share = shares > 1 ? tid / items : 0;
+	for (int e = shares > 1 ? tid % items : tid; e < items; e += NT) {
+		int h = e / (D / 4), d = e % (D / 4) * 4;
+		const float *src = po + (size_t)h * S * D + d;
+		float4 a = {0.f, 0.f, 0.f, 0.f};
+		// eight loads in flight; the compiler does not unroll loops with assembly by itself
+		for (int s0 = share < shares ? share : active; s0 < active; s0 += 8 * shares) {
+			float4 v[8];
+#pragma unroll
+			for (int j = 0; j < 8; j++)
+				if (s0 + j * shares < active) v[j] = ld_cg_f4(src + (size_t)(s0 + j * shares) * D);
+#pragma unroll
+			for (int j = 0; j < 8; j++)
+				if (s0 + j * shares < active) {
+					float f = w[h * MAX_SPLITS + s0 + j * shares];
+					a.x += f * v[j].x, a.y += f * v[j].y, a.z += f * v[j].z, a.w += f * v[j].w;
+				}
+		}
+		if (shares > 1) {
+			part[tid] = a;
+			__syncthreads(); // all threads come here, once
+			if (share > 0) return;
+			for (int i = 1; i < shares; i++) {
+				float4 v = part[i * items + e];
+				a.x += v.x, a.y += v.y, a.z += v.z, a.w += v.w;
+			}
+		}
+		float f = 1.f / total[h];
+		*(float4 *)(out + h * D + d) = float4{a.x * f, a.y * f, a.z * f, a.w * f};
+	}
+}
+
+template <int D, int ST> DEV void attention_decode(const Decode &a, const Cache &c) {
 	constexpr int ROW = D * 2 + 16;     // bytes of a row in shared memory: 16 more, against bank conflicts
 	constexpr int STAGE = 2 * 16 * ROW; // 16 keys, 16 values
 	constexpr int PIECES = D / 8;       // of 16 bytes in a row
 	SHARED_DYN(smem);
-	int lane = threadIdx.x & 31, wid = threadIdx.x >> 5, g = lane >> 2, t4 = lane & 3;
+	__shared__ int last;
+	int NW = blockDim.x >> 5, lane = threadIdx.x & 31, wid = threadIdx.x >> 5, g = lane >> 2, t4 = lane & 3;
 	int S = gridDim.x, split = blockIdx.x, t = blockIdx.z;
-	int group = H / c.heads, parts = (group + 7) / 8;
+	int group = a.H / c.heads, parts = (group + 7) / 8;
 	int kvh = blockIdx.y / parts, h0 = (blockIdx.y % parts) * 8;
 	int nh = group - h0 < 8 ? group - h0 : 8;
 	int head = kvh * group + h0; // of row 0
-	int cap = caps[t], len = pos[t] + 1;
+	size_t row = (size_t)t * a.H + head;
+	int cap = a.caps[t], len = a.pos[t] + 1;
 	len = len < cap ? len : cap;
 	int first = c.window && len > c.window ? len - c.window : 0, from, to;
-	split_range(first, len, S, least, split, from, to);
+	int active = split_range(first, len, S, a.least, split, from, to);
 	pdl_launch();
 	if (from >= to) {
 		pdl_wait();
-		if ((int)threadIdx.x < nh) ml[((size_t)t * H + head + threadIdx.x) * S + split] = float2{NEG_INF, 0.f};
+		if (split == 0) // no position at all: only a misplaced token
+			for (int i = threadIdx.x; i < nh * D; i += blockDim.x) a.out[row * D + i] = 0.f;
 		return;
 	}
-	const u16 *K = cache_keys<u16>(c, kvs[t], cap, kvh, D), *V = cache_values<u16>(c, kvs[t], cap, kvh, D);
+	const u16 *K = cache_keys<u16>(c, a.kvs[t], cap, kvh, D), *V = cache_values<u16>(c, a.kvs[t], cap, kvh, D);
 	u32 ring = smem_u32(smem) + wid * (ST * STAGE);
 	int groups = (to - from + 15) / 16, mine = (groups - wid + NW - 1) / NW; // groups of this warp: wid, wid+NW, …
 
@@ -42,9 +118,9 @@ template <int D, int NW, int ST> DEV void attention_decode(const float *q, float
 #pragma unroll
 		for (int j = 0; j < 16 * PIECES / 32; j++) {
 			int e = lane + j * 32, r = e / PIECES, p = e % PIECES;
-			int row = p0 + r < to ? p0 + r : to - 1; // a row that exists; its score is masked
-			cp_async16(at + r * ROW + p * 16, K + (size_t)row * D + p * 8);
-			cp_async16(at + (16 + r) * ROW + p * 16, V + (size_t)row * D + p * 8);
+			int at_row = p0 + r < to ? p0 + r : to - 1; // a row that exists; its score is masked
+			cp_async16(at + r * ROW + p * 16, K + (size_t)at_row * D + p * 8);
+			cp_async16(at + (16 + r) * ROW + p * 16, V + (size_t)at_row * D + p * 8);
 		}
 	};
 	auto fill = [&]() INLINE_LAMBDA {
@@ -55,7 +131,7 @@ template <int D, int NW, int ST> DEV void attention_decode(const float *q, float
 		}
 	};
 	// Only the last T positions can be the work of the kernel before this one.
-	bool early = to <= len - T;
+	bool early = to <= len - a.T;
 	if (early) fill();
 	pdl_wait();
 	if (!early) fill();
@@ -63,7 +139,7 @@ template <int D, int NW, int ST> DEV void attention_decode(const float *q, float
 	u32 qa[D / 16][4];
 	float unscale;
 	{
-		const float *src = q + ((size_t)t * H + head + (g < nh ? g : 0)) * D + t4 * 2;
+		const float *src = a.q + (row + (g < nh ? g : 0)) * D + t4 * 2;
 		float amax = 0.f;
 #pragma unroll
 		for (int k = 0; k < D / 8; k++) {
@@ -91,20 +167,21 @@ template <int D, int NW, int ST> DEV void attention_decode(const float *q, float
 		if (i + ST - 1 < mine) load(i + ST - 1); // into the stage that the last round read; syncwarp ended it
 		cp_async_commit();
 		u32 at = ring + (i % ST) * STAGE;
-		float s[2][4] = {};
+		float s[2][4] = {}, s2[2][4] = {}; // even and odd steps: shorter chains
 #pragma unroll
 		for (int k = 0; k < D / 16; k++) {
 			u32 b[4];
 			ldmatrix_x4(b[0], b[1], b[2], b[3], at + koff + k * 32);
-			mma_16816(s[0], qa[k], b);
-			mma_16816(s[1], qa[k], b + 2);
+			mma_16816(k & 1 ? s2[0] : s[0], qa[k], b);
+			mma_16816(k & 1 ? s2[1] : s[1], qa[k], b + 2);
 		}
 		int p0 = from + (wid + i * NW) * 16 + t4 * 2;
 		float x[4], mx = m;
 #pragma unroll
 		for (int e = 0; e < 4; e++) {
-			x[e] = score(c, (s[e >> 1][e & 1] + s[e >> 1][(e & 1) + 2]) * unscale);
-			if (p0 + (e >> 1) * 8 + (e & 1) >= to) x[e] = NEG_INF;
+			int n = e >> 1, r = e & 1;
+			x[e] = score(c, ((s[n][r] + s2[n][r]) + (s[n][r + 2] + s2[n][r + 2])) * unscale);
+			if (p0 + n * 8 + r >= to) x[e] = NEG_INF;
 			mx = cl_fmax(mx, x[e]);
 		}
 		mx = cl_fmax(mx, shfl_xor(mx, 1));
@@ -133,28 +210,45 @@ template <int D, int NW, int ST> DEV void attention_decode(const float *q, float
 
 	// merge the warps: weights first, then sums, each in the order of the warps
 	__syncthreads(); // all rings are read
-	float *so = (float *)smem;                          // (NW, 8, D+4)
-	float2 *sm = (float2 *)(so + NW * 8 * (D + 4));     // (NW, 8)
+	float *so = (float *)smem;                      // (NW, 8, D+4)
+	float2 *sm = (float2 *)(so + NW * 8 * (D + 4)); // (NW, 8)
 	if (t4 == 0) sm[wid * 8 + g] = float2{m, l};
 #pragma unroll
 	for (int n = 0; n < D / 8; n++)
 		*(float2 *)(so + (wid * 8 + g) * (D + 4) + n * 8 + t4 * 2) = float2{o[n][0] + o[n][2], o[n][1] + o[n][3]};
 	__syncthreads();
-	for (int e = threadIdx.x; e < nh * (D / 4); e += NW * 32) {
+	for (int e = threadIdx.x; e < nh * (D / 4); e += blockDim.x) {
 		int h = e / (D / 4), d = e % (D / 4) * 4;
 		float top = NEG_INF, sum = 0.f;
 		for (int w = 0; w < NW; w++) top = cl_fmax(top, sm[w * 8 + h].x);
-		float4 a = {0.f, 0.f, 0.f, 0.f};
+		float4 v = {0.f, 0.f, 0.f, 0.f};
 		for (int w = 0; w < NW; w++) {
 			float f = cl_exp2(sm[w * 8 + h].x - top);
-			float4 v = *(const float4 *)(so + (w * 8 + h) * (D + 4) + d);
+			float4 u = *(const float4 *)(so + (w * 8 + h) * (D + 4) + d);
 			sum += f * sm[w * 8 + h].y;
-			a.x += f * v.x, a.y += f * v.y, a.z += f * v.z, a.w += f * v.w;
+			v.x += f * u.x, v.y += f * u.y, v.z += f * u.z, v.w += f * u.w;
 		}
-		size_t at = ((size_t)t * H + head + h) * S + split;
-		*(float4 *)(po + at * D + d) = a;
-		if (d == 0) ml[at] = float2{top, sum};
+		if (active == 1) {
+			float f = 1.f / sum;
+			*(float4 *)(a.out + (row + h) * D + d) = float4{v.x * f, v.y * f, v.z * f, v.w * f};
+		} else {
+			size_t at = (row + h) * S + split;
+			*(float4 *)(a.po + at * D + d) = v;
+			if (d == 0) a.ml[at] = float2{top, sum};
+		}
 	}
+	if (active == 1) return;
+	__threadfence(); // what this block wrote comes before its count
+	__syncthreads();
+	if (threadIdx.x == 0) {
+		u32 *count = a.count + t * gridDim.y + blockIdx.y;
+		last = atomic_add_u32(count, 1) == (u32)active - 1;
+		if (last) *count = 0;
+	}
+	__syncthreads();
+	if (!last) return;
+	__threadfence();
+	combine_splits<D>(a.po + row * S * D, a.ml + row * S, a.out + row * D, nh, S, active, smem);
 }
 
 // ---------------------------------------------------------------- prefill

@@ -136,6 +136,12 @@ DEV u32 ld_stream32(const void *p) { u32 v; asm volatile("ld.global.nc.L1::no_al
 DEV u32 ld_stream16(const void *p) { u16 v; asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p)); return v; }
 DEV void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// not from L1, which does not see what other blocks write
+DEV float2 ld_cg_f2(const void *p) { float2 v; asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(p) : "memory"); return v; }
+DEV float4 ld_cg_f4(const void *p) { float4 v; asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory"); return v; }
+DEV u32 atomic_add_u32(u32 *p, u32 v) { u32 r; asm volatile("atom.global.add.u32 %0, [%1], %2;" : "=r"(r) : "l"(p), "r"(v) : "memory"); return r; }
+DEV void __threadfence() { asm volatile("membar.gl;" ::: "memory"); }
+
 DEV u32 smem_u32(const void *p) { u64 a; asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p)); return (u32)a; }
 
 // ---- cp.async (sm_80) ----

@@ -240,6 +240,8 @@ DEV void cp_async16(u32 dst, const void *src) {
 }
 DEV void cp_async_commit() {}
 template <int N> DEV void cp_async_wait() {}
+DEV float2 ld_cg_f2(const void *p) { return emu_ld<float2>(p); }
+DEV float4 ld_cg_f4(const void *p) { return emu_ld<float4>(p); }
 DEV u32 atomic_add_u32(u32 *p, u32 v) { u32 old = *p; *p += v; return old; }
 
 // ---- tensor cores ----
