@@ -25,6 +25,7 @@ type Options struct {
 	Prompt      []int          // lengths of prompts; 0 is skipped
 	Generate    []int          // numbers of generated tokens; 0 is skipped
 	Depth       []int          // tokens already in the context; none means 0
+	Sequences   []int          // how many generate together; none means 1
 	Threads     []int
 	Repetitions int
 }
@@ -37,22 +38,29 @@ type Row struct {
 	Prompt   int // tokens of the prompt test, or 0
 	Generate int // tokens of the generation test, or 0
 	Depth    int // tokens already in the context
-	Times    []time.Duration
-	Speeds   []float64
-	Mean     float64
-	StdDev   float64 // of the samples
-	Median   float64
-	Limit    float64 // speed at which the machine's limit is reached, 0 if not known
-	Bound    string  // what sets the limit: "bandwidth" or "arithmetic"
-	Check    Check
-	Machine  Limits
+	// Sequences is how many generate together, each the same number of tokens;
+	// speeds are those of all of them.
+	Sequences int
+	Times     []time.Duration
+	Speeds    []float64
+	Mean      float64
+	StdDev    float64 // of the samples
+	Median    float64
+	Limit     float64 // speed at which the machine's limit is reached, 0 if not known
+	Bound     string  // what sets the limit: "bandwidth" or "arithmetic"
+	Check     Check
+	Machine   Limits
 }
 
-// Test names the test as llama-bench does: pp512, tg128, tg128 @ d8192.
+// Test names the test as llama-bench does: pp512, tg128, tg128 @ d8192; and tg128
+// x8 for eight sequences together.
 func (r Row) Test() string {
 	name := fmt.Sprintf("tg%d", r.Generate)
 	if r.Prompt > 0 {
 		name = fmt.Sprintf("pp%d", r.Prompt)
+	}
+	if r.Sequences > 1 {
+		name += fmt.Sprintf(" x%d", r.Sequences)
 	}
 	if r.Depth > 0 {
 		name += fmt.Sprintf(" @ d%d", r.Depth)
@@ -116,11 +124,7 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 	}
 	ran := e.Selection().Ran
 	base := Row{Backend: ran, Threads: threads, Check: check, Machine: limits}
-	depths := o.Depth
-	if len(depths) == 0 {
-		depths = []int{0}
-	}
-	for _, depth := range depths {
+	for _, depth := range orDefault(o.Depth, 0) {
 		base.Depth = depth
 		for _, n := range o.Prompt {
 			row := base
@@ -134,69 +138,110 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 			}
 		}
 		for _, n := range o.Generate {
-			row := base
-			row.Generate, row.Bound = n, "bandwidth"
-			// On average half of the generated tokens are in the context too.
-			row.Limit = limits.Reads() / (float64(work.Bytes) + work.cacheBytes(e.KV())*(float64(depth)+float64(n)/2))
-			if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
-				return err
-			}
-			if err := yield(row); err != nil {
-				return err
+			for _, sequences := range orDefault(o.Sequences, 1) {
+				row := base
+				row.Generate, row.Sequences, row.Bound = n, sequences, "bandwidth"
+				// Weights are read once for all sequences. On average half of the generated
+				// tokens are in the context too.
+				context := work.cacheBytes(e.KV()) * (float64(depth) + float64(n)/2)
+				row.Limit = limits.Reads() / (float64(work.Bytes)/float64(sequences) + context)
+				if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
+					return err
+				}
+				if err := yield(row); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
+func orDefault(list []int, value int) []int {
+	if len(list) == 0 {
+		return []int{value}
+	}
+	return list
+}
+
 // measure runs a test once to warm up and then as often as asked.
-func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int, test func(context.Context, *engine.Session, []int32) error) error {
+func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int, test func(context.Context, *group, int) error) error {
 	if r.Depth+n > e.Model.Program.Context {
 		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
 	}
-	s, err := e.NewSession(r.Depth + n)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	tokens := randomTokens(e.Model, r.Depth+n)
-	for i := range repetitions + 1 {
-		if err := s.Truncate(min(r.Depth, len(s.Tokens()))); err != nil {
+	g := &group{e: e, tokens: randomTokens(e.Model, r.Depth+n)}
+	for range max(1, r.Sequences) {
+		s, err := e.NewSession(r.Depth + n)
+		if err != nil {
 			return err
 		}
-		if r.Depth > len(s.Tokens()) {
-			if err := prompt(ctx, s, tokens[:r.Depth]); err != nil {
-				return err
-			}
+		defer s.Close()
+		g.sessions = append(g.sessions, s)
+	}
+	for i := range repetitions + 1 {
+		if err := g.rewind(ctx, r.Depth); err != nil {
+			return err
 		}
 		start := time.Now()
-		if err := test(ctx, s, tokens); err != nil {
+		if err := test(ctx, g, r.Depth+n); err != nil {
 			return err
 		}
 		if took := time.Since(start); i > 0 {
 			r.Times = append(r.Times, took)
-			r.Speeds = append(r.Speeds, float64(n)/took.Seconds())
+			r.Speeds = append(r.Speeds, float64(n*len(g.sessions))/took.Seconds())
 		}
 	}
 	r.Mean, r.StdDev, r.Median = statistics(r.Speeds)
 	return nil
 }
 
-// prompt computes all tokens in batches and the last one's logits.
-func prompt(ctx context.Context, s *engine.Session, tokens []int32) error {
-	_, _, err := s.Prefill(ctx, tokens)
+// group is the sequences of a test, all with the same text.
+type group struct {
+	e        *engine.Engine
+	sessions []*engine.Session
+	tokens   []int32
+}
+
+// rewind makes every sequence hold the first depth tokens.
+func (g *group) rewind(ctx context.Context, depth int) error {
+	for _, s := range g.sessions {
+		if err := s.Truncate(min(depth, len(s.Tokens()))); err != nil {
+			return err
+		}
+		if depth > len(s.Tokens()) {
+			if _, _, err := s.Prefill(ctx, g.tokens[:depth]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// prompt computes all tokens up to total in batches and the last one's logits.
+func prompt(ctx context.Context, g *group, total int) error {
+	_, _, err := g.sessions[0].Prefill(ctx, g.tokens[:total])
 	return err
 }
 
-// generate computes the tokens that the session does not hold yet one by one,
+// generate computes the tokens that the sequences do not hold yet one by one,
 // each with its logits. Which token the logits would choose does not matter for
 // the time.
-func generate(ctx context.Context, s *engine.Session, tokens []int32) error {
-	for i := len(s.Tokens()); i < len(tokens); i++ {
+func generate(ctx context.Context, g *group, total int) error {
+	next := make([]int32, len(g.sessions))
+	for i := len(g.sessions[0].Tokens()); i < total; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := s.Extend(ctx, tokens[i:i+1], backend.Last); err != nil {
+		if len(g.sessions) == 1 {
+			if _, err := g.sessions[0].Extend(ctx, g.tokens[i:i+1], backend.Last); err != nil {
+				return err
+			}
+			continue
+		}
+		for j := range next {
+			next[j] = g.tokens[i]
+		}
+		if _, err := g.e.ExtendTogether(ctx, g.sessions, next); err != nil {
 			return err
 		}
 	}

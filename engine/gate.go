@@ -289,6 +289,13 @@ func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s pa
 	return g.Extend(ctx, cert, c.source(), pc, s)
 }
 
+// extendTogether judges a step of several sequences.
+func (g *gate) extendTogether(ctx context.Context, cert parity.Certified, c loaded, steps []parity.Step) parity.Verdict {
+	pc := g.parityCase(nil)
+	pc.Unhurried = true
+	return g.ExtendTogether(ctx, cert, c.source(), pc, steps)
+}
+
 func (g *gate) close() error {
 	var err error
 	if g.ahead != nil {

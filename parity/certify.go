@@ -215,7 +215,20 @@ func (g *Gate) Extend(ctx context.Context, cert Certified, candidate Source, c C
 	if g.Probing != nil {
 		defer g.Probing()()
 	}
-	v := ProbeStep(ctx, g.Reference, candidate, c, s, g.Policy)
+	return g.extended(cert, candidate, ProbeStep(ctx, g.Reference, candidate, c, s, g.Policy))
+}
+
+// ExtendTogether probes the next step of several sequences of a certified
+// executor at once.
+func (g *Gate) ExtendTogether(ctx context.Context, cert Certified, candidate Source, c Case, steps []Step) Verdict {
+	if g.Probing != nil {
+		defer g.Probing()()
+	}
+	return g.extended(cert, candidate, ProbeTogether(ctx, g.Reference, candidate, c, steps, g.Policy))
+}
+
+// extended adds what a probe in mid-generation has shown to what is certified.
+func (g *Gate) extended(cert Certified, candidate Source, v Verdict) Verdict {
 	v.Fault = g.fault(candidate.Backend)
 	switch {
 	case v.Passed() && cert.grant != nil:

@@ -22,16 +22,20 @@ type benchOptions struct {
 	prompt      []int
 	generate    []int
 	depth       []int
+	sequences   []int
 	batch       int
 	threads     []int
 	repetitions int
 	format      string
 }
 
+// maxSequences is far more than any device has memory for.
+const maxSequences = 512
+
 var benchFormats = []string{"md", "json"}
 
 func newBench() *cobra.Command {
-	o := benchOptions{prompt: []int{512}, generate: []int{128}, depth: []int{0}, threads: []int{0}, repetitions: 5, format: "md"}
+	o := benchOptions{prompt: []int{512}, generate: []int{128}, depth: []int{0}, sequences: []int{1}, threads: []int{0}, repetitions: 5, format: "md"}
 	cmd := &cobra.Command{
 		Use:     "bench MODEL [flags]",
 		GroupID: groupMeasure,
@@ -44,7 +48,8 @@ short text; a cosine below 0.99 at any position ends the command. The limits of
 the machine are measured in the same run: a generated token reads every weight
 once, so bandwidth limits tg; the matrix products of a prompt are limited by
 arithmetic, so that limits pp. With -d a test begins in a context of so many tokens,
-whose keys and values count for the limit too. Lists separated by commas measure
+whose keys and values count for the limit too; with --sequences several generate
+together and the speed is that of all of them. Lists separated by commas measure
 every combination.`,
 		Example: `  apr bench models/tiny-coder-28m-q4_k_m.gguf
   apr bench models/tiny-coder-28m-q4_k_m.gguf -p 128,512 -n 0 -t 1,2 -r 3 -o json`,
@@ -59,6 +64,7 @@ every combination.`,
 	f.VarP(intListValue{&o.prompt, 0, maxCount}, "n-prompt", "p", "prompt lengths; 0 for no prompt test")
 	f.VarP(intListValue{&o.generate, 0, maxCount}, "n-gen", "n", "tokens to generate; 0 for no generation test")
 	f.VarP(intListValue{&o.depth, 0, maxCount}, "n-depth", "d", "tokens already in the context when a test begins")
+	f.Var(intListValue{&o.sequences, 1, maxSequences}, "sequences", "how many sequences generate together")
 	f.VarP(intValue{&o.batch, 0, maxCount}, "batch", "b", "prompt tokens in one step; 0 for the default")
 	f.VarP(intListValue{&o.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
 	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
@@ -84,7 +90,7 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 	}
 	opts.MaxBatch = o.batch
 	run := bench.Options{
-		Engine: opts, Prompt: positive(o.prompt), Generate: positive(o.generate), Depth: o.depth,
+		Engine: opts, Prompt: positive(o.prompt), Generate: positive(o.generate), Depth: o.depth, Sequences: o.sequences,
 		Threads: threads, Repetitions: o.repetitions,
 	}
 	if len(run.Prompt)+len(run.Generate) == 0 {
@@ -188,6 +194,7 @@ type benchJSON struct {
 	Generate       int       `json:"n_gen"`
 	Depth          int       `json:"n_depth"`
 	Batch          int       `json:"n_batch"`
+	Sequences      int       `json:"n_sequences"`
 	Test           string    `json:"test"`
 	TestTime       time.Time `json:"test_time"`
 	MeanNS         int64     `json:"avg_ns"`
@@ -213,7 +220,7 @@ type benchJSON struct {
 func (p *benchPrinter) jsonRow(r bench.Row) error {
 	row := benchJSON{
 		ModelFilename: p.model.file, ModelType: p.model.name, ModelSize: p.model.size, Parameters: p.model.parameters,
-		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Test: r.Test(),
+		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Sequences: max(1, r.Sequences), Test: r.Test(),
 		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
 		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,
