@@ -91,8 +91,9 @@ func Describe(d Device) Info {
 type Isolated interface {
 	// Driver identifies the driver and its devices as far as that is possible
 	// without loading its library: paths, sizes and times of libraries, what the
-	// kernel tells about cards. A trial holds for one such text. Empty means that
-	// nothing is known, and then the driver is tried each time.
+	// kernel tells about cards. A trial holds for one such text, so where nothing
+	// is installed it says that ("none"). Empty means that nothing is known, and
+	// then the driver is tried each time.
 	Driver() string
 }
 

@@ -30,7 +30,11 @@ func (d Decision) Unavailable() string {
 	if d.Accepted || d.Line != "" || d.Status != parity.NotMeasured || !d.absent {
 		return ""
 	}
-	return fmt.Sprintf("%s: not available (%s)", pathName(d.Backend), d.Reason)
+	return unavailable(d.Backend, d.Reason)
+}
+
+func unavailable(name, reason string) string {
+	return fmt.Sprintf("%s: not available (%s)", pathName(name), reason)
 }
 
 // Selection is how the serving backend was found. Lines on stderr and JSON are

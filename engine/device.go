@@ -2,12 +2,16 @@ package engine
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/parity"
 )
 
 // probeDeadline bounds the search for devices in this process.
@@ -87,3 +91,88 @@ func matches(name string, index int, d backend.Device, want string) bool {
 // DeviceID is a device's name for Options.Device: the backend's with the
 // device's number.
 func DeviceID(name string, index int) string { return fmt.Sprintf("%s:%d", name, index) }
+
+// Device is what a backend can compute on.
+type Device struct {
+	ID      string `json:"id"` // for Options.Device
+	Backend string `json:"backend"`
+	Name    string `json:"name"`
+	backend.Info
+	Identity string `json:"identity"` // what certificates hold for
+	// Verdict is the newest one about this device, whatever the model; nil if there
+	// is none.
+	Verdict *LastVerdict `json:"verdict,omitempty"`
+}
+
+// LastVerdict is what a certificate says, in short.
+type LastVerdict struct {
+	Certificate string        `json:"certificate"` // for apr parity certs show
+	Status      parity.Status `json:"status"`
+	Reason      string        `json:"reason,omitempty"`
+	File        string        `json:"file"` // the model's
+	Context     int           `json:"context"`
+	MinCosine   float64       `json:"min_cosine"`
+	Created     time.Time     `json:"created"`
+}
+
+func lastVerdict(c parity.Certificate) *LastVerdict {
+	return &LastVerdict{c.ID(), c.Status, c.Reason, c.File, c.Context, c.MinCosine, c.Created}
+}
+
+// Absent is a backend that has no device here.
+type Absent struct {
+	Backend string `json:"backend"`
+	Reason  string `json:"reason"`
+}
+
+// Line tells people about it.
+func (a Absent) Line() string { return unavailable(a.Backend, a.Reason) }
+
+// Devices lists what the backends of the chain find, with the last verdict on
+// each. A driver that may harm the process is tried in another one first. With
+// NoGPU nothing of a GPU is opened.
+func Devices(ctx context.Context, o Options) (devices []Device, absent []Absent, err error) {
+	list, _, err := o.Gate.Store.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range chainFor(o.NoGPU) {
+		if name == referenceBackend {
+			continue // the same processor
+		}
+		found, err := o.Gate.devices(ctx, name)
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		switch {
+		case errors.Is(err, backend.ErrNoDevice):
+			absent = append(absent, Absent{name, absence(err)})
+		case err != nil:
+			absent = append(absent, Absent{name, err.Error()})
+		case len(found) == 0:
+			absent = append(absent, Absent{name, backend.ErrNoDevice.Error()})
+		}
+		for i, d := range found {
+			listed := Device{ID: DeviceID(name, i), Backend: name, Name: d.Name(), Info: backend.Describe(d), Identity: d.Identity()}
+			if at := slices.IndexFunc(list, func(c parity.Certificate) bool {
+				return c.Key.Backend == name && c.Key.Identity == listed.Identity
+			}); at >= 0 {
+				listed.Verdict = lastVerdict(list[at])
+			}
+			devices = append(devices, listed)
+			_ = d.Close() // nothing was computed on it
+		}
+	}
+	return devices, absent, nil
+}
+
+func (o GateOptions) devices(ctx context.Context, name string) ([]backend.Device, error) {
+	b, err := backend.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.try(ctx, b, anyDevice); err != nil {
+		return nil, err
+	}
+	return probe(b)
+}

@@ -245,7 +245,7 @@ func (e *Engine) find(b backend.Backend) (backend.Device, error) {
 	if !slices.Contains(gpuChain, b.Name()) {
 		want = ""
 	}
-	if err := e.gate.try(context.Background(), b, want); err != nil {
+	if err := e.options.Gate.try(context.Background(), b, want); err != nil {
 		return nil, err
 	}
 	devices, err := probe(b)

@@ -31,6 +31,9 @@ func Measurable() []string {
 func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int32) (parity.Verdict, error) {
 	o.Backend = name
 	e, err := Open(m, o)
+	if errors.Is(err, backend.ErrNoDevice) {
+		return parity.Verdict{Backend: name, Reference: referenceBackend, Reason: unavailable(name, absence(err)), Absent: true}, nil
+	}
 	if err != nil {
 		if errors.Is(err, ErrInput) || o.Gate.Fault != nil {
 			return parity.Verdict{}, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 // trialDeadline bounds the trial of a driver in a child process: creating a
 // context and compiling kernels takes seconds on a slow machine.
 const trialDeadline = 60 * time.Second
+
+// EnvTrial is set in a process that tries a driver, so that it starts no other.
+const EnvTrial = "APR_DRIVER_TRIAL"
 
 // trialReport is what the child says at its end, as the last line of its output.
 // A child that says nothing has died.
@@ -38,7 +42,7 @@ func SelfTest(w io.Writer, name, device string) error {
 	case err == nil:
 		r.OK = true
 	case errors.Is(err, backend.ErrNoDevice):
-		r.NoDevice = err.Error()
+		r.NoDevice = absence(err)
 	default:
 		r.Error = err.Error()
 	}
@@ -50,6 +54,9 @@ func SelfTest(w io.Writer, name, device string) error {
 	return err
 }
 
+// anyDevice, instead of a device, has a trial look for devices only.
+const anyDevice = "*"
+
 func selfTest(name, device string) error {
 	b, err := backend.Find(name)
 	if err != nil {
@@ -57,6 +64,12 @@ func selfTest(name, device string) error {
 	}
 	devices, err := b.Probe()
 	if err != nil {
+		return err
+	}
+	if device == anyDevice {
+		for _, d := range devices {
+			err = errors.Join(err, d.Close())
+		}
 		return err
 	}
 	d, err := choose(name, devices, device)
@@ -69,32 +82,36 @@ func selfTest(name, device string) error {
 // try runs a backend's driver in a child process unless that has been done
 // before with this driver and build, or the backend's driver cannot do harm. The
 // error says how it failed; backend.ErrNoDevice if there is none.
-func (g *gate) try(ctx context.Context, b backend.Backend, device string) error {
-	command := g.options.Gate.Child
+func (o GateOptions) try(ctx context.Context, b backend.Backend, device string) error {
 	isolated, ok := b.(backend.Isolated)
-	if !ok || len(command) == 0 {
+	if !ok || len(o.Child) == 0 {
 		return nil
 	}
 	t := parity.Trial{Backend: b.Name(), Device: device, Driver: isolated.Driver(), Build: parity.BuildID()}
-	store := g.options.Gate.Store
-	if known, ok := store.Tried(t); ok && !g.Renew {
-		if known.Failure != "" {
-			return errors.New(known.Failure)
+	known, ok := o.Store.Tried(t)
+	if !ok || o.Renew {
+		err := tryChild(ctx, append(slices.Clone(o.Child), b.Name(), device), trialLimit(o.ChildLimit))
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		return nil
+		known = t
+		switch {
+		case errors.Is(err, backend.ErrNoDevice):
+			known.NoDevice = absence(err)
+		case err != nil:
+			known.Failure = err.Error()
+		}
+		o.Store.PutTrial(known)
 	}
-	err := tryChild(ctx, append(append([]string{}, command...), b.Name(), device), trialLimit(g.options.Gate.ChildLimit))
-	if ctx.Err() != nil {
-		return ctx.Err()
+	switch {
+	case known.NoDevice == backend.ErrNoDevice.Error():
+		return backend.ErrNoDevice
+	case known.NoDevice != "":
+		return fmt.Errorf("%w: %s", backend.ErrNoDevice, known.NoDevice)
+	case known.Failure != "":
+		return errors.New(known.Failure)
 	}
-	if errors.Is(err, backend.ErrNoDevice) {
-		return err // it costs little to find that out again
-	}
-	if err != nil {
-		t.Failure = err.Error()
-	}
-	store.PutTrial(t)
-	return err
+	return nil
 }
 
 func trialLimit(d time.Duration) time.Duration {
@@ -109,7 +126,7 @@ func tryChild(ctx context.Context, command []string, limit time.Duration) error 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "GOTRACEBACK=none")
+	cmd.Env = append(os.Environ(), EnvTrial+"=1", "GOTRACEBACK=none")
 	cmd.WaitDelay = time.Second // pipes that a child of the child holds open
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &tail{buf: &out}, &tail{buf: &words}
@@ -144,11 +161,7 @@ func readReport(out, words []byte) error {
 	}
 	switch {
 	case r.NoDevice != "":
-		reason := strings.TrimPrefix(strings.TrimPrefix(r.NoDevice, backend.ErrNoDevice.Error()), ": ")
-		if reason == "" {
-			return backend.ErrNoDevice
-		}
-		return fmt.Errorf("%w: %s", backend.ErrNoDevice, reason)
+		return fmt.Errorf("%w: %s", backend.ErrNoDevice, r.NoDevice)
 	case r.Error != "":
 		return errors.New(r.Error)
 	case !r.OK:

@@ -217,6 +217,9 @@ func writeAtomic(dir, name string, data []byte) error {
 // List returns the intact certificates, newest first, and how many files could
 // not be read as one.
 func (s *Store) List() (list []Certificate, broken int, err error) {
+	if s == nil || s.Dir == "" {
+		return nil, 0, nil
+	}
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil

@@ -161,7 +161,7 @@ func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
 	}
 	v := Probe(ctx, g.Reference, candidate, c, g.Policy)
 	v.Fault, v.Override = g.fault(candidate.Backend), g.Override
-	g.remember(candidate, v)
+	g.remember(candidate, v, Certificate{})
 	return v
 }
 
@@ -192,14 +192,19 @@ func (g *Gate) lookup(candidate Source) (Certificate, bool) {
 	return g.Store.Get(g.key(candidate))
 }
 
-// remember stores a verdict unless there is none or it may not repeat.
-func (g *Gate) remember(candidate Source, v Verdict) {
+// remember stores a verdict unless there is none or it may not repeat. before is
+// what was measured earlier and still holds.
+func (g *Gate) remember(candidate Source, v Verdict, before Certificate) {
 	if !g.remembers(candidate) || v.Status == NotMeasured || v.transient || v.Fault != "" {
 		return
 	}
 	c := Certificate{
 		Key: g.key(candidate), Status: v.Status, Reason: v.Reason, Violation: v.Violation,
 		Covered: v.Covered, Context: v.Context, Positions: len(v.Positions), Device: v.Device, File: g.File, MinCosine: 1,
+	}
+	if before.Positions > 0 {
+		c.Positions += before.Positions
+		c.MinCosine, c.MaxKL = before.MinCosine, before.MaxKL
 	}
 	for _, p := range v.Positions {
 		c.MinCosine, c.MaxKL = min(c.MinCosine, p.Cosine), max(c.MaxKL, p.KL)
@@ -238,13 +243,14 @@ func (g *Gate) extended(cert Certified, candidate Source, v Verdict) Verdict {
 		cert.grant.context = max(cert.grant.context, v.Context)
 		stored := v
 		stored.Covered, stored.Context = names(cert.grant.covered), cert.grant.context
-		if known, ok := g.lookup(candidate); ok {
+		known, ok := g.lookup(candidate)
+		if ok {
 			stored.Context = max(stored.Context, known.Context)
 			stored.Covered = append(stored.Covered, known.Covered...)
 			slices.Sort(stored.Covered)
 			stored.Covered = slices.Compact(stored.Covered)
 		}
-		g.remember(candidate, stored)
+		g.remember(candidate, stored, known)
 	case v.Status == Mismatch:
 		g.Revoke(cert, candidate, v)
 	}
@@ -256,5 +262,5 @@ func (g *Gate) Revoke(cert Certified, candidate Source, v Verdict) {
 	if cert.grant != nil {
 		cert.grant.revoked = v.Reason
 	}
-	g.remember(candidate, v)
+	g.remember(candidate, v, Certificate{})
 }

@@ -18,16 +18,18 @@ type Trial struct {
 	Device  string `json:"device,omitempty"` // as asked for; empty for the backend's choice
 	Driver  string `json:"driver"`           // backend.Isolated.Driver
 	Build   string `json:"build"`            // of this executable
-	// Failure says how the driver failed; empty if it did not.
-	Failure string    `json:"failure,omitempty"`
-	Created time.Time `json:"created"`
-	Sum     string    `json:"sum"` // SHA-256 of the rest
+	// Failure says how the driver failed, NoDevice why it has nothing to drive; both
+	// are empty if it works.
+	Failure  string    `json:"failure,omitempty"`
+	NoDevice string    `json:"no_device,omitempty"`
+	Created  time.Time `json:"created"`
+	Sum      string    `json:"sum"` // SHA-256 of the rest
 }
 
 const (
 	trialSuffix = ".trial.json"
-	// failedTrial is how long a failure is remembered: a machine that was busy or a
-	// card that was in use must not keep a driver out for ever.
+	// failedTrial is how long it is remembered that a driver was of no use: a machine
+	// that was busy or a card that was in use must not keep it out for ever.
 	failedTrial = 24 * time.Hour
 )
 
@@ -69,7 +71,7 @@ func (s *Store) Tried(like Trial) (Trial, bool) {
 	}
 	same := t.Backend == like.Backend && t.Device == like.Device && t.Driver == like.Driver && t.Build == like.Build
 	age := time.Since(t.Created)
-	if !same || age < -clockSlack || t.Failure != "" && age > failedTrial {
+	if !same || age < -clockSlack || (t.Failure != "" || t.NoDevice != "") && age > failedTrial {
 		return Trial{}, false
 	}
 	return t, true

@@ -78,6 +78,8 @@ type Verdict struct {
 	Status Status `json:"status"`
 	// Reason says why a verdict is not validated, in one line.
 	Reason string `json:"reason,omitempty"`
+	// Absent says that nothing was measured because there is no device.
+	Absent bool `json:"absent,omitempty"`
 	// Violation is the limit that decided a mismatch; nil where the candidate
 	// failed in another way.
 	Violation *Violation `json:"violation,omitempty"`

@@ -139,6 +139,7 @@ const (
 // backendFlags choose where a model runs.
 type backendFlags struct {
 	backend string
+	device  string
 	noGPU   bool
 	threads int
 	kv      string
@@ -164,6 +165,7 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	b.backend = "auto"
 	names := engine.Backends()
 	f.StringVar(&b.backend, "backend", b.backend, "where to run: "+strings.Join(names, ", "))
+	f.StringVar(&b.device, "device", "", "which GPU: an id, a number or a part of a name, see 'apr devices'")
 	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
 	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
@@ -189,12 +191,18 @@ func (b *backendFlags) options(cmd *cobra.Command) (engine.Options, error) {
 	case !slices.Contains(names, b.backend):
 		return engine.Options{}, usageError(cmd, "--backend %s: want one of %s", b.backend, strings.Join(names, ", "))
 	}
+	switch {
+	case b.device != "" && b.noGPU:
+		return engine.Options{}, usageError(cmd, "--device and --no-gpu exclude each other")
+	case b.device != "" && b.backend != "auto" && !gpu:
+		return engine.Options{}, usageError(cmd, "--device names a GPU, which --backend %s does not use", b.backend)
+	}
 	threads := b.threads
 	if threads == 0 {
 		threads = runtime.NumCPU()
 	}
 	gate, err := b.gateOptions(cmd)
-	return engine.Options{Backend: b.backend, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
+	return engine.Options{Backend: b.backend, Device: b.device, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
 }
 
 // samplingFlags choose tokens. The caller sets the defaults before register.

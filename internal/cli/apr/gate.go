@@ -24,8 +24,11 @@ func skipGate() bool { return os.Getenv(envSkip) == "1" }
 // gateOptions says how backends are judged, from flags and environment.
 func (b *backendFlags) gateOptions(cmd *cobra.Command) (engine.GateOptions, error) {
 	o := engine.GateOptions{
-		Verify: engine.Verify(b.verify), Renew: b.renew, Store: certificates(cmd),
+		Verify: engine.Verify(b.verify), Renew: b.renew, Store: certificates(cmd), Child: trialCommand(),
 		Notify: func(d engine.Decision) {
+			if why := d.Unavailable(); why != "" && verbose(cmd) {
+				fmt.Fprintln(cmd.ErrOrStderr(), why)
+			}
 			if d.Line != "" && (b.announce || !d.Accepted || d.Status == parity.NotMeasured) {
 				fmt.Fprintln(cmd.ErrOrStderr(), d.Line)
 			}
@@ -36,6 +39,11 @@ func (b *backendFlags) gateOptions(cmd *cobra.Command) (engine.GateOptions, erro
 	}
 	err := injectFaults(cmd, &o)
 	return o, err
+}
+
+func verbose(cmd *cobra.Command) bool {
+	on, err := cmd.Flags().GetBool("verbose")
+	return err == nil && on
 }
 
 // injectFaults makes the backends wrong that APR_FAULT names.

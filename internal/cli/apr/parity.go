@@ -48,7 +48,8 @@ certificate does not replace it.
 
 The prompt goes through the model's chat template, as with apr run; the text of
 --file does not. Without --backend the backend that apr run would try first is
-judged, with --all every one of this build.
+judged, with --all every one of this build that has a device here; the others are
+named on stderr.
 
 Exit code 0 if all are validated, 5 if one is wrong, 8 if one could not be
 measured. A verdict that is not measured is not a pass.
@@ -136,8 +137,11 @@ func (o *parityOptions) names(cmd *cobra.Command) ([]string, error) {
 	case o.backend != "auto":
 		return []string{o.backend}, nil
 	}
-	return withoutGPU(engine.Measurable(), o.noGPU)[:1], nil
+	return withoutGPU(engine.Measurable(), o.noGPU), nil
 }
+
+// first reports whether only the first backend that has a device is judged.
+func (o *parityOptions) first() bool { return !o.all && o.backend == "auto" }
 
 func withoutGPU(names []string, without bool) []string {
 	if !without {
@@ -193,8 +197,21 @@ func (o *parityOptions) run(cmd *cobra.Command) error {
 		if err != nil {
 			return err
 		}
+		if v.Absent && o.backend == "auto" {
+			// What is not there is no failure, and no pass either.
+			if o.all || verbose(cmd) {
+				fmt.Fprintln(cmd.ErrOrStderr(), v.Reason)
+			}
+			continue
+		}
 		result.Verdicts = append(result.Verdicts, v)
 		result.Passed = result.Passed && v.Passed() && !v.Override
+		if o.first() {
+			break
+		}
+	}
+	if len(result.Verdicts) == 0 {
+		return fmt.Errorf("%w: no backend has a device", parity.ErrNotMeasured)
 	}
 	if err := o.bisect(cmd, m, options, &result, tokens); err != nil {
 		return err

@@ -73,9 +73,9 @@ Exit codes
 		newRun(), newChat(),
 		newInspect(), newTensors(), newTokenize(), newDetokenize(),
 		newTree(), newValidate(), newDiff(), newHex(), newExplain(),
-		newParity(), newLogits(), newPerplexity(), newBench(),
+		newParity(), newDevices(), newLogits(), newPerplexity(), newBench(),
 		newSynth(), newImport(), newExport(), newConvert(), newQuantize(),
-		newVersion(), newCompletion(),
+		newVersion(), newCompletion(), newSelfTest(),
 	} {
 		wrap(cmd)
 		completeFlags(cmd)
@@ -155,7 +155,7 @@ func newHelp() *cobra.Command {
 // --verbose.
 func logger(cmd *cobra.Command) *slog.Logger {
 	level := slog.LevelWarn
-	if on, err := cmd.Flags().GetBool("verbose"); err == nil && on {
+	if verbose(cmd) {
 		level = slog.LevelInfo
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{

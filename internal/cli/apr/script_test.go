@@ -15,12 +15,16 @@ import (
 	"testing"
 
 	_ "github.com/apr-engine/apr/backend/all"
+	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/internal/cli/apr"
 	_ "github.com/apr-engine/apr/model/all"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(engine.EnvTrial) != "" { // a child of a test that runs in this process
+		os.Exit(apr.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	testscript.Main(m, map[string]func(){
 		"apr": func() { os.Exit(apr.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
