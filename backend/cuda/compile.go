@@ -10,109 +10,137 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// operation is one or more operations of the program, compiled: what to launch
-// for a step.
-type operation struct {
-	kind   string   // of the operation, for error messages
-	covers int      // how many operations of the program it computes
-	out    graph.ID // the value that is complete afterwards; -1 if none
-	slot   int      // its buffer
-	logits bool     // launched again for each piece of the rows asked for
-	// emit appends the launches for the recorder's shape.
-	emit func(r *recorder) error
+// stage is one or more operations of the program with what to launch for them.
+type stage struct {
+	kind   string // of the operation, for error messages
+	ops    []int  // which of the program it computes
+	in     []graph.ID
+	out    []graph.ID
+	logits bool // launched again for each part of the rows asked for
+	// launch appends the launches for the recorder's step; in and out are the buffers
+	// of the values.
+	launch func(r *recorder, in, out []cuda.Ptr) error
 	// variant names the kernels, if they depend on anything; nil for glue.
 	variant func(s stepShape) string
 }
 
-// compiler assigns values to buffers and turns operations of the program into
-// launches, one for one.
-type compiler struct {
-	*executor
-	slotOf []int         // by value; -1 before it is computed
-	left   []int         // uses of a value that are still to come
-	free   map[int][]int // unused buffers by width
+// operation is a stage whose values have buffers.
+type operation struct {
+	stage
+	inSlots, outSlots []int
 }
 
-func (e *executor) compile(w graph.Weights) error {
-	e.scratch.init(e)
-	n := len(e.program.Values)
-	c := &compiler{executor: e, slotOf: make([]int, n), left: make([]int, n), free: map[int][]int{}}
-	for i := range c.slotOf {
-		c.slotOf[i] = -1
-	}
-	for _, op := range e.program.Ops {
-		for _, in := range op.Inputs() {
-			c.left[in]++
+// emit appends the operation's launches.
+func (o *operation) emit(r *recorder) error {
+	buffers := func(slots []int) []cuda.Ptr {
+		out := make([]cuda.Ptr, len(slots))
+		for i, s := range slots {
+			out[i] = r.e.buffers[s]
 		}
+		return out
 	}
-	for i, op := range e.program.Ops {
-		if err := c.op(op, w); err != nil {
-			return fmt.Errorf("operation %d (%s): %w", i, op.Kind(), err)
-		}
+	if err := o.launch(r, buffers(o.inSlots), buffers(o.outSlots)); err != nil {
+		return fmt.Errorf("%s: %w", o.kind, err)
 	}
 	return nil
 }
 
+// compiler turns operations of the program into launches.
+type compiler struct {
+	*executor
+	w      graph.Weights
+	stages []stage
+}
+
+func (e *executor) compile(w graph.Weights) error {
+	e.scratch.init(e)
+	c := &compiler{executor: e, w: w}
+	for i, op := range e.program.Ops {
+		if err := c.op(op); err != nil {
+			return fmt.Errorf("operation %d (%s): %w", i, op.Kind(), err)
+		}
+		c.stages[i].ops = []int{i}
+	}
+	e.plain = e.assign(c.stages)
+	if fused := c.fuse(); fused != nil && e.opts.Trace == nil {
+		e.fused = e.assign(fused)
+	}
+	return nil
+}
+
+// assign gives each value a buffer from before it is computed until after its last
+// use; never one of the inputs of the stage that makes it, so that no kernel works
+// in place. Lists of stages share buffers: only one of them runs at a time.
+func (e *executor) assign(stages []stage) []operation {
+	left := make([]int, len(e.program.Values))
+	for _, p := range stages {
+		for _, id := range p.in {
+			left[id]++
+		}
+	}
+	free := map[int][]int{}
+	for slot, w := range e.widths {
+		free[w] = append(free[w], slot)
+	}
+	slotOf := make([]int, len(e.program.Values))
+	var out []operation
+	for _, p := range stages {
+		o := operation{stage: p}
+		for _, id := range p.in {
+			o.inSlots = append(o.inSlots, slotOf[id])
+		}
+		for _, id := range p.out {
+			w := e.program.Values[id].Width
+			if f := free[w]; len(f) > 0 {
+				slotOf[id], free[w] = f[len(f)-1], f[:len(f)-1]
+			} else {
+				slotOf[id] = len(e.widths)
+				e.widths = append(e.widths, w)
+			}
+			o.outSlots = append(o.outSlots, slotOf[id])
+		}
+		for _, id := range p.in {
+			if left[id]--; left[id] == 0 {
+				w := e.program.Values[id].Width
+				free[w] = append(free[w], slotOf[id])
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
 func (c *compiler) width(id graph.ID) int { return c.program.Values[id].Width }
 
-// define gives a value a buffer; never one of the operation's own inputs, so that
-// no kernel works in place.
-func (c *compiler) define(id graph.ID) int {
-	w := c.width(id)
-	slot := len(c.widths)
-	if f := c.free[w]; len(f) > 0 {
-		slot, c.free[w] = f[len(f)-1], f[:len(f)-1]
-	} else {
-		c.widths = append(c.widths, w)
-	}
-	c.slotOf[id] = slot
-	return slot
-}
-
-// use counts one use of each value and frees their buffers after the last.
-func (c *compiler) use(ids ...graph.ID) {
-	for _, id := range ids {
-		if c.left[id]--; c.left[id] == 0 {
-			c.free[c.width(id)] = append(c.free[c.width(id)], c.slotOf[id])
-		}
-	}
-}
-
-// add appends the compiled form of op. emit is given the buffers of the inputs and
-// of the output.
+// add appends the compiled form of op.
 func (c *compiler) add(op graph.Op, variant func(stepShape) string, emit func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error) {
-	o := operation{kind: op.Kind(), covers: 1, out: op.Output(), slot: -1, variant: variant}
-	var in []int
-	for _, id := range op.Inputs() {
-		in = append(in, c.slotOf[id])
+	p := stage{kind: op.Kind(), in: op.Inputs(), variant: variant}
+	if out := op.Output(); out >= 0 {
+		p.out = []graph.ID{out}
 	}
-	if o.out >= 0 {
-		o.slot = c.define(o.out)
-	}
-	c.use(op.Inputs()...)
-	o.emit = func(r *recorder) error {
-		src := make([]cuda.Ptr, len(in))
-		for i, s := range in {
-			src[i] = r.e.buffers[s]
+	p.launch = func(r *recorder, in, out []cuda.Ptr) error {
+		var to cuda.Ptr
+		if len(out) > 0 {
+			to = out[0]
 		}
-		var dst cuda.Ptr
-		if o.slot >= 0 {
-			dst = r.e.buffers[o.slot]
-		}
-		return emit(r, src, dst)
+		return emit(r, in, to)
 	}
-	c.plain = append(c.plain, o)
+	c.stages = append(c.stages, p)
 }
 
-func (c *compiler) op(op graph.Op, w graph.Weights) error {
+func (c *compiler) tensor(name string) tensor.Tensor {
+	t, _ := c.w.Tensor(name)
+	return t
+}
+
+func (c *compiler) op(op graph.Op) error {
 	switch o := op.(type) {
 	case *graph.Embed:
 		c.embed(o)
 	case *graph.RMSNorm:
 		c.rmsNorm(o)
 	case *graph.MatMul:
-		t, _ := w.Tensor(o.Weight)
-		c.matMul(o, t)
+		c.matMul(o)
 	case *graph.Rope:
 		return c.rope(o, nil)
 	case *graph.KVStore:
@@ -131,8 +159,7 @@ func (c *compiler) op(op graph.Op, w graph.Weights) error {
 		n := c.width(o.Out)
 		c.add(o, nil, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error { return r.each("scale", n, in[0], out, o.Factor) })
 	case *graph.Logits:
-		t, _ := w.Tensor(o.Weight)
-		c.logits(o, t)
+		c.logits(o)
 	case *graph.Tamper:
 		return c.tamper(o)
 	case *graph.Misplace:
@@ -159,8 +186,15 @@ func (c *compiler) rmsNorm(o *graph.RMSNorm) {
 	})
 }
 
-func (c *compiler) matMul(o *graph.MatMul, t tensor.Tensor) {
-	c.scratch.wantProducts(t)
+// wantProduct prepares for products with a tensor.
+func (c *compiler) wantProduct(t tensor.Tensor, tokens int) {
+	c.multiplied[t.Name] = true
+	c.scratch.wantProducts(c.c.Device, t, tokens)
+}
+
+func (c *compiler) matMul(o *graph.MatMul) {
+	t := c.tensor(o.Weight)
+	c.wantProduct(t, c.opts.MaxBatch)
 	variant := func(s stepShape) string { return c.productVariant(t, s.tokens) }
 	c.add(o, variant, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error {
 		return r.product(r.e.weights[o.Weight], o.In, in[0], r.e.vectors[o.Bias], out, r.shape.tokens)
@@ -232,37 +266,16 @@ func (c *compiler) kvStore(o *graph.KVStore, wrong *graph.Misplace) {
 	})
 }
 
-func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
-	pos := c.positions(wrong)
-	variant := func(s stepShape) string {
-		name := fmt.Sprintf("attention/kv-%s/plain/%s", c.opts.KV, amountName(s.tokens))
-		if s.blocks {
-			name += "/blocks"
-		}
-		if s.windowed {
-			name += "/window"
-		}
-		return name
-	}
-	l := c.program.Caches[o.Layer]
-	c.add(whole(o, wrong), variant, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error {
-		return r.launch(r.e.kvName("attention_plain"), [3]int{o.Heads, r.shape.tokens}, 128, 0, in[0], out, pos(r), r.ints(r.at.kv), r.ints(r.at.cap),
-			uint64(r.e.layerAt[o.Layer]), l.Heads, l.HeadDim, l.Window, o.Scale, o.SoftCap)
-	})
-}
-
-func (c *compiler) logits(o *graph.Logits, t tensor.Tensor) {
-	c.scratch.wantProducts(t)
-	width := c.width(o.In)
+func (c *compiler) logits(o *graph.Logits) {
+	t, width := c.tensor(o.Weight), c.width(o.In)
+	c.wantProduct(t, c.scratch.logitRows)
 	c.scratch.gatheredWidth = max(c.scratch.gatheredWidth, width)
-	src := c.slotOf[o.In]
-	c.use(o.In)
-	emit := func(r *recorder) error {
+	launch := func(r *recorder, in, _ []cuda.Ptr) error {
 		if r.rows == 0 {
 			return nil
 		}
 		s := &r.e.scratch
-		if err := r.launch("gather_rows", [3]int{r.rows}, min(roundUp(width, 32), 256), 0, r.e.buffers[src], r.ints(r.at.wanted+4*r.from), s.gathered, width); err != nil {
+		if err := r.gather(in[0], width); err != nil {
 			return err
 		}
 		if err := r.product(r.e.weights[o.Weight], gathered, s.gathered, 0, s.logits, r.rows); err != nil {
@@ -279,7 +292,12 @@ func (c *compiler) logits(o *graph.Logits, t tensor.Tensor) {
 		}
 		return c.productVariant(t, min(s.rows, c.scratch.logitRows))
 	}
-	c.plain = append(c.plain, operation{kind: o.Kind(), covers: 1, out: o.Out, slot: -1, logits: true, emit: emit, variant: variant})
+	c.stages = append(c.stages, stage{kind: o.Kind(), in: o.Inputs(), logits: true, launch: launch, variant: variant})
+}
+
+// gather copies the rows whose logits are asked for, of a value of a width.
+func (r *recorder) gather(x cuda.Ptr, width int) error {
+	return r.launch("gather_rows", [3]int{r.rows}, min(roundUp(width, 32), 256), 0, x, r.ints(r.at.wanted+4*r.from), r.e.scratch.gathered, width)
 }
 
 // gathered is the name, among values, of the rows that logits are computed from.

@@ -18,10 +18,11 @@ type executor struct {
 	lib     *library
 	stream  cuda.Stream
 
-	weights map[string]*weight
-	vectors map[string]cuda.Ptr // float32
-	kvSize  int                 // bytes of an element of the cache
-	layerAt []int64             // bytes that a position takes in the layers before
+	weights    map[string]*weight
+	vectors    map[string]cuda.Ptr // float32
+	multiplied map[string]bool     // matrices of products, not only of embeddings
+	kvSize     int                 // bytes of an element of the cache
+	layerAt    []int64             // bytes that a position takes in the layers before
 
 	plain []operation // one for each operation of the program
 	fused []operation // for steps of few tokens; nil if nothing could be fused
@@ -43,7 +44,7 @@ type executor struct {
 func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) *executor {
 	e := &executor{
 		c: c, program: p, opts: o, lib: newLibrary(c),
-		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{},
+		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{}, multiplied: map[string]bool{},
 		prepared: map[stepSize]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
 	}
 	e.kvSize = o.KV.BlockBytes()

@@ -37,7 +37,7 @@ func (e *executor) planMemory(w graph.Weights) memoryPlan {
 	matrices, vectors := tensors(e.program, w)
 	for _, t := range matrices {
 		n, _ := packedRowBytes(t.Type, t.Cols()) // checked before
-		m.weights += granules(int64(n) * int64(t.Rows()))
+		m.weights += granules(int64(n)*int64(t.Rows())) + granules(int64(t.Rows())*4)
 	}
 	for _, t := range vectors {
 		m.weights += granules(int64(t.Elements()) * 4)

@@ -16,7 +16,16 @@ type recorder struct {
 	from  int // the piece of the rows of logits at hand
 	rows  int
 	runs  []*cuda.Launch
+	// halved is the value that lies converted to f16 in the scratch memory.
+	halved graph.ID
 }
+
+func (e *executor) record(s stepSize) *recorder {
+	return &recorder{e: e, shape: s, at: e.layout(s), rows: min(s.rows, e.scratch.logitRows), halved: none}
+}
+
+// none is no value.
+const none graph.ID = -1
 
 func (r *recorder) launch(kernel string, grid [3]int, threads, shared int, args ...any) error {
 	run, err := r.e.lib.launch(kernel, grid, threads, shared, args...)
@@ -105,11 +114,11 @@ func (e *executor) prepare(s stepSize) (*prepared, error) {
 	if p := e.prepared[s]; p != nil {
 		return p, nil
 	}
-	r := &recorder{e: e, shape: s, at: e.layout(s), rows: min(s.rows, e.scratch.logitRows)}
+	r := e.record(s)
 	p := &prepared{}
 	for _, op := range e.operations(s) {
 		if err := op.emit(r); err != nil {
-			return nil, fmt.Errorf("%s: %w", op.kind, err)
+			return nil, err
 		}
 	}
 	p.segments = append(p.segments, segment{r.runs, 0, r.rows})
@@ -120,7 +129,7 @@ func (e *executor) prepare(s stepSize) (*prepared, error) {
 				continue
 			}
 			if err := op.emit(r); err != nil {
-				return nil, fmt.Errorf("%s: %w", op.kind, err)
+				return nil, err
 			}
 		}
 		p.segments = append(p.segments, segment{r.runs, r.from, r.rows})
@@ -185,17 +194,4 @@ func (e *executor) capture(p *prepared) error {
 		return err
 	}
 	return e.c.UploadGraph(p.graph, e.stream)
-}
-
-// product appends y = W·x (+ bias) for some rows of x, value id of the program.
-func (r *recorder) product(w *weight, id graph.ID, x, bias, y cuda.Ptr, tokens int) error {
-	if w == nil {
-		return fmt.Errorf("the weight is used as a vector elsewhere")
-	}
-	for _, p := range productKernels {
-		if p.fits(r.e.lib, w.dtype, w.rows, w.k, tokens) {
-			return p.emit(r, operand{w, id, x, bias, y, tokens})
-		}
-	}
-	return fmt.Errorf("no kernel multiplies %s", w.dtype)
 }

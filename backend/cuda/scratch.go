@@ -10,10 +10,18 @@ type scratch struct {
 	logitRows     int // rows of logits that are computed at once
 	vocab         int
 	gatheredWidth int
+	halfNumbers   int64 // of x in f16
+	maxBatch      int
+	weightBytes   int64 // of a matrix in f16
+	workBytes     int64
 
-	gathered cuda.Ptr // float32 (logitRows, gatheredWidth)
-	logits   cuda.Ptr // float32 (logitRows, vocab)
-	host     []byte   // pinned, for the logits
+	gathered   cuda.Ptr // float32 (logitRows, gatheredWidth)
+	logits     cuda.Ptr // float32 (logitRows, vocab)
+	host       []byte   // pinned, for the logits
+	half       cuda.Ptr // f16 (maxBatch, width padded)
+	halfScales cuda.Ptr // float32 (maxBatch)
+	weights    cuda.Ptr // f16 (rows, k padded) of the matrix at hand
+	work       cuda.Ptr // workBytes for partial sums
 
 	constants []constant
 }
@@ -24,38 +32,85 @@ type constant struct {
 	p cuda.Ptr
 }
 
-// logitBytes limits the memory for logits: a prompt's whole logits can be more than
-// the model.
-const logitBytes = 64 << 20
+// Rows of logits that are computed at once: a prompt's whole logits can be more
+// than the model.
+const (
+	logitBytes   = 64 << 20
+	maxLogitRows = 64
+)
 
 func (s *scratch) init(e *executor) {
-	s.vocab = e.program.Vocab
-	s.logitRows = min(max(logitBytes/(4*s.vocab), fewTokens), e.opts.MaxBatch)
+	s.vocab, s.maxBatch = e.program.Vocab, e.opts.MaxBatch
+	s.logitRows = min(max(min(logitBytes/(4*s.vocab), maxLogitRows), fewTokens), s.maxBatch)
 }
 
-// wantProducts makes room for what the product kernels need for a tensor.
-func (s *scratch) wantProducts(t tensor.Tensor) {
-	for _, p := range productKernels {
-		if p.want != nil {
-			p.want(s, t.Rows(), t.Cols())
+// wantProducts makes room for the products with a tensor, of steps of any size up
+// to a limit. The sizes tried are those between which plans change little; where a
+// plan needs more all the same, recorder.work finds it.
+func (s *scratch) wantProducts(dev cuda.Device, t tensor.Tensor, limit int) {
+	for tokens := 1; ; tokens = min(2*tokens, limit) {
+		size := productSize{t.Type, t.Rows(), t.Cols(), tokens}
+		k, _ := kernelFor(dev, size)
+		s.workBytes = max(s.workBytes, k.workspace(dev, size))
+		if k.half {
+			s.halfNumbers = max(s.halfNumbers, int64(tokens)*int64(gemmWidth(t.Cols())))
+		}
+		if k.weights {
+			s.weightBytes = max(s.weightBytes, halfBytes(t.Rows(), t.Cols()))
+		}
+		if tokens == limit {
+			return
 		}
 	}
 }
 
-func (s *scratch) gatheredBytes() int64 { return int64(s.logitRows) * int64(s.gatheredWidth) * 4 }
-func (s *scratch) logitBytes() int64    { return int64(s.logitRows) * int64(s.vocab) * 4 }
+// sizes are the bytes of each piece.
+func (s *scratch) pieces() map[*cuda.Ptr]int64 {
+	return map[*cuda.Ptr]int64{
+		&s.gathered:   int64(s.logitRows) * int64(s.gatheredWidth) * 4,
+		&s.logits:     s.logitBytes(),
+		&s.half:       s.halfNumbers * 2,
+		&s.halfScales: int64(s.maxBatch) * 4,
+		&s.weights:    s.weightBytes,
+		&s.work:       s.workBytes,
+	}
+}
+
+func (s *scratch) logitBytes() int64 { return int64(s.logitRows) * int64(s.vocab) * 4 }
 
 // bytes is the device memory that alloc takes.
-func (s *scratch) bytes() int64 { return granules(s.gatheredBytes()) + granules(s.logitBytes()) }
+func (s *scratch) bytes() int64 {
+	n := int64(0)
+	for _, bytes := range s.pieces() {
+		n += granules(bytes)
+	}
+	return n
+}
 
 func (s *scratch) alloc(e *executor) error {
+	for p, bytes := range s.pieces() {
+		var err error
+		if *p, err = e.alloc(bytes); err != nil {
+			return err
+		}
+	}
 	var err error
-	if s.gathered, err = e.alloc(s.gatheredBytes()); err != nil {
-		return err
-	}
-	if s.logits, err = e.alloc(s.logitBytes()); err != nil {
-		return err
-	}
 	s.host, err = e.c.HostAlloc(int(s.logitBytes()))
 	return err
+}
+
+// work returns scratch memory of at least n bytes. When it grows, what was recorded
+// before keeps the old.
+func (r *recorder) work(n int64) (cuda.Ptr, error) {
+	s := &r.e.scratch
+	if n <= s.workBytes {
+		return s.work, nil
+	}
+	n += n / 2
+	p, err := r.e.alloc(n)
+	if err != nil {
+		return 0, err
+	}
+	s.work, s.workBytes = p, n
+	return p, nil
 }

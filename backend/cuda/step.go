@@ -110,10 +110,10 @@ func (e *executor) runTraced(n int, s stepSize, logits *backend.Logits) error {
 		return err
 	}
 	for _, op := range e.plain {
-		r := &recorder{e: e, shape: s, at: e.layout(s), rows: min(s.rows, e.scratch.logitRows)}
+		r := e.record(s)
 		for {
 			if err := op.emit(r); err != nil {
-				return fmt.Errorf("%s: %w", op.kind, err)
+				return err
 			}
 			seg := segment{r.runs, r.from, 0}
 			if op.logits {
@@ -139,10 +139,11 @@ func (e *executor) runTraced(n int, s stepSize, logits *backend.Logits) error {
 }
 
 func (e *executor) trace(op operation, s stepSize, logits *backend.Logits) error {
-	if op.out < 0 {
+	out := e.program.Ops[op.ops[0]].Output()
+	if out < 0 {
 		return nil
 	}
-	v := e.program.Values[op.out]
+	v := e.program.Values[out]
 	if op.logits {
 		if s.rows > 0 {
 			e.opts.Trace(v, logits.Data)
@@ -150,7 +151,7 @@ func (e *executor) trace(op operation, s stepSize, logits *backend.Logits) error
 		return nil
 	}
 	rows := make([]float32, s.tokens*v.Width)
-	if err := cuda.Download(e.c, rows, e.buffers[op.slot]); err != nil {
+	if err := cuda.Download(e.c, rows, e.buffers[op.outSlots[0]]); err != nil {
 		return err
 	}
 	e.opts.Trace(v, rows)

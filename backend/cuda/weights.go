@@ -18,6 +18,9 @@ type weight struct {
 	rows, k  int
 	rowBytes int
 	data     cuda.Ptr
+	// scales (rows) are powers of two that rows are divided by on their way to f16,
+	// for matrices that are multiplied; 0 for others.
+	scales cuda.Ptr
 }
 
 func (w *weight) bytes() int64 { return int64(w.rows) * int64(w.rowBytes) }
@@ -178,6 +181,9 @@ func (e *executor) loadWeights(w graph.Weights) error {
 		if err := s.upload(m, t); err != nil {
 			return err
 		}
+		if err := e.rowScales(m); err != nil {
+			return fmt.Errorf("tensor %v: %w", t, err)
+		}
 		e.weights[t.Name] = m
 	}
 	for _, t := range vectors {
@@ -186,6 +192,23 @@ func (e *executor) loadWeights(w graph.Weights) error {
 		}
 	}
 	return s.close()
+}
+
+// rowScales enqueues the computation of a matrix's scales.
+func (e *executor) rowScales(w *weight) error {
+	if !e.multiplied[w.name] {
+		return nil
+	}
+	var err error
+	if w.scales, err = e.alloc(int64(w.rows) * 4); err != nil {
+		return err
+	}
+	run, err := rowScalesLaunch(e.c, e.lib.find, w.data, w.dtype, w.scales, w.rows, w.k)
+	if err != nil {
+		return err
+	}
+	run.Overlap = false
+	return e.c.Run(run, e.stream)
 }
 
 func (e *executor) uploadVector(t tensor.Tensor) (cuda.Ptr, error) {
