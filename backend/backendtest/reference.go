@@ -46,7 +46,12 @@ func Shared(t testing.TB) []Reference {
 // tiny random models. The latter's value cache is half precision, which alone
 // moves the logits of the others by 3e-4 to 7e-4.
 func RunArchitectures(t *testing.T, backendName string) {
-	float32Cache := Limits{Logits: 1e-5}
+	RunArchitecturesWithin(t, backendName, Limits{Logits: 1e-5})
+}
+
+// RunArchitecturesWithin is RunArchitectures with limits for results that were
+// computed with a float32 cache.
+func RunArchitecturesWithin(t *testing.T, backendName string, float32Cache Limits) {
 	halfCache := Limits{Logits: 2e-3, GreedyTies: 0.02}
 	for name, path := range Architectures(t) {
 		limits := float32Cache

@@ -209,7 +209,7 @@ func emitGEMM(r *recorder, o operand) error {
 func (r *recorder) half(o operand, workspace int64) (gemmArgs, error) {
 	s := &r.e.scratch
 	if r.halved != o.id || o.id == gathered {
-		run, err := convertLaunch(r.e.c, r.e.lib.find, o.x, s.half, s.halfScales, o.tokens, o.w.k)
+		run, err := convertLaunch(r.e.c, r.e.lib.find, o.x, activations{s.half, s.halfScales}, o.tokens, o.w.k)
 		if err != nil {
 			return gemmArgs{}, err
 		}
