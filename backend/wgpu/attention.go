@@ -216,11 +216,15 @@ func (c *compiler) place(p *place) error {
 	if _, err := c.put(p.attention.Q, q); err != nil {
 		return err
 	}
-	c.emit(always(func(r *recording, _ int) {
+	n := always(func(r *recording, _ int) {
 		for _, at := range r.spans {
 			run(r, at, p.kernel.Grid[0], at.to-at.from, 1)
 		}
-	}))
+	})
+	if c.singleKernel(p.attention, p) != nil {
+		n.run[one] = nil // attention does it
+	}
+	c.emit(n)
 	return nil
 }
 
@@ -263,124 +267,176 @@ type attentionSizes struct {
 	Misplaced                    *graph.Misplace
 }
 
-// attention compiles two ways to attend: one workgroup a query head and token,
-// and, for spans of few tokens, the keys divided among workgroups.
+// attention compiles the ways to attend. Each is a function that records a run.
 func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) error {
-	cache := c.program.Caches[o.Layer]
-	cell, _ := c.cell()
 	q := c.values[o.Q].view
 	y, err := c.define(o.Out)
 	if err != nil {
 		return err
 	}
+	w := ways{}
+	if wrong == nil && c.fuse && q.Offset == 0 {
+		if err := c.fastWays(&w, o, q, y.buffer); err != nil {
+			return err
+		}
+	}
+	if w.short == nil || w.long == nil {
+		plain, err := c.plainAttention(o, wrong, q, y.buffer)
+		if err != nil {
+			return err
+		}
+		if w.short == nil {
+			w.short = plain
+		}
+		if w.long == nil {
+			w.long = plain
+		}
+	}
+	c.use(o.Q)
+	n := always(func(r *recording, _ int) {
+		for _, at := range r.spans {
+			if at.to-at.from <= fewRows {
+				w.short(r, at)
+			} else {
+				w.long(r, at)
+			}
+		}
+	})
+	if w.single != nil {
+		n.run[one] = func(r *recording, _ int) { w.single(r, r.spans[0]) }
+	}
+	n.attend = func(s shape) []string { return w.names(c.opts.KV, s) }
+	c.emit(n)
+	return nil
+}
+
+// ways are the ways to attend with a run of tokens of one sequence.
+type ways struct {
+	single func(*recording, run) // the only token of its piece; nil for short
+	short  func(*recording, run) // at most fewRows
+	long   func(*recording, run)
+}
+
+// names names the kernels that attend in steps of a shape.
+func (w *ways) names(kv tensor.DType, s shape) []string {
+	family := fmt.Sprintf("attention/kv-%s", kv)
+	var names []string
+	add := func(n string) {
+		n = family + n
+		if s.blocks {
+			n += "/blocks"
+		}
+		if s.windowed {
+			n += "/window"
+		}
+		names = append(names, n)
+	}
+	if s.tokens[one] {
+		if w.single != nil {
+			add("/decode")
+		} else {
+			add("/few")
+		}
+	}
+	if s.short {
+		add("/few")
+	}
+	if s.long {
+		add("/batch")
+	}
+	return names
+}
+
+// plainAttention compiles the way that works for every shape: a workgroup a query
+// head and token.
+func (c *compiler) plainAttention(o *graph.Attention, wrong *graph.Misplace, q view, y *driver.Buffer) (func(*recording, run), error) {
+	cache := c.program.Caches[o.Layer]
+	cell, _ := c.cell()
 	sizes := attentionSizes{
 		settings: c.gpu.settings, Cell: cell, HeadDim: cache.HeadDim, Heads: o.Heads, Group: o.Heads / cache.Heads,
 		Width: cache.Heads * cache.HeadDim, Window: cache.Window, PerThread: (cache.HeadDim + 63) / 64,
 		Scale: o.Scale, SoftCap: o.SoftCap, X: q, Misplaced: wrong,
 	}
 	index, err := c.spanKernel("attention", sizes, []driver.Access{in, in, in, in, in, out}, func(s *sequence) []driver.Binding {
-		return whole(c.step, s.info, q.buffer, s.keys(o.Layer), s.values(o.Layer), y.buffer)
+		return whole(c.step, s.info, q.buffer, s.keys(o.Layer), s.values(o.Layer), y)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pipeline := c.spans[index].pipeline
-	plain := func(r *recording, at run) {
+	return func(r *recording, at run) {
 		r.Dispatch(pipeline, r.sequence(at).groups[index], o.Heads, at.to-at.from, 1)
-	}
-	divided, err := c.attend(o, wrong, q, y.buffer)
-	if err != nil {
-		return err
-	}
-	c.use(o.Q)
-	n := always(func(r *recording, _ int) {
-		for _, at := range r.spans {
-			if divided != nil && at.to-at.from <= fewRows {
-				divided(r, at)
-			} else {
-				plain(r, at)
-			}
-		}
-	})
-	n.attend = func(s shape) []string { return attentionNames(c.opts.KV, divided != nil, s) }
-	c.emit(n)
-	return nil
+	}, nil
 }
 
-// attentionNames names the kernels that attend in steps of a shape.
-func attentionNames(kv tensor.DType, divides bool, s shape) []string {
-	family := fmt.Sprintf("attention/kv-%s", kv)
-	var names []string
-	add := func(n string) {
-		if s.windowed {
-			n += "/window"
-		}
-		names = append(names, n)
-	}
-	if s.short && divides {
-		if s.blocks {
-			add(family + "/divided")
-		} else {
-			add(family + "/decode")
-		}
-	}
-	if s.long || s.short && !divides {
-		n := family + "/batch"
-		if s.blocks {
-			n += "/blocks"
-		}
-		add(n)
-	}
-	return names
-}
-
-// attend compiles the kernels for spans of few tokens; nil if there are none for
-// the shape. If quantised products are all that reads the result, it is made for
-// them in steps of few tokens.
-func (c *compiler) attend(o *graph.Attention, wrong *graph.Misplace, q view, y *driver.Buffer) (func(*recording, run), error) {
+// attend describes attention with the keys divided among workgroups.
+func (c *compiler) attend(o *graph.Attention, stride int) kernels.Attend {
 	cache := c.program.Caches[o.Layer]
-	if wrong != nil || !c.fuse || q.Offset != 0 {
-		return nil, nil
-	}
-	a := kernels.Attend{
-		Heads: o.Heads, KVHeads: cache.Heads, HeadDim: cache.HeadDim, Width: q.Stride, Window: cache.Window,
+	return kernels.Attend{
+		Heads: o.Heads, KVHeads: cache.Heads, HeadDim: cache.HeadDim, Width: stride, Window: cache.Window,
 		Scale: o.Scale, SoftCap: o.SoftCap, Half: c.opts.KV == tensor.F16, Splits: c.stretches,
+	}
+}
+
+// singleKernel is the kernel that rotates, stores and attends with a single token;
+// nil if there is none for the shape or the device. Workgroups hand each other
+// their parts, for which only Vulkan's memory model suffices.
+func (c *compiler) singleKernel(o *graph.Attention, p *place) *kernels.Kernel {
+	if p == nil || c.gpu.API != driver.Vulkan {
+		return nil
+	}
+	a := c.attend(o, c.values[p.q].Stride)
+	r := c.rotation(p)
+	a.Place, a.Merge, a.Quantise = &r, true, c.onlyIntegers(o.Out)
+	k, err := a.Kernel(c.gpu.caps)
+	if err != nil {
+		return nil
+	}
+	return &k
+}
+
+// fastWays compiles the ways that there are for the shape. If quantised products
+// are all that reads the result, it is made for them in pieces of few tokens.
+func (c *compiler) fastWays(w *ways, o *graph.Attention, q view, y *driver.Buffer) error {
+	a := c.attend(o, q.Stride)
+	f := kernels.Flash{Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Width: a.Width, Window: a.Window, Scale: a.Scale, SoftCap: a.SoftCap, Half: a.Half}
+	if k, err := f.Kernel(c.gpu.caps); err == nil {
+		record, err := c.spanMade(k, o.Layer, map[string]*driver.Buffer{"step": c.step, "q": q.buffer, "y": y})
+		if err != nil {
+			return err
+		}
+		caps := c.gpu.caps
+		w.long = func(r *recording, at run) { record(r, at, k.Grid[0], f.Tiles(caps, at.to-at.from), 1) }
 	}
 	attend, err := a.Kernel(c.gpu.caps)
 	if err != nil {
-		return nil, nil // the shape is not one of those
-	}
-	combine, err := a.Combine(c.gpu.caps)
-	if err != nil {
-		return nil, err
+		return nil // the shape is not one of those
 	}
 	parts, err := c.scratch(4 * a.PartsWords(fewRows))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	first, err := c.spanMade(attend, o.Layer, map[string]*driver.Buffer{"step": c.step, "q": q.buffer, "parts": parts})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	second, err := c.spanMade(combine, o.Layer, map[string]*driver.Buffer{"step": c.step, "parts": parts, "y": y})
+	second, err := c.combine(a, o.Layer, parts, y)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	quantised := second
+	quantised, to := second, y
 	if c.onlyIntegers(o.Out) {
+		if to, err = c.alloc(4*fewRows*kernels.QuantWords(c.width(o.Out)), 1); err != nil {
+			return err
+		}
 		v := &c.values[o.Out]
-		if v.quant, err = c.alloc(4*fewRows*kernels.QuantWords(c.width(o.Out)), 1); err != nil {
-			return nil, err
-		}
+		v.quant, v.quantMade = to, [amounts]bool{one: true, few: true}
 		a.Quantise = true
-		if combine, err = a.Combine(c.gpu.caps); err != nil {
-			return nil, err
-		}
-		if quantised, err = c.spanMade(combine, o.Layer, map[string]*driver.Buffer{"step": c.step, "parts": parts, "y": v.quant}); err != nil {
-			return nil, err
+		if quantised, err = c.combine(a, o.Layer, parts, to); err != nil {
+			return err
 		}
 	}
-	return func(r *recording, at run) {
+	w.short = func(r *recording, at run) {
 		rows := at.to - at.from
 		first(r, at, attend.Grid[0], attend.Grid[1], rows)
 		if r.tokens <= fewRows {
@@ -388,7 +444,66 @@ func (c *compiler) attend(o *graph.Attention, wrong *graph.Misplace, q view, y *
 		} else {
 			second(r, at, o.Heads, 1, rows)
 		}
-	}, nil
+	}
+	return c.singleWay(w, o, q, parts, to)
+}
+
+func (c *compiler) combine(a kernels.Attend, layer int, parts, y *driver.Buffer) (func(r *recording, at run, x, y, z int), error) {
+	k, err := a.Combine(c.gpu.caps)
+	if err != nil {
+		return nil, err
+	}
+	return c.spanMade(k, layer, map[string]*driver.Buffer{"step": c.step, "parts": parts, "y": y})
+}
+
+// singleWay compiles the kernel for a single token, where there is one.
+func (c *compiler) singleWay(w *ways, o *graph.Attention, q view, parts, y *driver.Buffer) error {
+	p := c.placeOf(o)
+	k := c.singleKernel(o, p)
+	if k == nil {
+		return nil
+	}
+	far, near, err := c.angles(p.ropeQ)
+	if err != nil {
+		return err
+	}
+	// Counters are zero between dispatches, so nothing else may use their buffer.
+	if c.counts == nil {
+		most := 0
+		for _, op := range c.program.Ops {
+			if a, ok := op.(*graph.Attention); ok {
+				most = max(most, c.attend(a, 0).CountsWords(1))
+			}
+		}
+		if c.counts, err = c.buffer(4*most, driver.Storage); err != nil {
+			return err
+		}
+	}
+	buffers := map[string]*driver.Buffer{"step": c.step, "far": far, "near": near, "q": q.buffer, "parts": parts, "counts": c.counts, "y": y}
+	if p.normQ != nil {
+		if buffers["qnorm"], err = c.vector(p.normQ.Weight); err != nil {
+			return err
+		}
+		if buffers["knorm"], err = c.vector(p.normK.Weight); err != nil {
+			return err
+		}
+	}
+	record, err := c.spanMade(*k, o.Layer, buffers)
+	if err != nil {
+		return err
+	}
+	w.single = func(r *recording, at run) { record(r, at, k.Grid[0], k.Grid[1], 1) }
+	return nil
+}
+
+// placeOf is the place whose queries a layer attends with; nil if it has none.
+func (c *compiler) placeOf(o *graph.Attention) *place {
+	for _, p := range c.placed {
+		if p.attention == o {
+			return p
+		}
+	}
+	return nil
 }
 
 // onlyIntegers reports whether products with quantised weights are all that reads

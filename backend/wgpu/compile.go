@@ -80,6 +80,7 @@ type value struct {
 	sides *driver.Buffer
 
 	quant         *driver.Buffer // rows quantised to 16 bits, for one and few
+	quantMade     [amounts]bool
 	halved, scale *driver.Buffer // rows for products of many, with their scales
 }
 
@@ -93,6 +94,7 @@ type compiler struct {
 	holds  map[*driver.Buffer]int // live values in a buffer
 	placed map[*graph.KVStore]*place
 	fuse   bool
+	counts *driver.Buffer // of attention's workgroups that have finished
 }
 
 func (e *executor) compile(w graph.Weights) error {

@@ -4,6 +4,7 @@ package wgpu
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,9 @@ type product struct {
 	// next to each other, and whoever reads them activates.
 	act   *graph.GatedAct
 	sides *driver.Buffer
+	// quant takes the activated results of one and few rows, quantised for who reads
+	// them; nil if they are wanted as numbers.
+	quant *driver.Buffer
 	// residual is added; it is y's own buffer or another one like it. nil for none.
 	residual *driver.Buffer
 	wanted   bool
@@ -154,6 +158,11 @@ func (c *compiler) gatedProduct(act *graph.GatedAct) error {
 	if p.sides, err = c.alloc(8*c.rowsOf()*c.width(act.Out), 1); err != nil {
 		return fmt.Errorf("value %s: %w", c.program.Values[act.Out].Name, err)
 	}
+	if p.integer() && len(p.weights[0].parts) == 1 && p.y.Stride%32 == 0 && c.onlyIntegers(act.Out) {
+		if p.quant, err = c.alloc(4*fewRows*kernels.QuantWords(p.y.Stride), 1); err != nil {
+			return fmt.Errorf("value %s: %w", c.program.Values[act.Out].Name, err)
+		}
+	}
 	if err := c.product(p); err != nil {
 		return err
 	}
@@ -162,7 +171,8 @@ func (c *compiler) gatedProduct(act *graph.GatedAct) error {
 		return err
 	}
 	v := &c.values[act.Out]
-	v.made[many], v.sides, v.act = false, p.sides, &act.Act
+	v.made[many], v.sides, v.act, v.quant = false, p.sides, &act.Act, p.quant
+	v.quantMade = [amounts]bool{one: p.quant != nil, few: p.quant != nil}
 	return nil
 }
 
@@ -321,21 +331,48 @@ func (c *compiler) bundles(p product, a amount) []bundle {
 
 // matVec compiles the kernels for one or few rows.
 func (c *compiler) matVec(p product, a amount) (func(*recording, int), error) {
-	x, err := c.operand(p, a)
-	if err != nil {
-		return nil, err
-	}
 	tokens := 1
 	if a == few {
 		tokens = fewRows
 	}
+	v := &c.values[p.x]
+	// For one row every workgroup does the norm itself, which takes less than a
+	// dispatch.
+	if v.norm != nil && !p.wanted && a == one && p.integer() && c.fuse {
+		norm, err := c.vector(v.norm.Weight)
+		if err != nil {
+			return nil, err
+		}
+		x, err := c.endToEnd(v.norm.In)
+		if err != nil {
+			return nil, err
+		}
+		run, err := c.matVecs(p, a, kernels.MatVec{Tokens: tokens, Norm: true, Eps: v.norm.Eps}, map[string]*driver.Buffer{"x": x, "norm": norm})
+		if err == nil {
+			return run, nil
+		} // else the row is too long for the workgroup's memory, or the bindings are too many
+	}
+	x, err := c.operand(p, a)
+	if err != nil {
+		return nil, err
+	}
+	return c.matVecs(p, a, kernels.MatVec{Tokens: tokens}, map[string]*driver.Buffer{"x": x.rows})
+}
+
+// matVecs compiles a product's kernels for one or few rows, given how they take
+// their input.
+func (c *compiler) matVecs(p product, a amount, m kernels.MatVec, input map[string]*driver.Buffer) (func(*recording, int), error) {
 	var list []kernel
 	for _, b := range c.bundles(p, a) {
-		m := kernels.MatVec{K: p.weights[0].Cols(), Parts: b.parts, Tokens: tokens, Bias: p.bias != nil, SoftCap: p.softCap, First: b.first, Out: p.y.Stride}
+		m.K, m.Parts, m.Bias, m.SoftCap, m.First, m.Out = p.weights[0].Cols(), b.parts, p.bias != nil, p.softCap, b.first, p.y.Stride
+		buffers := maps.Clone(input)
+		buffers["bias"], buffers["y"] = p.bias, p.y.buffer
 		if p.act != nil {
 			m.Act = &p.act.Act
+			if p.quant != nil {
+				m.QuantOut, m.Out, buffers["y"] = true, 0, p.quant
+			}
 		}
-		buffers := map[string]*driver.Buffer{"x": x.rows, "bias": p.bias, "y": p.y.buffer}
 		m.Residual = c.addTo(p, buffers)
 		for i, w := range b.buffers {
 			buffers[fmt.Sprintf("w%d", i)] = w

@@ -26,32 +26,36 @@ func (c *compiler) operand(p product, a amount) (operand, error) {
 	case a == many:
 		return c.halved(p.x)
 	case p.integer():
-		b, err := c.quantised(p.x)
+		b, err := c.quantised(p.x, a)
 		return operand{rows: b}, err
 	}
 	b, err := c.rowsFor(p.x, a)
 	return operand{rows: b}, err
 }
 
-// quantised makes a value's quantised rows, after its norm if that was put off.
-func (c *compiler) quantised(id graph.ID) (*driver.Buffer, error) {
+// quantised makes a value's quantised rows in steps of one or few rows, after its
+// norm if that was put off.
+func (c *compiler) quantised(id graph.ID, a amount) (*driver.Buffer, error) {
 	v := &c.values[id]
-	if v.quant != nil {
+	if v.quant == nil {
+		b, err := c.alloc(4*fewRows*kernels.QuantWords(c.width(id)), 1)
+		if err != nil {
+			return nil, fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
+		}
+		v.quant = b
+	}
+	if v.quantMade[a] {
 		return v.quant, nil
 	}
-	width := c.width(id)
-	b, err := c.alloc(4*fewRows*kernels.QuantWords(width), 1)
-	if err != nil {
-		return nil, fmt.Errorf("value %s: %w", c.program.Values[id].Name, err)
-	}
-	k, err := c.quantizer(id, b, false)
+	k, err := c.quantizer(id, v.quant, false)
 	if err != nil {
 		return nil, err
 	}
-	v.quant = b
-	f := func(r *recording, n int) { r.Dispatch(k.pipeline, k.group, n, 1, 1) }
-	c.emit(node{run: [amounts]func(*recording, int){one: f, few: f}})
-	return b, nil
+	n := node{}
+	n.run[a] = func(r *recording, n int) { r.Dispatch(k.pipeline, k.group, n, 1, 1) }
+	c.emit(n)
+	v.quantMade[a] = true
+	return v.quant, nil
 }
 
 // quantizer compiles the kernel that quantises a value's rows.

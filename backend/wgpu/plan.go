@@ -12,7 +12,7 @@ import (
 type shape struct {
 	tokens, wanted [amounts]bool // some piece has so many tokens, wants so many rows
 	pieces         bool          // there are several pieces
-	short, long    bool          // some run of a span has few tokens, some has many
+	short, long    bool          // some run in a piece of several tokens has few, some has many
 	blocks         bool          // attention takes its keys in several blocks
 	windowed       bool          // some position lies outside a layer's window
 }
@@ -41,7 +41,7 @@ func (e *executor) shape(batch []backend.Span) shape {
 		}
 		for _, r := range p.spans {
 			n := r.to - r.from
-			s.short, s.long = s.short || n <= fewRows, s.long || n > fewRows
+			s.short, s.long = s.short || n <= fewRows && p.tokens > 1, s.long || n > fewRows
 		}
 	}
 	return s
