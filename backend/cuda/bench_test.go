@@ -171,6 +171,42 @@ func (b *timer) gemm(t *testing.T, plan gemmPlan, note string) {
 	b.release()
 }
 
+// TestSpeedQuantGEMM: batches that read quantised weights once, rotating over more
+// weights than the L2 cache holds.
+func TestSpeedQuantGEMM(t *testing.T) {
+	b := newTimer(t)
+	tokens, shapes, copies := []int{9, 16, 32, 64}, products, 8
+	if b.emulated {
+		tokens, shapes, copies = []int{16}, [][2]int{{64, 512}}, 2
+	}
+	for _, s := range shapes {
+		for _, dtype := range []tensor.DType{tensor.Q4_K, tensor.Q6_K} {
+			row, err := packedRowBytes(dtype, s[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range tokens {
+				p, _ := planQuantGEMM(b.c.Device, dtype, n, s[0], s[1])
+				var all []*cuda.Launch
+				for range copies {
+					args := gemmArgs{X: b.halves(n * gemmWidth(s[1])), W: b.halves(s[0] * row / 2), Y: b.alloc(int64(n*s[0]) * 4), XScale: b.floats(n), WScale: b.floats(s[0])}
+					if n := p.Workspace(); n > 0 {
+						args.Work = b.alloc(n)
+					}
+					b.do(func() error {
+						l, err := p.launches(b.c, b.find, args)
+						all = append(all, l...)
+						return err
+					})
+				}
+				us := b.time(all) / float64(copies)
+				t.Logf("%s %2d × %5d × %5d  splits %d  %7.2f µs  %5.0f GB/s of weights  %6.1f TFLOP/s", p.Variant, n, s[0], s[1], p.Splits, us, float64(s[0]*row)/us/1e3, 2*float64(n)*float64(s[0])*float64(s[1])/us/1e6)
+				b.release()
+			}
+		}
+	}
+}
+
 func TestSpeedDequantize(t *testing.T) {
 	b := newTimer(t)
 	shapes := [][2]int{{8960, 1536}, {18944, 3584}}
@@ -307,14 +343,21 @@ func TestSpeedPrefillAttention(t *testing.T) {
 func TestRegisters(t *testing.T) {
 	g := openGPU(t)
 	for module, kernels := range map[string][]string{
-		"gemm":          {"gemm_128x128", "gemm_64x128", "gemm_32x128", "gemm_16x128", "gemm_reduce", "gemm_convert"},
+		"gemm":          {"gemm_128x128", "gemm_64x128", "gemm_32x128", "gemm_16x128", "gemm_reduce"},
+		"gemm_q4_k":     {"gemm_q4_k_16", "gemm_q4_k_32", "gemm_q4_k_64"},
+		"gemm_q6_k":     {"gemm_q6_k_16", "gemm_q6_k_32", "gemm_q6_k_64"},
+		"convert":       {"convert_f16", "convert_norm_f16", "convert_gated_f16"},
 		"dequant":       {"dequant_f16", "dequant_scales"},
 		"attention":     {"attention_vector_f16", "attention_vector_f32", "attention_combine"},
 		"attention_64":  {"attention_decode_f16_d64", "attention_prefill_f16_d64", "attention_prefill_f32_d64"},
 		"attention_96":  {"attention_decode_f16_d96", "attention_prefill_f16_d96", "attention_prefill_f32_d96"},
 		"attention_128": {"attention_decode_f16_d128", "attention_prefill_f16_d128", "attention_prefill_f32_d128"},
 		"attention_256": {"attention_decode_f16_d256", "attention_prefill_f16_d256", "attention_prefill_f32_d256"},
+		"gemm_sm90a":    {"gemm_wgmma_128x256", "gemm_wgmma_128x128"},
 	} {
+		if module == "gemm_sm90a" && g.c.Device.Capability() != 90 {
+			continue
+		}
 		for _, kernel := range kernels {
 			g.do(func() error {
 				f, err := g.find(module, kernel)

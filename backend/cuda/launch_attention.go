@@ -128,9 +128,6 @@ func (p *attentionPlan) vector() {
 
 // parts is how many blocks share the query heads of a key/value head.
 func (p *attentionPlan) parts() int {
-	if p.perBlock == 0 {
-		return 0 // prefill, whose blocks have one head each
-	}
 	return (p.shape.Heads/p.shape.KVHeads + p.perBlock - 1) / p.perBlock
 }
 
@@ -163,8 +160,14 @@ func planPrefill(dev cuda.Device, s attentionShape, tokens, tiles, longest int) 
 	return p, nil
 }
 
+// countsBlocks reports whether the last block of the splits combines them.
+func (p *attentionPlan) countsBlocks() bool { return p.tiles == 0 && p.module != "attention" }
+
 // Counters is the memory of counters in bytes.
 func (p *attentionPlan) Counters() int64 {
+	if !p.countsBlocks() {
+		return 0
+	}
 	return int64(p.tokens) * int64(p.shape.KVHeads) * int64(p.parts()) * 4
 }
 
@@ -181,6 +184,9 @@ func (p *attentionPlan) Workspace() int64 {
 // Tiles when they run.
 func (p *attentionPlan) launches(c *cuda.Context, find lookup, a attentionArgs) ([]*cuda.Launch, error) {
 	s := p.shape
+	if p.countsBlocks() && a.Counters == 0 {
+		return nil, fmt.Errorf("%s: no counters", p.Variant)
+	}
 	sums := a.Work
 	weights := sums + cuda.Ptr(int64(p.tokens)*int64(s.Heads)*int64(p.Splits)*int64(s.HeadDim)*4)
 	cache := []any{a.Pos, a.KV, a.Cap, s.Unit, s.KVHeads, s.Scale, s.SoftCap, s.Window, s.Heads}
@@ -201,7 +207,7 @@ func (p *attentionPlan) launches(c *cuda.Context, find lookup, a attentionArgs) 
 	if err != nil {
 		return nil, err
 	}
-	if p.tiles == 0 && p.module != "attention" || p.tiles > 0 && p.Splits == 1 {
+	if p.countsBlocks() || p.tiles > 0 && p.Splits == 1 {
 		return []*cuda.Launch{l}, nil
 	}
 	combine, err := prepare(find, c, "attention", "attention_combine", [3]int{s.Heads, p.tokens, 1}, 256, 0, sums, weights, a.Out, p.Splits, s.HeadDim)

@@ -20,21 +20,21 @@ type gemmTile struct {
 	tokens, rows   int
 	threads        int
 	shared         int
-	perSM          int // blocks that a multiprocessor holds
-	// rate is the share of the peak that a multiprocessor full of such blocks
-	// reaches; measured on an H200.
-	rate float64
+	// Times on an H200 in microseconds, from TestSpeedGEMM: a step of gemmPad numbers
+	// of a block when multiprocessors are full of such blocks, and when it has one to
+	// itself; and what a round of blocks costs beside its steps.
+	full, alone, round float64
 	// capability is the compute capability the kernel is for; 0 for any.
 	capability int
 }
 
 var gemmTiles = []gemmTile{
-	{name: "wgmma/128x256", module: "gemm_sm90a", kernel: "gemm_wgmma_128x256", tokens: 128, rows: 256, threads: 256, shared: 4 * 384 * 128, perSM: 1, rate: 1.5, capability: 90},
-	{name: "wgmma/128x128", module: "gemm_sm90a", kernel: "gemm_wgmma_128x128", tokens: 128, rows: 128, threads: 256, shared: 3 * 256 * 128, perSM: 2, rate: 1.3, capability: 90},
-	{name: "128x128", module: "gemm", kernel: "gemm_128x128", tokens: 128, rows: 128, threads: 128, shared: 3 * 256 * 128, perSM: 2, rate: 1},
-	{name: "64x128", module: "gemm", kernel: "gemm_64x128", tokens: 64, rows: 128, threads: 128, shared: 3 * 192 * 128, perSM: 3, rate: 0.8},
-	{name: "32x128", module: "gemm", kernel: "gemm_32x128", tokens: 32, rows: 128, threads: 128, shared: 4 * 160 * 128, perSM: 2, rate: 0.5},
-	{name: "16x128", module: "gemm", kernel: "gemm_16x128", tokens: 16, rows: 128, threads: 128, shared: 4 * 144 * 128, perSM: 3, rate: 0.3},
+	{name: "wgmma/128x256", module: "gemm_sm90a", kernel: "gemm_wgmma_128x256", tokens: 128, rows: 256, threads: 256, shared: 4 * 384 * 128, full: 0.845, alone: 0.80, round: 6, capability: 90},
+	{name: "wgmma/128x128", module: "gemm_sm90a", kernel: "gemm_wgmma_128x128", tokens: 128, rows: 128, threads: 256, shared: 3 * 256 * 128, full: 0.50, alone: 0.85, round: 5, capability: 90},
+	{name: "128x128", module: "gemm", kernel: "gemm_128x128", tokens: 128, rows: 128, threads: 128, shared: 3 * 256 * 128, full: 0.67, alone: 0.72, round: 5},
+	{name: "64x128", module: "gemm", kernel: "gemm_64x128", tokens: 64, rows: 128, threads: 128, shared: 3 * 192 * 128, full: 0.43, alone: 0.50, round: 1.5},
+	{name: "32x128", module: "gemm", kernel: "gemm_32x128", tokens: 32, rows: 128, threads: 128, shared: 4 * 160 * 128, full: 0.28, alone: 0.34, round: 1.5},
+	{name: "16x128", module: "gemm", kernel: "gemm_16x128", tokens: 16, rows: 128, threads: 128, shared: 4 * 144 * 128, full: 0.22, alone: 0.34, round: 0.8},
 }
 
 // gemmPlan is the choice of kernels for one product y (T, N) = x (T, K) · wᵀ (N, K).
@@ -48,42 +48,46 @@ type gemmPlan struct {
 	tile gemmTile
 }
 
-// Rough costs for choosing a plan, in seconds and bytes a second, of an H200.
+// Rough costs for choosing a plan, of an H200.
 const (
-	gemmPeak      = 420e12 // multiply-adds counted twice
-	gemmStart     = 3e-6   // a kernel's start and the first loads
-	gemmBandwidth = 2.5e12 // of partial sums, mostly in the L2 cache
+	gemmStart     = 2.5   // microseconds: a kernel's start and its first loads
+	gemmReduce    = 2     // microseconds: the same of the kernel that adds splits
+	gemmBandwidth = 2.5e6 // bytes a microsecond of partial sums, mostly in the L2 cache
+	gemmWeights   = 4e6   // bytes a microsecond of weights
 	maxGEMMSplits = 8
 )
 
-// planGEMM chooses tile and splits by an estimate of the time: full rounds of
-// blocks over the multiprocessors, and the traffic of partial sums.
+// planGEMM chooses tile and splits by an estimate of the time.
 func planGEMM(dev cuda.Device, t, n, k int) gemmPlan {
 	best, fastest := gemmPlan{}, 0.0
-	steps := gemmWidth(k) / gemmPad
 	for _, tile := range gemmTiles {
 		if tile.shared > dev.SharedMemory || tile.capability != 0 && tile.capability != dev.Capability() {
 			continue
 		}
-		blocks := ((t + tile.tokens - 1) / tile.tokens) * ((n + tile.rows - 1) / tile.rows)
-		step := 2 * float64(tile.tokens*tile.rows*gemmPad) / (gemmPeak / 132 * tile.rate)
-		for splits := 1; splits <= maxGEMMSplits && splits*4 <= max(steps, 4); splits++ {
-			// A multiprocessor with fewer blocks than it holds hides less of its latency.
-			rounds := (blocks*splits + dev.SMs - 1) / dev.SMs
-			cost := gemmStart + float64(rounds)*float64((steps+splits-1)/splits+2)*step
-			if rounds < tile.perSM {
-				cost *= 1.3
-			}
-			if splits > 1 {
-				cost += gemmStart + float64(splits*t*n*8)/gemmBandwidth
-			}
-			if best.Splits == 0 || cost < fastest {
-				best, fastest = gemmPlan{Splits: splits, T: t, N: n, K: k, tile: tile}, cost
+		for splits := 1; splits <= maxGEMMSplits; splits++ {
+			// A split should have four steps, or its start is most of its time.
+			if cost := tile.cost(dev, t, n, k, splits); splits == 1 || splits*4 <= gemmWidth(k)/gemmPad {
+				if best.Splits == 0 || cost < fastest {
+					best, fastest = gemmPlan{Splits: splits, T: t, N: n, K: k, tile: tile}, cost
+				}
 			}
 		}
 	}
 	best.Variant = "gemm/f16/" + best.tile.name
 	return best
+}
+
+// cost estimates microseconds: rounds of blocks over the multiprocessors, the
+// weights' way from memory, the traffic of partial sums.
+func (g *gemmTile) cost(dev cuda.Device, t, n, k, splits int) float64 {
+	blocks := ((t + g.tokens - 1) / g.tokens) * ((n + g.rows - 1) / g.rows) * splits
+	steps := float64((gemmWidth(k)/gemmPad + splits - 1) / splits)
+	rounds := float64((blocks + dev.SMs - 1) / dev.SMs)
+	us := gemmStart + max(max(steps*g.alone, rounds*steps*g.full)+rounds*g.round, float64(n*gemmWidth(k)*2)/gemmWeights)
+	if splits > 1 {
+		us += gemmReduce + float64(splits*t*n*8)/gemmBandwidth
+	}
+	return us
 }
 
 // Workspace is the scratch memory for partial sums, in bytes.

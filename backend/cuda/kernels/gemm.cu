@@ -1,6 +1,6 @@
 // gemm.cu: y (T, N) = x (T, K) · W (N, K)ᵀ on tensor cores (mma.sync m16n8k16, sm_80),
 // f16 in, float32 sums, float32 out. K is padded to a multiple of 64 with zeros on both
-// sides; T and N are arbitrary: rows past the end read the last row and are not stored.
+// sides; T and N are arbitrary.
 // targets: sm_80 sm_90
 #include "gemm.h"
 
@@ -24,16 +24,19 @@ template <int BM, int BN, int WM, int WN, int ST> DEV void gemm_tile(const u16 *
 	k_range(K / 64, k0, nk);
 
 	// Thread tid copies piece tid&7 of every (NT/8)th row from tid/8 on, of A and then of B.
-	u32 src[CA + CB], dst = s0 + (tid >> 3) * 128 + (((tid ^ (tid >> 3)) & 7) << 4);
+	// Rows past the end are not copied: what lies there comes into no sum that is stored.
+	u32 src[CA + CB], rows = 0, dst = s0 + (tid >> 3) * 128 + (((tid ^ (tid >> 3)) & 7) << 4);
 #pragma unroll
 	for (int i = 0; i < CA + CB; i++) {
 		bool a = i < CA;
-		int row = (tid >> 3) + (a ? bm + i * (NT / 8) : bn + (i - CA) * (NT / 8)), last = (a ? T : N) - 1;
-		src[i] = (u32)(row < last ? row : last) * (u32)K + k0 * 64 + (tid & 7) * 8;
+		int row = (tid >> 3) + (a ? bm + i * (NT / 8) : bn + (i - CA) * (NT / 8));
+		src[i] = (u32)row * (u32)K + k0 * 64 + (tid & 7) * 8;
+		if (row < (a ? T : N)) rows |= 1u << i;
 	}
 	auto load = [&](int kt, int st) INLINE_LAMBDA {
 #pragma unroll
-		for (int i = 0; i < CA + CB; i++) cp_async16(dst + st * STAGE + i * (NT / 8) * 128, (i < CA ? A : B) + src[i] + kt * 64);
+		for (int i = 0; i < CA + CB; i++)
+			if (rows >> i & 1) cp_async16(dst + st * STAGE + i * (NT / 8) * 128, (i < CA ? A : B) + src[i] + kt * 64);
 	};
 
 	float acc[MI][NI][4];
@@ -120,5 +123,5 @@ KERNEL(gemm_reduce, 256, GEMM_ARGS, int S) {
 		float4 v = Epilogue::get(p, n, N);
 		a.x += v.x, a.y += v.y, a.z += v.z, a.w += v.w;
 	}
-	GEMM_EPILOGUE.finish(t, n, a, N);
+	GEMM_EPILOGUE.finish(t, n, a, (GEMM_EPILOGUE.columns(n, N)), N);
 }

@@ -23,22 +23,25 @@ struct Epilogue {
 	const float *bias;     // (N) or null
 	const float *residual; // (T, N) or null; may be y
 
-	// the finished output of four columns from n on, of row t
-	__device__ __forceinline__ void finish(int t, int n, float4 a, int N) const {
-		float s = sx ? sx[t] : 1.f, v[4] = {a.x * s, a.y * s, a.z * s, a.w * s};
-		size_t at = (size_t)t * N + n;
-		if (sw) apply(v, sw + n, n, N, true);
-		if (bias) apply(v, bias + n, n, N, false);
-		if (residual) apply(v, residual + at, n, N, false);
-		put(y + at, n, float4{v[0], v[1], v[2], v[3]}, N);
+	// What the columns n … n+3 get, whatever the row.
+	struct Columns { float4 sw, bias; };
+	__device__ __forceinline__ Columns columns(int n, int N) const {
+		Columns c = {float4{1.f, 1.f, 1.f, 1.f}, float4{0.f, 0.f, 0.f, 0.f}};
+		if (sw) c.sw = get(sw + n, n, N);
+		if (bias) c.bias = get(bias + n, n, N);
+		return c;
 	}
 
-	// v = v + p or v * p
-	__device__ __forceinline__ static void apply(float *v, const float *p, int n, int N, bool times) {
-		float4 f = get(p, n, N);
-		float x[4] = {f.x, f.y, f.z, f.w};
-#pragma unroll
-		for (int i = 0; i < 4; i++) v[i] = times ? v[i] * x[i] : v[i] + x[i];
+	// the finished output of four columns from n on, of row t
+	__device__ __forceinline__ void finish(int t, int n, float4 a, const Columns &c, int N) const {
+		float s = sx ? sx[t] : 1.f;
+		size_t at = (size_t)t * N + n;
+		a = float4{a.x * s * c.sw.x + c.bias.x, a.y * s * c.sw.y + c.bias.y, a.z * s * c.sw.z + c.bias.z, a.w * s * c.sw.w + c.bias.w};
+		if (residual) {
+			float4 r = get(residual + at, n, N);
+			a.x += r.x, a.y += r.y, a.z += r.z, a.w += r.w;
+		}
+		put(y + at, n, a, N);
 	}
 
 	// Rows of N numbers begin at a 16-byte boundary only if N is a multiple of 4.
@@ -57,17 +60,23 @@ struct Epilogue {
 		if (n + 3 < N) p[3] = v.w;
 	}
 
-	// The block's BM × BN sums, in shared memory with BN+PITCH numbers a row.
+	// The block's BM × BN sums, in shared memory with BN+PITCH numbers a row. A thread has
+	// the same columns of every row that it takes.
 	template <int BM, int BN, int NT> __device__ __forceinline__ void store(const float *sums, int bm, int bn, int T, int N) const {
-		for (int e = threadIdx.x * 4; e < BM * BN; e += NT * 4) {
-			int r = e / BN, t = bm + r, n = bn + e % BN;
-			if (t >= T || n >= N) continue;
-			float4 v = *(const float4 *)(sums + r * (BN + PITCH) + e % BN);
-			if (gridDim.z > 1)
-				put(part + ((size_t)blockIdx.z * T + t) * N + n, n, v, N);
-			else
-				finish(t, n, v, N);
+		static_assert(NT * 4 % BN == 0 && BM % (NT * 4 / BN) == 0, "whole rows at a time");
+		int n = bn + threadIdx.x * 4 % BN;
+		if (n >= N) return;
+		sums += threadIdx.x * 4 % BN;
+		if (gridDim.z > 1) {
+#pragma unroll 4
+			for (int r = threadIdx.x * 4 / BN; r < BM; r += NT * 4 / BN)
+				if (bm + r < T) put(part + ((size_t)blockIdx.z * T + bm + r) * N + n, n, *(const float4 *)(sums + r * (BN + PITCH)), N);
+			return;
 		}
+		Columns c = columns(n, N);
+#pragma unroll 4
+		for (int r = threadIdx.x * 4 / BN; r < BM; r += NT * 4 / BN)
+			if (bm + r < T) finish(bm + r, n, *(const float4 *)(sums + r * (BN + PITCH)), c, N);
 	}
 	static const int PITCH = 8; // the rows of a fragment then lie in different banks
 };

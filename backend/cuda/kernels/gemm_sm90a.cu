@@ -22,16 +22,19 @@ template <int BN, int ST> DEV void gemm_wgmma(const u16 *__restrict__ A, const u
 	k_range(K / 64, k0, nk);
 
 	// Thread tid copies piece tid&7 of every 32nd row from tid/8 on, of A and then of B.
-	u32 src[CA + CB], dst = s0 + (tid >> 3) * 128 + (((tid ^ (tid >> 3)) & 7) << 4);
+	// Rows past the end are not copied: what lies there comes into no sum that is stored.
+	u32 src[CA + CB], rows = 0, dst = s0 + (tid >> 3) * 128 + (((tid ^ (tid >> 3)) & 7) << 4);
 #pragma unroll
 	for (int i = 0; i < CA + CB; i++) {
 		bool a = i < CA;
-		int row = (tid >> 3) + (a ? bm + i * 32 : bn + (i - CA) * 32), last = (a ? T : N) - 1;
-		src[i] = (u32)(row < last ? row : last) * (u32)K + k0 * 64 + (tid & 7) * 8;
+		int row = (tid >> 3) + (a ? bm + i * 32 : bn + (i - CA) * 32);
+		src[i] = (u32)row * (u32)K + k0 * 64 + (tid & 7) * 8;
+		if (row < (a ? T : N)) rows |= 1u << i;
 	}
 	auto load = [&](int kt) INLINE_LAMBDA {
 #pragma unroll
-		for (int i = 0; i < CA + CB; i++) cp_async16(dst + kt % ST * STAGE + i * 32 * 128, (i < CA ? A : B) + src[i] + kt * 64);
+		for (int i = 0; i < CA + CB; i++)
+			if (rows >> i & 1) cp_async16(dst + kt % ST * STAGE + i * 32 * 128, (i < CA ? A : B) + src[i] + kt * 64);
 	};
 
 	float d[BN / 2];
