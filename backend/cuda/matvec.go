@@ -67,10 +67,11 @@ type matvecVariant struct {
 	tokens  int
 	rows    int // R: rows that a lane works on side by side
 	threads int // of a block, at most
+	steps   int // P: steps whose loads are in flight
 }
 
 // matvecVariants are what every matvec_*.cu has, fewest tokens first.
-var matvecVariants = []matvecVariant{{1, 2, 512}, {2, 2, 384}, {4, 2, 384}}
+var matvecVariants = []matvecVariant{{1, 2, 512, 3}, {2, 2, 384, 2}, {4, 2, 384, 1}}
 
 // matvecAlternative is the second format that a format's kernel for one token also
 // reads: what llama.cpp's mixes put beside it.
@@ -104,6 +105,9 @@ func piece(t tensor.DType) (weights, bytes int) {
 // matvecAhead is how many bytes of its rows each warp prefetches into the L2 cache
 // while the kernel before still runs; a multiple of 32.
 var matvecAhead = 0
+
+// matvecSmall lets products with little work have half the threads.
+var matvecSmall = true
 
 // matvecBlocks is how many blocks a multiprocessor gets.
 var matvecBlocks = 1
@@ -166,6 +170,14 @@ func (r *matvecRequest) plan(dev cuda.Device, v matvecVariant) (*kernelCall, err
 	for _, m := range r.matrices {
 		if _, err := packedRowBytes(m.dtype, r.k); err != nil {
 			return nil, fmt.Errorf("matvec: %w", err)
+		}
+	}
+	// Half the threads do where all loads of a warp are in flight at once and x is read
+	// in one batch: the next kernel then finds room beside this one.
+	if small := v; r.tokens == 1 && matvecSmall && r.k <= 20*v.threads/2 {
+		small.threads /= 2
+		if s := r.shape(dev, small, main, 32); s.run <= v.steps {
+			v = small
 		}
 	}
 	best := r.shape(dev, v, main, 32)
@@ -276,9 +288,9 @@ const matvecThen = 26
 // cache for the first bytes that each warp of a later product needs. It is worth while
 // where what lies between leaves the memory idle.
 func (k *kernelCall) prefetchNext(next *kernelCall, bytesOfWarp int) {
-	rows, warps := next.shape.rows, next.threads/32
-	n := min(bytesOfWarp, rows*next.rowBytes/warps) / 32 * 32
-	if n == 0 || k.threads != next.threads {
+	rows, warps := next.shape.rows, k.threads/32
+	n := min(bytesOfWarp, roundUp(rows*next.rowBytes/warps, 32)) / 32 * 32
+	if n == 0 {
 		return
 	}
 	then1 := cuda.Ptr(0)

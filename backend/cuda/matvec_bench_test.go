@@ -248,9 +248,13 @@ func TestBenchMatvec(t *testing.T) {
 	if b.quick {
 		shapes = shapes[len(shapes)-1:]
 	}
-	for _, d := range []tensor.DType{q4, q6} {
-		for _, s := range shapes {
-			b.product(one(s[0], s[1], d, 1))
+	for _, small := range []bool{false, true} {
+		matvecSmall = small
+		fmt.Println("-- half the threads for little work:", small)
+		for _, d := range []tensor.DType{q4, q6} {
+			for _, s := range shapes {
+				b.product(one(s[0], s[1], d, 1))
+			}
 		}
 	}
 	if b.quick {
@@ -332,7 +336,7 @@ func (b *bench) tune() {
 				for _, c := range []struct{ threads, blocks int }{{512, 1}, {256, 2}, {256, 1}, {384, 1}} {
 					matvecBlocks = c.blocks
 					b.product(benchProduct{name: fmt.Sprintf("%s %d×%d r%dp%d %d×%d", f.name, s[0], s[1], v.r, v.p, c.blocks, c.threads), tokens: 1, k: s[1],
-						matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, c.threads},
+						matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, c.threads, v.p},
 						module: "matvec_tune", kernel: fmt.Sprintf("matvec_tune_%s_r%dp%d", f.name, v.r, v.p)})
 				}
 			}
