@@ -42,6 +42,7 @@ type executor struct {
 	stretches int
 	window    int   // of the layer with the shortest attention window; 0 if none has one
 	dead      error // why no step runs any more
+	ahead     ahead // commands of the step to come
 }
 
 // maxPositions is the reach of the tables of rotary angles.
@@ -168,6 +169,7 @@ func (e *executor) Close() error {
 var errClosed = errors.New("the executor is closed")
 
 func (e *executor) release() {
+	e.ahead.forget(nil)
 	for _, g := range e.groups {
 		g.Release()
 	}

@@ -78,6 +78,9 @@ func (s *sequence) Capacity() int { return s.capacity }
 
 // Close releases the caches.
 func (s *sequence) Close() error {
+	if s.e != nil {
+		s.e.ahead.forget(s)
+	}
 	for _, g := range s.groups {
 		g.Release()
 	}

@@ -130,6 +130,26 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 	if err := e.gpu.Write(e.step, 0, bytesOf(e.host)); err != nil {
 		return err
 	}
+	if err := e.ahead.take(e, batch, p, len(logits)).Submit(); err != nil {
+		return err
+	}
+	// The next token of the same sequences needs the same commands.
+	if err := e.ahead.prepare(e, batch, p, len(logits)); err != nil {
+		return err
+	}
+	if p.wanted > 0 {
+		if err := e.read(e.staging, logits); err != nil {
+			return err
+		}
+	}
+	if e.trace != nil {
+		return e.trace.report(e, p, logits)
+	}
+	return nil
+}
+
+// record records all work of a piece and the copying of its logits.
+func (e *executor) record(batch []backend.Span, p piece, logits int) *recording {
 	rec := &recording{Commands: e.gpu.Begin(), piece: p, batch: batch}
 	for i := range e.nodes {
 		n := &e.nodes[i]
@@ -145,23 +165,12 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 		}
 	}
 	if p.wanted > 0 {
-		rec.Copy(e.staging, 0, e.logits, 0, uint64(len(logits))*4)
+		rec.Copy(e.staging, 0, e.logits, 0, uint64(logits)*4)
 	}
 	if e.trace != nil {
 		e.trace.copy(rec)
 	}
-	if err := rec.Submit(); err != nil {
-		return err
-	}
-	if p.wanted > 0 {
-		if err := e.read(e.staging, logits); err != nil {
-			return err
-		}
-	}
-	if e.trace != nil {
-		return e.trace.report(e, p, logits)
-	}
-	return nil
+	return rec
 }
 
 // read copies numbers out of a buffer, whose size is a multiple of 8.

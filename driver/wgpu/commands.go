@@ -17,6 +17,10 @@ type Commands struct {
 	encoder uintptr
 	pass    uintptr // 0 outside a pass
 	last    *Pipeline
+
+	finished bool
+	commands uintptr // of the finished recording; 0 if it failed
+	err      error   // why
 }
 
 // Begin starts a recording, which must end in Submit.
@@ -60,25 +64,50 @@ func (c *Commands) Copy(dst *Buffer, dstOffset uint64, src *Buffer, srcOffset, n
 	call(proc.copyBuffer, c.encoder, src.handle, uintptr(srcOffset), dst.handle, uintptr(dstOffset), uintptr(n))
 }
 
+// Finish ends the recording, so that Submit has little left to do: what is sure to
+// follow can be recorded while the device is busy. Mistakes show here.
+func (c *Commands) Finish() error {
+	if c.encoder == 0 {
+		return c.d.Err()
+	}
+	if !c.finished {
+		c.endPass()
+		c.commands, c.err = c.d.scoped(func() uintptr { return call(proc.finish, c.encoder, 0) })
+		c.finished = true
+	}
+	return c.err
+}
+
+// Release drops a recording that is not submitted, or has been.
+func (c *Commands) Release() {
+	if c.encoder == 0 {
+		return
+	}
+	c.endPass()
+	if c.commands != 0 {
+		call(proc.releaseCommands, c.commands)
+	}
+	call(proc.releaseEncoder, c.encoder)
+	c.encoder, c.commands = 0, 0
+}
+
 // Submit ends the recording and hands it to the device, unless something was
-// wrong with it. It does not wait.
+// wrong with it. It does not wait. A recording is submitted once.
 func (c *Commands) Submit() error {
 	if c.encoder == 0 {
 		return c.d.Err()
 	}
-	c.endPass()
 	c.d.submit.Lock()
 	defer c.d.submit.Unlock()
-	defer call(proc.releaseEncoder, c.encoder)
-	commands, err := c.d.scoped(func() uintptr { return call(proc.finish, c.encoder, 0) })
-	if commands != 0 {
-		defer call(proc.releaseCommands, commands)
-	}
-	if err != nil {
+	defer c.Release()
+	if err := c.Finish(); err != nil {
 		// The recording must not reach the queue: the library would end the process.
 		return err
 	}
-	list := &[1]uintptr{commands}
+	if err := c.d.Err(); err != nil {
+		return err
+	}
+	list := &[1]uintptr{c.commands}
 	call(proc.submit, c.d.queue, 1, uintptr(unsafe.Pointer(list)))
 	return c.d.Err()
 }
