@@ -122,6 +122,7 @@ func Standard() Policy {
 		MinClose: 0.98, MaxP99: 0.5, MaxP999: 0.75, MaxPeak: 1.5, MaxPeakRatio: 8, PeakFloor: 0.25,
 		Tight: map[string]Limits{
 			"cpu":  {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1},
+			"cuda": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1},
 			"wgpu": {MaxP99: 0.03, MaxP999: 0.05, MaxPeak: 0.1},
 		},
 		Probe: Domain{

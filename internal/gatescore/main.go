@@ -7,6 +7,11 @@
 //	go run ./internal/gatescore [calibration | score | pages]
 //
 // With pages it measures nothing and writes the pages of the numbers it finds.
+// A GPU backend is scored on a machine that has one, in several processes, and
+// the shares are put together there (scripts/gpu/score):
+//
+//	gatescore gpu -backend cuda -share 0/4 -o share0.json
+//	gatescore merge -o page.md share*.json
 package main
 
 import (
@@ -32,6 +37,9 @@ func main() {
 
 // run measures what is named, both without a name, for the repository in root.
 func run(ctx context.Context, root string, names []string) error {
+	if gpuNames(names) {
+		return gpuCommand(ctx, root, names[0], names[1:])
+	}
 	steps := []struct {
 		name    string
 		measure func(context.Context, string, []subject) error
@@ -41,7 +49,7 @@ func run(ctx context.Context, root string, names []string) error {
 	}
 	for _, n := range names {
 		if n != steps[0].name && n != steps[1].name {
-			return fmt.Errorf("unknown measurement %q, want calibration, score or pages", n)
+			return fmt.Errorf("unknown measurement %q, want calibration, score, pages, gpu or merge", n)
 		}
 	}
 	dir, err := os.MkdirTemp("", "gatescore")

@@ -27,7 +27,7 @@ const (
 func (o outcome) mark() string { return [...]string{"·", "✓", "s", "✗"}[o] }
 
 // candidate is the backend that is made wrong: the one that serves.
-const candidate = "cpu"
+var candidate = "cpu"
 
 // batch is the tokens in a step, so that long prompts take several.
 const batch = 32
