@@ -70,6 +70,7 @@ func (c *compiler) wantAttention(a attentionShape) {
 		tiles := (n + tileTokens - 1) / tileTokens
 		if p, ok := c.attentionPlanFor(a, stepSize{tokens: n, tiles: tiles}); ok {
 			c.scratch.workBytes = max(c.scratch.workBytes, p.Workspace())
+			c.scratch.counterBytes = max(c.scratch.counterBytes, p.Counters())
 		}
 		if n == c.opts.MaxBatch {
 			return
@@ -89,7 +90,10 @@ func (r *recorder) attend(a attentionShape, q, out, pos cuda.Ptr) error {
 	if err != nil {
 		return err
 	}
-	runs, err := p.launches(r.e.c, r.e.lib.find, attentionArgs{Q: q, Out: out, Pos: pos, KV: kv, Cap: capacity, Tiles: r.ints(r.at.tiles), Work: work})
+	if n := p.Counters(); n > r.e.scratch.counterBytes {
+		return fmt.Errorf("attention of %d tokens needs %d bytes of counters, there are %d", r.shape.tokens, n, r.e.scratch.counterBytes)
+	}
+	runs, err := p.launches(r.e.c, r.e.lib.find, attentionArgs{Q: q, Out: out, Pos: pos, KV: kv, Cap: capacity, Tiles: r.ints(r.at.tiles), Work: work, Counters: r.e.scratch.counters})
 	if err != nil {
 		return err
 	}

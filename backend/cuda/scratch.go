@@ -14,6 +14,7 @@ type scratch struct {
 	maxBatch      int
 	weightBytes   int64 // of a matrix in f16
 	workBytes     int64
+	counterBytes  int64
 
 	gathered   cuda.Ptr // float32 (logitRows, gatheredWidth)
 	logits     cuda.Ptr // float32 (logitRows, vocab)
@@ -22,6 +23,7 @@ type scratch struct {
 	halfScales cuda.Ptr // float32 (maxBatch)
 	weights    cuda.Ptr // f16 (rows, k padded) of the matrix at hand
 	work       cuda.Ptr // workBytes for partial sums
+	counters   cuda.Ptr // uint32, zero between launches: see attentionArgs
 
 	constants []constant
 }
@@ -73,6 +75,7 @@ func (s *scratch) pieces() map[*cuda.Ptr]int64 {
 		&s.halfScales: int64(s.maxBatch) * 4,
 		&s.weights:    s.weightBytes,
 		&s.work:       s.workBytes,
+		&s.counters:   s.counterBytes,
 	}
 }
 
@@ -91,6 +94,11 @@ func (s *scratch) alloc(e *executor) error {
 	for p, bytes := range s.pieces() {
 		var err error
 		if *p, err = e.alloc(bytes); err != nil {
+			return err
+		}
+	}
+	if s.counterBytes > 0 {
+		if err := cuda.Upload(e.c, s.counters, make([]byte, s.counterBytes)); err != nil {
 			return err
 		}
 	}
