@@ -203,7 +203,7 @@ func (b *bench) compare(list ...candidate) {
 		if x.flop > 0 {
 			line += fmt.Sprintf(" %6.1f TFLOP/s", x.flop/d/1e3)
 		}
-		fmt.Printf("%s  rec %.1f\n", line, float64(record[i])/1e3)
+		fmt.Printf("%s  rec %.1f, compiled in %d ms\n", line, float64(record[i])/1e3, x.list[0].compiled.Milliseconds())
 	}
 }
 
@@ -316,8 +316,9 @@ func (b *bench) decode(s shape) {
 	b.product(s.name+" logits", MatVec{K: s.hidden, Tokens: 1, Parts: []Part{{q6, s.out}}}, []Tuning{{}, {32, 16, 2, 1}, {64, 16, 2, 1}})
 	one := []Tuning{{}}
 	for _, n := range []int{2, 8} {
-		b.product(s.name+" gate+up", MatVec{K: s.hidden, Tokens: n, Act: &act, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, one)
-		b.product(s.name+" down", MatVec{K: s.ff, Tokens: n, Residual: InPlace, Parts: []Part{{q6, s.hidden}}}, one)
+		several := []Tuning{{}, {64, 16, 1, 1}, {64, 16, 2, 1}, {64, 32, 2, 1}, {64, 32, 4, 1}}
+		b.product(s.name+" gate+up", MatVec{K: s.hidden, Tokens: n, Act: &act, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, several)
+		b.product(s.name+" down", MatVec{K: s.ff, Tokens: n, Residual: InPlace, Parts: []Part{{q6, s.hidden}}}, several)
 	}
 	for _, f16 := range []bool{true, false} {
 		const n = 512
@@ -497,7 +498,7 @@ func (b *bench) token(s shape) {
 			b.t.Fatal(err)
 		}
 		b.t.Cleanup(g.Release)
-		return ready{k, pipelines[k.WGSL], g}
+		return ready{k, pipelines[k.WGSL], g, 0}
 	}
 	var list []ready
 	for l := range s.layers {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/apr-engine/apr/driver/wgpu"
@@ -80,9 +81,10 @@ func (r *rig) empty(n int) *wgpu.Buffer {
 
 // ready is a compiled kernel with its buffers.
 type ready struct {
-	k Kernel
-	p *wgpu.Pipeline
-	g *wgpu.Group
+	k        Kernel
+	p        *wgpu.Pipeline
+	g        *wgpu.Group
+	compiled time.Duration // how long that took
 }
 
 // bind compiles a kernel, with or without tests of indices, and binds its buffers.
@@ -91,7 +93,9 @@ func (r *rig) bind(k Kernel, checked bool, buffers ...*wgpu.Buffer) ready {
 	if len(buffers) != len(k.Bindings) {
 		r.t.Fatalf("%s: %d buffers, want %d", k.Name, len(buffers), len(k.Bindings))
 	}
+	start := time.Now()
 	p, err := r.d.NewPipeline(k.Desc(checked))
+	compiled := time.Since(start)
 	if err != nil {
 		r.t.Fatalf("%v\n%s", err, numbered(k.WGSL))
 	}
@@ -105,7 +109,7 @@ func (r *rig) bind(k Kernel, checked bool, buffers ...*wgpu.Buffer) ready {
 		r.t.Fatalf("%s: %v", k.Name, err)
 	}
 	r.t.Cleanup(g.Release)
-	return ready{k, p, g}
+	return ready{k, p, g, compiled}
 }
 
 func numbered(s string) string {
