@@ -102,30 +102,41 @@ func TestScaffoldIsValid(t *testing.T) {
 	}
 }
 
-// BenchmarkValidate2000 reads and judges 2,000 contracts of the size of ours,
-// on as many processors as Go may use.
-func BenchmarkValidate2000(b *testing.B) {
-	dir := b.TempDir()
+// twoThousand writes 2,000 contracts of the size of ours into a folder.
+func twoThousand(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
 	for i := range 2000 {
 		src := Scaffold("claim-v1", "kernel", "a claim", fixedTime) + "\n# " + strings.Repeat("words ", 100) + "\nenforcement:\n"
 		for n := range 40 { // real ones have 4 to 5 KiB
 			src += "  rule_" + string(rune('a'+n%26)) + string(rune('a'+n/26)) + ": {description: \"what must hold\", check: \"a check\", severity: ERROR}\n"
 		}
 		if err := os.WriteFile(filepath.Join(dir, "c-"+string(rune('a'+i%26))+time.Duration(i).String()+".yaml"), []byte(src), 0o644); err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	b.ResetTimer()
+	return dir
+}
+
+// validateAll reads and judges all contracts of a folder, on as many processors as
+// Go may use.
+func validateAll(t testing.TB, dir string) {
+	t.Helper()
+	files, _, err := Files(dir)
+	if err != nil || len(files) != 2000 {
+		t.Fatal(len(files), err)
+	}
+	for _, l := range LoadAll(files) {
+		if l.Err != nil {
+			t.Fatal(l.Err)
+		}
+		Validate(l.Contract, Current)
+	}
+}
+
+func BenchmarkValidate2000(b *testing.B) {
+	dir := twoThousand(b)
 	for b.Loop() {
-		files, _, err := Files(dir)
-		if err != nil || len(files) != 2000 {
-			b.Fatal(len(files), err)
-		}
-		for _, l := range LoadAll(files) {
-			if l.Err != nil {
-				b.Fatal(l.Err)
-			}
-			Validate(l.Contract, Current)
-		}
+		validateAll(b, dir)
 	}
 }

@@ -22,6 +22,9 @@ import (
 // of llama-quantize's file, but for a few blocks where its vectorised sums round
 // otherwise.
 func TestGGMLQuantisers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("quantising takes long under the race detector")
+	}
 	exact := open(t, convert(t, golden.Shared(t, "models", "teacher-hf"), "f.gguf", modelfile.Options{}))
 	peer := open(t, golden.Shared(t, "models", "teacher-q4_k_m.gguf"))
 	equal, all := map[tensor.DType]int{}, map[tensor.DType]int{}

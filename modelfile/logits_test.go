@@ -129,6 +129,9 @@ func TestSameLogits(t *testing.T) {
 // logits on all models of ../shared/models; the one in a type that .apr lacks is
 // refused with its tensors.
 func TestSharedModels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("logits of the larger models take long under the race detector")
+	}
 	list, err := filepath.Glob(filepath.Join(golden.Shared(t, "models"), "*.gguf"))
 	if err != nil || len(list) == 0 {
 		t.Fatalf("no models: %v", err)
@@ -434,6 +437,9 @@ func TestReferenceImport(t *testing.T) {
 // weighted by the weight's square as quantisers do. TestTeacherHeldOut compares what
 // the two predict.
 func TestTeacherQ4KM(t *testing.T) {
+	if testing.Short() {
+		t.Skip("quantising takes long under the race detector")
+	}
 	peerPath := golden.Shared(t, "models", "teacher-q4_k_m.gguf")
 	folder := golden.Shared(t, "models", "teacher-hf")
 	exact := open(t, convert(t, folder, "f.gguf", modelfile.Options{}))
