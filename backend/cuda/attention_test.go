@@ -420,3 +420,26 @@ func TestAttentionRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanDecode: blocks of eight warps where the device is large, but not for the
+// kernel without tensor cores, whose blocks have a fixed size.
+func TestPlanDecode(t *testing.T) {
+	h200 := cuda.Device{Major: 9, SMs: 132, SharedMemory: 227 << 10}
+	for _, c := range []struct {
+		shape           attentionShape
+		tokens, longest int
+		threads, splits int
+	}{
+		{shape(12, 2, 128, 2), 1, 32768, 256, 66},
+		{shape(28, 4, 128, 2), 1, 32768, 256, 33},
+		{shape(12, 2, 128, 2), 1, 100, 256, 1},
+		{shape(12, 2, 128, 2), 32, 32768, 128, 5},
+		{shape(12, 2, 128, 4), 1, 32768, 128, 66}, // F32
+		{shape(12, 2, 80, 2), 1, 32768, 128, 66},
+	} {
+		p, err := planDecode(h200, c.shape, c.tokens, c.longest)
+		if err != nil || p.threads != c.threads || p.Splits != c.splits || p.shared > h200.SharedMemory {
+			t.Errorf("%+v, %d tokens: %d threads, %d splits, %d bytes of shared memory, %v", c.shape, c.tokens, p.threads, p.Splits, p.shared, err)
+		}
+	}
+}

@@ -98,7 +98,7 @@ func planDecode(dev cuda.Device, s attentionShape, tokens, longest int) (attenti
 	// Two blocks a multiprocessor: one loads while the other computes.
 	blocks := tokens * s.KVHeads * p.parts()
 	p.Splits = (2*dev.SMs + blocks - 1) / blocks
-	if fast && 4*blocks <= dev.SMs && decodeShared(s.HeadDim, 8) <= dev.SharedMemory {
+	if p.countsBlocks() && 4*blocks <= dev.SMs && decodeShared(s.HeadDim, 8) <= dev.SharedMemory {
 		// A large block instead, which has half the splits to combine.
 		p.useWarps(8)
 		p.Splits = dev.SMs / blocks
