@@ -1,6 +1,7 @@
 package parity
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -23,9 +24,10 @@ type Shadow struct {
 
 	started bool       // the reference holds the history
 	turn    time.Time  // taking turns: when the last batch was judged
-	mu      sync.Mutex // guards pending, bytes and closed
+	mu      sync.Mutex // guards pending, bytes, spare and closed
 	pending []followed // not judged yet
 	bytes   int        // of the rows of pending
+	spare   [][]float32
 	closed  bool
 
 	signal chan struct{} // a token has come
@@ -46,6 +48,8 @@ type Following struct {
 	// may add; rows are dropped rather than waited for. 0 waits as long as it takes
 	// and drops nothing. Taking turns drops nothing either.
 	Budget float64
+	// Lag bounds the logits that wait for the reference, in bytes; 0 for 128 MiB.
+	Lag int
 }
 
 // followed is one token with the candidate's logits after it.
@@ -64,7 +68,7 @@ const (
 	turnBatch = 64
 	turnLeast = 16
 	turnPause = time.Second
-	// maxLag bounds the logits waiting for the reference, in bytes.
+	// maxLag is the usual Lag.
 	maxLag = 128 << 20
 	// gather is how long the first token of a batch waits for company: a step for
 	// one token costs the reference nearly as much as one for many.
@@ -91,18 +95,20 @@ func Follow(ctx context.Context, reference, candidate Source, c Case, history []
 // Token hands over a token that the candidate has computed and the logits after
 // it. Without a budget it waits if the reference is far behind.
 func (s *Shadow) Token(token int32, row []float32) {
-	f := followed{token, slices.Clone(row)}
 	if s.how.Turns {
-		s.pending = append(s.pending, f)
+		if !s.add(token, row) {
+			s.catchUp()
+			s.add(token, row)
+		}
 		if n := len(s.pending); n >= turnBatch || n >= turnLeast && time.Since(s.turn) >= turnPause {
 			s.catchUp()
 		}
 		return
 	}
-	for !s.add(f) {
+	for !s.add(token, row) {
 		if s.how.Budget > 0 {
 			s.behind.Store(true)
-			f.row = nil
+			row = nil
 			continue
 		}
 		select {
@@ -114,17 +120,35 @@ func (s *Shadow) Token(token int32, row []float32) {
 	notify(s.signal)
 }
 
-// add queues a token; false if its row would be one too many.
-func (s *Shadow) add(f followed) bool {
+// add queues a token with a copy of its row; false if that would be one too many.
+func (s *Shadow) add(token int32, row []float32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	size := 4 * len(f.row)
-	if s.bytes > 0 && size > 0 && s.bytes+size > maxLag {
-		return false
+	if row != nil {
+		size := 4 * len(row)
+		if s.bytes > 0 && s.bytes+size > cmp.Or(s.how.Lag, maxLag) {
+			return false
+		}
+		s.bytes += size
+		var memory []float32
+		if n := len(s.spare); n > 0 {
+			memory, s.spare = s.spare[n-1], s.spare[:n-1]
+		}
+		row = append(memory[:0], row...)
 	}
-	s.pending = append(s.pending, f)
-	s.bytes += size
+	s.pending = append(s.pending, followed{token, row})
 	return true
+}
+
+// reuse gives the memory of judged rows back.
+func (s *Shadow) reuse(batch []followed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range batch {
+		if f.row != nil && len(s.spare) < turnBatch {
+			s.spare = append(s.spare, f.row)
+		}
+	}
 }
 
 func notify(c chan struct{}) {
@@ -203,6 +227,10 @@ func (s *Shadow) catchUp() {
 	for err == nil && len(s.pending) > 0 {
 		n := min(len(s.pending), turnBatch)
 		err = s.judge(s.pending[:n])
+		s.reuse(s.pending[:n])
+		for _, f := range s.pending[:n] {
+			s.bytes -= 4 * len(f.row)
+		}
 		s.pending = slices.Delete(s.pending, 0, n)
 	}
 	s.turn = time.Now()
@@ -248,6 +276,7 @@ func (s *Shadow) follow() error {
 			if err := s.judge(batch); err != nil {
 				return err
 			}
+			s.reuse(batch)
 		}
 		if !more {
 			return s.p.ctx.Err()

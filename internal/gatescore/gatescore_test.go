@@ -199,7 +199,7 @@ func TestScoreHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer small.model.Close()
-	o := synthetic[len(synthetic)-2]
+	o := synthetic[len(synthetic)-3]
 	path := filepath.Join(t.TempDir(), "m.gguf")
 	if err := synth.Write(path, o); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,11 @@ var synthetic = []synth.Options{
 	{Preset: "tiny-qwen3-0.6b", Quant: "q4_k_m"},
 	{Preset: "tiny-qwen3-0.6b", Quant: "q8_0", OutlierChannels: 2},
 	{Preset: "tiny-gemma3-1b", Quant: "q4_1"},
+	{Preset: "tiny-qwen2.5-0.5b", Quant: "q4_0", VocabSize: 140_000}, // judged in pieces, for memory
 }
+
+// largeVocab is a vocabulary whose logits are judged in pieces.
+const largeVocab = 100_000
 
 // bundled are the models of the repository.
 var bundled = []string{"tiny-coder-4m-q4_k_m", "tiny-coder-28m-q4_k_m"}
@@ -39,6 +43,9 @@ func synthName(o synth.Options) string {
 	name := o.Preset + "-" + o.Quant
 	if o.OutlierChannels > 0 {
 		name += ", outliers"
+	}
+	if o.VocabSize > 0 {
+		name += fmt.Sprintf(", vocabulary of %d", o.VocabSize)
 	}
 	return name
 }

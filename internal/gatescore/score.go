@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/apr-engine/apr/backend"
@@ -19,7 +20,7 @@ type outcome int
 const (
 	notApplicable outcome = iota
 	rejected              // before the first token
-	stopped               // in mid-generation, by the reference that follows
+	stopped               // in mid-generation, before the first wrong token left
 	served                // wrong logits were used to the end
 )
 
@@ -29,8 +30,14 @@ func (o outcome) mark() string { return [...]string{"·", "✓", "s", "✗"}[o] 
 // candidate is the backend that is made wrong: the one that serves.
 var candidate = "cpu"
 
-// batch is the tokens in a step, so that long prompts take several.
-const batch = 32
+// batch is the tokens in a step, so that long prompts take several; with a large
+// vocabulary more than are judged at once.
+func (s subject) batch() int {
+	if s.model.Program.Vocab > largeVocab {
+		return 64
+	}
+	return 32
+}
 
 // scoring runs faults against policies on one model.
 type scoring struct {
@@ -38,6 +45,8 @@ type scoring struct {
 	ctx context.Context
 	ref parity.Source
 	end func()
+	// right are the tokens of a long answer without a fault, once it is known.
+	right []int32
 }
 
 func newScoring(ctx context.Context, s subject) (*scoring, error) {
@@ -77,14 +86,14 @@ func (s *scoring) judge(f fault.Fault, p parity.Policy, prompt []int32) (parity.
 	if err != nil {
 		return parity.Verdict{}, err
 	}
-	exec, err := fault.Wrap(d, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: batch})
+	exec, err := fault.Wrap(d, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
 	if err != nil {
 		return parity.Verdict{}, err
 	}
 	if f.Name == "hang" {
 		p.Probe.Deadline, p.Probe.DeadlineFactor = hangLimit, 0
 	}
-	v := parity.Probe(s.ctx, s.ref, opened(candidate, exec), s.parityCase(prompt, batch), p)
+	v := parity.Probe(s.ctx, s.ref, opened(candidate, exec), s.parityCase(prompt, s.batch()), p)
 	exec.Close()
 	if v.Status == parity.NotMeasured {
 		return v, fmt.Errorf("%s with %s: %w", s.name, f, v.Err())
@@ -128,38 +137,53 @@ const (
 	lateTokens = 96
 )
 
-// generate lets the engine answer with the faulty backend and the reference
-// following, and returns whether it was stopped.
+// generate lets the engine answer with the faulty backend, as apr run does, and
+// returns whether it was stopped before a wrong token left. Right are the tokens
+// of the same backend without the fault.
 func (s *scoring) generate(f fault.Fault, p parity.Policy) (outcome, error) {
-	o := engine.Options{Backend: candidate, MaxBatch: batch, Gate: engine.GateOptions{
-		Policy: p, Verify: engine.VerifyShadow, FaultSpec: f.Name,
-		Fault: func(name string, d backend.Device) backend.Device {
+	if s.right == nil {
+		res, err := s.answer(p, nil)
+		if err != nil {
+			return served, fmt.Errorf("%s without a fault: %w", s.name, err)
+		}
+		s.right = res.TokenIDs
+	}
+	res, err := s.answer(p, &f)
+	n := len(res.TokenIDs)
+	switch {
+	case err != nil && !errors.Is(err, engine.ErrRejected):
+		return served, fmt.Errorf("%s with %s: %w", s.name, f, err)
+	case err == nil || n > len(s.right) || !slices.Equal(res.TokenIDs, s.right[:n]):
+		return served, nil
+	case n == 0:
+		return rejected, nil
+	}
+	return stopped, nil
+}
+
+// answer continues the long prompt beyond position 500.
+func (s *scoring) answer(p parity.Policy, f *fault.Fault) (engine.Result, error) {
+	o := engine.Options{Backend: candidate, MaxBatch: s.batch(), Gate: engine.GateOptions{Policy: p}}
+	if f != nil {
+		o.Gate.FaultSpec = f.Name
+		o.Gate.Fault = func(name string, d backend.Device) backend.Device {
 			if name != candidate {
 				return d
 			}
-			return fault.Wrap(d, f)
-		},
-	}}
+			return fault.Wrap(d, *f)
+		}
+	}
 	e, err := engine.Open(s.model, o)
 	if err != nil {
-		return served, err
+		return engine.Result{}, err
 	}
 	defer e.Close()
 	session, err := e.NewSession(latePrompt + lateTokens)
 	if err != nil {
-		return served, err
+		return engine.Result{}, err
 	}
 	defer session.Close()
-	res, err := session.Generate(s.ctx, engine.Request{Prompt: s.long[:latePrompt], MaxTokens: lateTokens, IgnoreEOS: true})
-	switch {
-	case errors.Is(err, engine.ErrRejected) && len(res.TokenIDs) == 0:
-		return rejected, nil
-	case errors.Is(err, engine.ErrRejected):
-		return stopped, nil
-	case err != nil:
-		return served, fmt.Errorf("%s with %s: %w", s.name, f, err)
-	}
-	return served, nil
+	return session.Generate(s.ctx, engine.Request{Prompt: s.long[:latePrompt], MaxTokens: lateTokens, IgnoreEOS: true})
 }
 
 // config is a sound way to run.

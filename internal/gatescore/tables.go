@@ -255,7 +255,7 @@ serves and, for comparison, by two simpler gates that are in use elsewhere. A fa
 question and on a prompt of three batches.
 
 - ✓ rejected before the first token
-- s stopped in mid-generation by the reference that follows; see below
+- s stopped in mid-generation before the first wrong token was shown; see below
 - ✗ served
 - · cannot exist in this model, and says so
 
@@ -299,13 +299,11 @@ everything about positions: rotation by zero is the identity and attention has o
 	b.WriteString(`
 ## Late faults
 
-Two faults spare everything before position 500 and use no kernel of their own, so the probe, which judges the first
-256 positions of a prompt and a continuation of short ones, cannot meet them. They are put to a generation of 96
-tokens after a prompt of 470, with the reference following (` + "`--verify=shadow`" + `). It follows in batches, in the background
-where CPUs are idle and otherwise between steps, so the stream stops with an error some tokens, at most 64, after the first wrong
-one; the exit code says that they are not to be trusted. By default it follows from the 256th generated token on and
-such a fault stays unnoticed before that. A fault beyond position 256 that belongs to a kernel used only there is
-met before its first logits are used, because the kernel is probed when it comes in (docs/parity.md).
+Two faults spare everything before position 500 and use no kernel of their own, so a probe of a short prompt cannot meet
+them. They are put to an answer of 96 tokens after a prompt of 470, as apr run gives it. The prompt and what follows it
+at once are sound and judged so; when the answer goes further, the context up to the next power of two is judged first
+(docs/parity.md), and the answer ends there. A pair counts as stopped only if every token shown before is the one that
+the same backend without the fault chooses.
 
 ## The faults
 
