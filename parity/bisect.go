@@ -1,13 +1,14 @@
 package parity
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
@@ -79,7 +80,13 @@ type BisectCase struct {
 	// Decode is how many of the tokens, at the end, are fed one by one.
 	Decode   int
 	MaxBatch int
+	// Deadline is how long one step may take, 0 for two minutes.
+	Deadline time.Duration
 }
+
+// bisectDeadline ends a bisection of an executor that hangs. Traced steps of
+// large models take seconds.
+const bisectDeadline = 2 * time.Minute
 
 // bisectBatch bounds the values held at once: 7 billion parameters make some
 // 15 MB a token.
@@ -94,12 +101,12 @@ func Bisect(ctx context.Context, reference, candidate TraceLoader, c BisectCase)
 	if len(c.Tokens) == 0 || c.Decode < 0 || c.Decode > len(c.Tokens) || c.MaxBatch < 1 {
 		return b, fmt.Errorf("%w: bisection of %d tokens, %d of them one by one, in batches of %d", ErrNotMeasured, len(c.Tokens), c.Decode, c.MaxBatch)
 	}
-	ref, err := newTraced(reference, len(c.Tokens))
+	ref, err := newTraced(ctx, reference, c)
 	if err != nil {
 		return b, fmt.Errorf("%w: reference: %w", ErrNotMeasured, err)
 	}
 	defer ref.close()
-	cand, err := newTraced(candidate, len(c.Tokens))
+	cand, err := newTraced(ctx, candidate, c)
 	if err != nil {
 		return b, fmt.Errorf("%w: candidate: %w", ErrNotMeasured, err)
 	}
@@ -146,47 +153,64 @@ func (b *Bisection) name() {
 
 // traced is an executor with the values of its last step.
 type traced struct {
-	exec   backend.Executor
-	seq    backend.Sequence
+	side   // for its guard
+	ctx    context.Context
+	wait   time.Duration
 	values map[string][]float32
-	logits backend.Logits
 }
 
-func newTraced(load TraceLoader, capacity int) (*traced, error) {
-	t := &traced{values: map[string][]float32{}}
-	exec, err := load(func(v graph.Value, rows []float32) {
-		t.values[v.Name] = append(t.values[v.Name][:0], rows...)
+func newTraced(ctx context.Context, load TraceLoader, c BisectCase) (*traced, error) {
+	t := &traced{ctx: ctx, wait: cmp.Or(c.Deadline, bisectDeadline), values: map[string][]float32{}}
+	err := t.guard(ctx, loadDeadline, func() (err error) {
+		if t.exec, err = load(t.record); err == nil {
+			t.seq, err = t.exec.NewSequence(len(c.Tokens))
+		}
+		return err
 	})
 	if err != nil {
+		t.close()
 		return nil, err
-	}
-	t.exec = exec
-	if t.seq, err = exec.NewSequence(capacity); err != nil {
-		return nil, errors.Join(err, exec.Close())
 	}
 	return t, nil
 }
 
-// step feeds tokens; a panic is an error like any other.
-func (t *traced) step(tokens []int32) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v", v)
-		}
-	}()
+func (t *traced) record(v graph.Value, rows []float32) {
+	t.values[v.Name] = append(t.values[v.Name][:0], rows...)
+}
+
+// step feeds tokens; a panic or a hang is an error like any other.
+func (t *traced) step(tokens []int32) error {
 	for name := range t.values {
 		t.values[name] = t.values[name][:0]
 	}
-	if err := t.exec.Step([]backend.Span{{Seq: t.seq, Tokens: tokens, Want: backend.All}}, &t.logits); err != nil {
+	err := t.guard(t.ctx, t.wait, func() error {
+		return t.exec.Step([]backend.Span{{Seq: t.seq, Tokens: tokens, Want: backend.All}}, &t.logits)
+	})
+	if err != nil {
 		return err
 	}
 	t.values[returnedLogits] = append(t.values[returnedLogits][:0], t.logits.Data...)
 	return nil
 }
 
+// close frees the executor. One that is stuck is told to close and not waited
+// for.
 func (t *traced) close() {
-	_ = t.seq.Close() // nothing depends on the sequence any more
-	_ = t.exec.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { _ = recover() }() // nothing depends on it any more
+		if t.seq != nil && !t.stuck {
+			_ = t.seq.Close()
+		}
+		if t.exec != nil {
+			_ = t.exec.Close()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+	}
 }
 
 // returnedLogits is the name of what Step hands out, as opposed to what the

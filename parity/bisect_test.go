@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
@@ -158,7 +159,7 @@ func TestBisectWithUntracedValues(t *testing.T) {
 func TestBisectFailures(t *testing.T) {
 	m := bundledModel(t, "4m")
 	sound := m.traced(t, "cpu-exact", tensor.F32)
-	ok := parity.BisectCase{Program: m.program, Tokens: randomPrompt(m.program, 8), Decode: 6, MaxBatch: 64}
+	ok := parity.BisectCase{Program: m.program, Tokens: randomPrompt(m.program, 8), Decode: 6, MaxBatch: 64, Deadline: 5 * time.Second}
 	bad := func(change func(*parity.BisectCase)) parity.BisectCase { c := ok; change(&c); return c }
 	lookup := func(name string) fault.Fault {
 		f, err := fault.Lookup(name)
@@ -177,6 +178,7 @@ func TestBisectFailures(t *testing.T) {
 		{"no batch", sound, bad(func(c *parity.BisectCase) { c.MaxBatch = 0 })},
 		{"load fails", m.traced(t, "cpu", tensor.F16, lookup("qk-norm-missing")), ok},
 		{"step fails", m.traced(t, "cpu", tensor.F16, lookup("device-lost")), ok},
+		{"step hangs", m.traced(t, "cpu", tensor.F16, lookup("hang")), ok},
 		{"step panics", m.traced(t, "cpu", tensor.F16, lookup("panic")), ok},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -127,7 +127,7 @@ func Standard() Policy {
 		},
 		Probe: Domain{
 			PromptPositions: 256, WholePrompt: true, ContextTime: 30 * time.Second, MinPositions: 72, DecodeSteps: 24, Resume: true,
-			Deadline: 30 * time.Second, DeadlineFactor: 20,
+			Deadline: 30 * time.Second, DeadlineFactor: 8,
 		},
 		Basis: map[string]string{
 			"min_cosine":       "fixed by the contract " + Tag + "; sound CPU paths stay above 0.9999",
@@ -147,7 +147,7 @@ func Standard() Policy {
 			"decode_steps":     "more than 20 steps meet a corruption of one step in twenty; a captured step is replayed from the third on",
 			"resume":           "a second turn truncates and continues with a batch, which neither prompt nor decode steps do",
 			"deadline_ns":      "a hang must end; slower than this is of no use",
-			"deadline_factor":  "a candidate twenty times slower than the reference is of no use",
+			"deadline_factor":  "a candidate eight times slower than the reference is of no use",
 		},
 	}
 }
