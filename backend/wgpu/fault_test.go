@@ -108,6 +108,9 @@ func (s subject) judge(d backend.Device, faults ...fault.Fault) (parity.Verdict,
 func TestGateValidates(t *testing.T) {
 	d := needAdapter(t)
 	for _, name := range []string{"tiny-coder-4m-q4_k_m", "tiny-coder-28m-q4_k_m"} {
+		if testing.Short() && name == "tiny-coder-28m-q4_k_m" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			v, err := openBundled(t, name).judge(d)
 			if err != nil {
@@ -127,6 +130,9 @@ func TestGateValidates(t *testing.T) {
 // reference that follows.
 func TestFaultsAreRejected(t *testing.T) {
 	d := needAdapter(t)
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
 	subjects := []subject{
 		openBundled(t, "tiny-coder-4m-q4_k_m"),
 		openSynthetic(t, synth.Options{Preset: "tiny-llama-3.1-8b", Quant: "q4_k_m"}),

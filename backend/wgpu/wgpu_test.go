@@ -50,12 +50,19 @@ const halfBatch = 0.02
 
 func TestConformance(t *testing.T) {
 	needAdapter(t)
+	if testing.Short() {
+		backendtest.ConformanceOf(t, plainName, batch, "qwen3")
+		return
+	}
 	backendtest.Conformance(t, plainName, batch)
 }
 
 // Other abilities take other kernels, or cut what they work on.
 func TestConformanceVariants(t *testing.T) {
 	d := needAdapter(t)
+	if testing.Short() {
+		t.Skip("TestConformance takes the same paths in Go")
+	}
 	models := []string{"qwen2", "gemma3"}
 	if f := d.adapter.Features; !f.Subgroups {
 		t.Log("the adapter has no subgroups")
@@ -88,11 +95,15 @@ func TestBundledModels(t *testing.T) {
 
 func TestSharedModels(t *testing.T) {
 	needAdapter(t)
+	if testing.Short() {
+		t.Skip("the bundled models take the same paths in Go")
+	}
 	for _, ref := range backendtest.Shared(t) {
 		limits := quantisedLimits
 		if ref.Name == "student-f16" {
 			limits = floatLimits
 		}
+		ref.Longest = 32
 		backendtest.RunReference(t, ref, plainName, limits)
 	}
 }
