@@ -34,7 +34,12 @@ type MatMul struct {
 }
 
 // Tile is how a product is divided: rows and tokens of a workgroup and of a thread.
-type Tile struct{ Rows, Tokens, ThreadRows, ThreadTokens int }
+type Tile struct {
+	Rows, Tokens, ThreadRows, ThreadTokens int
+	// Quads makes half-precision sums vectors of four tokens, of 32 products, rather
+	// than sums of 16 products each.
+	Quads bool
+}
 
 // Kernel binds w0, w1 … (packed matrices), step, x, scale (if F16), then bias and
 // residual if there are any, then y. x and scale are what Halve makes; without F16, x is
@@ -97,6 +102,8 @@ type matMulText struct {
 	boundList
 	TileRows, TileTokens, ThreadRows, ThreadTokens int
 	Threads, Across, Down                          int
+	Quads                                          bool
+	TokenQuads                                     int
 	WeightLoads, TokenLoads                        int // of a thread
 }
 
@@ -119,12 +126,12 @@ func (v *matMulText) check(d Device) error {
 func (v *matMulText) divide(d Device) error {
 	t := v.Tile
 	if t == (Tile{}) {
-		t = Tile{64, 64, 8, 4}
+		t = Tile{64, 64, 8, 4, false}
 		if v.F16 {
-			t = Tile{64, 128, 8, 8}
+			t = Tile{64, 128, 8, 8, false}
 		}
 		if d.Software {
-			t = Tile{32, 16, 4, 4} // compiles in a bearable time
+			t = Tile{32, 16, 4, 4, false} // compiles in a bearable time
 		}
 		size := 16
 		if v.F16 {
@@ -135,10 +142,11 @@ func (v *matMulText) divide(d Device) error {
 		}
 	}
 	v.TileRows, v.TileTokens, v.ThreadRows, v.ThreadTokens = t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens
+	v.Quads, v.TokenQuads = t.Quads && v.F16, t.ThreadTokens/4
 	v.Across, v.Down = t.Rows/t.ThreadRows, t.Tokens/t.ThreadTokens
 	v.Threads = v.Across * v.Down
 	v.WeightLoads, v.TokenLoads = 2*t.Rows/v.Threads, 8*t.Tokens/v.Threads
-	if v.Threads > d.Invocations || v.WeightLoads < 1 || v.TokenLoads < 1 {
+	if v.Threads > d.Invocations || v.WeightLoads < 1 || v.TokenLoads < 1 || v.Quads && (v.TokenLoads%4 != 0 || t.ThreadTokens%4 != 0) {
 		return fmt.Errorf("tiles of %d × %d for %d threads", t.Rows, t.Tokens, v.Threads)
 	}
 	return nil
@@ -176,6 +184,9 @@ func (v *matMulText) name() string {
 	fmt.Fprintf(&b, "/k%d/%d×%d·%d×%d", v.K, v.TileRows, v.TileTokens, v.ThreadRows, v.ThreadTokens)
 	if v.F16 {
 		b.WriteString("/f16")
+	}
+	if v.Quads {
+		b.WriteString("/quads")
 	}
 	return b.String()
 }

@@ -15,7 +15,12 @@ alias H4 = vec4<f32>;
 // Tiles of weights and of activations: 32 columns a row, and one quartet more so that
 // neighbouring rows lie in different banks.
 var<workgroup> tw: array<H4, {{mul 9 .TileRows}}>;
+{{- if .Quads}}
+// Here (column, four tokens).
+var<workgroup> tx: array<H4, {{mul 32 (add (div .TileTokens 4) 1)}}>;
+{{- else}}
 var<workgroup> tx: array<H4, {{mul 9 .TileTokens}}>;
+{{- end}}
 
 {{range $p, $w := .Weights}}
 // What a thread fetches of a row: 16 weights, half h of group b.
@@ -80,6 +85,9 @@ fn store(row: u32, t: u32, sum: f32) {
   y[at] = v;
 }
 
+{{if .Quads}}
+{{template "gemmquads.wgsl" .}}
+{{else}}
 {{range $p, $w := .Weights}}
 // A tile of part {{$p}}: rows row0 …, tokens t0 … of n. Thread (ix, iy) has every
 // ACROSSth row from ix on and every DOWNth token from iy on.
@@ -151,6 +159,7 @@ fn tile{{$p}}(row0: u32, t0: u32, n: u32, i: u32) {
   }
 {{- end}}
 }
+{{end}}
 {{end}}
 
 @compute @workgroup_size({{.Threads}})

@@ -101,7 +101,7 @@ func TestMatMul(t *testing.T) {
 				k, n, tokens := shortRow(f.Type), 37, 21
 				w := newMatrix(t, f.Type, k, n, 2)
 				x := activations(k, tokens, 5)
-				m := MatMul{K: k, Parts: []Part{{f.Type, n}}, F16: f16, Tile: Tile{32, 16, 4, 4}}
+				m := MatMul{K: k, Parts: []Part{{f.Type, n}}, F16: f16, Tile: Tile{32, 16, 4, 4, false}}
 				y := m.run(&rig{t, r.d}, dev, []*matrix{w}, x, nil, nil, tokens)
 				want, mag := w.times(x)
 				worst, rms := m.precision()
@@ -152,9 +152,9 @@ func TestMatMulTiles(t *testing.T) {
 	r := newRig(t, wgpu.Features{F16: true})
 	dev := r.device()
 	k, n, tokens := 256, 70, 40
-	tiles := []Tile{{64, 32, 8, 4}, {32, 32, 8, 8}}
+	tiles := []Tile{{64, 32, 8, 4, false}, {32, 32, 8, 8, false}, {32, 32, 4, 4, true}, {32, 32, 8, 8, true}}
 	if !dev.Software {
-		tiles = append(tiles, Tile{64, 128, 8, 8}, Tile{128, 128, 8, 8}, Tile{64, 64, 8, 8})
+		tiles = append(tiles, Tile{64, 128, 8, 8, false}, Tile{128, 128, 8, 8, true}, Tile{64, 128, 8, 8, true}, Tile{64, 64, 8, 8, true})
 	}
 	w := newMatrix(t, tensor.Q4_K, k, n, 2)
 	x := activations(k, tokens, 5)
