@@ -16,10 +16,8 @@ func prepare(find lookup, context *cuda.Context, module, kernel string, grid [3]
 	if err != nil {
 		return nil, err
 	}
-	if shared > defaultShared {
-		if err := context.AllowShared(f, shared); err != nil {
-			return nil, fmt.Errorf("%s: %w", kernel, err)
-		}
+	if err := context.AllowShared(f, shared); err != nil {
+		return nil, fmt.Errorf("%s: %w", kernel, err)
 	}
 	l, err := cuda.NewLaunch(kernel, f, grid[0], threads, shared, args...)
 	if err != nil {
@@ -29,6 +27,3 @@ func prepare(find lookup, context *cuda.Context, module, kernel string, grid [3]
 	l.Overlap = true
 	return l, nil
 }
-
-// defaultShared is the shared memory in bytes that a block gets without asking.
-const defaultShared = 48 << 10

@@ -18,14 +18,15 @@ type Context struct {
 	*Driver
 	Device Device
 	ctx    uintptr
-	lock   chan struct{} // a mutex that can be waited for with a limit
-	closed bool          // under lock
+	lock   chan struct{}    // a mutex that can be waited for with a limit
+	closed bool             // under lock
+	shared map[Function]int // what kernels have been allowed, in bytes
 }
 
 // NewContext makes a context of its own on a device. It does not touch the
 // primary context, which other libraries of the process may use.
 func (d *Driver) NewContext(dev Device) (*Context, error) {
-	c := &Context{Driver: d, Device: dev, lock: make(chan struct{}, 1)}
+	c := &Context{Driver: d, Device: dev, lock: make(chan struct{}, 1), shared: map[Function]int{}}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	p := new(uintptr)

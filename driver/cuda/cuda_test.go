@@ -22,6 +22,8 @@ type addition struct {
 	sum  cuda.Ptr
 	n    int
 	want float32
+	f    cuda.Function
+	with func(shared int) (*cuda.Launch, error) // dynamic shared memory
 }
 
 func newAddition(t *testing.T, c *cuda.Context, n int) *addition {
@@ -59,7 +61,11 @@ func newAddition(t *testing.T, c *cuda.Context, n int) *addition {
 		if a.sum, err = c.Alloc(int64(4 * n)); err != nil {
 			return err
 		}
-		a.run, err = cuda.NewLaunch("add", f, (n+255)/256, 256, 0, in[0], in[1], a.sum, n)
+		a.f = f
+		a.with = func(shared int) (*cuda.Launch, error) {
+			return cuda.NewLaunch("add", f, (n+255)/256, 256, shared, in[0], in[1], a.sum, n)
+		}
+		a.run, err = a.with(0)
 		return err
 	})
 	if err != nil {
@@ -264,5 +270,31 @@ func TestDevices(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A kernel that has been allowed much shared memory keeps it when a later launch
+// of it is prepared with less.
+func TestAllowShared(t *testing.T) {
+	c := emutest.Open(t)
+	a := newAddition(t, c, 1000)
+	much, err := a.with(100 << 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Do(func() error {
+		for _, n := range []int{100 << 10, 60 << 10, 0} {
+			if err := c.AllowShared(a.f, n); err != nil {
+				return err
+			}
+		}
+		return errors.Join(c.Fill(a.sum, 0, 4000, a.s), c.Run(much, a.s), c.Wait(a.s))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.check(t)
+	if err := c.Do(func() error { return c.AllowShared(a.f, 1<<20) }); err == nil {
+		t.Error("a mebibyte of shared memory is allowed")
 	}
 }

@@ -63,17 +63,36 @@ func (c *Context) Function(m Module, name string) (Function, error) {
 
 // Attributes of a function (CUfunction_attribute).
 const (
+	funcSharedBytes  = 1 // static
 	funcLocalBytes   = 3
 	funcRegisters    = 4
 	funcDynamicSmem  = 8
 	funcSmemCarveout = 9
 )
 
-// AllowShared lets a kernel ask for n bytes of dynamic shared memory; needed for
-// more than 48 KiB.
+// AllowShared lets a kernel ask for n bytes of dynamic shared memory, where that
+// and its static memory are more than the 48 KiB that it has without asking. What
+// it may ask for never becomes less: launches that are prepared stay possible.
 func (c *Context) AllowShared(f Function, n int) error {
-	return c.call("cuFuncSetAttribute", c.funcSetAttribute, uintptr(f), funcDynamicSmem, uintptr(n))
+	if n <= c.shared[f] {
+		return nil
+	}
+	static := new(int32)
+	if err := c.call("cuFuncGetAttribute", c.funcGetAttribute, uintptr(unsafe.Pointer(static)), funcSharedBytes, uintptr(f)); err != nil {
+		return err
+	}
+	if n+int(*static) <= defaultShared {
+		return nil
+	}
+	if err := c.call("cuFuncSetAttribute", c.funcSetAttribute, uintptr(f), funcDynamicSmem, uintptr(n)); err != nil {
+		return err
+	}
+	c.shared[f] = n
+	return nil
 }
+
+// defaultShared is the shared memory in bytes that a block gets without asking.
+const defaultShared = 48 << 10
 
 // PreferShared asks for a share, in percent, of a multiprocessor's memory as
 // shared memory.
