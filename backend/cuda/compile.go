@@ -62,8 +62,14 @@ func (e *executor) compile(w graph.Weights) error {
 		c.stages[i].ops = []int{i}
 	}
 	e.plain = e.assign(c.stages)
-	if fused := c.fuse(); fused != nil && e.opts.Trace == nil {
-		e.fused = e.assign(fused)
+	if e.opts.Trace != nil {
+		return nil
+	}
+	if few := c.fuseFew(); few != nil {
+		e.few = e.assign(few)
+	}
+	if many := c.fuseMany(); many != nil {
+		e.many = e.assign(many)
 	}
 	return nil
 }
@@ -99,10 +105,18 @@ func (e *executor) assign(stages []stage) []operation {
 			}
 			o.outSlots = append(o.outSlots, slotOf[id])
 		}
+		release := func(id graph.ID) {
+			w := e.program.Values[id].Width
+			free[w] = append(free[w], slotOf[id])
+		}
 		for _, id := range p.in {
 			if left[id]--; left[id] == 0 {
-				w := e.program.Values[id].Width
-				free[w] = append(free[w], slotOf[id])
+				release(id)
+			}
+		}
+		for _, id := range p.out {
+			if left[id] == 0 {
+				release(id) // nobody reads it
 			}
 		}
 		out = append(out, o)
@@ -179,11 +193,12 @@ func (c *compiler) embed(o *graph.Embed) {
 }
 
 func (c *compiler) rmsNorm(o *graph.RMSNorm) {
-	segments := c.width(o.In) / o.Segment
-	threads := min(roundUp(o.Segment, 32), 256)
-	c.add(o, nil, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error {
-		return r.launch("rms_norm", [3]int{segments * r.shape.tokens}, threads, 0, in[0], r.e.vectors[o.Weight], out, o.Segment, o.Eps)
-	})
+	c.add(o, nil, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error { return r.norm(o, in[0], out) })
+}
+
+func (r *recorder) norm(o *graph.RMSNorm, x, y cuda.Ptr) error {
+	segments := r.e.program.Values[o.In].Width / o.Segment
+	return r.launch("rms_norm", [3]int{segments * r.shape.tokens}, min(roundUp(o.Segment, 32), 256), 0, x, r.e.vectors[o.Weight], y, o.Segment, o.Eps)
 }
 
 // wantProduct prepares for products with a tensor.

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/apr-engine/apr/backend"
@@ -25,7 +26,8 @@ type executor struct {
 	layerAt    []int64             // bytes that a position takes in the layers before
 
 	plain []operation // one for each operation of the program
-	fused []operation // for steps of few tokens; nil if nothing could be fused
+	few   []operation // fused, for steps of few tokens; nil if nothing could be
+	many  []operation // fused, for other steps
 
 	buffers []cuda.Ptr // by slot
 	widths  []int      // of buffers, by slot: float32 numbers a token
@@ -33,6 +35,7 @@ type executor struct {
 	wrong   []*graph.Misplace // the operations with positions of their own
 
 	step     stepData
+	direct   directMemory
 	prepared map[stepSize]*prepared
 	plans    map[stepShape][]string
 	used     map[stepShape]bool
@@ -129,4 +132,10 @@ func (e *executor) fail(err error) error {
 
 // Close destroys the context with all that is in it. It does not wait for a device
 // that hangs.
-func (e *executor) Close() error { return e.c.Close() }
+func (e *executor) Close() error {
+	if m := e.direct.registered; m != nil && e.dead == nil {
+		// The context's end does it too; this is for drivers that think otherwise.
+		_ = e.c.Try(50*time.Millisecond, func() error { return e.c.Unregister(m) })
+	}
+	return e.c.Close()
+}

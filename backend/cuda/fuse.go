@@ -9,11 +9,11 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// Fusion is for steps of few tokens, where starting kernels and passing values
-// through memory cost more than arithmetic. It looks for groups of operations that
-// one kernel computes: norm and products, products and residual sums, gate and up
-// with their activation, rotation and cache. What belongs to no group runs as it
-// is. Nothing here knows an architecture.
+// Fusion looks for groups of operations that one kernel computes: norm and products,
+// products and residual sums, gate and up with their activation, rotation and
+// cache. What belongs to no group runs as it is. Nothing here knows an
+// architecture. This file is for steps of few tokens, where starting kernels and
+// passing values through memory cost more than arithmetic; fuse_many.go for others.
 
 // fuser finds groups in a program.
 type fuser struct {
@@ -24,9 +24,8 @@ type fuser struct {
 	stages []stage
 }
 
-// fuse returns the program in stages, in an order in which they can run; nil if no
-// operations could be fused.
-func (c *compiler) fuse() []stage {
+// newFuser looks at who writes and reads each value.
+func newFuser(c *compiler) *fuser {
 	f := &fuser{compiler: c, made: make([]int, len(c.program.Values)), users: make([][]int, len(c.program.Values)), taken: make([]bool, len(c.program.Ops))}
 	for i := range f.made {
 		f.made[i] = -1
@@ -39,6 +38,13 @@ func (c *compiler) fuse() []stage {
 			f.made[out] = i
 		}
 	}
+	return f
+}
+
+// fuseFew returns the program in stages for few tokens, in an order in which they
+// can run; nil if no operations could be fused.
+func (c *compiler) fuseFew() []stage {
+	f := newFuser(c)
 	for i, op := range c.program.Ops {
 		switch o := op.(type) {
 		case *graph.RMSNorm:
@@ -53,20 +59,21 @@ func (c *compiler) fuse() []stage {
 			f.productAdd(i, o)
 		}
 	}
+	return f.ordered()
+}
+
+// ordered adds the operations that belong to no group and sorts the stages by their
+// last operation, which is where all that a group reads has been computed. It
+// checks that it is so.
+func (f *fuser) ordered() []stage {
 	if len(f.stages) == 0 {
 		return nil
 	}
-	for i, p := range c.stages {
+	for i, p := range f.compiler.stages {
 		if !f.taken[i] {
 			f.stages = append(f.stages, p)
 		}
 	}
-	return f.ordered()
-}
-
-// ordered sorts the stages by their last operation, which is where all that a group
-// reads has been computed, and checks that it is so.
-func (f *fuser) ordered() []stage {
 	slices.SortStableFunc(f.stages, func(a, b stage) int { return slices.Max(a.ops) - slices.Max(b.ops) })
 	there := make([]bool, len(f.program.Values))
 	stored := make([]bool, len(f.program.Caches))

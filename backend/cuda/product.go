@@ -8,7 +8,8 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// operand is a product to compute: y (tokens, w.rows) = x (tokens, w.k) · wᵀ + bias.
+// operand is a product to compute: y (tokens, w.rows) = x (tokens, w.k) · wᵀ + bias +
+// residual.
 type operand struct {
 	w      *weight
 	id     graph.ID // the value that x is, so that it is converted once
@@ -16,6 +17,8 @@ type operand struct {
 	bias   cuda.Ptr // float32 (w.rows); 0 for none
 	y      cuda.Ptr // float32
 	tokens int
+	// residual (tokens, w.rows) is float32; 0 for none.
+	residual cuda.Ptr
 }
 
 // size is what a kernel is chosen by: a matrix and a number of tokens.
@@ -69,8 +72,12 @@ func (r *recorder) product(w *weight, id graph.ID, x, bias, y cuda.Ptr, tokens i
 	if w == nil {
 		return fmt.Errorf("the weight is used as a vector elsewhere")
 	}
-	k, _ := kernelFor(r.e.c.Device, productSize{w.dtype, w.rows, w.k, tokens})
-	return k.emit(r, operand{w, id, x, bias, y, tokens})
+	return r.multiply(operand{w: w, id: id, x: x, bias: bias, y: y, tokens: tokens})
+}
+
+func (r *recorder) multiply(o operand) error {
+	k, _ := kernelFor(r.e.c.Device, productSize{o.w.dtype, o.w.rows, o.w.k, o.tokens})
+	return k.emit(r, o)
 }
 
 // matvecName: decode products, for up to eight tokens.
@@ -103,6 +110,9 @@ func emitMatvec(r *recorder, o operand) error {
 		req := matvecRequest{
 			tokens: min(most, o.tokens-t), k: o.w.k, x: o.x + cuda.Ptr(4*t*o.w.k),
 			matrices: []matvecMatrix{{o.w.data, o.w.dtype, o.w.rows, o.bias, o.y + cuda.Ptr(4*t*o.w.rows)}},
+		}
+		if o.residual != 0 {
+			req.residual = o.residual + cuda.Ptr(4*t*o.w.rows)
 		}
 		if err := r.matvec(req); err != nil {
 			return err
@@ -217,7 +227,7 @@ func (r *recorder) half(o operand, workspace int64) (gemmArgs, error) {
 		r.halved = o.id
 	}
 	work, err := r.work(workspace)
-	return gemmArgs{X: s.half, XScale: s.halfScales, Y: o.y, WScale: o.w.scales, Bias: o.bias, Work: work}, err
+	return gemmArgs{X: s.half, XScale: s.halfScales, Y: o.y, WScale: o.w.scales, Bias: o.bias, Residual: o.residual, Work: work}, err
 }
 
 // plainName: what every device takes, in float32.
@@ -226,5 +236,9 @@ func plainName(_ cuda.Device, s productSize) string {
 }
 
 func emitPlain(r *recorder, o operand) error {
-	return r.launch("matmul_plain", [3]int{(o.w.rows + 3) / 4}, 128, 0, o.w.data, int(o.w.dtype), o.w.rows, o.w.k, o.x, o.bias, o.y, o.tokens)
+	err := r.launch("matmul_plain", [3]int{(o.w.rows + 3) / 4}, 128, 0, o.w.data, int(o.w.dtype), o.w.rows, o.w.k, o.x, o.bias, o.y, o.tokens)
+	if err != nil || o.residual == 0 {
+		return err
+	}
+	return r.eachOf("add", o.w.rows*o.tokens, o.y, o.residual, o.y)
 }

@@ -99,8 +99,11 @@ const preparedBatches = 8
 
 // operations are those that a shape runs.
 func (e *executor) operations(s stepSize) []operation {
-	if e.fused != nil && s.few() {
-		return e.fused
+	switch {
+	case s.few() && e.few != nil:
+		return e.few
+	case !s.few() && e.many != nil:
+		return e.many
 	}
 	return e.plain
 }

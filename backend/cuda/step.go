@@ -82,21 +82,71 @@ func (e *executor) launch(p *prepared, seg segment) error {
 	return nil
 }
 
-// fetch waits for a segment and copies its rows of logits.
+// fetch waits for a segment and copies its rows of logits: at once to where the
+// caller wants them, if the device may write there.
 func (e *executor) fetch(seg segment, logits *backend.Logits) error {
 	n := seg.rows * e.program.Vocab
-	if n > 0 {
-		if err := e.c.DownloadAsync(e.scratch.host[:4*n], e.scratch.logits, e.stream); err != nil {
-			return err
-		}
+	if n == 0 {
+		return e.c.Wait(e.stream)
+	}
+	to := logits.Data[seg.from*e.program.Vocab:][:n]
+	target := e.scratch.host[:4*n]
+	direct := e.direct.allows(e.c, logits.Data)
+	if direct {
+		target = bytesOf(to)
+	}
+	if err := e.c.DownloadAsync(target, e.scratch.logits, e.stream); err != nil {
+		return err
 	}
 	if err := e.c.Wait(e.stream); err != nil {
 		return err
 	}
-	if n > 0 {
-		copy(logits.Data[seg.from*e.program.Vocab:], floats(e.scratch.host, n))
+	if !direct {
+		copy(to, floats(e.scratch.host, n))
 	}
 	return nil
+}
+
+// directMemory is the caller's memory for logits that the device writes to, as long as
+// the caller uses the same again and again: a copy of large vocabularies takes a
+// tenth of a step.
+type directMemory struct {
+	seen       *float32 // of the last step
+	registered []byte   // nil for none; kept alive by being here
+	refused    bool     // by the driver; not tried again
+}
+
+// minDirect is the fewest bytes for which it pays.
+const minDirect = 64 << 10
+
+// allows reports whether the device may write to data, which it may from the second
+// use on.
+func (d *directMemory) allows(c *cuda.Context, data []float32) bool {
+	first := unsafe.SliceData(data)
+	again := first == d.seen
+	d.seen = first
+	if unsafe.SliceData(d.registered) == (*byte)(unsafe.Pointer(first)) && len(d.registered) >= 4*len(data) {
+		return true
+	}
+	if !again || d.refused || 4*len(data) < minDirect {
+		return false
+	}
+	if d.registered != nil {
+		d.refused = c.Unregister(d.registered) != nil
+		d.registered = nil
+	}
+	whole := bytesOf(data[:cap(data)])
+	if d.refused || c.Register(whole) != nil {
+		d.refused = true
+		return false
+	}
+	d.registered = whole
+	return true
+}
+
+// bytesOf sees numbers as bytes.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
 // floats sees the start of pinned memory as numbers.

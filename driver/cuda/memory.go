@@ -30,6 +30,17 @@ func (c *Context) FreeHost(b []byte) error {
 	return c.call("cuMemFreeHost", c.memFreeHost, uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 }
 
+// Register lets the device read and write b, which is large and lives on the heap,
+// directly. The caller keeps it alive until Unregister.
+func (c *Context) Register(b []byte) error {
+	return c.call("cuMemHostRegister", c.memHostRegister, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
+}
+
+// Unregister undoes Register.
+func (c *Context) Unregister(b []byte) error {
+	return c.call("cuMemHostUnregister", c.memHostUnregister, uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+}
+
 // size is the number of bytes of a slice of plain values.
 func size[T any](s []T) uintptr {
 	var t T

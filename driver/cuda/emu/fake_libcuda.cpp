@@ -217,6 +217,8 @@ R cuMemFree_v2(void *p) {
 }
 R cuMemHostAlloc(void **p, size_t n, unsigned) { ENTER *p = aligned_alloc(page, (n + page - 1) / page * page); return *p ? OK : NO_MEMORY; }
 R cuMemFreeHost(void *p) { ENTER free(p); return OK; }
+R cuMemHostRegister_v2(void *p, size_t n, unsigned) { ENTER return p && n ? OK : INVALID; }
+R cuMemHostUnregister(void *) { ENTER return OK; }
 R cuMemcpyHtoDAsync_v2(void *d, const void *h, size_t n, void *) {
 	ENTER
 	if (!within(d, n)) return INVALID;
