@@ -47,9 +47,14 @@ func size[T any](s []T) uintptr {
 	return uintptr(len(s)) * unsafe.Sizeof(t)
 }
 
-// Upload copies a slice of plain values to the device and waits for it.
+// Upload copies a slice of plain values to the device and waits for it. The driver's
+// call alone may return while the device still copies, and other streams would not
+// wait for that.
 func Upload[T any](c *Context, dst Ptr, src []T) error {
-	return c.call("cuMemcpyHtoD", c.memcpyHtoD, uintptr(dst), uintptr(unsafe.Pointer(unsafe.SliceData(src))), size(src))
+	if err := c.call("cuMemcpyHtoD", c.memcpyHtoD, uintptr(dst), uintptr(unsafe.Pointer(unsafe.SliceData(src))), size(src)); err != nil {
+		return err
+	}
+	return c.Wait(0) // the default stream
 }
 
 // Download fills a slice of plain values from the device.
