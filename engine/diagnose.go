@@ -58,7 +58,11 @@ func (e *Engine) stepLimit(tokens int) time.Duration {
 	if !slices.Contains(gpuChain, e.cand.name) {
 		return 0
 	}
-	return max(e.gate.Policy.Probe.Deadline, time.Duration(tokens)*leastStepTime)
+	limit := max(e.gate.Policy.Probe.Deadline, time.Duration(tokens)*leastStepTime)
+	if backend.Describe(e.cand.device).Software {
+		limit *= parity.SoftwarePatience
+	}
+	return limit
 }
 
 // plan asks which kernels a step will use.

@@ -91,7 +91,8 @@ type loaded struct {
 func (c loaded) source() parity.Source {
 	return parity.Source{
 		Backend: c.name, Device: c.device.Name(), Identity: c.device.Identity(),
-		Open: func() (backend.Executor, error) { return c.exec, nil },
+		Software: backend.Describe(c.device).Software,
+		Open:     func() (backend.Executor, error) { return c.exec, nil },
 	}
 }
 

@@ -11,6 +11,9 @@ type Source struct {
 	Device  string
 	// Identity is Device.Identity, for certificates.
 	Identity string
+	// Software says that a CPU plays the device, as lavapipe does: it is waited for
+	// SoftwarePatience times as long.
+	Software bool
 	Open     func() (backend.Executor, error)
 }
 

@@ -84,11 +84,19 @@ func newProbe(ctx context.Context, reference, candidate Source, c Case, p Policy
 	}
 	pr.ref = side{cost: &v.ReferenceCost, vocab: c.Vocab, covered: map[string]bool{}, limit: func(int) time.Duration { return referenceDeadline }}
 	pr.cand = side{cost: &v.CandidateCost, vocab: c.Vocab, covered: map[string]bool{}, limit: pr.deadline}
+	if candidate.Software {
+		pr.cand.limit = func(tokens int) time.Duration { return SoftwarePatience * pr.deadline(tokens) }
+	}
 	return pr
 }
 
 // referenceDeadline ends a probe whose reference hangs.
 const referenceDeadline = 10 * time.Minute
+
+// SoftwarePatience is how many times longer a renderer in software may take than a
+// device: it shares the processor with everything else, and is used only by those who
+// ask for it. A hang still ends.
+const SoftwarePatience = 10
 
 // deadline is how long the candidate may take over so many tokens.
 func (p *probe) deadline(tokens int) time.Duration {
