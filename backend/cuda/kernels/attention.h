@@ -50,6 +50,14 @@ DEV uint4 halves8(const float *p) {
 	return uint4{f2h2(a.x, a.y), f2h2(a.z, a.w), f2h2(b.x, b.y), f2h2(b.z, b.w)};
 }
 
+// whether it holds for all lanes of the warp
+DEV bool warp_all(bool holds) {
+	int v = holds;
+#pragma unroll
+	for (int m = 16; m; m >>= 1) v &= shfl_xor_i(v, m);
+	return v;
+}
+
 // a, b as packed halves and what their rounding lost
 DEV void split_h2(float a, float b, u32 &hi, u32 &lo) {
 	hi = f2h2(a, b);

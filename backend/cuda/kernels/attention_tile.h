@@ -316,7 +316,8 @@ template <int D, int BN, class E> DEV void attention_prefill(const float *q, flo
 	constexpr int QR = SPILL ? 1 : D / 16;
 	u32 qh[QR][4], ql[QR][4];
 	uint4 *qs = (uint4 *)(smem + 2 * STAGE) + wid * (D / 16) * 64 + lane; // (k, high or low, lane)
-	float unscale[2];
+	// Scores are s·factor, or factor·tanh(s·capped), in base 2; a negative scale goes into q.
+	float factor[2], capped[2];
 	{
 		const float *src[2];
 		float up[2];
@@ -332,7 +333,12 @@ template <int D, int BN, class E> DEV void attention_prefill(const float *q, flo
 			}
 			amax = cl_fmax(amax, shfl_xor(amax, 1));
 			amax = cl_fmax(amax, shfl_xor(amax, 2));
-			up[i] = pow2_for(amax, unscale[i]);
+			float unscale;
+			up[i] = pow2_for(amax, unscale);
+			if (c.scale < 0.f) up[i] = -up[i];
+			float scale = cl_fabs(c.scale) * unscale;
+			factor[i] = (c.cap != 0.f ? c.cap : scale) * LOG2E;
+			capped[i] = c.cap != 0.f ? scale / c.cap : 0.f;
 		}
 #pragma unroll
 		for (int k = 0; k < D / 16; k++) {
@@ -390,40 +396,46 @@ template <int D, int BN, class E> DEV void attention_prefill(const float *q, flo
 		}
 		// every row of the block sees all of [p0, p0+BN): no masks in most rounds
 		bool whole = p0 + BN <= to && p0 + BN - 1 <= lowest && (!c.window || p0 + c.window > highest);
-		float mx[2] = {m[0], m[1]};
+		if (c.cap != 0.f)
 #pragma unroll
-		for (int j = 0; j < BN / 8; j++)
+			for (int j = 0; j < BN / 8; j++)
 #pragma unroll
-			for (int e = 0; e < 4; e++) {
-				float x = score(c, s[j][e] * unscale[e >> 1]);
-				if (!whole) {
+				for (int e = 0; e < 4; e++) s[j][e] = cl_tanh(s[j][e] * capped[e >> 1]);
+		if (!whole)
+#pragma unroll
+			for (int j = 0; j < BN / 8; j++)
+#pragma unroll
+				for (int e = 0; e < 4; e++) {
 					int at = p0 + j * 8 + t4 * 2 + (e & 1), row = p[e >> 1];
-					if (at > row || at >= to || (c.window && at + c.window <= row)) x = NEG_INF;
+					if (at > row || at >= to || (c.window && at + c.window <= row)) s[j][e] = NEG_INF;
 				}
-				s[j][e] = x;
-				mx[e >> 1] = cl_fmax(mx[e >> 1], x);
-			}
 		float fade[2], base[2];
 #pragma unroll
 		for (int r = 0; r < 2; r++) {
-			mx[r] = cl_fmax(mx[r], shfl_xor(mx[r], 1));
-			mx[r] = cl_fmax(mx[r], shfl_xor(mx[r], 2));
-			base[r] = mx[r] == NEG_INF ? 0.f : mx[r] - P_SHIFT; // a row that has seen nothing yet: all weights 0
-			fade[r] = mx[r] == NEG_INF ? 0.f : cl_exp2(m[r] - mx[r]);
-			m[r] = mx[r];
+			float mx = NEG_INF;
+#pragma unroll
+			for (int j = 0; j < BN / 8; j++) mx = cl_fmax(mx, cl_fmax(s[j][r * 2], s[j][r * 2 + 1]));
+			mx = cl_fmax(mx, shfl_xor(mx, 1));
+			mx = cl_fmax(mx, shfl_xor(mx, 2));
+			mx = cl_fmax(m[r], mx * factor[r]);
+			base[r] = mx == NEG_INF ? 0.f : mx - P_SHIFT; // a row that has seen nothing yet: all weights 0
+			fade[r] = mx == NEG_INF ? 1.f : cl_exp2(m[r] - mx);
+			m[r] = mx;
 			l[r] *= fade[r];
 		}
 #pragma unroll
 		for (int j = 0; j < BN / 8; j++)
 #pragma unroll
 			for (int e = 0; e < 4; e++) {
-				s[j][e] = cl_exp2(s[j][e] - base[e >> 1]);
+				s[j][e] = cl_exp2(cl_fma(s[j][e], factor[e >> 1], -base[e >> 1]));
 				l[e >> 1] += s[j][e];
 			}
+		// After the first rounds the maxima hardly change.
+		if (!warp_all(fade[0] == 1.f && fade[1] == 1.f))
 #pragma unroll
-		for (int d = 0; d < D / 8; d++)
+			for (int d = 0; d < D / 8; d++)
 #pragma unroll
-			for (int e = 0; e < 4; e++) o[d][e] *= fade[e >> 1];
+				for (int e = 0; e < 4; e++) o[d][e] *= fade[e >> 1];
 #pragma unroll
 		for (int k = 0; k < BN / 16; k++) {
 			u32 pa[4] = {f2h2(s[k * 2][0], s[k * 2][1]), f2h2(s[k * 2][2], s[k * 2][3]), f2h2(s[k * 2 + 1][0], s[k * 2 + 1][1]), f2h2(s[k * 2 + 1][2], s[k * 2 + 1][3])};
