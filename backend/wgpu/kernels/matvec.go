@@ -176,7 +176,7 @@ func (v *matVecText) check() error {
 func (v *matVecText) divide(d Device) error {
 	v.Threads, v.Lanes, v.Rows = v.Tuning.Threads, v.Tuning.Lanes, v.Tuning.Rows
 	if v.Threads == 0 {
-		v.Threads = 64
+		v.Threads = 32
 		if v.Norm || v.QuantOut {
 			v.Threads = min(256, d.Invocations)
 		}
@@ -186,9 +186,12 @@ func (v *matVecText) divide(d Device) error {
 	}
 	v.Lanes = min(v.Lanes, v.Threads)
 	if v.Rows == 0 {
-		v.Rows = 2
-		if v.Tokens > 2 || v.Act != nil {
-			v.Rows = 1
+		// Small matrices want all the threads they can keep busy, large ones fewer
+		// readings of the activations.
+		const many = 32 * 16384
+		v.Rows = 1
+		if v.offset(len(v.Parts))*v.Lanes >= many && v.Tokens <= 2 {
+			v.Rows = 2
 		}
 		if v.QuantOut {
 			v.Rows = max(1, 32*v.Lanes/v.Threads)
