@@ -80,7 +80,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		if shadow, err = s.follow(ctx, shadow, len(res.TokenIDs), capacity); err != nil {
 			break
 		}
-		s.followed = shadow.holds()
+		s.followed = shadow.covers()
 		if err = shadow.token(logits); err != nil {
 			break
 		}

@@ -26,6 +26,7 @@ type follower struct {
 	exec   backend.Executor // of the shadow's reference
 	shadow *parity.Shadow
 	budget float64
+	sure   bool // every token will be judged, whatever that costs
 	start  time.Time
 	// What is followed, should the session move to another backend.
 	cand  loaded
@@ -68,6 +69,7 @@ func (s *Session) follow(ctx context.Context, f *follower, generated, capacity i
 		f.budget = followBudget
 		how.Budget = followBudget
 	}
+	f.sure = patient || how.Turns
 	held := s.tokens[:len(s.tokens)-1]
 	f.shadow = parity.Follow(ctx, source, e.cand.source(), e.gate.parityCase(nil), held, capacity, e.gate.Policy, how)
 	return f, nil
@@ -86,7 +88,11 @@ func (f *follower) token(row []float32) error {
 	return nil
 }
 
-// holds reports whether every token will be judged, so that text can wait for it.
+// covers reports whether every token will be judged before it is shown, so that
+// its context needs no comparison of its own.
+func (f *follower) covers() bool { return f != nil && f.sure }
+
+// holds reports whether text waits until it has been judged.
 func (f *follower) holds() bool { return f != nil && !f.shadow.Behind() }
 
 // judged is how many positions may be shown: those that have been judged, or all

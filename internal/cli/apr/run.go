@@ -43,8 +43,9 @@ counts as such. --token-ids gives the prompt as token ids and nothing is added.
 
 Before the first token the backend is compared with the reference, cpu-exact; one
 that is wrong is replaced by the next, or refused if it was asked for by name.
-From token 256 on the reference follows the answer, with --verify shadow from the
-first. See 'apr parity --help'.
+An answer that becomes longer than what was compared waits until that is. From
+token 256 on the reference follows the answer, with --verify shadow from the first;
+then text is shown when the reference has computed it too. See docs/parity.md.
 
 Only the answer goes to stdout, followed by one line end. With --json it is one
 object; inference_time_ms covers prompt and answer, tok_per_sec is generated
