@@ -74,11 +74,10 @@ type matvecVariant struct {
 var matvecVariants = []matvecVariant{{1, 2, 512, 3}, {2, 2, 384, 2}, {4, 2, 384, 1}}
 
 // matvecAlternative is the second format that a format's kernel for one token also
-// reads: what llama.cpp's mixes put beside it.
+// reads: what llama.cpp's mixes put beside it in one attention.
 var matvecAlternative = map[tensor.DType]tensor.DType{
-	tensor.Q4_0: tensor.Q6_K, tensor.Q4_1: tensor.Q6_K, tensor.Q5_0: tensor.Q6_K, tensor.Q5_1: tensor.Q6_K,
-	tensor.Q8_0: tensor.Q6_K, tensor.Q2_K: tensor.Q3_K, tensor.Q3_K: tensor.Q5_K, tensor.Q4_K: tensor.Q6_K,
-	tensor.Q5_K: tensor.Q6_K, tensor.IQ4_NL: tensor.Q6_K, tensor.IQ4_XS: tensor.Q6_K,
+	tensor.Q5_0: tensor.Q8_0, tensor.Q5_1: tensor.Q8_0, tensor.Q2_K: tensor.Q3_K, tensor.Q3_K: tensor.Q5_K,
+	tensor.Q4_K: tensor.Q6_K, tensor.Q5_K: tensor.Q6_K, tensor.IQ4_XS: tensor.Q5_K,
 }
 
 var (

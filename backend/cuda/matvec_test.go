@@ -473,3 +473,37 @@ func TestEmbed(t *testing.T) {
 		}
 	}
 }
+
+// TestMatvecPrefetch: asking the L2 cache for a matrix changes no result, whatever the
+// shapes of the two products.
+func TestMatvecPrefetch(t *testing.T) {
+	g := openGPU(t)
+	r := rand.New(rand.NewPCG(6, 6))
+	matvecAhead = 4096
+	defer func() { matvecAhead = 0 }()
+	for _, pair := range []bool{false, true} {
+		for _, next := range []struct{ rows, k int }{{3, 256}, {70, 1536}} {
+			m, then := randomMatrix(r, tensor.Q4_K, 75, 2304, 0.1), randomMatrix(r, tensor.Q6_K, next.rows, next.k, 0.1)
+			x := outlierX(r, 1, 2304)
+			out := g.alloc(75 * 4)
+			call, err := planMatvec(g.c.Device, matvecRequest{tokens: 1, k: m.k, x: upload(g, x), matrices: []matvecMatrix{{g.matrix(m), m.dtype, m.rows, 0, out}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := matvecRequest{tokens: 1, k: then.k, matrices: []matvecMatrix{{g.matrix(then), then.dtype, then.rows, 0, 0}}, pair: pair}
+			if pair {
+				req.matrices = append(req.matrices, req.matrices[0])
+			}
+			after, err := planMatvec(g.c.Device, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, bytes := range []int{31, 64, 1 << 20} {
+				call.prefetchNext(after, bytes)
+				want, size := product(m, roundedX(x), 1)
+				checkProduct(t, fmt.Sprintf("%d rows of %d next, %d bytes", next.rows, next.k, bytes), g.callKernel(call, out, 75), want, size, floatRounding)
+			}
+			g.release()
+		}
+	}
+}
