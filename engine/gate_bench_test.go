@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/internal/golden"
 	"github.com/apr-engine/apr/parity"
@@ -99,6 +100,83 @@ func BenchmarkWarmGate(b *testing.B) {
 				total += start()
 			}
 			b.ReportMetric(float64(total.Nanoseconds())/1e6/float64(b.N), "gate-ms/op")
+		})
+	}
+}
+
+// BenchmarkColdGPU is a cold start on a GPU whose weights take 300 ms to upload,
+// from opening the model to the first logits: ungated, gated, and gated with the
+// reference computing the prompt meanwhile. The candidate's own part of the
+// probe is that of the CPU, which plays the GPU.
+func BenchmarkColdGPU(b *testing.B) {
+	m, err := engine.LoadModel(golden.Path(b, "models", big))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	prompt := few(26)
+	for name, o := range map[string]engine.Options{
+		"ungated": {Gate: engine.GateOptions{Verify: engine.VerifyOff}}, "gated": {}, "gated, reference ahead": {Expect: prompt},
+	} {
+		b.Run(name, func(b *testing.B) {
+			fakeCUDA.plug(b, hooks{loadTime: 300 * time.Millisecond})
+			for b.Loop() {
+				e, err := engine.Open(m, o)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s, err := e.NewSession(64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, _, err := s.Prefill(context.Background(), prompt); err != nil {
+					b.Fatal(err)
+				}
+				s.Close()
+				e.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkShadow is a generation of 128 tokens on a GPU of 4 ms a token, which
+// leaves the CPUs idle, alone and followed by the reference.
+func BenchmarkShadow(b *testing.B) {
+	m, err := engine.LoadModel(golden.Path(b, "models", small))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	store := &parity.Store{Dir: b.TempDir()}
+	for _, verify := range []engine.Verify{engine.VerifyProbe, engine.VerifyShadow} {
+		b.Run(string(verify), func(b *testing.B) {
+			fakeCUDA.plug(b, hooks{step: func([]backend.Span, *backend.Logits) error {
+				time.Sleep(4 * time.Millisecond)
+				return nil
+			}})
+			var total time.Duration
+			run := func() time.Duration {
+				e, err := engine.Open(m, engine.Options{Threads: 1, Gate: engine.GateOptions{Store: store, Verify: verify}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer e.Close()
+				s, err := e.NewSession(160)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Close()
+				r, err := s.Generate(context.Background(), engine.Request{Prompt: few(26), MaxTokens: 128, IgnoreEOS: true})
+				if err != nil {
+					b.Fatal(err)
+				}
+				return r.DecodeTime
+			}
+			run() // certifies the whole context
+			for b.Loop() {
+				total += run()
+			}
+			b.ReportMetric(float64(128*b.N)/total.Seconds(), "tok/s")
 		})
 	}
 }
