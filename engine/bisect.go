@@ -34,11 +34,11 @@ func Bisect(ctx context.Context, m *Model, o Options, name string, tokens []int3
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInput, err)
 		}
-		devices, err := b.Probe()
-		if err != nil || len(devices) == 0 {
-			return nil, fmt.Errorf("%w: %s finds no device: %w", ErrBackend, name, err)
+		device, err := o.find(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 		}
-		device, opts := devices[0], g.referenceOptions(g.threads())
+		opts := g.referenceOptions(g.threads())
 		if wrap {
 			device, opts = g.wrap(name, device), backendOptions(name, o, maxBatch)
 		}

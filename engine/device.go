@@ -43,6 +43,22 @@ func probe(b backend.Backend) ([]backend.Device, error) {
 	}
 }
 
+// find returns a backend's device to use, after its driver has been tried.
+func (o Options) find(b backend.Backend) (backend.Device, error) {
+	want := o.Device
+	if !slices.Contains(gpuChain, b.Name()) {
+		want = ""
+	}
+	if err := o.Gate.try(context.Background(), b, want); err != nil {
+		return nil, err
+	}
+	devices, err := probe(b)
+	if err != nil {
+		return nil, err
+	}
+	return choose(b.Name(), devices, want)
+}
+
 // choose picks the device that was asked for, or the first that is no software.
 // The others are closed.
 func choose(name string, devices []backend.Device, want string) (backend.Device, error) {

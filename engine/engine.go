@@ -222,7 +222,7 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	found, err := e.find(b)
+	found, err := e.options.find(b)
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
@@ -238,22 +238,6 @@ func (e *Engine) load(name string) (loaded, error) {
 		return loaded{}, fmt.Errorf("%w: %s: %s: %w", kind, e.Model.Path, name, err)
 	}
 	return loaded{name, device, exec}, nil
-}
-
-// find returns the device to use, after its driver has been tried.
-func (e *Engine) find(b backend.Backend) (backend.Device, error) {
-	want := e.options.Device
-	if !slices.Contains(gpuChain, b.Name()) {
-		want = ""
-	}
-	if err := e.options.Gate.try(context.Background(), b, want); err != nil {
-		return nil, err
-	}
-	devices, err := probe(b)
-	if err != nil {
-		return nil, err
-	}
-	return choose(b.Name(), devices, want)
 }
 
 // safeLoad turns a panic of a backend into an error.
@@ -400,8 +384,9 @@ func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 // admit makes sure that a step has been judged: its kernels, and a context as
 // long as it makes. It reports whether the step may run on the loaded backend; if
 // not, another one has been loaded and must be brought up to the same tokens.
+// coming are tokens that follow the step's, as far as they are known, and
 // followed says that the reference judges each token before it is shown.
-func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int32, capacity int, followed bool) (ok bool, err error) {
+func (e *Engine) admit(ctx context.Context, batch []backend.Span, history, coming []int32, capacity int, followed bool) (ok bool, err error) {
 	if err := e.certified.Allows(e.cand.exec); err != nil {
 		return false, err
 	}
@@ -415,11 +400,11 @@ func (e *Engine) admit(ctx context.Context, batch []backend.Span, history []int3
 	if !unknown && !longer {
 		return true, nil
 	}
-	step := parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want}
+	step := parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want, Next: coming}
 	start := time.Now()
 	v := parity.Verdict{}
 	if longer {
-		step.Reach = reach(end, capacity)
+		step.Reach = reach(end+len(coming), capacity)
 		v = e.gate.extend(ctx, e.certified, e.cand, step, false)
 		if v.TooLong() {
 			e.leaveUnjudged(v)

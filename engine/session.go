@@ -18,6 +18,7 @@ type Session struct {
 	seq      backend.Sequence // of exec; nil before the first use
 	exec     backend.Executor
 	tokens   []int32 // in the cache
+	coming   []int32 // after the present step, as far as it is known
 	followed bool    // the reference judges each token before it is shown
 	logits   *backend.Logits
 }
@@ -71,7 +72,10 @@ func (s *Session) Prefill(ctx context.Context, tokens []int32) (logits []float32
 		if n == len(rest) {
 			want = backend.Last
 		}
-		if err := s.extend(ctx, rest[:n], want); err != nil {
+		s.coming = rest[n:]
+		err := s.extend(ctx, rest[:n], want)
+		s.coming = nil
+		if err != nil {
 			return nil, 0, err
 		}
 		rest = rest[n:]
@@ -188,7 +192,7 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 		batch := []backend.Span{{Seq: s.seq, Tokens: tokens, Want: want}}
-		ok, err := s.e.admit(ctx, batch, s.tokens, s.capacity, s.followed)
+		ok, err := s.e.admit(ctx, batch, s.tokens, s.coming, s.capacity, s.followed)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func (e *Engine) stepTogether(ctx context.Context, sessions []*Session, tokens [
 		}
 		batch[i] = backend.Span{Seq: s.seq, Tokens: tokens[i : i+1], Want: backend.Last}
 		// What a session's context needs by itself.
-		if ok, err := e.admit(ctx, batch[i:i+1], s.tokens, s.capacity, s.followed); !ok || err != nil {
+		if ok, err := e.admit(ctx, batch[i:i+1], s.tokens, nil, s.capacity, s.followed); !ok || err != nil {
 			return nil, err
 		}
 		steps[i] = parity.Step{History: s.tokens, Tokens: batch[i].Tokens, Want: backend.Last}

@@ -14,6 +14,9 @@ type Step struct {
 	History []int32 // tokens that the sequence holds
 	Tokens  []int32 // of the step
 	Want    backend.Want
+	// Next are tokens that are known to come after the step, such as the rest of a
+	// prompt.
+	Next []int32
 	// Reach is the position up to which the sequences are judged, beyond the step
 	// itself; 0 for the step and what follows it at once.
 	Reach int
@@ -74,7 +77,7 @@ func (p *probe) runStep(reference, candidate Source, s Step) error {
 		return err
 	}
 	if filler := total - held - p.policy.Probe.DecodeSteps; filler > 0 {
-		if next, err = p.fill(filler); err != nil {
+		if next, err = p.fill(filler, s.Next); err != nil {
 			return err
 		}
 	}
@@ -106,16 +109,17 @@ func (p *probe) replayReference(history []int32, total int) error {
 	return nil
 }
 
-// fill extends both sequences in batches by the tokens that they hold already,
-// from the first on: text of the same kind, known without decoding. It returns
-// the reference's next token.
-func (p *probe) fill(n int) (next int32, err error) {
+// fill extends both sequences in batches by the tokens that are known to come
+// and then by those that they hold already, from the first on: text of the same
+// kind, known without decoding. It returns the reference's next token.
+func (p *probe) fill(n int, known []int32) (next int32, err error) {
 	next = -1
+	known = slices.Concat(p.tokens, known)
 	for n > 0 {
 		from := len(p.tokens)
 		size := min(n, p.c.MaxBatch, p.pieceRows())
 		for range size {
-			p.tokens = append(p.tokens, p.tokens[len(p.tokens)-from])
+			p.tokens = append(p.tokens, known[len(p.tokens)%len(known)])
 		}
 		tokens := p.tokens[from:]
 		if err := p.cand.step(p.ctx, tokens, backend.All); err != nil {
