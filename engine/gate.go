@@ -274,7 +274,7 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 // tightMemory collects early while a probe runs, whose logits and caches are
 // larger than what serving needs, and gives back what it took.
 func tightMemory() (done func()) {
-	const percent = 2
+	const percent = 1
 	usual := debug.SetGCPercent(percent)
 	return func() {
 		debug.SetGCPercent(usual)

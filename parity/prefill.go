@@ -2,7 +2,7 @@ package parity
 
 import (
 	"fmt"
-	"runtime"
+	"runtime/debug"
 	"slices"
 
 	"github.com/apr-engine/apr/backend"
@@ -37,7 +37,7 @@ func (p *probe) prefill(prompt []int32) error {
 		// So many rows are not needed at once from here on, and what comes next takes
 		// memory of its own.
 		p.ref.logits, p.cand.logits = backend.Logits{}, backend.Logits{}
-		runtime.GC()
+		debug.FreeOSMemory()
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -126,8 +127,11 @@ func (p *probe) resumed() int {
 
 // proposed is how many tokens the candidate decodes before the reference checks them.
 func (p *probe) proposed() int {
-	if p.policy.Probe.OneByOne {
+	switch {
+	case p.policy.Probe.OneByOne:
 		return 1
+	case !p.keeps:
+		return checkedLeast
 	}
 	return max(proposalsLeast, min(proposals, probeLogits/4/max(p.c.Vocab, 1)))
 }
@@ -180,14 +184,23 @@ func (p *probe) run(reference, candidate Source) error {
 	}
 	total := p.total(len(prompt))
 	p.keep(total)
+	p.collect()
 	if err := p.decode(argmax(p.last), total); err != nil {
 		return err
 	}
+	p.collect()
 	if err := p.resume(); err != nil {
 		return err
 	}
 	p.v.Context = len(p.tokens)
 	return nil
+}
+
+// collect frees what the part of the probe before took, where memory is short.
+func (p *probe) collect() {
+	if !p.keeps {
+		debug.FreeOSMemory()
+	}
 }
 
 // total is how many positions a probe of such a prompt has.
