@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/apr-engine/apr/kernel"
 )
 
 // Sampling says how the next token is chosen from the logits. The zero value
@@ -64,7 +66,7 @@ func newSampler(s Sampling) *sampler {
 func (s *sampler) sample(logits []float32, history []int32) int32 {
 	logits = s.penalise(logits, history)
 	if s.Temperature == 0 {
-		return argmax(logits)
+		return int32(kernel.ArgMax(logits))
 	}
 	c := s.filter(logits)
 	top, sum := c[0].p, 0.0
@@ -79,17 +81,6 @@ func (s *sampler) sample(logits []float32, history []int32) int32 {
 		}
 	}
 	return c[len(c)-1].id
-}
-
-// argmax returns the largest logit's token, the lowest id among equals.
-func argmax(logits []float32) int32 {
-	best := 0
-	for i, l := range logits {
-		if l > logits[best] {
-			best = i
-		}
-	}
-	return int32(best)
 }
 
 // penalise returns logits with the repeat penalty (Keskar et al. 2019, eq. 5,

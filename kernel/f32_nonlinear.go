@@ -34,6 +34,40 @@ func GELUMul(dst, gate, up []float32) {
 	slotGELUMul.active(dst, gate, up)
 }
 
+// ArgMax returns the index of the largest element, the lowest among equals; 0 for
+// an empty slice. NaNs are passed over.
+func ArgMax(x []float32) int {
+	const block = 1024 // its maximum costs a fraction of looking for the place
+	best, top := 0, float32(0)
+	for start := 0; start < len(x); start += block {
+		part := x[start:min(start+block, len(x))]
+		if m := slotMax.active(part); start == 0 || m > top {
+			best, top = start, m
+		}
+	}
+	for i := best; i < min(best+block, len(x)); i++ {
+		if x[i] == top {
+			return i
+		}
+	}
+	return best
+}
+
+// Finite reports whether no element is NaN or infinite.
+func Finite(x []float32) bool {
+	for len(x) > 0 {
+		n := min(len(x), len(zeros))
+		// A product with zero is zero, or NaN for what is not finite.
+		if s := slotDotF32.active(x[:n], zeros[:n]); s != 0 {
+			return false
+		}
+		x = x[n:]
+	}
+	return true
+}
+
+var zeros [4096]float32
+
 // Softmax replaces x by exp(x - max) / Σ exp(x - max). Entries of -Inf (masked)
 // become 0; if all are, the result is all zeros, not NaN. A NaN or +Inf
 // anywhere makes every entry NaN.

@@ -194,6 +194,47 @@ func softmax64(x []float32) []float64 {
 	return out
 }
 
+func TestArgMaxAndFinite(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		rng := kerneltest.Rand(t)
+		for _, n := range append(testLengths(), 1023, 1024, 1025, 4096, 9000) {
+			x := kerneltest.Normal(t, rng, n, kerneltest.AtEnd)
+			want := 0
+			for i := range x {
+				if x[i] > x[want] {
+					want = i
+				}
+			}
+			if got := ArgMax(x); got != want {
+				t.Fatalf("of %d the largest is %d, want %d", n, got, want)
+			}
+			if !Finite(x) {
+				t.Fatalf("%d numbers are not finite", n)
+			}
+			if n == 0 {
+				continue
+			}
+			first := rng.IntN(n)
+			x[first], x[first+rng.IntN(n-first)] = 50, 50 // the first of equals
+			if got := ArgMax(x); got != first {
+				t.Fatalf("of %d the first of two is %d, want %d", n, got, first)
+			}
+			for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+				at := rng.IntN(n)
+				good := x[at]
+				if x[at] = float32(bad); Finite(x) {
+					t.Fatalf("%v at %d of %d goes unnoticed", bad, at, n)
+				}
+				x[at] = good
+			}
+			x[first] = -math.MaxFloat32
+			if !Finite(x) {
+				t.Fatal("the largest number is taken for infinite")
+			}
+		}
+	})
+}
+
 func TestMax(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		rng := kerneltest.Rand(t)
