@@ -359,7 +359,7 @@ func (b *bench) prefill(name string, m MatMul, tokens int) {
 	bufs = append(bufs, b.empty(4*out*tokens))
 	var all []candidate
 	seen := map[string]bool{}
-	for _, tile := range []Tile{{}, {128, 128, 8, 8, false}, {64, 128, 8, 8, true}, {128, 128, 8, 8, true}, {64, 64, 8, 8, true}, {128, 64, 8, 8, true}, {64, 64, 8, 4, false}} {
+	for _, tile := range []Tile{{}, {64, 128, 8, 8, false}, {128, 128, 8, 8, false}, {64, 128, 4, 8, true}, {128, 128, 8, 8, true}, {64, 64, 8, 8, true}, {128, 64, 8, 8, true}, {64, 64, 8, 4, false}} {
 		m.Tile = tile
 		k, err := m.Kernel(b.dev)
 		if err != nil || seen[k.Name] {

@@ -13,9 +13,9 @@ import (
 // keeps a square of sums in registers. y holds for each token the products of all parts
 // one after the other.
 //
-// With F16, activations and weights are half-precision numbers, sums of 16 products
-// too, and all else is float32: the relative error is about 0.001 of a product's
-// magnitude, and activations carry a power of two each row (see Halve), so that neither
+// With F16, activations and weights are half-precision numbers, sums of 16 or 32
+// products too, and all else is float32: the error is at most some thousandths of a
+// product's magnitude, and activations carry a power of two each row (see Halve), so that neither
 // outliers nor small rows leave the range. Without it all is float32.
 type MatMul struct {
 	K        int
@@ -128,7 +128,7 @@ func (v *matMulText) divide(d Device) error {
 	if t == (Tile{}) {
 		t = Tile{64, 64, 8, 4, false}
 		if v.F16 {
-			t = Tile{64, 128, 8, 8, false}
+			t = Tile{64, 128, 8, 8, true} // fewer registers, half the conversions
 		}
 		if d.Software {
 			t = Tile{32, 16, 4, 4, false} // compiles in a bearable time

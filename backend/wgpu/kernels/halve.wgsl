@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     if i < n { top[i] = max(top[i], top[i + n]); }
     workgroupBarrier();
   }
-  // The largest number gets the exponent 5: sums of 16 products with weights below 64
+  // The largest number gets the exponent 5: sums of 32 products with weights below 32
   // cannot overflow. e is the exponent of the row's scale.
   let e = clamp(i32(top[0] >> 23u) - 127 - 5, -120, 120);
   let down = bitcast<f32>(u32(127 - e) << 23u);
