@@ -5,6 +5,7 @@ package wgpu
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/apr-engine/apr/backend"
 	driver "github.com/apr-engine/apr/driver/wgpu"
@@ -40,9 +41,10 @@ type executor struct {
 	used  map[shape]bool
 	// stretches is among how many workgroups attention divides the keys of a head.
 	stretches int
-	window    int   // of the layer with the shortest attention window; 0 if none has one
-	dead      error // why no step runs any more
-	ahead     ahead // commands of the step to come
+	window    int        // of the layer with the shortest attention window; 0 if none has one
+	busy      sync.Mutex // held by a step
+	dead      error      // why no step runs any more
+	ahead     ahead      // commands of the step to come
 }
 
 // maxPositions is the reach of the tables of rotary angles.
@@ -157,16 +159,34 @@ func (e *executor) buffer(size int, usage driver.Usage) (*driver.Buffer, error) 
 	return b, err
 }
 
-// Close releases the device's memory. It does not wait for the device.
+// Close releases the device's memory. It does not wait for the device: if a step
+// hangs, its end will do the rest.
 func (e *executor) Close() error {
-	if e.dead == nil {
-		e.dead = errClosed
-	}
-	e.release()
+	e.whenIdle(func() {
+		if e.dead == nil {
+			e.dead = errClosed
+		}
+		e.release()
+	})
 	return nil
 }
 
 var errClosed = errors.New("the executor is closed")
+
+// whenIdle runs f at once if no step runs, else after it. What a step uses must not
+// be released under its feet: the library would reach for memory that is gone.
+func (e *executor) whenIdle(f func()) {
+	if e.busy.TryLock() {
+		defer e.busy.Unlock()
+		f()
+		return
+	}
+	go func() {
+		e.busy.Lock()
+		defer e.busy.Unlock()
+		f()
+	}()
+}
 
 func (e *executor) release() {
 	e.ahead.forget(nil)
@@ -185,4 +205,5 @@ func (e *executor) release() {
 		b.Release()
 	}
 	e.groups, e.weights, e.vectors, e.owned = nil, nil, nil, nil
+	e.gpu.Reclaim()
 }

@@ -257,3 +257,41 @@ func TestDriverIdentity(t *testing.T) {
 		t.Error("no identity")
 	}
 }
+
+// Closing during a step waits for nothing and takes nothing away from the step.
+func TestCloseDuringStep(t *testing.T) {
+	d := needAdapter(t)
+	p, w := opsProgram(t, smallSizes)
+	e, err := d.Load(p, w, backend.Options{KV: tensor.F32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq, err := e.NewSequence(8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := e.(*executor)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	x.nodes = append([]node{always(func(*recording, int) { close(entered); <-leave })}, x.nodes...)
+	done := make(chan error)
+	go func() { done <- step(e, seq, 1, 2) }()
+	<-entered
+	if err := errors.Join(seq.Close(), e.Close()); err != nil {
+		t.Error(err)
+	}
+	close(leave)
+	if err := <-done; err != nil {
+		t.Errorf("the step that was running: %v", err)
+	}
+	// The rest of closing comes after the step.
+	for range 200 {
+		time.Sleep(10 * time.Millisecond)
+		x.busy.Lock()
+		released := x.owned == nil && seq.(*sequence).e == nil
+		x.busy.Unlock()
+		if released {
+			return
+		}
+	}
+	t.Error("nothing was released")
+}

@@ -79,16 +79,24 @@ func (s *sequence) Capacity() int { return s.capacity }
 // Close releases the caches.
 func (s *sequence) Close() error {
 	if s.e != nil {
-		s.e.ahead.forget(s)
+		s.e.whenIdle(s.release)
 	}
+	return nil
+}
+
+func (s *sequence) release() {
+	if s.e == nil {
+		return // closed twice
+	}
+	s.e.ahead.forget(s)
 	for _, g := range s.groups {
 		g.Release()
 	}
 	for _, b := range append(s.caches, s.info) {
 		b.Release()
 	}
+	s.e.gpu.Reclaim()
 	s.groups, s.caches, s.info, s.e = nil, nil, nil, nil
-	return nil
 }
 
 func (s *sequence) Truncate(n int) error {

@@ -61,6 +61,8 @@ func wantedOf(s backend.Span, from, to int) int {
 // Step runs the program over all spans. After an error of the device the
 // executor is of no more use.
 func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
+	e.busy.Lock()
+	defer e.busy.Unlock()
 	if e.dead != nil {
 		return e.dead
 	}

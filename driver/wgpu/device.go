@@ -174,6 +174,14 @@ func (d *Device) Wait() error {
 	return d.Err()
 }
 
+// Reclaim frees the memory of buffers that were released and that the device has
+// done with. It does not wait.
+func (d *Device) Reclaim() {
+	if d.Err() == nil {
+		call(proc.poll, d.handle, 0, 0)
+	}
+}
+
 // Read waits for the device and copies dst's length of bytes from offset, both
 // multiples of 8, out of a buffer made for MapRead.
 func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
