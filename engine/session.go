@@ -281,7 +281,8 @@ func (s *Session) run(batch []backend.Span) error {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		s.logits = new(backend.Logits)
+		// The step still holds them; whoever serves next gets others.
+		s.logits, s.seq, s.exec = new(backend.Logits), nil, nil
 		return fmt.Errorf("no answer after %v", limit)
 	}
 }
