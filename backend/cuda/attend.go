@@ -20,6 +20,11 @@ func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 	c.add(whole(o, wrong), variant, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error { return r.attend(a, in[0], out, pos(r)) })
 }
 
+// tokensForTile is how many tokens of a sequence, on average, are worth a tile of
+// the kernels for prompts, which read the keys once for each query head. Sequences
+// that decode together have one each.
+const tokensForTile = 8
+
 // attentionPlanFor chooses the kernels of attention; false if only the plain one can.
 func (e *executor) attentionPlanFor(a attentionShape, s stepSize) (attentionPlan, bool) {
 	if a.validate() != nil {
@@ -27,7 +32,7 @@ func (e *executor) attentionPlanFor(a attentionShape, s stepSize) (attentionPlan
 	}
 	var p attentionPlan
 	var err error
-	if s.few() {
+	if s.few() || s.tokens < tokensForTile*s.tiles {
 		p, err = planDecode(e.c.Device, a, s.tokens, e.longest())
 	} else {
 		p, err = planPrefill(e.c.Device, a, s.tokens, s.tiles, e.longest())
@@ -66,11 +71,14 @@ func (e *executor) attentionVariant(a attentionShape, s stepShape) string {
 
 // wantAttention makes room for the partial results of steps of any size.
 func (c *compiler) wantAttention(a attentionShape) {
+	// Every token of a step may be of another sequence.
+	if p, ok := c.attentionPlanFor(a, stepSize{tokens: c.opts.MaxBatch, tiles: c.opts.MaxBatch}); ok {
+		c.scratch.counterBytes = max(c.scratch.counterBytes, p.Counters())
+	}
 	for n := 1; ; n = min(2*n, c.opts.MaxBatch) {
 		tiles := (n + tileTokens - 1) / tileTokens
 		if p, ok := c.attentionPlanFor(a, stepSize{tokens: n, tiles: tiles}); ok {
 			c.scratch.workBytes = max(c.scratch.workBytes, p.Workspace())
-			c.scratch.counterBytes = max(c.scratch.counterBytes, p.Counters())
 		}
 		if n == c.opts.MaxBatch {
 			return

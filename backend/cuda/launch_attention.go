@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/apr-engine/apr/driver/cuda"
@@ -104,6 +105,10 @@ func planDecode(dev cuda.Device, s attentionShape, tokens, longest int) (attenti
 		p.Splits = dev.SMs / blocks
 	}
 	p.Splits = max(1, min(p.Splits, (longest+p.least-1)/p.least, maxSplits))
+	if tokens > fewTokens {
+		// A power of two: batches of about the same size are the same variant.
+		p.Splits = 1 << (bits.Len(uint(p.Splits)) - 1)
+	}
 	return p, nil
 }
 
