@@ -280,6 +280,10 @@ func (r *matvecRequest) call(s matvecShape, v matvecVariant, main tensor.DType, 
 	return c
 }
 
+// matvecNext is how many bytes each warp asks the L2 cache for at its end, for the next
+// product: 9 MB on 132 multiprocessors, what the memory gives in two microseconds.
+const matvecNext = 4096
+
 // matvecThen is where the arguments of prefetchNext begin.
 const matvecThen = 26
 
@@ -288,6 +292,9 @@ const matvecThen = 26
 // where what lies between leaves the memory idle.
 func (k *kernelCall) prefetchNext(next *kernelCall, bytesOfWarp int) {
 	rows, warps := next.shape.rows, k.threads/32
+	if next.pair {
+		bytesOfWarp /= 2 // of each matrix
+	}
 	n := min(bytesOfWarp, roundUp(rows*next.rowBytes/warps, 32)) / 32 * 32
 	if n == 0 {
 		return

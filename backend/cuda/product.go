@@ -126,7 +126,29 @@ func (r *recorder) matvec(req matvecRequest) error {
 	if err != nil {
 		return err
 	}
-	return r.call(call)
+	if err := r.call(call); err != nil {
+		return err
+	}
+	if err := r.prefetch(call); err != nil {
+		return err
+	}
+	r.last, r.lastRun = call, r.runs[len(r.runs)-1]
+	return nil
+}
+
+// prefetch lets the decode product before this one ask the L2 cache for what this one
+// reads first: between the two the memory is idle.
+func (r *recorder) prefetch(next *kernelCall) error {
+	if r.last == nil {
+		return nil
+	}
+	r.last.prefetchNext(next, matvecNext)
+	for i := matvecThen; i < len(r.last.args); i++ {
+		if err := r.lastRun.Set(i, r.last.args[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *recorder) call(k *kernelCall) error {

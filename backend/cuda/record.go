@@ -18,6 +18,9 @@ type recorder struct {
 	runs  []*cuda.Launch
 	// halved is the value that lies converted to f16 in the scratch memory.
 	halved graph.ID
+	// last is the last decode product, lastRun its launch.
+	last    *kernelCall
+	lastRun *cuda.Launch
 }
 
 func (e *executor) record(s stepSize) *recorder {
