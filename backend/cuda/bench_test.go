@@ -368,7 +368,7 @@ func TestRegisters(t *testing.T) {
 				if local > 0 {
 					t.Errorf("%s spills %d bytes", kernel, local)
 				}
-				t.Log(fmt.Sprintf("%-28s %3d registers, %d bytes of local memory", kernel, registers, local))
+				t.Logf("%-28s %3d registers, %d bytes of local memory", kernel, registers, local)
 				return err
 			})
 		}
