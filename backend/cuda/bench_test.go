@@ -339,6 +339,10 @@ func TestSpeedPrefillAttention(t *testing.T) {
 	}
 }
 
+// fewSpills may keep some bytes in local memory: with all in registers, one block a
+// multiprocessor would have to hide the latency that two do.
+var fewSpills = map[string]int{"gemm_q4_k_32": 96, "gemm_q6_k_32": 96}
+
 // TestRegisters: no kernel spills to local memory; prints what each takes.
 func TestRegisters(t *testing.T) {
 	g := openGPU(t)
@@ -365,7 +369,7 @@ func TestRegisters(t *testing.T) {
 					return err
 				}
 				registers, local, err := g.c.Registers(f)
-				if local > 0 {
+				if local > fewSpills[kernel] {
 					t.Errorf("%s spills %d bytes", kernel, local)
 				}
 				t.Logf("%-28s %3d registers, %d bytes of local memory", kernel, registers, local)

@@ -166,9 +166,10 @@ template <class D, int BT> DEV void gemm_quant(const u16 *__restrict__ x, const 
 
 // Grid (⌈N/64⌉, 1, splits), 256 threads; T at most BT; k: numbers of a row, K: of a row of x.
 // Shared memory: 2 · BT · (2 · min(512, 16384/BT) + 64) bytes. w: packed rows; sw: their
-// scales, or null.
+// scales, or null. Two blocks an SM up to 32 tokens, which costs a few spilled registers
+// there; with 64 tokens it would cost many.
 #define GEMM_QUANT(name, D, BT)                                                                                                          \
-	KERNEL_MIN(name, 256, 2, const u16 *x, const u8 *w, float *y, float *part, const float *sx, const float *sw, const float *bias, const float *residual, int T, int N, int k, int K) { \
+	KERNEL_MIN(name, 256, BT <= 32 ? 2 : 1, const u16 *x, const u8 *w, float *y, float *part, const float *sx, const float *sw, const float *bias, const float *residual, int T, int N, int k, int K) { \
 		gemm_quant<D, BT>(x, w, GEMM_EPILOGUE, T, N, k, K);                                                                              \
 	}
 #define GEMM_QUANTS(format, D)           \
