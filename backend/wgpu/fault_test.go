@@ -96,11 +96,19 @@ func (s subject) judge(d backend.Device, faults ...fault.Fault) (parity.Verdict,
 		return parity.Verdict{}, err
 	}
 	defer exec.Close()
-	p := parity.Standard()
+	p := patient()
 	if len(faults) > 0 && faults[0].Name == "hang" {
 		p.Probe.Deadline, p.Probe.DeadlineFactor = 300*time.Millisecond, 0
 	}
 	return parity.Probe(context.Background(), s.ref, source(Name, exec), s.parityCase(), p), nil
+}
+
+// patient is the standard policy for a CPU that plays the device, compiles each
+// kernel when it first runs, and may have other work.
+func patient() parity.Policy {
+	p := parity.Standard()
+	p.Probe.Deadline = 10 * time.Minute
+	return p
 }
 
 // The gate validates the sound backend on the bundled models, far inside its
@@ -176,7 +184,7 @@ func (s subject) stopped(t *testing.T, f fault.Fault) {
 	t.Helper()
 	const prompt, generated = 470, 96
 	o := engine.Options{Backend: Name, MaxBatch: stepTokens, Gate: engine.GateOptions{
-		Verify: engine.VerifyShadow, FaultSpec: f.Name,
+		Policy: patient(), Verify: engine.VerifyShadow, FaultSpec: f.Name,
 		Fault: func(name string, d backend.Device) backend.Device {
 			if name != Name {
 				return d
