@@ -225,7 +225,8 @@ func (c *compiler) singleKernel(o *graph.Attention, p *place) *kernels.Kernel {
 func (c *compiler) fastWays(w *ways, o *graph.Attention, q view, y *driver.Buffer) error {
 	a := c.attend(o, q.Stride)
 	f := kernels.Flash{Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Width: a.Width, Window: a.Window, Scale: a.Scale, SoftCap: a.SoftCap, Half: a.Half}
-	if k, err := f.Kernel(c.gpu.caps); err == nil {
+	// Compiling tiles takes minutes where a CPU plays the device.
+	if k, err := f.Kernel(c.gpu.caps); err == nil && !c.gpu.caps.Software {
 		record, err := c.spanMade(k, o.Layer, map[string]*driver.Buffer{"step": c.step, "q": q.buffer, "y": y})
 		if err != nil {
 			return err
