@@ -167,7 +167,7 @@ func TestFaultsAreRejected(t *testing.T) {
 				case v.Status == parity.NotMeasured:
 					t.Errorf("%s: not measured: %v", s.name, v.Err())
 				case v.Passed() && f.Late:
-					s.stopped(t, f)
+					s.stopped(t, d, f)
 				case v.Passed():
 					t.Errorf("%s: served", s.name)
 				}
@@ -180,10 +180,10 @@ func TestFaultsAreRejected(t *testing.T) {
 
 // stopped lets the engine generate past position 500 with a late fault, the
 // reference following.
-func (s subject) stopped(t *testing.T, f fault.Fault) {
+func (s subject) stopped(t *testing.T, d *device, f fault.Fault) {
 	t.Helper()
 	const prompt, generated = 470, 96
-	o := engine.Options{Backend: Name, MaxBatch: stepTokens, Gate: engine.GateOptions{
+	o := engine.Options{Backend: Name, Device: d.Name(), MaxBatch: stepTokens, Gate: engine.GateOptions{
 		Policy: patient(), Verify: engine.VerifyShadow, FaultSpec: f.Name,
 		Fault: func(name string, d backend.Device) backend.Device {
 			if name != Name {
