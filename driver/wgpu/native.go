@@ -52,11 +52,11 @@ const (
 
 // callbackInfo is any of the WGPU…CallbackInfo of the same layout.
 type callbackInfo struct {
-	next               unsafe.Pointer
-	mode               uint32
-	_                  uint32
-	callback           uintptr
-	userdata1, unused2 uintptr
+	_            unsafe.Pointer
+	mode         uint32
+	_            uint32
+	callback     uintptr
+	userdata1, _ uintptr
 }
 
 // allowSpontaneous lets the library call back whenever it knows the result.
@@ -105,17 +105,17 @@ type limits struct {
 }
 
 type deviceDescriptor struct {
-	next            unsafe.Pointer
-	label           stringView
-	featureCount    uint64
-	features        *uint32
-	limits          *limits
-	queueNext       unsafe.Pointer
-	queueLabel      stringView
-	lost            callbackInfo
-	uncapturedNext  unsafe.Pointer
-	uncaptured      uintptr
-	userdata, spare uintptr
+	_            unsafe.Pointer
+	_            stringView
+	featureCount uint64
+	features     *uint32
+	limits       *limits
+	_            unsafe.Pointer
+	_            stringView
+	lost         callbackInfo
+	_            unsafe.Pointer
+	uncaptured   uintptr
+	userdata, _  uintptr
 }
 
 type bufferDescriptor struct {
@@ -203,18 +203,6 @@ type groupDescriptor struct {
 	layout uintptr
 	count  uint64
 	items  unsafe.Pointer
-}
-
-type passDescriptor struct {
-	next       unsafe.Pointer
-	label      stringView
-	timestamps unsafe.Pointer
-}
-
-type passTimestamps struct {
-	next       unsafe.Pointer
-	set        uintptr
-	begin, end uint32
 }
 
 type querySetDescriptor struct {
