@@ -149,7 +149,7 @@ func TestDriversAreTriedApart(t *testing.T) {
 			}
 			// Another driver is tried again.
 			fakeCUDA.isolate(t, "driver 2")
-			o.Gate.Child = child(t, "sound")
+			o.Gate.Child, o.Gate.ChildLimit = child(t, "sound"), time.Minute
 			if g := generate(t, o, 4, false); g.err != nil || g.e.Selection().Ran != "cuda" {
 				t.Errorf("another driver: %v, %q", g.err, g.lines)
 			}
