@@ -90,24 +90,24 @@ func deviceOf(id uintptr) *Device {
 }
 
 func registerCallbacks() {
-	callbacks.device = purego.NewCallback(func(status uint32, device uintptr, text *byte, n uint64, id, _ uintptr) uintptr {
-		return deliver(id, result{status: status, handle: device, text: stringView{text, n}.text()})
+	callbacks.device = purego.NewCallback(func(status uint32, device uintptr, text uintptr, n uint64, id, _ uintptr) uintptr {
+		return deliver(id, result{status: status, handle: device, text: libraryText{text, n}.text()})
 	})
-	callbacks.mapped = purego.NewCallback(func(status uint32, text *byte, n uint64, id, _ uintptr) uintptr {
-		return deliver(id, result{status: status, text: stringView{text, n}.text()})
+	callbacks.mapped = purego.NewCallback(func(status uint32, text uintptr, n uint64, id, _ uintptr) uintptr {
+		return deliver(id, result{status: status, text: libraryText{text, n}.text()})
 	})
-	callbacks.scope = purego.NewCallback(func(status, kind uint32, text *byte, n uint64, id, _ uintptr) uintptr {
-		return deliver(id, result{status: status, kind: kind, text: stringView{text, n}.text()})
+	callbacks.scope = purego.NewCallback(func(status, kind uint32, text uintptr, n uint64, id, _ uintptr) uintptr {
+		return deliver(id, result{status: status, kind: kind, text: libraryText{text, n}.text()})
 	})
-	callbacks.uncaptured = purego.NewCallback(func(_ uintptr, kind uint32, text *byte, n uint64, id, _ uintptr) uintptr {
+	callbacks.uncaptured = purego.NewCallback(func(_ uintptr, kind uint32, text uintptr, n uint64, id, _ uintptr) uintptr {
 		if d := deviceOf(id); d != nil {
-			d.fail(errorOf(kind, stringView{text, n}.text()))
+			d.fail(errorOf(kind, libraryText{text, n}.text()))
 		}
 		return 0
 	})
-	callbacks.lost = purego.NewCallback(func(_ uintptr, _ uint32, text *byte, n uint64, id, _ uintptr) uintptr {
+	callbacks.lost = purego.NewCallback(func(_ uintptr, _ uint32, text uintptr, n uint64, id, _ uintptr) uintptr {
 		if d := deviceOf(id); d != nil {
-			d.fail(lostError(stringView{text, n}.text()))
+			d.fail(lostError(libraryText{text, n}.text()))
 		}
 		return 0
 	})

@@ -8,7 +8,7 @@ import "unsafe"
 // are never set are left out only at the end of a structure. Names follow the
 // headers as far as Go allows.
 
-// stringView is WGPUStringView.
+// stringView is a WGPUStringView of a Go string.
 type stringView struct {
 	data   *byte
 	length uint64
@@ -24,17 +24,26 @@ func view(s string) stringView {
 	return stringView{unsafe.StringData(s), uint64(len(s))}
 }
 
+// libraryText is a WGPUStringView that the library made. An empty one has an
+// address of 1 or the like, which must never lie in a Go pointer: the runtime
+// takes it for a sign of corruption when it moves a stack.
+type libraryText struct {
+	address uintptr
+	length  uint64
+}
+
 // text copies the string, which belongs to the library.
-func (v stringView) text() string {
-	if v.data == nil || v.length == 0 {
+func (v libraryText) text() string {
+	if v.address == 0 || v.length == 0 {
 		return ""
 	}
+	data := *(**byte)(unsafe.Pointer(&v.address))
 	n := v.length
 	if n == nulTerminated {
-		for n = 0; *(*byte)(unsafe.Add(unsafe.Pointer(v.data), n)) != 0; n++ {
+		for n = 0; *(*byte)(unsafe.Add(unsafe.Pointer(data), n)) != 0; n++ {
 		}
 	}
-	return string(unsafe.Slice(v.data, n))
+	return string(unsafe.Slice(data, n))
 }
 
 // chain is WGPUChainedStruct, the head of an extension.
@@ -83,7 +92,7 @@ type instanceExtras struct {
 
 type adapterInfo struct {
 	next                                      unsafe.Pointer
-	vendor, architecture, device, description stringView
+	vendor, architecture, device, description libraryText
 	backendType, adapterType                  uint32
 	vendorID, deviceID                        uint32
 	subgroupMin, subgroupMax                  uint32
