@@ -26,7 +26,7 @@ type timer struct {
 
 func newTimer(t *testing.T) *timer {
 	if os.Getenv("APR_CUDA_BENCH") != "1" {
-		t.Skip("set APR_CUDA_BENCH=1 for figures")
+		t.Skip("a measurement that nothing can fail: set APR_CUDA_BENCH=1 on a GPU (docs/performance.md)")
 	}
 	b := &timer{gpu: openGPU(t)}
 	b.emulated = emutest.Emulated()

@@ -67,7 +67,7 @@ func TestBundledModels(t *testing.T) {
 
 func TestSharedModels(t *testing.T) {
 	if !long() {
-		t.Skip("takes the emulation minutes")
+		t.Skip("the emulation needs minutes for these models: scripts/gpu/check runs it on a GPU, APR_LONG_TESTS=1 anywhere")
 	}
 	for _, ref := range backendtest.Shared(t) {
 		backendtest.RunReference(t, ref, Name, limits)

@@ -32,7 +32,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	if os.Getenv(benchEnv) != "1" {
-		t.Skip("set " + benchEnv + "=1 to measure")
+		t.Skip("a measurement that nothing can fail: set " + benchEnv + "=1 on a GPU (docs/performance.md)")
 	}
 	b := &bench{gpu: openGPU(t), quick: emutest.Emulated(), size: 2 << 30}
 	if b.quick {

@@ -139,7 +139,7 @@ func TestGateValidates(t *testing.T) {
 func TestFaultsAreRejected(t *testing.T) {
 	d := needAdapter(t)
 	if testing.Short() {
-		t.Skip("takes a minute")
+		t.Skip("takes a minute: runs without -short, in CI and in scripts/gpu/check")
 	}
 	subjects := []subject{
 		openBundled(t, "tiny-coder-4m-q4_k_m"),

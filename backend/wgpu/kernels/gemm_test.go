@@ -96,7 +96,7 @@ func TestMatMul(t *testing.T) {
 		for _, f := range quant.Formats() {
 			t.Run(fmt.Sprintf("%s/f16 %v", f.Type, f16), func(t *testing.T) {
 				if f16 && !dev.F16 {
-					t.Skip("the device has no half-precision numbers")
+					t.Skip("this adapter has no half precision: scripts/gpu/check runs it on a GPU that has")
 				}
 				k, n, tokens := shortRow(f.Type), 37, 21
 				w := newMatrix(t, f.Type, k, n, 2)
@@ -180,7 +180,7 @@ func TestHalve(t *testing.T) {
 	for _, o := range []Halve{{}, {Norm: true, Eps: 1e-5}, {Act: &act}, {F16: true}, {F16: true, Norm: true, Eps: 1e-5}, {F16: true, Act: &act}} {
 		t.Run(fmt.Sprintf("f16 %v norm %v act %v", o.F16, o.Norm, o.Act != nil), func(t *testing.T) {
 			if o.F16 && !dev.F16 {
-				t.Skip("the device has no half-precision numbers")
+				t.Skip("this adapter has no half precision: scripts/gpu/check runs it on a GPU that has")
 			}
 			r := &rig{t, r.d}
 			o.K = k
