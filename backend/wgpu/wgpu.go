@@ -131,6 +131,7 @@ func (d *device) open() (*gpu, error) {
 	if err != nil {
 		return nil, err
 	}
+	dev.Spin = dev.Type != driver.CPU
 	g := &gpu{Device: dev, settings: key.settings, caps: kernels.DeviceOf(dev.Info), pipelines: map[pipelineKey]*driver.Pipeline{}}
 	if err := g.probeSubgroups(); err != nil {
 		return nil, errors.Join(err, dev.Close())

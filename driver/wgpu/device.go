@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 )
 
@@ -14,6 +15,8 @@ import (
 type Device struct {
 	Info
 	id, handle, queue uintptr
+	// Spin makes Read keep a processor busy while it waits, for some milliseconds.
+	Spin bool
 
 	mu     sync.Mutex // guards err
 	err    error      // the first that makes the device useless
@@ -182,6 +185,10 @@ func (d *Device) Reclaim() {
 	}
 }
 
+// spinning is how long Read asks the device again and again before it lets the thread
+// sleep, from which it takes tens of microseconds to wake up: as long as a few tokens.
+const spinning = 20 * time.Millisecond
+
 // Read waits for the device and copies dst's length of bytes from offset, both
 // multiples of 8, out of a buffer made for MapRead.
 func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
@@ -191,18 +198,11 @@ func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
 	const modeRead = 1
 	id, done := expect()
 	mapAsync(b.handle, modeRead, offset, uint64(len(dst)), callbackInfo{mode: allowSpontaneous, callback: callbacks.mapped, userdata1: id})
-	if err := d.Err(); err != nil {
-		forget(id)
+	r, err := d.await(id, done)
+	if err != nil {
 		return err
 	}
-	call(proc.poll, d.handle, 1, 0)
-	// After poll the callback has come, unless another goroutine polls and is
-	// about to make it.
-	if err := d.Err(); err != nil {
-		forget(id)
-		return err
-	}
-	if r := <-done; r.status != statusSuccess {
+	if r.status != statusSuccess {
 		return fmt.Errorf("%w: reading a buffer: status %d %s", ErrInvalid, r.status, r.text)
 	}
 	from := call(proc.mappedRange, b.handle, uintptr(offset), uintptr(len(dst)))
@@ -212,4 +212,33 @@ func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
 	copy(dst, unsafe.Slice(*(**byte)(unsafe.Pointer(&from)), len(dst)))
 	call(proc.unmap, b.handle)
 	return d.Err()
+}
+
+// await polls the device until a callback has come.
+func (d *Device) await(id uintptr, done <-chan result) (result, error) {
+	// Where a CPU plays the device, spinning would take it away.
+	for start := time.Now(); d.Spin && time.Since(start) < spinning; {
+		if err := d.Err(); err != nil {
+			forget(id)
+			return result{}, err
+		}
+		call(proc.poll, d.handle, 0, 0)
+		select {
+		case r := <-done:
+			return r, d.Err()
+		default:
+		}
+	}
+	if err := d.Err(); err != nil {
+		forget(id)
+		return result{}, err
+	}
+	call(proc.poll, d.handle, 1, 0)
+	// After poll the callback has come, unless another goroutine polls and is
+	// about to make it.
+	if err := d.Err(); err != nil {
+		forget(id)
+		return result{}, err
+	}
+	return <-done, nil
 }

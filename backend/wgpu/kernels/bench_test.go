@@ -64,6 +64,8 @@ type bench struct {
 	pools  map[int]*wgpu.Buffer
 	timer  *wgpu.Timer
 	burn   *ready
+	// buffers of TestBenchFiles, by name, size and contents
+	buffers map[string][]*wgpu.Buffer
 }
 
 func (b *bench) wanted(name string) bool { return b.filter == "1" || strings.Contains(name, b.filter) }
@@ -533,5 +535,55 @@ func (b *bench) token(s shape) {
 		}
 		fmt.Printf("%s token at %d: %d dispatches, %.0f µs on the device (%.0f a second), %.0f µs recording\n",
 			s.name, depth, len(list), float64(best)/1e3, 1e9/float64(best), float64(host)/1e3)
+		b.shares(list)
+	}
+}
+
+// shares prints how a token's time is divided among its kernels: a mark after each
+// dispatch, which costs some time itself.
+func (b *bench) shares(list []ready) {
+	if b.timer == nil {
+		return
+	}
+	timer, err := b.d.NewTimer(len(list) + 1)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer timer.Release()
+	best := make([]time.Duration, len(list))
+	for round := range 5 {
+		c := b.d.Begin()
+		b.warm(c)
+		c.Mark(timer, 0)
+		for i, k := range list {
+			c.Dispatch(k.p, k.g, k.k.Grid[0], k.k.Grid[1], k.k.Grid[2])
+			c.Mark(timer, i+1)
+		}
+		c.Collect(timer, len(list)+1)
+		if err := c.Submit(); err != nil {
+			b.t.Fatal(err)
+		}
+		marks, err := timer.Times(len(list) + 1)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for i := range list {
+			if d := marks[i+1] - marks[i]; round == 0 || d < best[i] {
+				best[i] = d
+			}
+		}
+	}
+	var names []string
+	sum, count := map[string]time.Duration{}, map[string]int{}
+	for i, k := range list {
+		n := k.k.Name
+		if count[n] == 0 {
+			names = append(names, n)
+		}
+		sum[n] += best[i]
+		count[n]++
+	}
+	for _, n := range names {
+		fmt.Printf("  %-70s %3d × %7.2f µs = %6.0f µs\n", n, count[n], float64(sum[n])/float64(count[n])/1e3, float64(sum[n])/1e3)
 	}
 }
