@@ -3,6 +3,8 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/driver/cuda"
@@ -96,12 +98,17 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 	if err := supported(p, w, o); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	c, err := d.driver.NewContext(d.Device)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", backend.ErrLost, err)
 	}
-	e := newExecutor(c, p, o)
-	if err := c.Do(func() error { return e.load(w) }); err != nil {
+	slog.Debug("cuda: context", "took", time.Since(start))
+	e, err := newExecutor(c, p, o)
+	if err == nil {
+		err = c.Do(func() error { return e.load(w) })
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return e, nil

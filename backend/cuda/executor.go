@@ -1,7 +1,12 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -44,9 +49,13 @@ type executor struct {
 	dead      error // of the device; every later call returns it
 }
 
-func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) *executor {
+func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) (*executor, error) {
+	lib, err := newLibrary(c)
+	if err != nil {
+		return nil, err
+	}
 	e := &executor{
-		c: c, program: p, opts: o, lib: newLibrary(c),
+		c: c, program: p, opts: o, lib: lib,
 		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{}, multiplied: map[string]bool{},
 		prepared: map[stepSize]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
 	}
@@ -57,15 +66,16 @@ func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) *executor
 		at += 2 * int64(l.Heads*l.HeadDim*e.kvSize)
 	}
 	e.layerAt = append(e.layerAt, at)
-	return e
+	return e, nil
 }
 
 // kvPosition is the number of bytes that one position takes in all layers.
 func (e *executor) kvPosition() int64 { return e.layerAt[len(e.program.Caches)] }
 
-// load compiles the program, makes sure that there is memory for it and uploads
-// the weights.
+// load compiles the program, makes sure that there is memory for it, uploads the
+// weights and, meanwhile, has the driver compile the kernels.
 func (e *executor) load(w graph.Weights) error {
+	start := time.Now()
 	if err := e.compile(w); err != nil {
 		return err
 	}
@@ -76,15 +86,54 @@ func (e *executor) load(w graph.Weights) error {
 	if e.stream, err = e.c.NewStream(); err != nil {
 		return err
 	}
-	if err := e.loadWeights(w); err != nil {
+	if err := e.describeWeights(w); err != nil {
 		return err
 	}
 	if err := e.allocWorkspace(); err != nil {
 		return err
 	}
+	listing := time.Now()
+	kernels, err := e.kernels()
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	wait := e.lib.start(kernels, compilers())
+	err = e.loadWeights(w)
+	uploaded := time.Since(begun)
 	// A kernel that the driver refuses is found here, not in the middle.
-	_, err = e.prepare(stepSize{tokens: 1, rows: 1, tiles: 1})
-	return err
+	compiled, refused := wait()
+	if err := cmp.Or(refused, err); err != nil {
+		return err
+	}
+	if _, err = e.prepare(stepSize{tokens: 1, rows: 1, tiles: 1}); err != nil {
+		return err
+	}
+	slog.Debug("cuda: loaded", "memory", bytesText(e.allocated), "upload", uploaded, "kernels", len(kernels), "compile", compiled, "list", begun.Sub(listing), "all", time.Since(start))
+	return nil
+}
+
+// compilers is how many threads have the driver compile kernels. More gain nothing:
+// the largest kernel takes a tenth of all.
+func compilers() int { return min(runtime.NumCPU(), 16) }
+
+// kernels lists those that steps of any size run; unusual sizes may need one more,
+// which is then loaded in the middle.
+func (e *executor) kernels() ([]string, error) {
+	e.lib.listed = map[string]bool{"dequant_scales": true}
+	defer func() { e.lib.listed = nil }()
+	most := e.opts.MaxBatch
+	// Sequences that decode together, a prompt, and all rows of one.
+	sizes := []stepSize{{most, 1, most}, {most, 1, (most + tileTokens - 1) / tileTokens}}
+	for n := 1; n <= most; n *= 2 {
+		sizes = append(sizes, stepSize{n, n, (n + tileTokens - 1) / tileTokens})
+	}
+	for _, s := range sizes {
+		if _, err := e.segments(s); err != nil {
+			return nil, err
+		}
+	}
+	return slices.Collect(maps.Keys(e.lib.listed)), nil
 }
 
 // allocWorkspace allocates what steps need besides weights.

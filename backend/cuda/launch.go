@@ -16,8 +16,10 @@ func prepare(find lookup, context *cuda.Context, module, kernel string, grid [3]
 	if err != nil {
 		return nil, err
 	}
-	if err := context.AllowShared(f, shared); err != nil {
-		return nil, fmt.Errorf("%s: %w", kernel, err)
+	if f != 0 { // else kernels are being listed
+		if err := context.AllowShared(f, shared); err != nil {
+			return nil, fmt.Errorf("%s: %w", kernel, err)
+		}
 	}
 	l, err := cuda.NewLaunch(kernel, f, grid[0], threads, shared, args...)
 	if err != nil {

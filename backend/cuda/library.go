@@ -2,16 +2,20 @@ package cuda
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"embed"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/driver/cuda"
@@ -24,13 +28,14 @@ import (
 //go:embed ptx/*.ptx
 var ptx embed.FS
 
-// image is one embedded file.
+// image is one kernel of an embedded file.
 type image struct {
 	file   string
-	target int  // 80 for sm_80
-	only   bool // sm_90a: for this capability alone
-	waits  bool // the kernel has griddepcontrol.wait
-	text   []byte
+	target int    // 80 for sm_80
+	only   bool   // sm_90a: for this capability alone
+	waits  bool   // the kernel has griddepcontrol.wait
+	head   []byte // what all kernels of the file share: version, target, declarations
+	body   []byte
 }
 
 // runs reports whether a device of a compute capability takes the image.
@@ -38,7 +43,8 @@ func (i image) runs(capability int) bool {
 	return i.target == capability || !i.only && i.target < capability
 }
 
-var entry = regexp.MustCompile(`(?m)^\.visible \.entry (\w+)\(`)
+// text is a module of this kernel alone.
+func (i image) text() []byte { return slices.Concat(i.head, i.body) }
 
 // images maps each kernel's name to the files that have it, best target first.
 var images = sync.OnceValues(func() (map[string][]image, error) {
@@ -58,15 +64,12 @@ var images = sync.OnceValues(func() (map[string][]image, error) {
 		if !ok || err != nil {
 			return nil, fmt.Errorf("%s: the name has no target", file)
 		}
-		places := entry.FindAllSubmatchIndex(text, -1)
-		for i, p := range places {
-			end := len(text)
-			if i+1 < len(places) {
-				end = places[i+1][0]
-			}
-			name := string(text[p[2]:p[3]])
-			waits := bytes.Contains(text[p[0]:end], []byte("griddepcontrol.wait"))
-			all[name] = append(all[name], image{file, n, only, waits, text})
+		head, kernels, err := entries(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for name, body := range kernels {
+			all[name] = append(all[name], image{file, n, only, bytes.Contains(body, []byte("griddepcontrol.wait")), head, body})
 		}
 	}
 	for _, list := range all {
@@ -80,28 +83,71 @@ var images = sync.OnceValues(func() (map[string][]image, error) {
 	return all, nil
 })
 
+// entries cuts PTX into its kernels and what lies before, between and after them. An
+// entry of gen.sh's output begins and ends in the first column.
+func entries(text []byte) (head []byte, kernels map[string][]byte, err error) {
+	begin, end := []byte("\n.visible .entry "), []byte("\n}\n")
+	kernels = map[string][]byte{}
+	for {
+		at := bytes.Index(text, begin)
+		if at < 0 {
+			return append(head, text...), kernels, nil
+		}
+		head = append(head, text[:at+1]...)
+		text = text[at+1:]
+		name, _, ok := bytes.Cut(text[len(begin)-1:], []byte("("))
+		stop := bytes.Index(text, end)
+		if !ok || stop < 0 {
+			return nil, nil, errors.New("an entry without an end")
+		}
+		kernels[string(name)] = text[:stop+len(end)]
+		text = text[stop+len(end)-1:] // from the newline on
+	}
+}
+
 // ptxHash changes with any kernel.
 var ptxHash = sync.OnceValue(func() uint64 {
-	h := fnv.New64a()
+	h := sha256.New()                     // faster than smaller ones, which take a byte at a time
 	files, _ := fs.Glob(ptx, "ptx/*.ptx") // the pattern is right
 	for _, file := range files {
 		text, _ := ptx.ReadFile(file)
 		fmt.Fprintln(h, file, len(text))
 		h.Write(text)
 	}
-	return h.Sum64()
+	return binary.BigEndian.Uint64(h.Sum(nil))
 })
 
-// library compiles kernels for one context when they are first wanted. The driver
-// does it, at some 40 ms a kernel unless it has done it before, for whole files.
+// library has the kernels of one context. Each is a module of its own, so that the
+// driver compiles those that are used and no others, which it does at some 40 ms each
+// unless it has done it before, and several at a time.
 type library struct {
-	c         *cuda.Context
-	modules   map[string]cuda.Module // by file
-	functions map[string]cuda.Function
+	c     *cuda.Context
+	best  map[string]image // by kernel, for the device
+	mu    sync.Mutex       // guards loads
+	loads map[string]*loading
+	// listed, if not nil, takes the names of kernels instead of loading them.
+	listed map[string]bool
 }
 
-func newLibrary(c *cuda.Context) *library {
-	return &library{c, map[string]cuda.Module{}, map[string]cuda.Function{}}
+// loading is a kernel that is there once done is closed.
+type loading struct {
+	done chan struct{}
+	f    cuda.Function
+	err  error
+}
+
+func newLibrary(c *cuda.Context) (*library, error) {
+	all, err := images()
+	if err != nil {
+		return nil, err
+	}
+	l := &library{c: c, best: map[string]image{}, loads: map[string]*loading{}}
+	for name, list := range all {
+		if i := slices.IndexFunc(list, func(i image) bool { return i.runs(c.Device.Capability()) }); i >= 0 {
+			l.best[name] = list[i]
+		}
+	}
+	return l, nil
 }
 
 // find is function for those who know the file too.
@@ -109,65 +155,81 @@ func (l *library) find(_, kernel string) (cuda.Function, error) { return l.funct
 
 // waits reports whether a kernel, in the file that is used, waits for the one
 // before it (griddepcontrol.wait); code for older targets does not.
-func (l *library) waits(kernel string) bool {
-	all, err := images()
-	if err != nil {
-		return false
-	}
-	for _, i := range all[kernel] {
-		if i.runs(l.c.Device.Capability()) {
-			return i.waits
-		}
-	}
-	return false
-}
+func (l *library) waits(kernel string) bool { return l.best[kernel].waits }
 
 // has reports whether the device has a kernel.
 func (l *library) has(kernel string) bool {
-	all, err := images()
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(all[kernel], func(i image) bool { return i.runs(l.c.Device.Capability()) })
+	_, ok := l.best[kernel]
+	return ok
 }
 
-// function finds a kernel in the best file for the device.
+// function returns a kernel, loading it or waiting for who does. While kernels are
+// listed it is 0.
 func (l *library) function(kernel string) (cuda.Function, error) {
-	if f, ok := l.functions[kernel]; ok {
-		return f, nil
+	if l.listed != nil {
+		l.listed[kernel] = true
+		return 0, nil
 	}
-	all, err := images()
-	if err != nil {
-		return 0, err
+	l.mu.Lock()
+	k, known := l.loads[kernel]
+	if !known {
+		k = &loading{done: make(chan struct{})}
+		l.loads[kernel] = k
 	}
-	for _, i := range all[kernel] {
-		if !i.runs(l.c.Device.Capability()) {
-			continue
-		}
-		m, err := l.module(i)
-		if err != nil {
-			return 0, err
-		}
-		f, err := l.c.Function(m, kernel)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", i.file, err)
-		}
-		l.functions[kernel] = f
-		return f, nil
+	l.mu.Unlock()
+	if !known {
+		k.f, k.err = l.load(kernel)
+		close(k.done)
 	}
-	return 0, fmt.Errorf("%w: kernel %s for compute capability %d", backend.ErrUnsupported, kernel, l.c.Device.Capability())
+	<-k.done
+	return k.f, k.err
 }
 
-func (l *library) module(i image) (cuda.Module, error) {
-	if m, ok := l.modules[i.file]; ok {
-		return m, nil
+// load has the driver compile a kernel.
+func (l *library) load(kernel string) (cuda.Function, error) {
+	i, ok := l.best[kernel]
+	if !ok {
+		return 0, fmt.Errorf("%w: kernel %s for compute capability %d", backend.ErrUnsupported, kernel, l.c.Device.Capability())
 	}
-	m, _, err := l.c.LoadModule(bytes.Clone(i.text))
+	m, _, err := l.c.LoadModule(i.text())
+	if err != nil {
+		return 0, fmt.Errorf("%s: kernel %s: %w", i.file, kernel, err)
+	}
+	f, err := l.c.Function(m, kernel)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", i.file, err)
 	}
-	l.modules[i.file] = m
-	return m, nil
+	return f, nil
+}
+
+// start loads kernels on some threads and returns at once; the caller, inside the
+// context's Do, calls wait before it leaves, which says how long it took. Large
+// kernels, which take long, come first.
+func (l *library) start(kernels []string, threads int) (wait func() (time.Duration, error)) {
+	begun := time.Now()
+	kernels = slices.Clone(kernels)
+	slices.SortFunc(kernels, func(a, b string) int { return len(l.best[b].body) - len(l.best[a].body) })
+	var next atomic.Int64
+	errs := make([]error, min(threads, len(kernels)))
+	ends := make([]time.Duration, len(errs))
+	var group sync.WaitGroup
+	for t := range errs {
+		group.Go(func() {
+			errs[t] = l.c.Beside(func() error {
+				for i := next.Add(1) - 1; i < int64(len(kernels)); i = next.Add(1) - 1 {
+					if _, err := l.function(kernels[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			ends[t] = time.Since(begun)
+		})
+	}
+	return func() (time.Duration, error) {
+		group.Wait()
+		return slices.Max(append(ends, 0)), cmp.Or(errs...) // one error says it all
+	}
 }
 
 // launch prepares a kernel.

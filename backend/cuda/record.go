@@ -114,23 +114,19 @@ func (e *executor) operations(s stepSize) []operation {
 // captures reports whether steps of a shape run as one graph.
 func (e *executor) captures(s stepSize) bool { return s.few() && e.opts.Trace == nil }
 
-// prepare records the launches of a shape and captures them if they are to be
-// replayed.
-func (e *executor) prepare(s stepSize) (*prepared, error) {
-	if p := e.prepared[s]; p != nil {
-		return p, nil
-	}
+// segments records the launches of a shape.
+func (e *executor) segments(s stepSize) ([]segment, error) {
 	r := e.record(s)
-	p := &prepared{}
-	for _, op := range e.operations(s) {
+	operations := e.operations(s)
+	for _, op := range operations {
 		if err := op.emit(r); err != nil {
 			return nil, err
 		}
 	}
-	p.segments = append(p.segments, segment{r.runs, 0, r.rows})
+	all := []segment{{r.runs, 0, r.rows}}
 	for r.from += r.rows; r.from < s.rows; r.from += r.rows {
 		r.runs, r.rows = nil, min(s.rows-r.from, e.scratch.logitRows)
-		for _, op := range e.operations(s) {
+		for _, op := range operations {
 			if !op.logits {
 				continue
 			}
@@ -138,8 +134,22 @@ func (e *executor) prepare(s stepSize) (*prepared, error) {
 				return nil, err
 			}
 		}
-		p.segments = append(p.segments, segment{r.runs, r.from, r.rows})
+		all = append(all, segment{r.runs, r.from, r.rows})
 	}
+	return all, nil
+}
+
+// prepare records the launches of a shape and captures them if they are to be
+// replayed.
+func (e *executor) prepare(s stepSize) (*prepared, error) {
+	if p := e.prepared[s]; p != nil {
+		return p, nil
+	}
+	segments, err := e.segments(s)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{segments: segments}
 	if e.captures(s) {
 		if err := e.capture(p); err != nil {
 			return nil, fmt.Errorf("capture of a step of %d tokens: %w", s.tokens, err)

@@ -111,7 +111,7 @@ func (s *scratch) alloc(e *executor) error {
 // before keeps the old.
 func (r *recorder) work(n int64) (cuda.Ptr, error) {
 	s := &r.e.scratch
-	if n <= s.workBytes {
+	if n <= s.workBytes || r.e.lib.listed != nil {
 		return s.work, nil
 	}
 	n += n / 2

@@ -157,37 +157,47 @@ func packParallel(dst, src []byte, t tensor.DType, k, rows int) error {
 	return nil
 }
 
-// loadWeights puts every tensor of the program into device memory.
-func (e *executor) loadWeights(w graph.Weights) error {
-	matrices, vectors := tensors(e.program, w)
-	largest := stagingBytes
+// describeWeights makes the entries of all matrices, still without data.
+func (e *executor) describeWeights(w graph.Weights) error {
+	matrices, _ := tensors(e.program, w)
 	for _, t := range matrices {
 		n, err := packedRowBytes(t.Type, t.Cols())
 		if err != nil {
 			return fmt.Errorf("tensor %v: %w", t, err)
 		}
-		largest = max(largest, n)
+		e.weights[t.Name] = &weight{name: t.Name, dtype: t.Type, rows: t.Rows(), k: t.Cols(), rowBytes: n}
+	}
+	return nil
+}
+
+// loadWeights puts every tensor of the program into device memory.
+func (e *executor) loadWeights(w graph.Weights) error {
+	matrices, vectors := tensors(e.program, w)
+	largest := stagingBytes
+	for _, m := range e.weights {
+		largest = max(largest, m.rowBytes)
 	}
 	s, err := newStaging(e.c, e.stream, largest)
 	if err != nil {
 		return err
 	}
 	for _, t := range matrices {
-		n, _ := packedRowBytes(t.Type, t.Cols())
-		m := &weight{name: t.Name, dtype: t.Type, rows: t.Rows(), k: t.Cols(), rowBytes: n}
+		m := e.weights[t.Name]
 		if m.data, err = e.alloc(m.bytes()); err != nil {
 			return fmt.Errorf("tensor %v: %w", t, err)
 		}
 		if err := s.upload(m, t); err != nil {
 			return err
 		}
-		if err := e.rowScales(m); err != nil {
-			return fmt.Errorf("tensor %v: %w", t, err)
-		}
-		e.weights[t.Name] = m
 	}
 	for _, t := range vectors {
 		if e.vectors[t.Name], err = e.uploadVector(t); err != nil {
+			return fmt.Errorf("tensor %v: %w", t, err)
+		}
+	}
+	// At the end: the kernel may still be compiled while tensors are uploaded.
+	for _, t := range matrices {
+		if err := e.rowScales(e.weights[t.Name]); err != nil {
 			return fmt.Errorf("tensor %v: %w", t, err)
 		}
 	}

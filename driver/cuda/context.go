@@ -12,7 +12,7 @@ var ErrBusy = errors.New("the CUDA context is busy")
 
 // Context is the state of one device for one user: its memory, modules and
 // streams live until Close, which is also the only way out after an error such as
-// an illegal address, which every later call returns again. Except for Do, Try
+// an illegal address, which every later call returns again. Except for Do, Try, Beside
 // and Close, its methods and those of what it makes must be called inside Do.
 type Context struct {
 	*Driver
@@ -60,11 +60,21 @@ func (c *Context) Try(limit time.Duration, f func() error) error {
 	}
 }
 
+// Beside runs f on an OS thread of its own with the context current, beside the
+// function in Do that has started it and waits for its end: the driver compiles
+// modules on as many threads as ask it to. In f are LoadModule and Function allowed.
+func (c *Context) Beside(f func() error) error { return c.attached(f) }
+
 func (c *Context) locked(f func() error) error {
 	defer func() { <-c.lock }()
 	if c.closed {
 		return ErrClosed
 	}
+	return c.attached(f)
+}
+
+// attached runs f on one thread with the context current.
+func (c *Context) attached(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := c.call("cuCtxSetCurrent", c.ctxSetCurrent, c.ctx); err != nil {

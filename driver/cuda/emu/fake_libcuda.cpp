@@ -161,6 +161,15 @@ R cuModuleLoadDataEx(void **m, const void *img, unsigned n, int *opt, void **val
 		return INVALID_PTX;
 	}
 	if (atoi(t + 11) > get("capability", 90)) return NO_BINARY;
+	long after = get("fail module", -1);
+	if (after >= 0) {
+		setting["fail module"] = after - 1;
+		if (after == 0) {
+			for (unsigned i = 0; i < n; i++) if (opt[i] == 5) strcpy((char *)val[i], "refused on purpose");
+			return INVALID_PTX;
+		}
+	}
+	count["modules"]++;
 	*m = strdup(s);
 	return OK;
 }

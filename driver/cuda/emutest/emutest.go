@@ -99,6 +99,7 @@ func Open(t testing.TB) *cuda.Context {
 //	fail after     so many launches work and the next one fails
 //	fail code      with this code, which every later call in the context returns too
 //	fail at once   1: the launch itself returns the code, and the context survives
+//	fail module    so many modules load and the next one is refused as bad PTX
 //	hang           milliseconds that the failing launch takes
 func Set(t testing.TB, key string, value int64) {
 	t.Helper()
@@ -110,7 +111,7 @@ func Set(t testing.TB, key string, value int64) {
 }
 
 // Count is how often something has happened in the emulation: "launches",
-// "graph launches", "overlapped", "kernel NAME".
+// "graph launches", "overlapped", "modules" (loaded), "kernel NAME".
 func Count(t testing.TB, key string) int {
 	t.Helper()
 	d, fn := symbol(t, "emu_count")

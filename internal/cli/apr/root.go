@@ -156,7 +156,7 @@ func newHelp() *cobra.Command {
 func logger(cmd *cobra.Command) *slog.Logger {
 	level := slog.LevelWarn
 	if verbose(cmd) {
-		level = slog.LevelInfo
+		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{
 		Level: level,

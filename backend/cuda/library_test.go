@@ -1,0 +1,211 @@
+package cuda
+
+import (
+	"bytes"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/driver/cuda/emutest"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// Cutting a file into kernels loses nothing, and each kernel is a module with what
+// all of the file share.
+func TestEntries(t *testing.T) {
+	files, err := fs.Glob(ptx, "ptx/*.ptx")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no PTX: %v", err)
+	}
+	for _, file := range files {
+		text, err := ptx.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, kernels, err := entries(text)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if n := bytes.Count(text, []byte(".entry ")); n != len(kernels) || n == 0 {
+			t.Errorf("%s: %d kernels of %d", file, len(kernels), n)
+		}
+		size := len(head)
+		for name, body := range kernels {
+			size += len(body)
+			if !bytes.HasPrefix(body, []byte(".visible .entry "+name+"(")) || !bytes.HasSuffix(body, []byte("\n}\n")) || bytes.Count(body, []byte(".entry ")) != 1 {
+				t.Errorf("%s: %s is not one entry", file, name)
+			}
+		}
+		// The newline before each next entry stays with the head.
+		if size < len(text) || size > len(text)+len(kernels) {
+			t.Errorf("%s: %d bytes of %d", file, size, len(text))
+		}
+		for _, word := range []string{".version ", ".target ", ".address_size "} {
+			if !bytes.Contains(head, []byte(word)) {
+				t.Errorf("%s: no %sin what kernels share", file, word)
+			}
+		}
+	}
+	for _, broken := range []string{"\n.visible .entry k(\n)\n{\n", "\n.visible .entry k\n}\n"} {
+		if _, _, err := entries([]byte(broken)); err == nil {
+			t.Errorf("%q is not refused", broken)
+		}
+	}
+}
+
+// loaded lists the kernels that the driver has.
+func loaded(e *executor) []string { return slices.Sorted(maps.Keys(e.lib.loads)) }
+
+// Loading compiles the kernels that the model's steps use, nothing else, and leaves
+// nothing to compile in the middle of a generation.
+func TestLoadsWhatIsUsed(t *testing.T) {
+	for _, kv := range []tensor.DType{tensor.F16, tensor.F32} {
+		t.Run(kv.String(), func(t *testing.T) {
+			before := emutest.Count(t, "modules")
+			e := open(t, "qwen2", backend.Options{KV: kv, MaxBatch: 128})
+			kernels := loaded(e)
+			if n := emutest.Count(t, "modules") - before; n != len(kernels) {
+				t.Errorf("%d modules for %d kernels", n, len(kernels))
+			}
+			formats := map[string]bool{}
+			for _, w := range e.weights {
+				formats[strings.ToLower(w.dtype.String())] = true
+			}
+			other := "_f32"
+			if kv == tensor.F32 {
+				other = "_f16"
+			}
+			for _, k := range kernels {
+				if format, ok := strings.CutPrefix(k, "matvec_"); ok && !formats[format[:strings.LastIndex(format, "_")]] {
+					t.Errorf("%s, and no weight has this format", k)
+				}
+				if strings.HasPrefix(k, "rope_store") && strings.HasSuffix(k, other) || strings.HasPrefix(k, "attention_") && strings.Contains(k, other) {
+					t.Errorf("%s with a cache of %s", k, kv)
+				}
+			}
+			used := map[string]int{}
+			for _, n := range []int{1, 2, 3, 5, 8, 9, 16, 31, 64, 100, 128} {
+				if err := decode(e, n, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, k := range loaded(e) {
+				used[k] = emutest.Count(t, "kernel "+k)
+				if !slices.Contains(kernels, k) {
+					t.Errorf("%s was loaded in the middle", k)
+				}
+			}
+			t.Logf("%d kernels of %d; launches: %v", len(kernels), len(e.lib.best), used)
+		})
+	}
+}
+
+// A kernel that the driver refuses, whichever it is, refuses the model with the
+// compiler's words; the process goes on.
+func TestRefusedKernel(t *testing.T) {
+	p, f := qwen2(t)
+	load := func() error {
+		e, err := probe(t).Load(p, f, backend.Options{KV: tensor.F16, MaxBatch: 32})
+		if err == nil {
+			err = e.Close()
+		}
+		return err
+	}
+	before := emutest.Count(t, "modules")
+	if err := load(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 3, emutest.Count(t, "modules") - before - 1} {
+		emutest.Set(t, "fail module", int64(n))
+		err := load()
+		if !cuda.IsCode(err, cuda.InvalidPTX) || !strings.Contains(err.Error(), "refused on purpose") || !strings.Contains(err.Error(), "kernel ") {
+			t.Errorf("module %d: %v", n, err)
+		} else if strings.Count(err.Error(), "refused on purpose") != 1 {
+			t.Errorf("module %d: said more than once: %v", n, err)
+		}
+		if err := load(); err != nil {
+			t.Errorf("after module %d: %v", n, err)
+		}
+	}
+}
+
+// speedKernels are what a model of Q4_K_M with heads of 128 uses.
+var speedKernels = []string{
+	"add", "attention_combine", "attention_decode_f16_d128", "attention_prefill_f16_d128", "convert_f16", "convert_gated_f16", "convert_norm_f16",
+	"dequant_f16", "dequant_scales", "embed_tokens", "gather_rows", "gemm_128x128", "gemm_64x128", "gemm_q4_k_16", "gemm_q4_k_32", "gemm_q4_k_64",
+	"gemm_q6_k_16", "gemm_q6_k_32", "gemm_q6_k_64", "gemm_reduce", "gemm_wgmma_128x128", "gemm_wgmma_128x256", "matvec_q4_k_1", "matvec_q4_k_2", "matvec_q4_k_4",
+	"matvec_q6_k_1", "matvec_q6_k_2", "matvec_q6_k_4", "rope_store_f16",
+}
+
+// TestSpeedCompile times the driver's compiler: whole files one after the other, and
+// single kernels on several threads. With the driver's cache, CUDA_CACHE_DISABLE unset,
+// that is what loading takes when everything has been compiled before.
+func TestSpeedCompile(t *testing.T) {
+	if emutest.Emulated() {
+		t.Skip("times a GPU's driver: runs on a GPU")
+	}
+	inContext := func(what string, f func(l *library) error) {
+		start := time.Now()
+		c := emutest.Open(t)
+		open := time.Since(start)
+		l, err := newLibrary(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernels := slices.DeleteFunc(slices.Clone(speedKernels), func(k string) bool { return !l.has(k) })
+		if len(kernels) < 20 {
+			t.Fatalf("only %d kernels are known: %v", len(kernels), kernels)
+		}
+		start = time.Now()
+		if err := c.Do(func() error { return f(l) }); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %v (context %v, cache disabled: %q)", what, time.Since(start), open, os.Getenv("CUDA_CACHE_DISABLE"))
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inContext("whole files", func(l *library) error {
+		seen := map[string]bool{}
+		for _, k := range speedKernels {
+			if i, ok := l.best[k]; ok && !seen[i.file] {
+				seen[i.file] = true
+				text, err := ptx.ReadFile(i.file)
+				if err != nil {
+					return err
+				}
+				start := time.Now()
+				if _, _, err := l.c.LoadModule(text); err != nil {
+					return err
+				}
+				t.Logf("  %-32s %v", i.file, time.Since(start))
+			}
+		}
+		return nil
+	})
+	for _, threads := range []int{16, 8, 4, 2, 1} {
+		inContext("kernels by threads: "+string(rune('0'+threads/10))+string(rune('0'+threads%10)), func(l *library) error {
+			kernels := slices.DeleteFunc(slices.Clone(speedKernels), func(k string) bool { return !l.has(k) })
+			if threads == 1 {
+				for _, k := range kernels {
+					start := time.Now()
+					if _, err := l.function(k); err != nil {
+						return err
+					}
+					t.Logf("  %-32s %v", k, time.Since(start))
+				}
+				return nil
+			}
+			wait := l.start(kernels, threads)
+			_, err := wait()
+			return err
+		})
+	}
+}
