@@ -28,6 +28,8 @@ type Options struct {
 	Sequences   []int          // how many generate together; none means 1
 	Threads     []int
 	Repetitions int
+	// Profile repeats each test once more, timing its operations.
+	Profile bool
 }
 
 // Row is the result of one test at one number of threads. Speeds are in tokens
@@ -50,6 +52,7 @@ type Row struct {
 	Bound     string  // what sets the limit: "bandwidth" or "arithmetic"
 	Check     Check
 	Machine   Limits
+	Profile   Profile // empty unless asked for
 }
 
 // Test names the test as llama-bench does: pp512, tg128, tg128 @ d8192; and tg128
@@ -130,7 +133,7 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 			row := base
 			row.Prompt, row.Bound = n, "arithmetic"
 			row.Limit = limits.Arithmetic(ran) / work.Operations
-			if err := row.measure(ctx, e, o.Repetitions, n, prompt); err != nil {
+			if err := row.measure(ctx, e, o, n, prompt); err != nil {
 				return err
 			}
 			if err := yield(row); err != nil {
@@ -145,7 +148,7 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 				// tokens are in the context too.
 				context := work.cacheBytes(e.KV()) * (float64(depth) + float64(n)/2)
 				row.Limit = limits.Reads() / (float64(work.Bytes)/float64(sequences) + context)
-				if err := row.measure(ctx, e, o.Repetitions, n, generate); err != nil {
+				if err := row.measure(ctx, e, o, n, generate); err != nil {
 					return err
 				}
 				if err := yield(row); err != nil {
@@ -164,8 +167,9 @@ func orDefault(list []int, value int) []int {
 	return list
 }
 
-// measure runs a test once to warm up and then as often as asked.
-func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int, test func(context.Context, *group, int) error) error {
+// measure runs a test once to warm up, then as often as asked, and once more if a
+// profile is wanted.
+func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, test func(context.Context, *group, int) error) error {
 	if r.Depth+n > e.Model.Program.Context {
 		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
 	}
@@ -178,21 +182,32 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, repetitions, n int,
 		defer s.Close()
 		g.sessions = append(g.sessions, s)
 	}
-	for i := range repetitions + 1 {
+	run := func() (time.Duration, error) {
+		start := time.Now()
+		err := test(ctx, g, r.Depth+n)
+		return time.Since(start), err
+	}
+	for i := range o.Repetitions + 1 {
 		if err := g.rewind(ctx, r.Depth); err != nil {
 			return err
 		}
-		start := time.Now()
-		if err := test(ctx, g, r.Depth+n); err != nil {
+		took, err := run()
+		if err != nil {
 			return err
 		}
-		if took := time.Since(start); i > 0 {
+		if i > 0 {
 			r.Times = append(r.Times, took)
 			r.Speeds = append(r.Speeds, float64(n*len(g.sessions))/took.Seconds())
 		}
 	}
 	r.Mean, r.StdDev, r.Median = statistics(r.Speeds)
-	return nil
+	if !o.Profile {
+		return nil
+	}
+	if err := g.rewind(ctx, r.Depth); err != nil {
+		return err
+	}
+	return r.profile(e, run)
 }
 
 // group is the sequences of a test, all with the same text.

@@ -311,6 +311,25 @@ func (e *Engine) DeviceLimits() (l backend.Limits, ok bool, err error) {
 	return l, true, err
 }
 
+// SetProfile begins or ends the timing of the serving backend's operations. It
+// is an error if that backend cannot time them.
+func (e *Engine) SetProfile(on bool) error {
+	p, ok := e.cand.exec.(backend.Profiler)
+	if !ok {
+		return fmt.Errorf("%w: the operations of %s cannot be timed", ErrInput, e.cand.name)
+	}
+	p.SetProfile(on)
+	return nil
+}
+
+// Profile is what was timed since SetProfile(true), by operation.
+func (e *Engine) Profile() []backend.OperationTime {
+	if p, ok := e.cand.exec.(backend.Profiler); ok {
+		return p.Profile()
+	}
+	return nil
+}
+
 // Variants names the kernel variants in use.
 func (e *Engine) Variants() []string { return e.cand.exec.Variants() }
 

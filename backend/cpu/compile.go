@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -26,6 +27,11 @@ type instr struct {
 	variant string
 	// attends marks attention, whose kernels also depend on the context's length.
 	attends bool
+	// label, cost and integer are for the profile: see backend.OperationTime. cost
+	// is nil for operations that pass on activations.
+	label   string
+	cost    func(*step) cost
+	integer bool
 
 	reads, writes []resource
 	next          *counter
@@ -72,6 +78,7 @@ type compiler struct {
 	packs  []int // of those, uses in quantised form
 	free   map[int][]int
 	freeP  map[int][]int
+	kind   string // of the operation being compiled
 }
 
 func (e *executor) compile(w graph.Weights) error {
@@ -92,6 +99,7 @@ func (e *executor) compile(w graph.Weights) error {
 		}
 	}
 	for i, op := range e.program.Ops {
+		c.kind = op.Kind()
 		if err := c.op(op); err != nil {
 			return fmt.Errorf("operation %d (%s): %w", i, op.Kind(), err)
 		}
@@ -122,6 +130,9 @@ func (c *compiler) width(id graph.ID) int { return c.program.Values[id].Width }
 func (c *compiler) emit(in instr) {
 	if in.next == nil && !in.perToken {
 		in.next = new(counter)
+	}
+	if in.label == "" {
+		in.label = cmp.Or(in.variant, c.kind)
 	}
 	c.code = append(c.code, in)
 }
@@ -263,6 +274,7 @@ func (c *compiler) matMul(o *graph.MatMul) {
 		in.reads, in.writes = []resource{{floatSlot, src}}, []resource{{floatSlot, dst}}
 		in.variant = fmt.Sprintf("matmul/%s/f32", t.Type)
 	}
+	in.label, in.cost, in.integer = label(in.variant, o.Weight), matrixCost(t, stepTokens), c.integer(t)
 	c.emit(in)
 	c.use(o.In)
 	c.pack(o.Out)
@@ -311,7 +323,7 @@ func (c *compiler) ropeTable(o *graph.Rope, wrong *graph.Misplace) int {
 	}
 	c.ropes = append(c.ropes, ropeTable{inv: o.InvFreq, magnitude: o.Magnitude, misplaced: wrong})
 	i := len(c.ropes) - 1
-	c.emit(instr{run: c.runAngles(i), perToken: true, traced: -1, writes: []resource{{ropeAngles, i}}})
+	c.emit(instr{run: c.runAngles(i), label: "rope angles", perToken: true, traced: -1, writes: []resource{{ropeAngles, i}}})
 	return i
 }
 
@@ -322,7 +334,7 @@ func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 	next := new(counter)
 	c.emit(instr{
 		run: c.runAttention(o, wrong, src, dst, next), next: next, traced: o.Out,
-		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true,
+		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true, cost: c.attentionCost(o.Layer, o.Heads),
 		reads:  []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
 		writes: []resource{{floatSlot, dst}},
 	})
@@ -333,11 +345,12 @@ func (c *compiler) logits(o *graph.Logits) {
 	t, src := c.tensor(o.Weight), c.slotOf[o.In]
 	rows := &logitRowSet{width: c.width(o.In), integer: c.integer(t)}
 	c.emit(instr{
-		run: c.runGather(rows, src), traced: -1,
+		run: c.runGather(rows, src), traced: -1, label: "gather",
 		reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 0}},
 	})
 	in := instr{traced: o.Out, next: new(counter), reads: []resource{{logitRows, 0}}, writes: []resource{{logitRows, 1}}}
 	in.variant = fmt.Sprintf("matmul/%s/%s", t.Type, rows.arithmetic())
+	in.label, in.cost, in.integer = label(in.variant, o.Weight), matrixCost(t, stepWanted), rows.integer
 	in.run = c.runLogits(o, t, rows, in.next)
 	c.emit(in)
 }

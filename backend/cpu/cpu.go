@@ -94,6 +94,7 @@ func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (back
 		return nil, err
 	}
 	e.pool = newPool(o.Threads)
+	e.plain, e.timed = e.execute, e.executeTimed
 	e.scratch = make([]scratch, o.Threads)
 	return e, nil
 }
@@ -112,9 +113,13 @@ type executor struct {
 	pool    *pool
 	scratch []scratch // by worker
 	step    step
-	plans   map[stepShape][]string
-	used    map[stepShape]bool // shapes of the steps so far
-	window  int                // of the layer with the shortest attention window; 0 if none has one
+	profile *profile // nil unless operations are timed
+	// plain and timed are execute and executeTimed; making a function value of a
+	// method allocates.
+	plain, timed func(worker int)
+	plans        map[stepShape][]string
+	used         map[stepShape]bool // shapes of the steps so far
+	window       int                // of the layer with the shortest attention window; 0 if none has one
 }
 
 // scratch is what one worker needs beside the shared buffers.

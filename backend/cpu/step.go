@@ -37,8 +37,15 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 		return err
 	}
 	e.used[e.shape(batch)] = true
-	if err := e.pool.run(e.execute); err != nil {
-		return err
+	if e.profile == nil {
+		if err := e.pool.run(e.plain); err != nil {
+			return err
+		}
+	} else {
+		if err := e.pool.run(e.timed); err != nil {
+			return err
+		}
+		e.profile.count(e)
 	}
 	for _, span := range batch {
 		span.Seq.(*sequence).length += len(span.Tokens)

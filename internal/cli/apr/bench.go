@@ -27,6 +27,7 @@ type benchOptions struct {
 	threads     []int
 	repetitions int
 	format      string
+	profile     bool
 }
 
 // maxSequences is far more than any device has memory for.
@@ -69,6 +70,7 @@ every combination.`,
 	f.VarP(intListValue{&o.threads, 0, maxThreads}, "threads", "t", "CPU threads; 0 for one for each CPU")
 	f.VarP(intValue{&o.repetitions, 1, maxCount}, "repetitions", "r", "times to repeat each test")
 	f.VarP(choiceValue{&o.format, benchFormats}, "output", "o", "format: md or json")
+	f.BoolVar(&o.profile, "profile", false, "print the time of each operation and its limit")
 	o.backendFlags.registerWithoutThreads(f)
 	return cmd
 }
@@ -91,7 +93,7 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 	opts.MaxBatch = o.batch
 	run := bench.Options{
 		Engine: opts, Prompt: positive(o.prompt), Generate: positive(o.generate), Depth: o.depth, Sequences: o.sequences,
-		Threads: threads, Repetitions: o.repetitions,
+		Threads: threads, Repetitions: o.repetitions, Profile: o.profile,
 	}
 	if len(run.Prompt)+len(run.Generate) == 0 {
 		return usageError(cmd, "nothing to measure: -p and -n are both 0")
@@ -164,7 +166,8 @@ func (p *benchPrinter) markdownRow(r bench.Row) error {
 	return err
 }
 
-// markdownEnd explains the table: the check and the limits of each number of threads.
+// markdownEnd explains the table: the check and the limits of each number of
+// threads, and the operations.
 func (p *benchPrinter) markdownEnd() error {
 	fmt.Fprintln(p.out)
 	for i, r := range p.rows {
@@ -179,6 +182,11 @@ func (p *benchPrinter) markdownEnd() error {
 	}
 	_, err := fmt.Fprintf(p.out, "- a generated token reads %s of weights, a prompt token takes %.2f Gop in matrix products\n",
 		byteSize(p.work.Bytes), p.work.Operations/1e9)
+	for _, r := range p.rows {
+		if len(r.Profile.Operations) > 0 {
+			err = printProfile(p.out, r)
+		}
+	}
 	return err
 }
 
@@ -215,6 +223,8 @@ type benchJSON struct {
 	DeviceOps      float64   `json:"device_ops_per_sec,omitempty"`
 	Cosine         float64   `json:"cosine_to_cpu_exact"`
 	CheckPositions int       `json:"check_positions"`
+
+	Profile []profileJSON `json:"profile,omitempty"`
 }
 
 func (p *benchPrinter) jsonRow(r bench.Row) error {
@@ -230,6 +240,7 @@ func (p *benchPrinter) jsonRow(r bench.Row) error {
 		row.SamplesNS = append(row.SamplesNS, d.Nanoseconds())
 		row.MeanNS += d.Nanoseconds() / int64(len(r.Times))
 	}
+	row.Profile = profileRows(r)
 	p.json = append(p.json, row)
 	return nil
 }
