@@ -1,236 +1,270 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
-	"github.com/apr-engine/apr/backend"
-	"github.com/apr-engine/apr/engine"
 	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
-	"github.com/apr-engine/apr/tensor"
 )
 
-// gpuScore is the score of a backend on one machine: the standard policy alone,
-// on the models of one share of the work. The shares are put together by merge.
+// gpuScore is the score of a backend on one machine: the standard policy alone. It
+// is what "gatescore gpu" writes and "gatescore page" makes a page of.
 type gpuScore struct {
-	Backend string  `json:"backend"`
-	Device  string  `json:"device"`
-	Driver  string  `json:"driver"`
-	Scores  []score `json:"scores"` // one for each model
+	Backend    string    `json:"backend"`
+	Device     string    `json:"device"`
+	Driver     string    `json:"driver"`
+	Commit     string    `json:"commit,omitempty"`
+	Processors int       `json:"processors"`
+	Date       time.Time `json:"date"`
+	Seconds    float64   `json:"seconds"`
+	// Faults are the names of the faults that were injected, of Catalogue that there
+	// were: all unless the run was restricted.
+	Faults    []string      `json:"faults"`
+	Catalogue int           `json:"catalogue"`
+	Models    []*modelScore `json:"models"`
 }
 
-// gpuCommand measures a GPU backend, or puts what several processes have measured
-// together:
+// modelScore is what the gate did on one model.
+type modelScore struct {
+	Name string `json:"name"`
+	// Marks has a sign for each of gpuScore.Faults, shorter if time was up.
+	Marks string     `json:"marks"`
+	Sound []soundSet `json:"sound"`
+	// Broken lists why sound runs were rejected, Failed what could not be measured.
+	Broken  []string `json:"broken,omitempty"`
+	Failed  string   `json:"failed,omitempty"`
+	Seconds float64  `json:"seconds"`
+}
+
+// gpuOptions are the flags of "gatescore gpu".
+type gpuOptions struct {
+	backend, out, models, only, faults, commit string
+	sound, parallel                            int
+	limit                                      time.Duration
+}
+
+// gpuCommand measures a GPU backend, or makes a page of what was measured:
 //
-//	gatescore gpu -backend cuda -share 0/4 -o share0.json
-//	gatescore merge -o table.md share*.json
+//	gatescore gpu -backend cuda -o cuda.json
+//	gatescore page -o page.md cuda.json wgpu.json
 func gpuCommand(ctx context.Context, root, name string, args []string) error {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	out := flags.String("o", "", "file to write")
-	var backendName, share *string
+	var o gpuOptions
+	flags.StringVar(&o.out, "o", "", "file to write")
 	if name == "gpu" {
-		backendName = flags.String("backend", "cuda", "backend to judge")
-		share = flags.String("share", "0/1", "which of how many shares of the models")
+		flags.StringVar(&o.backend, "backend", "cuda", "backend to judge")
+		flags.StringVar(&o.models, "models", "", "folder of further models (*.gguf)")
+		flags.StringVar(&o.only, "only", "", "only models whose name contains one of these texts, separated by commas")
+		flags.StringVar(&o.faults, "faults", "", "only these faults, separated by commas; none for no fault")
+		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, for the record")
+		flags.IntVar(&o.sound, "sound", 1000, "sound runs of all models together, at least")
+		flags.IntVar(&o.parallel, "parallel", 2, "models that are judged at the same time")
+		flags.DurationVar(&o.limit, "limit", 0, "time after which nothing new is begun; 0 for none")
 	}
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *out == "" {
+	if o.out == "" {
 		return fmt.Errorf("%s needs -o FILE", name)
 	}
-	if name == "merge" {
-		return mergeShares(*out, flags.Args())
+	if name == "page" {
+		return writeGPUPage(o.out, flags.Args())
 	}
-	var i, n int
-	if _, err := fmt.Sscanf(*share, "%d/%d", &i, &n); err != nil || n < 1 || i < 0 || i >= n {
-		return fmt.Errorf("share %q, want I/N with I from 0 to N-1", *share)
+	if o.sound < 0 || o.parallel < 1 {
+		return fmt.Errorf("-sound is %d and -parallel %d, want at least 0 and 1", o.sound, o.parallel)
 	}
-	s, err := measureGPU(ctx, root, *backendName, i, n)
+	return measureGPU(ctx, root, o)
+}
+
+// chosenFaults are those of -faults.
+func (o gpuOptions) chosenFaults() ([]fault.Fault, error) {
+	switch o.faults {
+	case "":
+		return fault.All(), nil
+	case "none":
+		return nil, nil
+	}
+	var list []fault.Fault
+	for _, name := range strings.Split(o.faults, ",") {
+		f, err := fault.Lookup(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+// subjects opens the models to judge: the largest first, so that none is left for
+// last that takes longer than all others.
+func (o gpuOptions) subjects(root, dir string) ([]subject, error) {
+	all, err := open(root, dir, o.wants)
+	if err != nil {
+		return nil, err
+	}
+	more, err := filepath.Glob(filepath.Join(o.models, "*.gguf"))
+	if err != nil || o.models == "" {
+		more = nil
+	}
+	for _, path := range more {
+		name := strings.TrimSuffix(filepath.Base(path), ".gguf")
+		if !o.wants(name) {
+			continue
+		}
+		s, err := openSubject(name, path, root)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no model's name contains one of %q", o.only)
+	}
+	slices.SortStableFunc(all, func(a, b subject) int { return cmp.Compare(b.model.File.Size(), a.model.File.Size()) })
+	return all, nil
+}
+
+func (o gpuOptions) wants(name string) bool {
+	return slices.ContainsFunc(strings.Split(o.only, ","), func(part string) bool { return strings.Contains(name, part) })
+}
+
+// measureGPU judges all models in this process, so that the driver, its kernels and
+// the sound executors are made once, and writes the score after each of them.
+func measureGPU(ctx context.Context, root string, o gpuOptions) error {
+	start := time.Now()
+	candidate = o.backend
+	faults, err := o.chosenFaults()
 	if err != nil {
 		return err
 	}
+	d, err := device(candidate)
+	if err != nil {
+		return err
+	}
+	s := gpuScore{
+		Backend: candidate, Device: d.Name(), Driver: d.Identity(), Commit: o.commit, Processors: runtime.NumCPU(),
+		Date: start.UTC().Truncate(time.Second), Catalogue: len(fault.All()),
+	}
+	if err := d.Close(); err != nil {
+		return err
+	}
+	for _, f := range faults {
+		s.Faults = append(s.Faults, f.Name)
+	}
+	dir, err := os.MkdirTemp("", "gatescore")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	subjects, err := o.subjects(root, dir)
+	if err != nil {
+		return err
+	}
+	if o.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, start.Add(o.limit))
+		defer cancel()
+	}
+	each := (o.sound + len(subjects) - 1) / len(subjects)
+	s.Models = make([]*modelScore, len(subjects))
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, o.parallel)
+	var failures []error
+	for i, subject := range subjects {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			one := judgeModel(ctx, subject, faults, each, max(1, runtime.NumCPU()/o.parallel))
+			mu.Lock()
+			defer mu.Unlock()
+			s.Models[i], s.Seconds = one, time.Since(start).Seconds()
+			fmt.Fprintf(os.Stderr, "%6.1f s  %-45s %5.1f s  %s  %d sound, %d rejected%s\n", s.Seconds, one.Name, one.Seconds, one.Marks, one.runs(), len(one.Broken), failure(one))
+			if one.Failed != "" {
+				failures = append(failures, errors.New(failure(one)[2:]))
+			}
+			failures = append(failures, subject.model.Close(), s.write(o.out))
+		})
+	}
+	wait.Wait()
+	return errors.Join(failures...)
+}
+
+func failure(m *modelScore) string {
+	if m.Failed == "" {
+		return ""
+	}
+	return fmt.Sprintf(", %s: %s", m.Name, m.Failed)
+}
+
+// write replaces the file by the score so far.
+func (s gpuScore) write(path string) error {
+	s.Models = slices.DeleteFunc(slices.Clone(s.Models), func(m *modelScore) bool { return m == nil })
 	data, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(*out, append(data, '\n'), 0o644)
+	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// measureGPU judges the i-th of n shares of the models.
-func measureGPU(ctx context.Context, root, name string, i, n int) (gpuScore, error) {
-	candidate = name
-	d, err := device(name)
+// unknown is the mark of a fault that could not be judged.
+const unknown = "?"
+
+// judgeModel puts the faults and at least so many sound runs to one model.
+func judgeModel(ctx context.Context, s subject, faults []fault.Fault, sound, threads int) *modelScore {
+	start := time.Now()
+	m := &modelScore{Name: s.name}
+	err := m.judge(ctx, s, faults, sound, threads)
 	if err != nil {
-		return gpuScore{}, err
+		m.Failed = err.Error()
 	}
-	s := gpuScore{Backend: name, Device: d.Name(), Driver: d.Identity()}
-	if err := d.Close(); err != nil {
-		return s, err
-	}
-	dir, err := os.MkdirTemp("", "gatescore")
-	if err != nil {
-		return s, err
-	}
-	defer os.RemoveAll(dir)
-	subjects, err := open(root, dir)
-	if err != nil {
-		return s, err
-	}
-	for j, subject := range subjects {
-		if j%n == i {
-			one, err := measureModel(ctx, subject)
-			if err != nil {
-				return s, err
-			}
-			s.Scores = append(s.Scores, one)
-		}
-		if err := subject.model.Close(); err != nil {
-			return s, err
-		}
-	}
-	return s, nil
+	m.Seconds = time.Since(start).Seconds()
+	return m
 }
 
-func measureModel(ctx context.Context, s subject) (score, error) {
-	t := score{Models: []string{s.name}, Sound: map[string]int{}, Rejected: map[string]int{}}
-	sc, err := newScoring(ctx, s)
+func (m *modelScore) judge(ctx context.Context, s subject, faults []fault.Fault, sound, threads int) error {
+	sc, err := newScoring(ctx, s, threads)
 	if err != nil {
-		return t, err
+		return err
 	}
 	defer sc.end()
-	for _, f := range fault.All() {
+	// Sound runs come last: they use the executors that the faults have surrounded,
+	// and would all fail if one of those had been lost on the way.
+	var failures []error
+	for _, f := range faults {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(failures, err)...)
+		}
 		o, err := sc.fault(f, parity.Standard())
 		if err != nil {
-			return t, err
+			failures = append(failures, err)
+			m.Marks += unknown
+			continue
 		}
-		t.Faults = append(t.Faults, row{f.Name, f.Late, map[string]string{"standard": o.mark()}})
+		m.Marks += o.mark()
 	}
-	return t, sc.soundOnGPU(&t)
+	return errors.Join(append(failures, sc.soundRuns(m, sound))...)
 }
 
-// soundPrompts is how many texts each sound executor is probed on.
-const soundPrompts = 25
-
-// soundOnGPU probes sound executors: both cache types, steps of several sizes, and
-// many prompts of different lengths on each.
-func (s *scoring) soundOnGPU(t *score) error {
-	for _, kv := range []tensor.DType{tensor.F16, tensor.F32} {
-		for _, size := range []int{32, 512} {
-			d, err := device(candidate)
-			if err != nil {
-				return err
-			}
-			exec, err := d.Load(s.model.Program, s.model.File, backend.Options{KV: kv, MaxBatch: size})
-			if err != nil {
-				return err
-			}
-			for i := range soundPrompts {
-				// Windows of the long text, of 3 to 267 tokens.
-				from, length := 7*i, 3+11*i
-				prompt := s.long[from : from+min(length, latePrompt-from)]
-				v := parity.Probe(s.ctx, s.ref, opened(candidate, exec), s.parityCase(prompt, size), parity.Standard())
-				if v.Status == parity.NotMeasured {
-					return fmt.Errorf("%s: %w", s.name, v.Err())
-				}
-				t.Sound[s.name]++
-				if !v.Passed() {
-					t.Rejected[s.name]++
-					t.Broken = append(t.Broken, fmt.Sprintf("%s, cache %s, steps of %d, prompt of %d tokens: %s", s.name, kv, size, len(prompt), v.Reason))
-				}
-			}
-			if err := exec.Close(); err != nil {
-				return err
-			}
-			if err := d.Close(); err != nil {
-				return err
-			}
-		}
+func (m *modelScore) runs() int {
+	n := 0
+	for _, set := range m.Sound {
+		n += set.Runs
 	}
-	return nil
-}
-
-// mergeShares writes one page of the shares.
-func mergeShares(out string, files []string) error {
-	var all gpuScore
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		var s gpuScore
-		if err := json.Unmarshal(data, &s); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		if all.Backend != "" && (s.Backend != all.Backend || s.Driver != all.Driver) {
-			return fmt.Errorf("%s is of %s on %s, the ones before of %s on %s", file, s.Backend, s.Driver, all.Backend, all.Driver)
-		}
-		all.Backend, all.Device, all.Driver = s.Backend, s.Device, s.Driver
-		all.Scores = append(all.Scores, s.Scores...)
-	}
-	if len(all.Scores) == 0 {
-		return fmt.Errorf("no shares to merge")
-	}
-	f, err := os.Create(out)
-	if err != nil {
-		return err
-	}
-	if err := all.page(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
-}
-
-// page writes the table of all models.
-func (s gpuScore) page(w io.Writer) error {
-	marks := map[string]int{}
-	sound, wrong := 0, 0
-	var models, broken, table strings.Builder
-	for i, one := range s.Scores {
-		fmt.Fprintf(&models, "%d. %s\n", i+1, one.Models[0])
-		for _, n := range one.Sound {
-			sound += n
-		}
-		for _, n := range one.Rejected {
-			wrong += n
-		}
-		for _, why := range one.Broken {
-			fmt.Fprintf(&broken, "- %s\n", why)
-		}
-	}
-	for i, f := range s.Scores[0].Faults {
-		line := ""
-		for _, one := range s.Scores {
-			m := one.Faults[i].Marks["standard"]
-			marks[m]++
-			line += m
-		}
-		fmt.Fprintf(&table, "| %s | `%s` |\n", f.Name, line)
-	}
-	possible := marks[rejected.mark()] + marks[stopped.mark()] + marks[served.mark()]
-	_, err := fmt.Fprintf(w, `# What the gate catches on %s
-
-Device: %s (%s). Reference: %s. Every fault of the catalogue is injected into the backend on every model.
-
-- fault × model pairs: %d; rejected before the first token (✓): %d; stopped before the first wrong token (s): %d; served (✗): %d
-- probes of sound executors: %d, of them rejected: %d
-
-%s
-Models, in the order of the columns (· cannot exist in this model):
-
-%s
-| fault | standard |
-|---|---|
-%s`, s.Backend, s.Device, s.Driver, engine.ReferenceBackend, possible, marks[rejected.mark()], marks[stopped.mark()], marks[served.mark()],
-		sound, wrong, broken.String(), models.String(), table.String())
-	return err
+	return n
 }
 
 // gpuNames are the measurements of gpuCommand.
-func gpuNames(args []string) bool { return len(args) > 0 && (args[0] == "gpu" || args[0] == "merge") }
+func gpuNames(args []string) bool { return len(args) > 0 && (args[0] == "gpu" || args[0] == "page") }

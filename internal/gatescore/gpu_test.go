@@ -4,57 +4,154 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/apr-engine/apr/internal/golden"
+	"github.com/apr-engine/apr/parity/fault"
 )
 
-func TestMergeShares(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name string, s gpuScore) string {
-		path := filepath.Join(dir, name)
-		data, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	one := func(model, mark string, sound, wrong int) score {
-		return score{
-			Models: []string{model}, Faults: []row{{"nibble-order", false, map[string]string{"standard": mark}}},
-			Sound: map[string]int{model: sound}, Rejected: map[string]int{model: wrong}, Broken: make([]string, wrong),
-		}
-	}
-	a := write("a", gpuScore{"cuda", "H200", "d1", []score{one("m1", "✓", 100, 0), one("m2", "✗", 100, 1)}})
-	b := write("b", gpuScore{"cuda", "H200", "d1", []score{one("m3", "·", 50, 0)}})
-	out := filepath.Join(dir, "page.md")
-	if err := run(t.Context(), dir, []string{"merge", "-o", out, a, b}); err != nil {
+// The tool judges a backend, the CPU here, and makes a page of it.
+func TestGPUScore(t *testing.T) {
+	root, dir := golden.Root(t), t.TempDir()
+	data, page := filepath.Join(dir, "cpu.json"), filepath.Join(dir, "page.md")
+	faults := "rope-pairing,gqa-head-map,qk-norm-missing,one-nan,hang"
+	if err := run(t.Context(), root, []string{"gpu", "-backend", "cpu", "-only", bundled[0], "-faults", faults, "-sound", "9", "-commit", "abc", "-o", data}); err != nil {
 		t.Fatal(err)
 	}
-	page, err := os.ReadFile(out)
+	s := readScore(t, data)
+	if len(s.Models) != 1 || s.Models[0].Marks != "✓✓·✓✓" || s.Models[0].Failed != "" {
+		t.Fatalf("score %+v", s.Models)
+	}
+	if n := s.Models[0].runs(); n != 16 || len(s.Models[0].Broken) != 0 {
+		t.Errorf("%d sound runs, want two prompts with each of 8 ways; rejected: %v", n, s.Models[0].Broken)
+	}
+	for _, set := range s.Models[0].Sound {
+		if set.Runs != 2 || set.Positions < 2*72 || !(set.MinCosine > 0.9999) || !(set.MaxError > 0) {
+			t.Errorf("sound runs %+v", set)
+		}
+	}
+	// A later run on a second backend that went wrong and was not finished.
+	s.Backend, s.Models[0].Marks, s.Models[0].Failed = "wgpu", "✓✗s", "context deadline exceeded"
+	s.Models[0].Sound[0].Rejected, s.Models[0].Broken = 1, []string{"seed 0: too different"}
+	other := filepath.Join(dir, "wgpu.json")
+	if err := s.write(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), root, []string{"page", "-o", page, data, other}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"pairs: 2; rejected before the first token (✓): 1; stopped before the first wrong token (s): 0; served (✗): 1",
-		"executors: 250, of them rejected: 1", "3. m3", "| nibble-order | `✓✗·` |",
+		"## cpu", "commit abc", "5 of the catalogue's", "4 pairs of fault and model: 4 rejected before the first token, 0 stopped before the first wrong token, **0 served**",
+		"16 sound runs: **0 rejected**", "| gqa-head-map | `✓` |", "| qk-norm-missing | `·` |",
+		"## wgpu", "3 pairs of fault and model: 1 rejected before the first token, 1 stopped before the first wrong token, **1 served**",
+		"16 sound runs: **1 rejected**", "not measured: tiny-coder-4m-q4_k_m: 2 faults were not injected", "not measured: tiny-coder-4m-q4_k_m: context deadline exceeded", "rejected: seed 0: too different",
 	} {
-		if !strings.Contains(string(page), want) {
-			t.Errorf("the page has no %q:\n%s", want, page)
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the page has no %q:\n%s", want, text)
 		}
 	}
-	other := write("c", gpuScore{"cuda", "H200", "d2", nil})
 	for name, args := range map[string][]string{
-		"another driver":  {"merge", "-o", out, a, other},
-		"nothing":         {"merge", "-o", out},
-		"no output":       {"merge", a},
-		"a share too far": {"gpu", "-o", out, "-share", "2/2"},
-		"no such backend": {"gpu", "-o", out, "-backend", "abacus"},
+		"nothing":          {"page", "-o", page},
+		"no output":        {"page", data},
+		"no such backend":  {"gpu", "-o", data, "-backend", "abacus"},
+		"no such fault":    {"gpu", "-o", data, "-backend", "cpu", "-faults", "abacus"},
+		"no such model":    {"gpu", "-o", data, "-backend", "cpu", "-only", "abacus"},
+		"nothing at once":  {"gpu", "-o", data, "-backend", "cpu", "-parallel", "0"},
+		"no time":          {"gpu", "-o", data, "-backend", "cpu", "-only", bundled[0], "-limit", "1ns"},
+		"page of no score": {"page", "-o", page, filepath.Join(root, "go.mod")},
 	} {
-		if err := run(t.Context(), dir, args); err == nil {
+		if err := run(t.Context(), root, args); err == nil {
 			t.Errorf("%s is not refused", name)
+		}
+	}
+}
+
+func readScore(t *testing.T, path string) (s gpuScore) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Prompts of sound runs differ and stay within their lengths.
+func TestSoundPrompts(t *testing.T) {
+	s, err := openSubject(bundled[0], golden.Path(t, "models", bundled[0]+".gguf"), golden.Root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.model.Close()
+	short, long := 0, 0
+	var before [][]int32
+	for seed := range 40 {
+		p := s.soundPrompt(seed)
+		if len(p) < 1 || len(p) > maxSoundPrompt || !slices.Equal(p, s.soundPrompt(seed)) {
+			t.Errorf("seed %d: %d tokens", seed, len(p))
+		}
+		if slices.ContainsFunc(before, func(q []int32) bool { return slices.Equal(p, q) }) {
+			t.Errorf("seed %d: the same prompt as another", seed)
+		}
+		before = append(before, p)
+		if len(p) < 32 {
+			short++
+		}
+		if len(p) > 128 {
+			long++
+		}
+	}
+	if short < 5 || long < 5 {
+		t.Errorf("%d short and %d long prompts of 40", short, long)
+	}
+}
+
+// What was measured on a GPU and is committed makes the committed page, is whole and
+// clean: every fault of the catalogue as it was then, none served, a thousand sound
+// runs and none rejected.
+func TestGPUPage(t *testing.T) {
+	folder := golden.Path(t, "docs", "gpu")
+	files, err := filepath.Glob(filepath.Join(folder, "gate-score-*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Skip("no score of a GPU is committed")
+	}
+	page := filepath.Join(t.TempDir(), "page.md")
+	if err := writeGPUPage(page, files); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(folder, "gate-score.md"))
+	if err != nil || string(got) != string(want) {
+		t.Errorf("docs/gpu/gate-score.md is not what its numbers make (%v): run \"gatescore page\"", err)
+	}
+	for _, file := range files {
+		s := readScore(t, file)
+		if missing := s.missing(); len(missing) > 0 || len(s.Faults) != s.Catalogue || s.Catalogue < len(fault.All())-5 {
+			t.Errorf("%s: %d faults, not measured: %v", filepath.Base(file), len(s.Faults), missing)
+		}
+		if n := s.counts()[served.mark()]; n > 0 {
+			t.Errorf("%s: %d faults served", filepath.Base(file), n)
+		}
+		runs, wrong := 0, 0
+		for _, m := range s.Models {
+			runs, wrong = runs+m.runs(), wrong+len(m.Broken)
+		}
+		if runs < 1000 || wrong > 0 {
+			t.Errorf("%s: %d sound runs, %d rejected", filepath.Base(file), runs, wrong)
 		}
 	}
 }

@@ -7,11 +7,11 @@
 //	go run ./internal/gatescore [calibration | score | pages]
 //
 // With pages it measures nothing and writes the pages of the numbers it finds.
-// A GPU backend is scored on a machine that has one, in several processes, and
-// the shares are put together there (scripts/gpu/score):
+// A GPU backend is scored on a machine that has one (scripts/gpu/score), and what
+// was measured becomes a page:
 //
-//	gatescore gpu -backend cuda -share 0/4 -o share0.json
-//	gatescore merge -o page.md share*.json
+//	gatescore gpu -backend cuda -o cuda.json
+//	gatescore page -o page.md cuda.json wgpu.json
 package main
 
 import (
@@ -49,7 +49,7 @@ func run(ctx context.Context, root string, names []string) error {
 	}
 	for _, n := range names {
 		if n != steps[0].name && n != steps[1].name {
-			return fmt.Errorf("unknown measurement %q, want calibration, score, pages, gpu or merge", n)
+			return fmt.Errorf("unknown measurement %q, want calibration, score, pages, gpu or page", n)
 		}
 	}
 	dir, err := os.MkdirTemp("", "gatescore")
@@ -57,7 +57,7 @@ func run(ctx context.Context, root string, names []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	subjects, err := open(root, dir)
+	subjects, err := open(root, dir, func(string) bool { return true })
 	if err != nil {
 		return err
 	}

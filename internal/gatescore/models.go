@@ -50,10 +50,14 @@ func synthName(o synth.Options) string {
 	return name
 }
 
-// open opens the bundled models under root and writes the synthetic ones to dir.
-func open(root, dir string) ([]subject, error) {
+// open opens the bundled models under root and writes the synthetic ones to dir,
+// those whose names are wanted.
+func open(root, dir string, wanted func(name string) bool) ([]subject, error) {
 	var all []subject
 	for _, name := range bundled {
+		if !wanted(name) {
+			continue
+		}
 		s, err := openSubject(name, filepath.Join(root, "models", name+".gguf"), root)
 		if err != nil {
 			return nil, err
@@ -61,6 +65,9 @@ func open(root, dir string) ([]subject, error) {
 		all = append(all, s)
 	}
 	for i, o := range synthetic {
+		if !wanted(synthName(o)) {
+			continue
+		}
 		path := filepath.Join(dir, fmt.Sprintf("%d.gguf", i))
 		if err := synth.Write(path, o); err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/engine"
+	"github.com/apr-engine/apr/graph"
 	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
 	"github.com/apr-engine/apr/tensor"
@@ -44,21 +45,76 @@ type scoring struct {
 	subject
 	ctx context.Context
 	ref parity.Source
-	end func()
+	// sound is the candidate's device, with the executors that are used again.
+	sound *keeper
+	end   func()
 	// right are the tokens of a long answer without a fault, once it is known.
 	right []int32
 }
 
-func newScoring(ctx context.Context, s subject) (*scoring, error) {
+// rememberedLogits bounds what is kept of the reference's logits for one model, in
+// bytes: every fault is judged on the same prompts.
+const rememberedLogits = 512 << 20
+
+// newScoring loads the reference, with so many threads; 0 for one for each CPU.
+func newScoring(ctx context.Context, s subject, threads int) (*scoring, error) {
 	d, err := device(engine.ReferenceBackend)
 	if err != nil {
 		return nil, err
 	}
-	exec, err := d.Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F32, MaxBatch: backend.DefaultMaxBatch})
+	exec, err := d.Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F32, MaxBatch: backend.DefaultMaxBatch, Threads: threads})
 	if err != nil {
 		return nil, err
 	}
-	return &scoring{subject: s, ctx: ctx, ref: opened(engine.ReferenceBackend, exec), end: func() { exec.Close() }}, nil
+	c, err := device(candidate)
+	if err != nil {
+		return nil, errors.Join(err, exec.Close())
+	}
+	sc := &scoring{subject: s, ctx: ctx, ref: opened(engine.ReferenceBackend, parity.Remember(exec, s.model.Program.Vocab, rememberedLogits))}
+	sc.sound = &keeper{Device: c, model: s.model, kept: map[keptOptions]backend.Executor{}}
+	sc.end = func() { sc.sound.end(); exec.Close() }
+	return sc, nil
+}
+
+// keeper is a device that loads the model as it is once for each choice of options
+// and hands the same executor out again. What a fault has changed it loads anew.
+type keeper struct {
+	backend.Device
+	model *engine.Model
+	kept  map[keptOptions]backend.Executor
+	anew  bool // the last call of Load gave an executor of its own
+}
+
+// keptOptions are the options that executors are kept by.
+type keptOptions struct {
+	kv       tensor.DType
+	maxBatch int
+}
+
+// lent is a kept executor: closing it leaves it to the next.
+type lent struct{ backend.Executor }
+
+func (lent) Close() error { return nil }
+
+func (k *keeper) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
+	if k.anew = p != k.model.Program || w != graph.Weights(k.model.File); k.anew {
+		return k.Device.Load(p, w, o)
+	}
+	key := keptOptions{o.KV, o.MaxBatch}
+	if k.kept[key] == nil {
+		exec, err := k.Device.Load(p, w, o)
+		if err != nil {
+			return nil, err
+		}
+		k.kept[key] = exec
+	}
+	return lent{k.kept[key]}, nil
+}
+
+func (k *keeper) end() {
+	for _, exec := range k.kept {
+		exec.Close()
+	}
 }
 
 func device(name string) (backend.Device, error) {
@@ -80,23 +136,30 @@ func opened(name string, exec backend.Executor) parity.Source {
 // hangLimit replaces the policy's deadline, so that a hang costs no half minute.
 const hangLimit = 300 * time.Millisecond
 
-// judge probes the candidate with a fault on a prompt.
-func (s *scoring) judge(f fault.Fault, p parity.Policy, prompt []int32) (parity.Verdict, error) {
-	d, err := device(candidate)
-	if err != nil {
-		return parity.Verdict{}, err
-	}
-	exec, err := fault.Wrap(d, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
-	if err != nil {
-		return parity.Verdict{}, err
-	}
+// judge probes the candidate with a fault on prompts, one after the other, until
+// it is not rejected.
+func (s *scoring) judge(f fault.Fault, p parity.Policy, prompts ...[]int32) (v parity.Verdict, err error) {
 	if f.Name == "hang" {
 		p.Probe.Deadline, p.Probe.DeadlineFactor = hangLimit, 0
 	}
-	v := parity.Probe(s.ctx, s.ref, opened(candidate, exec), s.parityCase(prompt, s.batch()), p)
-	exec.Close()
-	if v.Status == parity.NotMeasured {
-		return v, fmt.Errorf("%s with %s: %w", s.name, f, v.Err())
+	var exec backend.Executor
+	for i, prompt := range prompts {
+		// A fault that only surrounds an executor begins from its first step again;
+		// one that is in program or weights stays loaded.
+		if i == 0 || !s.sound.anew {
+			exec, err = fault.Wrap(s.sound, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
+			if err != nil {
+				return v, err
+			}
+			defer exec.Close()
+		}
+		v = parity.Probe(s.ctx, s.ref, opened(candidate, exec), s.parityCase(prompt, s.batch()), p)
+		if v.Status == parity.NotMeasured {
+			return v, fmt.Errorf("%s with %s: %w", s.name, f, v.Err())
+		}
+		if v.Passed() {
+			break
+		}
 	}
 	return v, nil
 }
@@ -112,23 +175,22 @@ var scored = []int{0, 3}
 // fault returns what becomes of a fault under a policy. A fault counts as
 // rejected only if it is on every prompt.
 func (s *scoring) fault(f fault.Fault, p parity.Policy) (outcome, error) {
+	var prompts [][]int32
 	for _, i := range scored {
-		v, err := s.judge(f, p, s.prompts[i])
-		if errors.Is(err, fault.ErrNotApplicable) {
-			return notApplicable, nil
-		}
-		if err != nil {
-			return served, err
-		}
-		if v.Passed() {
-			// The weaker policies know nothing but their probe.
-			if !f.Late || p.CosineOnly {
-				return served, nil
-			}
-			return s.generate(f, p)
-		}
+		prompts = append(prompts, s.prompts[i])
 	}
-	return rejected, nil
+	v, err := s.judge(f, p, prompts...)
+	switch {
+	case errors.Is(err, fault.ErrNotApplicable):
+		return notApplicable, nil
+	case err != nil:
+		return served, err
+	case !v.Passed():
+		return rejected, nil
+	case !f.Late || p.CosineOnly:
+		return served, nil // the weaker policies know nothing but their probe
+	}
+	return s.generate(f, p)
 }
 
 // Late faults are met by a generation that goes past position 500.
@@ -173,6 +235,9 @@ func (s *scoring) answer(p parity.Policy, f *fault.Fault) (engine.Result, error)
 			return fault.Wrap(d, *f)
 		}
 	}
+	if candidate != "cpu" {
+		o.Device = candidate + ":0" // the one that is judged, even if it is software
+	}
 	e, err := engine.Open(s.model, o)
 	if err != nil {
 		return engine.Result{}, err
@@ -212,8 +277,8 @@ func configs(prompts int) []config {
 	return all
 }
 
-// sound probes a sound configuration.
-func (s *scoring) sound(c config, p parity.Policy) (parity.Verdict, error) {
+// soundRun probes a sound configuration.
+func (s *scoring) soundRun(c config, p parity.Policy) (parity.Verdict, error) {
 	d, err := device(c.backend)
 	if err != nil {
 		return parity.Verdict{}, err

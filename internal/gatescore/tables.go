@@ -77,7 +77,7 @@ func measure(ctx context.Context, subjects []subject, faults []fault.Fault, choo
 }
 
 func (t *score) model(ctx context.Context, s subject, faults []fault.Fault, choose func([]config) []config) error {
-	sc, err := newScoring(ctx, s)
+	sc, err := newScoring(ctx, s, 0)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (t *score) model(ctx context.Context, s subject, faults []fault.Fault, choo
 		}
 	}
 	for _, c := range choose(configs(len(s.prompts))) {
-		v, err := sc.sound(c, parity.Standard())
+		v, err := sc.soundRun(c, parity.Standard())
 		if err != nil {
 			return err
 		}
