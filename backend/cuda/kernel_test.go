@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"os"
 	"testing"
@@ -16,12 +15,11 @@ func TestMain(m *testing.M) { os.Exit(emutest.Main(m)) }
 
 // gpu is a context with what a kernel test needs.
 type gpu struct {
-	t         testing.TB
-	c         *cuda.Context
-	stream    cuda.Stream
-	modules   map[string]cuda.Module
-	functions map[string]cuda.Function
-	buffers   []guarded
+	t       testing.TB
+	c       *cuda.Context
+	lib     *library
+	stream  cuda.Stream
+	buffers []guarded
 }
 
 // guarded is memory between two canaries.
@@ -33,7 +31,11 @@ type guarded struct {
 const canary = 256 // bytes
 
 func openGPU(t testing.TB) *gpu {
-	g := &gpu{t: t, c: emutest.Open(t), modules: map[string]cuda.Module{}, functions: map[string]cuda.Function{}}
+	g := &gpu{t: t, c: emutest.Open(t)}
+	var err error
+	if g.lib, err = newLibrary(g.c); err != nil {
+		t.Fatal(err)
+	}
 	g.do(func() (err error) {
 		g.stream, err = g.c.NewStream()
 		return err
@@ -49,36 +51,9 @@ func (g *gpu) do(f func() error) {
 	}
 }
 
-// find is a lookup that loads a module for the best target it was compiled for.
-// It must be called inside do.
-func (g *gpu) find(module, kernel string) (cuda.Function, error) {
-	if f, ok := g.functions[kernel]; ok {
-		return f, nil
-	}
-	m, ok := g.modules[module]
-	if !ok {
-		var image []byte
-		err := os.ErrNotExist
-		for _, target := range []string{"sm_90a", "sm_90", "sm_80"} {
-			if g.c.Device.Capability() < 90 && target != "sm_80" || g.c.Device.Capability() > 90 && target == "sm_90a" {
-				continue
-			}
-			if image, err = ptx.ReadFile(fmt.Sprintf("ptx/%s.%s.ptx", module, target)); err == nil {
-				break
-			}
-		}
-		if err != nil {
-			return 0, err
-		}
-		if m, _, err = g.c.LoadModule(image); err != nil {
-			return 0, err
-		}
-		g.modules[module] = m
-	}
-	f, err := g.c.Function(m, kernel)
-	g.functions[kernel] = f
-	return f, err
-}
+// find is a lookup of a kernel, loaded when it is first wanted. It must be called
+// inside do.
+func (g *gpu) find(module, kernel string) (cuda.Function, error) { return g.lib.find(module, kernel) }
 
 // alloc returns n bytes of device memory, all bits set: NaN as any float.
 func (g *gpu) alloc(n int64) cuda.Ptr {
