@@ -56,7 +56,7 @@ var allowed = map[string][]string{
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"modelfile/names", "format/gguf", "quant", "tensor", "format/apr", "format/safetensors", "tokenizer", "internal/newfile", "internal/mmapfile"},
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "bench", "internal/cpufeat", "internal/mmapfile", "modelfile/...", "format/apr", "format/safetensors"},
-	"internal/gatescore":  {"engine", "parity", "parity/fault", "synth", "backend", "backend/all", "model/all", "tensor"},
+	"internal/gatescore":  {"engine", "parity", "parity/fault", "synth", "backend", "backend/all", "model/all", "graph", "tensor"},
 	"modelfile/source":    {"modelfile/annotate", "format/gguf", "format/safetensors", "tensor", "internal/mmapfile", "modelfile"},
 	"modelfile/names":     {},
 	"modelfile/annotate":  {"quant", "tensor"},
