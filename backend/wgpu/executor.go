@@ -123,8 +123,8 @@ func (e *executor) build(w graph.Weights) error {
 	if e.rows < 1 || e.logitRows < 1 {
 		return fmt.Errorf("%w: one token's values (%d and %d numbers) are more than the device's binding limit of %d bytes", backend.ErrUnsupported, widest, e.program.Vocab, limit)
 	}
-	// Some hundred workgroups a layer keep a large device busy.
-	const workgroups, fewest, most = 256, 8, 128
+	// So many workgroups a layer, or twice, keep a large device busy.
+	const workgroups, fewest, most = 128, 8, 64
 	e.stretches = most
 	for _, l := range e.program.Caches {
 		e.stretches = min(e.stretches, max(fewest, workgroups/l.Heads))

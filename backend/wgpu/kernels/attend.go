@@ -31,6 +31,16 @@ type Attend struct {
 	Merge bool
 	// Quantise makes the result quantised rows instead of float32.
 	Quantise bool
+	// Tuning overrides the choice of sizes; zero fields are chosen.
+	Tuning AttendTuning
+}
+
+// AttendTuning is how attention is divided.
+type AttendTuning struct {
+	Threads      int // of a workgroup
+	Heads        int // query heads of a workgroup, at most
+	Keys, Values int // keys and values that a thread fetches at once
+	MinKeys      int // of a workgroup: fewer would make more work for whoever merges than they save
 }
 
 // CountsWords is the size of the buffer counts of Merge, zeros at first, for so many
@@ -44,39 +54,69 @@ func (o Attend) Part() int { return o.HeadDim + 4 }
 // PartsWords is the size of the buffer between the two kernels, for so many rows.
 func (o Attend) PartsWords(rows int) int { return rows * o.Heads * o.Splits * o.Part() }
 
-// minTiles is how many tiles of keys a split has at least: fewer would make more work
-// for Combine than they save.
-const minTiles = 2
+// defaults are the sizes that are not chosen by the caller.
+func (t AttendTuning) defaults(d Device) AttendTuning {
+	choose := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	if d.Software { // compiles in a bearable time
+		choose(&t.Threads, 128)
+		choose(&t.Keys, 1)
+		choose(&t.Values, 1)
+		choose(&t.MinKeys, 32)
+	}
+	choose(&t.Threads, 256)
+	choose(&t.Heads, 4)
+	choose(&t.Keys, 2)
+	choose(&t.Values, 4)
+	choose(&t.MinKeys, 64)
+	t.Threads = min(t.Threads, d.Invocations)
+	return t
+}
 
 func (o Attend) text(d Device) (*attendText, error) {
 	if o.HeadDim != 64 && o.HeadDim != 128 && o.HeadDim != 256 || o.KVHeads < 1 || o.Heads%o.KVHeads != 0 || o.Splits < 1 || o.Width%4 != 0 {
 		return nil, fmt.Errorf("split attention with heads of %d, %d of %d", o.HeadDim, o.Heads, o.KVHeads)
 	}
-	v := &attendText{Attend: o, AllHeads: o.Heads, Group: o.Heads / o.KVHeads, Threads: 128, Lanes: o.HeadDim / 16, MinTiles: minTiles}
-	// Queries of at most 8 heads fit the registers.
-	for v.Passes = 1; v.Group%v.Passes != 0 || v.Group/v.Passes > 8; {
-		v.Passes++
-	}
-	v.Heads = v.Group / v.Passes
+	t := o.Tuning.defaults(d)
+	v := &attendText{Attend: o, AllHeads: o.Heads, Group: o.Heads / o.KVHeads, Threads: t.Threads, Lanes: o.HeadDim / 16, KeyUnroll: t.Keys, ValueUnroll: t.Values}
+	// Few query heads a workgroup leave registers for keys on their way.
+	v.Passes = (v.Group + t.Heads - 1) / t.Heads
+	v.Heads = (v.Group + v.Passes - 1) / v.Passes
+	v.Passes = (v.Group + v.Heads - 1) / v.Heads
+	v.Uneven = v.Group%v.Passes != 0 || v.Heads*v.Passes != v.Group
+	v.HeadQuads = (v.Heads + 3) / 4
 	v.Keys = v.Threads / v.Lanes
 	v.Chunk = 8 * v.Keys
-	v.Shuffle = d.Subgroups && d.SubgroupMin >= v.Lanes
-	for n := v.Lanes / 2; n > 0; n /= 2 {
-		v.Steps = append(v.Steps, n)
+	v.Round = v.Keys * v.KeyUnroll
+	v.MinTiles = max(1, t.MinKeys/v.Keys)
+	v.KeyLoads = 4
+	if o.Half {
+		v.KeyLoads = 2
 	}
+	v.Shuffle = d.Subgroups && d.SubgroupMin >= v.Lanes
+	v.Steps = halvings(v.Lanes)
 	for v.Share = v.Threads; v.Share*v.Heads > v.Threads; {
 		v.Share /= 2
 	}
+	v.Scratch = v.Heads * v.Threads
+	memory := 4 * v.Scratch
+	if v.Shuffle {
+		v.Share, memory = min(v.Share, d.SubgroupMin), 0
+	}
+	v.ShareSteps = halvings(v.Share)
 	v.Across = min(v.HeadDim/4, 32)
 	v.PerThread = v.HeadDim / 4 / v.Across
 	v.Rows = v.Threads / v.Across
-	v.Scratch = max(4, v.Heads) * v.Threads
-	if v.Shuffle {
-		v.Scratch = 4 * v.Threads
-	}
-	memory := 4 * (v.Chunk*v.Heads + v.Scratch + 2*v.Heads)
+	memory += 16 * (v.Chunk*v.HeadQuads + v.HeadQuads + v.Threads*v.Heads)
 	if v.Merge {
-		memory += 4 * (v.Heads*v.HeadDim + 1)
+		memory += 4 * (v.Heads*(v.HeadDim+2*v.Splits) + 1)
+	}
+	v.TopsPerThread = (v.Heads*v.Splits + v.Threads - 1) / v.Threads
+	if v.Chunk%v.Round != 0 || v.Round%(v.Rows*v.ValueUnroll) != 0 {
+		return nil, fmt.Errorf("split attention that fetches %d keys and %d values", v.KeyUnroll, v.ValueUnroll)
 	}
 	if memory > d.WorkgroupMemory || v.Threads > d.Invocations {
 		return nil, fmt.Errorf("split attention with %d heads of %d needs %d bytes of workgroup memory", v.Heads, o.HeadDim, memory)
@@ -125,7 +165,7 @@ func (o Attend) Kernel(d Device) (Kernel, error) {
 	if len(v.Bound) > d.StorageBuffers {
 		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
 	}
-	name := fmt.Sprintf("attend/%d/%d×%d/s%d", o.Heads, o.KVHeads, o.HeadDim, o.Splits)
+	name := fmt.Sprintf("attend/%d/%d×%d/s%d/%d·%d·%d·%d·%d", o.Heads, o.KVHeads, o.HeadDim, o.Splits, v.Threads, v.Heads, v.KeyUnroll, v.ValueUnroll, v.MinTiles*v.Keys)
 	if v.Shuffle {
 		name += "/shuffle"
 	}
@@ -156,14 +196,51 @@ func (o Attend) Combine(d Device) (Kernel, error) {
 type attendText struct {
 	Attend
 	boundList
-	AllHeads, Group, Passes, Heads    int
-	Threads, Lanes, Keys, Chunk       int
-	Share                             int // threads a head in the softmax
-	Across, PerThread, Rows, MinTiles int // how threads share the values
-	Scratch                           int
-	Shuffle                           bool
-	Steps                             []int
+	AllHeads, Group, Passes, Heads int
+	Uneven                         bool // the last pass has fewer heads
+	HeadQuads                      int  // Heads in fours
+	Threads, Lanes, Keys, Chunk    int
+	KeyUnroll, KeyLoads, Round     int
+	Share                          int // threads a head in the softmax
+	Across, PerThread, Rows        int // how threads share the values
+	ValueUnroll                    int
+	MinTiles                       int
+	Scratch                        int
+	Shuffle                        bool
+	Steps, ShareSteps              []int
+	TopsPerThread                  int
 }
+
+// halvings are n/2, n/4 … 1: the steps of a sum over n threads.
+func halvings(n int) []int {
+	var s []int
+	for n /= 2; n > 0; n /= 2 {
+		s = append(s, n)
+	}
+	return s
+}
+
+// Here is head h of a pass, as WGSL; the last again where there are fewer.
+func (v *attendText) Here(h int) string {
+	if v.Uneven && h > 0 {
+		return fmt.Sprintf("min(%du, here - 1u)", h)
+	}
+	return fmt.Sprintf("%du", h)
+}
+
+// Score is the score of head h as WGSL, zero for one that fills up four.
+func (v *attendText) Score(h int) string {
+	switch {
+	case h >= v.Heads:
+		return "0.0"
+	case v.SoftCap > 0:
+		return fmt.Sprintf("soft(s%d)", h)
+	}
+	return fmt.Sprintf("s%d", h)
+}
+
+// Component is where head h is among four.
+func (v *attendText) Component(h int) int { return h % 4 }
 
 // CapText and ScaleText are numbers as WGSL, SoftText the function soft.
 func (v *attendText) CapText() string   { return capText(v.SoftCap) }

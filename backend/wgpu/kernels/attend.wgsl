@@ -8,13 +8,20 @@ const KEYS = {{.Keys}}u;     // keys at a time
 const DIM = {{.HeadDim}}u;
 const GROUP = {{.Heads}}u;   // query heads of a workgroup
 const CHUNK = {{.Chunk}}u;   // keys at most
+const ROUND = {{.Round}}u;   // keys are looked at in so many
 const LOWEST = -3.0e38;
-var<workgroup> score: array<f32, {{mul .Chunk .Heads}}>; // (key, head)
+const ACROSS = {{.Across}}u; // threads that share a value
+const LINES = {{.Rows}}u;    // values at a time
+var<workgroup> score: array<vec4<f32>, {{mul .Chunk .HeadQuads}}>; // (key, four heads)
+var<workgroup> fade: array<f32, {{mul 4 .HeadQuads}}>;
+var<workgroup> sums: array<vec4<f32>, {{mul .Threads .Heads}}>; // (head, thread)
+{{- if not .Shuffle}}
 var<workgroup> red: array<f32, {{.Scratch}}>;
-var<workgroup> top: array<f32, {{.Heads}}>;
-var<workgroup> total: array<f32, {{.Heads}}>;
+{{- end}}
 {{- if .Merge}}
 var<workgroup> latest: u32;
+var<workgroup> tops: array<f32, {{mul .Heads .Splits}}>;   // (head, piece)
+var<workgroup> totals: array<f32, {{mul .Heads .Splits}}>;
 var<workgroup> merged: array<f32, {{mul .Heads .HeadDim}}>; // (head, element)
 {{- end}}
 {{- if .CapText}}
@@ -25,6 +32,9 @@ var<workgroup> merged: array<f32, {{mul .Heads .HeadDim}}>; // (head, element)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
   let kv = wg.x / {{.Passes}}u;
   let head = kv * {{.Group}}u + (wg.x % {{.Passes}}u) * GROUP; // first query head
+{{- if .Uneven}}
+  let here = min(GROUP, {{.Group}}u - (wg.x % {{.Passes}}u) * GROUP); // query heads that there are
+{{- end}}
   let row = span.x + wg.z;
   let end = min(step[1u + row].y + 1u, span.z);
 {{- if .Window}}
@@ -46,7 +56,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- else}}
 {{- range $h := seq .Heads}}
 {{- range $c := seq 4}}
-  let q{{$h}}_{{$c}} = {{$v.ScaleText}} * q[(at + {{$h}}u * DIM) / 4u + {{$v.Quad $c}}];
+  let q{{$h}}_{{$c}} = {{$v.ScaleText}} * q[(at + {{$v.Here $h}} * DIM) / 4u + {{$v.Quad $c}}];
 {{- end}}
 {{- end}}
 {{- end}}
@@ -54,146 +64,175 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $c := seq $v.PerThread}}
   var o{{$h}}_{{$c}} = vec4<f32>();
 {{- end}}
-  var m{{$h}} = LOWEST;
 {{- end}}
-  if i < GROUP { total[i] = 0.0; }
+  // In the softmax a thread is one of SHARE of head h.
+  let h = i / {{.Share}}u;
+  let r = i % {{.Share}}u;
+  var most = LOWEST;
+  var total = 0.0;
   for (var start = first; start < last; start += CHUNK) {
     let n = min(CHUNK, last - start);
-    // Scores of the chunk's keys.
-    for (var j = 0u; j < n; j += KEYS) {
-      let key = j + i / LANES;
-      let from_key = min(start + key, last - 1u);
-{{- if .Half}}
-      let kat = (from_key * {{.KVHeads}}u + kv) * (DIM / 8u) + sub;
-      let k01 = keys[kat];
-      let k23 = keys[kat + LANES];
-      let k0 = vec4<f32>(unpack2x16float(k01.x), unpack2x16float(k01.y));
-      let k1 = vec4<f32>(unpack2x16float(k01.z), unpack2x16float(k01.w));
-      let k2 = vec4<f32>(unpack2x16float(k23.x), unpack2x16float(k23.y));
-      let k3 = vec4<f32>(unpack2x16float(k23.z), unpack2x16float(k23.w));
+    let padded = (n + ROUND - 1u) / ROUND * ROUND;
+    // Scores of the chunk's keys, ROUND at a time, fetched before the first is used.
+    for (var base = 0u; base < padded; base += ROUND) {
+      let j = base + i / LANES;
+{{- range $u := seq .KeyUnroll}}
+      let kat{{$u}} = (min(start + j + {{$u}}u * KEYS, last - 1u) * {{$v.KVHeads}}u + kv) * (DIM / {{if $v.Half}}8u{{else}}4u{{end}}) + sub;
+{{- range $c := seq $v.KeyLoads}}
+      let k{{$u}}_{{$c}} = keys[kat{{$u}} + {{$c}}u * LANES];
+{{- end}}
+{{- end}}
+{{- range $u := seq .KeyUnroll}}
+      {
+{{- if $v.Half}}
+        let k0 = vec4<f32>(unpack2x16float(k{{$u}}_0.x), unpack2x16float(k{{$u}}_0.y));
+        let k1 = vec4<f32>(unpack2x16float(k{{$u}}_0.z), unpack2x16float(k{{$u}}_0.w));
+        let k2 = vec4<f32>(unpack2x16float(k{{$u}}_1.x), unpack2x16float(k{{$u}}_1.y));
+        let k3 = vec4<f32>(unpack2x16float(k{{$u}}_1.z), unpack2x16float(k{{$u}}_1.w));
 {{- else}}
-      let kat = (from_key * {{.KVHeads}}u + kv) * (DIM / 4u) + sub;
-      let k0 = bitcast<vec4<f32>>(keys[kat]);
-      let k1 = bitcast<vec4<f32>>(keys[kat + LANES]);
-      let k2 = bitcast<vec4<f32>>(keys[kat + 2u * LANES]);
-      let k3 = bitcast<vec4<f32>>(keys[kat + 3u * LANES]);
+{{- range $c := seq 4}}
+        let k{{$c}} = bitcast<vec4<f32>>(k{{$u}}_{{$c}});
 {{- end}}
-{{- range $h := seq .Heads}}
-      var s{{$h}} = dot(q{{$h}}_0, k0) + dot(q{{$h}}_1, k1) + dot(q{{$h}}_2, k2) + dot(q{{$h}}_3, k3);
 {{- end}}
-{{- if .Shuffle}}
-{{- range $n := .Steps}}
 {{- range $h := seq $v.Heads}}
-      s{{$h}} += subgroupShuffleXor(s{{$h}}, {{$n}}u);
+        var s{{$h}} = dot(q{{$h}}_0, k0) + dot(q{{$h}}_1, k1) + dot(q{{$h}}_2, k2) + dot(q{{$h}}_3, k3);
+{{- end}}
+{{- if $v.Shuffle}}
+{{- range $n := $v.Steps}}
+{{- range $h := seq $v.Heads}}
+        s{{$h}} += subgroupShuffleXor(s{{$h}}, {{$n}}u);
 {{- end}}
 {{- end}}
 {{- else}}
-{{- range $n := .Steps}}
+{{- range $n := $v.Steps}}
 {{- range $h := seq $v.Heads}}
-      red[i * GROUP + {{$h}}u] = s{{$h}};
+        red[i * GROUP + {{$h}}u] = s{{$h}};
 {{- end}}
-      workgroupBarrier();
+        workgroupBarrier();
 {{- range $h := seq $v.Heads}}
-      s{{$h}} += red[(i ^ {{$n}}u) * GROUP + {{$h}}u];
+        s{{$h}} += red[(i ^ {{$n}}u) * GROUP + {{$h}}u];
 {{- end}}
-      workgroupBarrier();
+        workgroupBarrier();
 {{- end}}
 {{- end}}
-      if sub == 0u {
-        let valid = key < n;
-{{- range $h := seq .Heads}}
-        score[key * GROUP + {{$h}}u] = select(LOWEST, {{if $v.CapText}}soft(s{{$h}}){{else}}s{{$h}}{{end}}, valid);
+        let key = j + {{$u}}u * KEYS;
+        if sub == 0u {
+          let valid = key < n;
+{{- range $g := seq $v.HeadQuads}}
+          score[key * {{$v.HeadQuads}}u + {{$g}}u] = select(vec4<f32>(LOWEST), vec4<f32>({{range $c := seq 4}}{{if $c}}, {{end}}{{$v.Score (add (mul 4 $g) $c)}}{{end}}), valid);
 {{- end}}
+        }
       }
+{{- end}}
     }
     workgroupBarrier();
-    // The largest score of each head: SHARE threads a head.
-    let h = i / {{.Share}}u;
-    let r = i % {{.Share}}u;
-    var big = LOWEST;
+    // The softmax with a running maximum; keys that are not there count nothing.
+    var big = most;
     if h < GROUP {
-      for (var j = r; j < n; j += {{.Share}}u) { big = max(big, score[j * GROUP + h]); }
+      for (var j = r; j < padded; j += {{.Share}}u) { big = max(big, score[j * {{.HeadQuads}}u + h / 4u][h & 3u]); }
     }
+{{- if .Shuffle}}
+{{- range $n := .ShareSteps}}
+    big = max(big, subgroupShuffleXor(big, {{$n}}u));
+{{- end}}
+{{- else}}
     red[i] = big;
     workgroupBarrier();
     for (var w = {{div .Share 2}}u; w > 0u; w >>= 1u) {
       if r < w { red[i] = max(red[i], red[i + w]); }
       workgroupBarrier();
     }
-    if r == 0u && h < GROUP { top[h] = red[i]; }
+    big = red[i - r];
     workgroupBarrier();
-    // Running maxima, known to all threads; what was summed fades.
-{{- range $h := seq .Heads}}
-    let n{{$h}} = max(m{{$h}}, top[{{$h}}]);
-    let f{{$h}} = exp(m{{$h}} - n{{$h}});
-    m{{$h}} = n{{$h}};
-{{- range $c := seq $v.PerThread}}
-    o{{$h}}_{{$c}} *= f{{$h}};
 {{- end}}
-    if i == {{$h}}u { total[{{$h}}] *= f{{$h}}; top[{{$h}}] = n{{$h}}; }
-{{- end}}
-    workgroupBarrier();
     var sum = 0.0;
     if h < GROUP {
-      let mine = top[h];
-      for (var j = r; j < n; j += {{.Share}}u) {
-        let e = exp(score[j * GROUP + h] - mine);
-        score[j * GROUP + h] = e;
+      for (var j = r; j < padded; j += {{.Share}}u) {
+        let e = exp(score[j * {{.HeadQuads}}u + h / 4u][h & 3u] - big);
+        score[j * {{.HeadQuads}}u + h / 4u][h & 3u] = e;
         sum += e;
       }
     }
+{{- if .Shuffle}}
+{{- range $n := .ShareSteps}}
+    sum += subgroupShuffleXor(sum, {{$n}}u);
+{{- end}}
+{{- else}}
     red[i] = sum;
     workgroupBarrier();
     for (var w = {{div .Share 2}}u; w > 0u; w >>= 1u) {
       if r < w { red[i] += red[i + w]; }
       workgroupBarrier();
     }
-    if r == 0u && h < GROUP { total[h] += red[i]; }
-    // Values: a thread has {{mul 4 .PerThread}} elements of every {{.Rows}}th key.
-    let d = i % {{.Across}}u;
-    for (var j = i / {{.Across}}u; j < n; j += {{.Rows}}u) {
-{{- range $c := seq .PerThread}}
-{{- if $v.Half}}
-      let vv{{$c}} = values[((start + j) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d + {{$c}}u * {{$v.Across}}u];
-      let v{{$c}} = vec4<f32>(unpack2x16float(vv{{$c}}.x), unpack2x16float(vv{{$c}}.y));
-{{- else}}
-      let v{{$c}} = bitcast<vec4<f32>>(values[((start + j) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d + {{$c}}u * {{$v.Across}}u]);
+    sum = red[i - r];
 {{- end}}
-{{- end}}
+    let less = exp(most - big);
+    total = total * less + sum;
+    most = big;
+    if r == 0u && h < GROUP { fade[h] = less; }
+    workgroupBarrier();
 {{- range $h := seq .Heads}}
-      let w{{$h}} = score[j * GROUP + {{$h}}u];
+    let f{{$h}} = fade[{{$h}}];
 {{- range $c := seq $v.PerThread}}
-      o{{$h}}_{{$c}} += w{{$h}} * v{{$c}};
+    o{{$h}}_{{$c}} *= f{{$h}};
 {{- end}}
+{{- end}}
+    // Values: a thread has {{mul 4 .PerThread}} elements of every LINES-th key.
+    let d = i % ACROSS;
+    for (var j = i / ACROSS; j < padded; j += {{mul .Rows .ValueUnroll}}u) {
+{{- range $u := seq .ValueUnroll}}
+      let vat{{$u}} = (min(start + j + {{$u}}u * LINES, last - 1u) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d;
+{{- range $c := seq $v.PerThread}}
+      let w{{$u}}_{{$c}} = values[vat{{$u}} + {{$c}}u * ACROSS];
+{{- end}}
+{{- end}}
+{{- range $u := seq .ValueUnroll}}
+      {
+{{- range $c := seq $v.PerThread}}
+{{- if $v.Half}}
+        let v{{$c}} = vec4<f32>(unpack2x16float(w{{$u}}_{{$c}}.x), unpack2x16float(w{{$u}}_{{$c}}.y));
+{{- else}}
+        let v{{$c}} = bitcast<vec4<f32>>(w{{$u}}_{{$c}});
+{{- end}}
+{{- end}}
+{{- range $g := seq $v.HeadQuads}}
+        let p{{$g}} = score[(j + {{$u}}u * LINES) * {{$v.HeadQuads}}u + {{$g}}u];
+{{- end}}
+{{- range $h := seq $v.Heads}}
+{{- range $c := seq $v.PerThread}}
+        o{{$h}}_{{$c}} += p{{div $h 4}}[{{$v.Component $h}}] * v{{$c}};
+{{- end}}
+{{- end}}
+      }
 {{- end}}
     }
     workgroupBarrier();
   }
   // Sums over the threads that share elements, then (max, total, numbers) of a head.
-{{- range $h := seq .Heads}}
-{{- range $c := seq $v.PerThread}}
-  red[4u * i] = o{{$h}}_{{$c}}.x;
-  red[4u * i + 1u] = o{{$h}}_{{$c}}.y;
-  red[4u * i + 2u] = o{{$h}}_{{$c}}.z;
-  red[4u * i + 3u] = o{{$h}}_{{$c}}.w;
+{{- range $c := seq .PerThread}}
+{{- if $c}}
   workgroupBarrier();
-  {
-    let to = ((wg.z * {{$v.AllHeads}}u + head + {{$h}}u) * {{$v.Splits}}u + wg.y) * {{$v.Part}}u;
-    for (var e = i; e < {{mul 4 $v.Across}}u; e += {{$v.Threads}}u) {
-      var s = 0.0;
-      for (var g = 0u; g < {{$v.Rows}}u; g++) { s += red[g * {{mul 4 $v.Across}}u + e]; }
-      {{$v.PartStore (printf "to + 4u + %du + e" (mul 4 (mul $c $v.Across))) "s"}}
-    }
-{{- if eq $c 0}}
-    if i == 0u {
-      {{$v.PartStore "to" (printf "m%d" $h)}}
-      {{$v.PartStore "to + 1u" (printf "total[%d]" $h)}}
-    }
 {{- end}}
+{{- range $h := seq $v.Heads}}
+  sums[{{mul $h $v.Threads}}u + i] = o{{$h}}_{{$c}};
+{{- end}}
+  workgroupBarrier();
+  for (var e = i; e < {{if $v.Uneven}}here{{else}}GROUP{{end}} * ACROSS; e += {{$v.Threads}}u) {
+    let own = e / ACROSS * {{$v.Threads}}u + e % ACROSS;
+    var s = sums[own];
+    for (var g = 1u; g < LINES; g++) { s += sums[own + g * ACROSS]; }
+    let to = ((wg.z * {{$v.AllHeads}}u + head + e / ACROSS) * {{$v.Splits}}u + wg.y) * {{$v.Part}}u + 4u + 4u * ({{mul $c $v.Across}}u + e % ACROSS);
+    {{$v.PartStore "to" "s.x"}}
+    {{$v.PartStore "to + 1u" "s.y"}}
+    {{$v.PartStore "to + 2u" "s.z"}}
+    {{$v.PartStore "to + 3u" "s.w"}}
   }
-  workgroupBarrier();
 {{- end}}
-{{- end}}
+  if r == 0u && h < {{if .Uneven}}here{{else}}GROUP{{end}} {
+    let to = ((wg.z * {{.AllHeads}}u + head + h) * {{.Splits}}u + wg.y) * {{.Part}}u;
+    {{.PartStore "to" "most"}}
+    {{.PartStore "to + 1u" "total"}}
+  }
 {{- if .Merge}}
 {{template "merge.wgsl" .}}
 {{- end}}

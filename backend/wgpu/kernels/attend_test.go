@@ -97,6 +97,9 @@ func (o Attend) plain(q, keys, values []float32, positions []int) (y, mag []floa
 	return y, mag
 }
 
+// hardware is how attention is divided where no CPU plays the device.
+var hardware = AttendTuning{}.defaults(Device{Invocations: 1024})
+
 // TestAttend: split attention, over one key and over many, with windows and caps,
 // groups of all sizes, F16 and F32 caches, with and without subgroups.
 func TestAttend(t *testing.T) {
@@ -109,10 +112,12 @@ func TestAttend(t *testing.T) {
 			{Heads: 12, KVHeads: 1, HeadDim: 64, Splits: 16},
 			{Heads: 2, KVHeads: 1, HeadDim: 256, Half: true, Splits: 2},
 			{Heads: 8, KVHeads: 2, HeadDim: 128, Splits: 5, Window: 100, SoftCap: 30},
+			{Heads: 14, KVHeads: 2, HeadDim: 128, Half: true, Splits: 11, Tuning: hardware},
+			{Heads: 5, KVHeads: 1, HeadDim: 256, Splits: 4, Tuning: hardware},
 		} {
 			for mode := range 4 {
 				o.Quantise, o.Merge = mode&1 != 0, mode&2 != 0
-				if mode > 0 && i > 1 {
+				if mode > 0 && i > 1 && (mode != 3 || o.Tuning != hardware) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%d·%d×%d half %v quantise %v merge %v", a.name, o.Heads, o.KVHeads, o.HeadDim, o.Half, o.Quantise, o.Merge), func(t *testing.T) {

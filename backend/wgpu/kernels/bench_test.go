@@ -300,25 +300,44 @@ func (b *bench) decode(s shape) {
 	act := graph.SiLU
 	kv := s.kv * s.dim
 	q4, q6 := tensor.Q4_K, tensor.Q6_K
-	few := []Tuning{{}, {32, 32, 1, 2}, {32, 32, 2, 1}, {64, 32, 1, 2}, {64, 16, 1, 2}, {64, 16, 2, 1}}
+	tune := func(threads, lanes, rows, unroll int) Tuning {
+		return Tuning{Threads: threads, Lanes: lanes, Rows: rows, Unroll: unroll}
+	}
+	touching := func(list ...Tuning) (both []Tuning) {
+		for _, t := range list {
+			both = append(both, t)
+			t.Touch = true
+			both = append(both, t)
+		}
+		return both
+	}
+	few := []Tuning{{}, tune(32, 32, 1, 2), tune(32, 32, 2, 1), tune(64, 32, 1, 2), tune(64, 16, 1, 2), tune(64, 16, 2, 1)}
 	qkv := MatVec{K: s.hidden, Tokens: 1, Bias: true, Parts: []Part{{q4, s.hidden}, {q4, kv}, {q6, kv}}}
 	b.product(s.name+" qkv", qkv, few)
 	qkv.Norm = true
-	b.product(s.name+" qkv", qkv, []Tuning{{}, {256, 16, 1, 1}, {256, 16, 1, 2}, {256, 32, 1, 2}, {128, 32, 1, 2}, {256, 32, 2, 1}})
+	b.product(s.name+" norm qkv", qkv, touching(Tuning{}, tune(256, 16, 1, 3), tune(256, 16, 1, 2), tune(256, 32, 1, 2), tune(128, 16, 1, 3), tune(128, 32, 1, 2), tune(512, 16, 1, 3)))
 	b.product(s.name+" o", MatVec{K: s.hidden, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}, few)
 	gate := MatVec{K: s.hidden, Tokens: 1, Act: &act, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}
-	b.product(s.name+" gate+up", gate, []Tuning{{}, {32, 16, 2, 1}, {64, 16, 2, 1}, {64, 16, 1, 2}, {64, 32, 2, 1}})
+	b.product(s.name+" gate+up", gate, []Tuning{{}, tune(32, 16, 2, 1), tune(64, 16, 2, 1), tune(64, 16, 1, 2), tune(64, 32, 2, 1)})
 	gate.QuantOut = true
-	b.product(s.name+" gate+up", gate, []Tuning{{}, {256, 16, 2, 1}, {256, 8, 1, 2}, {512, 16, 1, 1}, {512, 16, 1, 3}})
+	b.product(s.name+" gate+up", gate, []Tuning{{}, tune(256, 16, 2, 1), tune(256, 8, 1, 2), tune(512, 16, 1, 1), tune(512, 16, 1, 3)})
 	gate.Norm = true
-	b.product(s.name+" gate+up", gate, []Tuning{{}, {256, 16, 2, 1}, {256, 8, 1, 2}, {512, 16, 1, 1}, {512, 16, 1, 3}, {512, 32, 2, 1}})
-	for _, t := range []tensor.DType{q4, q6} {
-		b.product(s.name+" down", MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{t, s.hidden}}}, append(few, Tuning{32, 32, 1, 4}, Tuning{64, 32, 1, 4}, Tuning{128, 32, 1, 3}))
+	b.product(s.name+" norm gate+up", gate, touching(Tuning{}, tune(256, 16, 2, 1), tune(256, 16, 2, 3), tune(256, 8, 1, 2), tune(512, 16, 1, 1), tune(512, 16, 1, 3), tune(512, 32, 2, 2), tune(512, 8, 1, 2), tune(1024, 32, 1, 2)))
+	several := []Tuning{{}}
+	for _, threads := range []int{32, 64, 128} {
+		several = append(several, tune(threads, 32, 1, 2), tune(threads, 32, 1, 3), tune(threads, 32, 1, 4), tune(threads, 32, 1, 5), tune(threads, 16, 1, 3), tune(threads, 16, 1, 4))
 	}
-	b.product(s.name+" logits", MatVec{K: s.hidden, Tokens: 1, Parts: []Part{{q6, s.out}}}, []Tuning{{}, {32, 16, 2, 1}, {64, 16, 2, 1}})
+	b.product(s.name+" one o", MatVec{K: s.hidden, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}, several)
+	for _, t := range []tensor.DType{q4, q6} {
+		b.product(s.name+" one down", MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{t, s.hidden}}}, several)
+	}
+	for _, t := range []tensor.DType{q4, q6} {
+		b.product(s.name+" down", MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{t, s.hidden}}}, append(few, tune(32, 32, 1, 4), tune(64, 32, 1, 4), tune(128, 32, 1, 3)))
+	}
+	b.product(s.name+" logits", MatVec{K: s.hidden, Tokens: 1, Parts: []Part{{q6, s.out}}}, []Tuning{{}, tune(32, 16, 2, 1), tune(64, 16, 2, 1)})
 	one := []Tuning{{}}
 	for _, n := range []int{2, 8} {
-		several := []Tuning{{}, {64, 16, 1, 1}, {64, 16, 2, 1}, {64, 32, 2, 1}, {64, 32, 4, 1}}
+		several := []Tuning{{}, tune(64, 16, 1, 1), tune(64, 16, 2, 1), tune(64, 32, 2, 1), tune(64, 32, 4, 1)}
 		b.product(s.name+" gate+up", MatVec{K: s.hidden, Tokens: n, Act: &act, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, several)
 		b.product(s.name+" down", MatVec{K: s.ff, Tokens: n, Residual: InPlace, Parts: []Part{{q6, s.hidden}}}, several)
 	}
@@ -393,8 +412,12 @@ func (b *bench) attention(s shape) {
 			b.t.Fatal(err)
 		}
 		all := []candidate{{name: name + " rotate", list: []ready{b.bind(rotate, false, steps, span, far, near, q, keys, values)}}}
-		for _, splits := range []int{8, 32, 64} {
-			o := Attend{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Splits: splits, Scale: 0.1, Quantise: true}
+		for i, tuning := range []AttendTuning{{}, {}, {}, {MinKeys: 32}, {MinKeys: 128}, {Keys: 4}, {Values: 8}, {Keys: 4, Values: 8}, {Heads: 8}, {Heads: 2}, {Threads: 128}, {Threads: 128, Heads: 8}, {Threads: 128, Keys: 4, Values: 8}} {
+			splits := 32
+			if i < 3 {
+				splits = 16 << i
+			}
+			o := Attend{Heads: s.heads, KVHeads: s.kv, HeadDim: s.dim, Width: width, Half: true, Splits: splits, Scale: 0.1, Quantise: true, Tuning: tuning}
 			attend, err := o.Kernel(b.dev)
 			if err != nil {
 				b.t.Fatal(err)
@@ -416,8 +439,12 @@ func (b *bench) attention(s shape) {
 			}
 			parts, y := b.empty(4*o.PartsWords(1)), b.empty(4*QuantWords(s.heads*s.dim))
 			ra, rc := b.bind(attend, false, steps, span, q, keys, values, parts), b.bind(combine, false, steps, span, parts, y)
+			name := fmt.Sprintf("%s %+v", name, tuning)
 			all = append(all, candidate{name: fmt.Sprintf("%s split %d, rotating", name, splits), list: []ready{b.bind(placed, false, steps, span, far, near, q, keys, values, parts)}})
 			all = append(all, candidate{name: fmt.Sprintf("%s split %d, rotating, merging", name, splits), list: []ready{b.bind(merging, false, steps, span, far, near, q, keys, values, parts, b.empty(4*o.CountsWords(1)), y)}})
+			if i > 2 {
+				continue
+			}
 			all = append(all, candidate{fmt.Sprintf("%s split %d", name, splits), []ready{ra}, 4 * s.kv * s.dim * depth, 0},
 				candidate{name: fmt.Sprintf("%s split %d with combine, half of", name, splits), list: []ready{ra, rc}})
 		}

@@ -72,6 +72,8 @@ type Tuning struct {
 	Lanes   int // threads that share a row, a power of two
 	Rows    int // rows of a thread
 	Unroll  int // groups of 32 quantised weights of a row that a thread fetches at once
+	// Touch asks for the weights before Norm's work.
+	Touch bool
 }
 
 // Quantised reports whether x must be quantised rows (see Quantize), not float32.
@@ -137,6 +139,7 @@ type matVecText struct {
 	boundList
 	Threads, Lanes, Slots, Rows int
 	Unroll                      int
+	Touch                       bool
 	Sums                        int // of a thread: Rows × Tokens
 	Tree                        bool
 	Shuffle                     bool // the prologue may
@@ -204,6 +207,7 @@ func (v *matVecText) divide(d Device) error {
 			v.Unroll = 2
 		}
 	}
+	v.Touch = v.Tuning.Touch && v.Norm
 	v.Slots = v.Threads / v.Lanes
 	v.Sums = v.Rows * v.Tokens
 	v.Tree = !d.Subgroups || d.SubgroupMin < v.Lanes
@@ -320,6 +324,9 @@ func (v *matVecText) name() string {
 	}
 	if v.Norm {
 		fmt.Fprintf(&b, "/norm%s", v.EpsText())
+	}
+	if v.Touch {
+		b.WriteString("/touch")
 	}
 	if v.Act != nil {
 		fmt.Fprintf(&b, "/act%d", *v.Act)

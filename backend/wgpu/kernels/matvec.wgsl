@@ -162,12 +162,33 @@ fn store(row: u32, t: u32, at: u32, sum: f32) {
 {{- end}}
 
 @compute @workgroup_size({{.Threads}})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32{{if .Touch}}, @builtin(num_workgroups) grid: vec3<u32>{{end}}) {
+  let group = wg.y * {{index .Grid 0}}u + wg.x;
+{{- if .Touch}}
+  // The weights come into the cache while the row is normalised: a word of each 128 bytes.
+  var touched = 0u;
+{{- range $p, $w := .Weights}}
+{{- if $v.Act}}
+  {
+    let first = group * {{mul $v.GroupRows $w.RowVec4s}}u;
+{{- else}}
+  if group >= {{if $p}}{{$v.StartGroup $p}}u{{else}}0u{{end}} && group < {{$v.EndGroup $p}}u {
+    let first = (group{{if $p}} - {{$v.StartGroup $p}}u{{end}}) * {{mul $v.GroupRows $w.RowVec4s}}u;
+{{- end}}
+    let end = min(first + {{mul $v.GroupRows $w.RowVec4s}}u, {{mul (index $v.Parts $p).Rows $w.RowVec4s}}u);
+    for (var c = first + 8u * i; c < end; c += 8u * THREADS) { touched |= {{$w.Name}}[c].x; }
+  }
+{{- end}}
+{{- end}}
 {{- if .Norm}}
   normalise(i);
 {{- end}}
-  let group = wg.y * {{index .Grid 0}}u + wg.x;
+{{- if .Touch}}
+  // The grid has one layer, which the compiler does not know: the words are needed.
+  let lane = (i & (LANES - 1u)) + (touched & (grid.z - 1u));
+{{- else}}
   let lane = i & (LANES - 1u);
+{{- end}}
   let slot = i / LANES;
 {{- if .Act}}
   let row = (group * SLOTS + slot) * NR;

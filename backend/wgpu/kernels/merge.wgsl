@@ -10,16 +10,42 @@
   if workgroupUniformLoad(&latest) == 0u { return; }
   storageBarrier();
   if i == 0u { atomicStore(&counts[count], 0u); } // for the next dispatch
-  for (var e = i; e < GROUP * DIM; e += {{.Threads}}u) {
-    let base = (wg.z * {{.AllHeads}}u + head + e / DIM) * {{mul .Splits .Part}}u;
-    var m = LOWEST;
-    for (var s = 0u; s < pieces; s++) { m = max(m, bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u]))); }
+  let parts_of = (wg.z * {{.AllHeads}}u + head) * {{mul .Splits .Part}}u;
+  let count_here = {{if .Uneven}}here{{else}}GROUP{{end}};
+  for (var e = i; e < count_here * pieces; e += {{.Threads}}u) {
+    let at = parts_of + (e / pieces * {{.Splits}}u + e % pieces) * {{.Part}}u;
+    tops[e] = bitcast<f32>(atomicLoad(&parts[at]));
+    totals[e] = bitcast<f32>(atomicLoad(&parts[at + 1u]));
+  }
+  workgroupBarrier();
+  // What each piece counts, in place of its maximum. A thread has at most {{.TopsPerThread}} of them.
+{{- range $t := seq .TopsPerThread}}
+  let e{{$t}} = min(i + {{mul $t $v.Threads}}u, count_here * pieces - 1u);
+  var w{{$t}} = LOWEST;
+  for (var s = 0u; s < pieces; s++) { w{{$t}} = max(w{{$t}}, tops[e{{$t}} / pieces * pieces + s]); }
+  w{{$t}} = exp(tops[e{{$t}}] - w{{$t}});
+{{- end}}
+  workgroupBarrier();
+{{- range $t := seq .TopsPerThread}}
+  tops[e{{$t}}] = w{{$t}};
+{{- end}}
+  workgroupBarrier();
+  for (var e = i; e < count_here * DIM; e += {{.Threads}}u) {
+    let h = e / DIM;
+    let base = parts_of + h * {{mul .Splits .Part}}u + 4u + e % DIM;
     var sum = 0.0;
     var v = 0.0;
-    for (var s = 0u; s < pieces; s++) {
-      let w = exp(bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u])) - m);
-      sum += w * bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u + 1u]));
-      v += w * bitcast<f32>(atomicLoad(&parts[base + s * {{.Part}}u + 4u + e % DIM]));
+    for (var s = 0u; s < pieces; s += 8u) {
+{{- range $u := seq 8}}
+      let p{{$u}} = atomicLoad(&parts[base + min(s + {{$u}}u, pieces - 1u) * {{$v.Part}}u]);
+{{- end}}
+{{- range $u := seq 8}}
+      if s + {{$u}}u < pieces {
+        let w = tops[h * pieces + s + {{$u}}u];
+        sum += w * totals[h * pieces + s + {{$u}}u];
+        v += w * bitcast<f32>(p{{$u}});
+      }
+{{- end}}
     }
 {{- if .Quantise}}
     merged[e] = v / sum;
@@ -30,7 +56,7 @@
 {{- if .Quantise}}
   workgroupBarrier();
   // Eight threads for each 32 numbers, four numbers each.
-  for (var e = i; e < GROUP * DIM / 4u; e += {{.Threads}}u) {
+  for (var e = i; e < count_here * DIM / 4u; e += {{.Threads}}u) {
     let g = e / 8u * 32u;
     var bits = 0u;
     for (var k = 0u; k < 32u; k++) { bits = max(bits, bitcast<u32>(merged[g + k]) & 0x7fffffffu); }

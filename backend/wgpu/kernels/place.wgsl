@@ -1,7 +1,7 @@
 {{- $v := . -}}
   // Heads 0 … GROUP-1 here are the queries, GROUP the key of this position.
 {{- range $h := seq (add .Heads 1)}}
-  let at{{$h}} = {{if lt $h $v.Heads}}(at + {{$h}}u * DIM){{else}}(row * {{$v.Width}}u + ({{$v.AllHeads}}u + kv) * DIM){{end}} / 4u;
+  let at{{$h}} = {{if lt $h $v.Heads}}(at + {{$v.Here $h}} * DIM){{else}}(row * {{$v.Width}}u + ({{$v.AllHeads}}u + kv) * DIM){{end}} / 4u;
 {{- range $c := seq 4}}
   var q{{$h}}_{{$c}} = q[at{{$h}} + {{$v.Quad $c}}];
 {{- end}}
