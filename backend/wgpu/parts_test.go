@@ -26,6 +26,11 @@ func TestParts(t *testing.T) {
 	if !ok {
 		t.Fatalf("%T", x)
 	}
+	l, err := e.MeasureLimits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("reads %.0f GB/s, multiplies %.1f Top/s\n", l.Bandwidth/1e9, l.Arithmetic/1e12)
 	s, err := e.NewSequence(16384)
 	if err != nil {
 		t.Fatal(err)
