@@ -71,7 +71,12 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 		scratches: map[int]*driver.Buffer{},
 		plans:     map[shape][]string{}, used: map[shape]bool{},
 	}
-	if err = e.build(w); err == nil {
+	err = e.build(w)
+	// Also after an error: what is being compiled belongs to this executor.
+	if failed := g.settle(); err == nil {
+		err = failed
+	}
+	if err == nil {
 		err = g.Wait() // for the uploads, whose memory is short now if ever
 	}
 	if err != nil {

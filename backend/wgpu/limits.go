@@ -77,6 +77,9 @@ func (g *gpu) best(k kernels.Kernel, buffers ...*driver.Buffer) (float64, error)
 		return 0, err
 	}
 	defer group.Release()
+	if err := g.settle(); err != nil {
+		return 0, err
+	}
 	var timer *driver.Timer
 	if g.Features.Timestamps {
 		if timer, err = g.NewTimer(2); err != nil {

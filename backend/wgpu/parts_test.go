@@ -21,11 +21,13 @@ func TestParts(t *testing.T) {
 		t.Skip("a measurement that nothing can fail: set APR_WGPU_PARTS to a model")
 	}
 	needAdapter(t)
+	start := time.Now()
 	_, x := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
 	e, ok := x.(*executor)
 	if !ok {
 		t.Fatalf("%T", x)
 	}
+	fmt.Printf("loaded in %.2f s\n", time.Since(start).Seconds())
 	l, err := e.MeasureLimits()
 	if err != nil {
 		t.Fatal(err)

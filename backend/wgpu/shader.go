@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"runtime"
 	"strings"
 	"sync"
 	"text/template"
@@ -61,8 +62,25 @@ type gpu struct {
 	*driver.Device
 	settings
 	caps      kernels.Device
-	mu        sync.Mutex
-	pipelines map[pipelineKey]*driver.Pipeline
+	mu        sync.Mutex // guards what follows
+	pipelines map[pipelineKey]*compilation
+	// slots bounds how many shaders are compiled at once.
+	slots chan struct{}
+}
+
+func newGPU(d *driver.Device, s settings) *gpu {
+	return &gpu{Device: d, settings: s, caps: kernels.DeviceOf(d.Info), pipelines: map[pipelineKey]*compilation{}, slots: make(chan struct{}, compilers())}
+}
+
+// compilers is how many shaders are compiled at once: each takes a processor and some
+// ten megabytes.
+func compilers() int { return min(runtime.GOMAXPROCS(0), 16) }
+
+// compilation is a pipeline on its way.
+type compilation struct {
+	*driver.Pipeline
+	done chan struct{} // closed when it has been compiled
+	err  error         // of that
 }
 
 type pipelineKey struct {
@@ -79,20 +97,48 @@ func (g *gpu) pipeline(shader string, sizes any, bindings ...driver.Access) (*dr
 	return g.compiled(driver.PipelineDesc{Name: shader, WGSL: b.String(), Bindings: bindings})
 }
 
-// compiled compiles a shader once a device.
+// compiled returns a shader's pipeline, once a device. It is compiled by a goroutine of
+// its own: whoever dispatches it calls settle first, which also tells errors of
+// compiling.
 func (g *gpu) compiled(desc driver.PipelineDesc) (*driver.Pipeline, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := pipelineKey{desc.WGSL, desc.Unchecked}
-	if p, ok := g.pipelines[key]; ok {
-		return p, nil
+	if c, ok := g.pipelines[key]; ok {
+		return c.Pipeline, nil
 	}
-	p, err := g.NewPipeline(desc)
+	p, err := g.Layout(desc)
 	if err != nil {
 		return nil, err
 	}
-	g.pipelines[key] = p
+	c := &compilation{Pipeline: p, done: make(chan struct{})}
+	g.pipelines[key] = c
+	go func() {
+		g.slots <- struct{}{}
+		c.err = p.Compile()
+		<-g.slots
+		close(c.done)
+	}()
 	return p, nil
+}
+
+// settle waits for all pipelines asked for and returns an error of any that could not
+// be compiled, which are forgotten.
+func (g *gpu) settle() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var first error
+	for key, c := range g.pipelines {
+		<-c.done
+		if c.err == nil {
+			continue
+		}
+		delete(g.pipelines, key)
+		if first == nil || c.err.Error() < first.Error() { // the same every time
+			first = c.err
+		}
+	}
+	return first
 }
 
 // Short names for lists of bindings.

@@ -132,7 +132,7 @@ func (d *device) open() (*gpu, error) {
 		return nil, err
 	}
 	dev.Spin = dev.Type != driver.CPU
-	g := &gpu{Device: dev, settings: key.settings, caps: kernels.DeviceOf(dev.Info), pipelines: map[pipelineKey]*driver.Pipeline{}}
+	g := newGPU(dev, key.settings)
 	if err := g.probeSubgroups(); err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
@@ -168,6 +168,9 @@ func (g *gpu) probeSubgroups() error {
 		return err
 	}
 	defer group.Release()
+	if err := g.settle(); err != nil {
+		return err
+	}
 	c := g.Begin()
 	c.Dispatch(p, group, k.Grid[0], k.Grid[1], k.Grid[2])
 	c.Copy(staging, 0, b, 0, kernels.ProbeBytes)

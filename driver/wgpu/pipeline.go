@@ -31,44 +31,68 @@ type PipelineDesc struct {
 	Unchecked bool
 }
 
-// Pipeline is a compiled shader with its layout.
-type Pipeline struct{ handle, layout uintptr }
+// Pipeline is a shader with its layout, compiled or to be compiled.
+type Pipeline struct {
+	handle, layout uintptr
+	d              *Device
+	desc           PipelineDesc
+}
 
 // NewPipeline compiles a shader. The error quotes the compiler with the line.
-func (d *Device) NewPipeline(p PipelineDesc) (*Pipeline, error) {
-	if p.Entry == "" {
-		p.Entry = "main"
-	}
-	module, err := d.shader(p)
+func (d *Device) NewPipeline(desc PipelineDesc) (*Pipeline, error) {
+	p, err := d.Layout(desc)
 	if err != nil {
-		return nil, fmt.Errorf("shader %s: %w", p.Name, err)
+		return nil, err
 	}
-	defer call(proc.releaseShader, module)
-	entries := make([]layoutEntry, max(1, len(p.Bindings)))
-	for i, a := range p.Bindings {
+	if err := p.Compile(); err != nil {
+		p.Release()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Layout makes a pipeline that is not compiled: groups can be made for it, and Compile
+// must have returned before it is dispatched.
+func (d *Device) Layout(desc PipelineDesc) (*Pipeline, error) {
+	if desc.Entry == "" {
+		desc.Entry = "main"
+	}
+	entries := make([]layoutEntry, max(1, len(desc.Bindings)))
+	for i, a := range desc.Bindings {
 		entries[i] = layoutEntry{binding: uint32(i), visibility: stageCompute, bufferType: uint32(a)}
 	}
-	group := &listDescriptor{count: uint64(len(p.Bindings)), items: unsafe.Pointer(&entries[0])}
+	group := &listDescriptor{count: uint64(len(desc.Bindings)), items: unsafe.Pointer(&entries[0])}
 	layout, err := d.scoped(func() uintptr { return call(proc.createGroupLayout, d.handle, uintptr(unsafe.Pointer(group))) })
 	if err != nil {
-		return nil, fmt.Errorf("layout of %s: %w", p.Name, err)
+		return nil, fmt.Errorf("layout of %s: %w", desc.Name, err)
 	}
-	list := &layout
+	return &Pipeline{layout: layout, d: d, desc: desc}, nil
+}
+
+// Compile compiles a pipeline's shader, which takes most of the time. Pipelines may be
+// compiled by several goroutines at once, each by one.
+func (p *Pipeline) Compile() error {
+	d, name := p.d, p.desc.Name
+	module, err := d.shader(p.desc)
+	if err != nil {
+		return fmt.Errorf("shader %s: %w", name, err)
+	}
+	defer call(proc.releaseShader, module)
+	list := &p.layout
 	all := &pipelineLayoutDescriptor{listDescriptor: listDescriptor{count: 1, items: unsafe.Pointer(list)}}
 	whole, err := d.scoped(func() uintptr { return call(proc.createPipelineLayout, d.handle, uintptr(unsafe.Pointer(all))) })
 	if err != nil {
-		call(proc.releaseGroupLayout, layout)
-		return nil, fmt.Errorf("layout of %s: %w", p.Name, err)
+		return fmt.Errorf("layout of %s: %w", name, err)
 	}
 	defer call(proc.releasePipelineLayout, whole)
-	desc := &pipelineDescriptor{label: view(p.Name), layout: whole, module: module, entryPoint: view(p.Entry)}
+	desc := &pipelineDescriptor{label: view(name), layout: whole, module: module, entryPoint: view(p.desc.Entry)}
 	h, err := d.scoped(func() uintptr { return call(proc.createPipeline, d.handle, uintptr(unsafe.Pointer(desc))) })
 	runtime.KeepAlive(p)
 	if err != nil {
-		call(proc.releaseGroupLayout, layout)
-		return nil, fmt.Errorf("pipeline %s: %w", p.Name, err)
+		return fmt.Errorf("pipeline %s: %w", name, err)
 	}
-	return &Pipeline{h, layout}, nil
+	p.handle, p.desc = h, PipelineDesc{} // the text is not needed any more
+	return nil
 }
 
 func (d *Device) shader(p PipelineDesc) (uintptr, error) {
@@ -88,7 +112,9 @@ func (d *Device) shader(p PipelineDesc) (uintptr, error) {
 
 // Release frees the pipeline.
 func (p *Pipeline) Release() {
-	call(proc.releasePipeline, p.handle)
+	if p.handle != 0 {
+		call(proc.releasePipeline, p.handle)
+	}
 	call(proc.releaseGroupLayout, p.layout)
 }
 

@@ -5,6 +5,7 @@ package wgpu
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -172,6 +173,43 @@ func TestErrors(t *testing.T) {
 	}
 	if err := d.Write(s.a, s.a.Size, make([]byte, 4)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("write past the end: %v", err)
+	}
+	if err := d.Err(); err != nil {
+		t.Errorf("the device did not survive: %v", err)
+	}
+}
+
+// Shaders are compiled by several goroutines at once, and each learns of its own errors.
+func TestCompileAtOnce(t *testing.T) {
+	d := open(t)
+	const many = 24
+	errs := make(chan error, many)
+	for i := range many {
+		desc := PipelineDesc{Name: fmt.Sprintf("shader %d.", i), WGSL: addOne, Bindings: []Access{ReadOnly, ReadWrite}}
+		switch i % 3 {
+		case 1:
+			desc.WGSL = strings.Replace(addOne, "+ 1u", fmt.Sprintf("+ %d", i), 1) // signed or not: still right
+		case 2:
+			desc.WGSL = strings.Replace(addOne, "1u", "1.5", 1)
+		}
+		p, err := d.Layout(desc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			err := p.Compile()
+			if wrong := i%3 == 2; wrong != (err != nil) || wrong && !strings.Contains(err.Error(), desc.Name) {
+				errs <- fmt.Errorf("shader %d: %v", i, err)
+				return
+			}
+			p.Release()
+			errs <- nil
+		}()
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
 	}
 	if err := d.Err(); err != nil {
 		t.Errorf("the device did not survive: %v", err)
