@@ -117,6 +117,9 @@ type Span struct {
 	Seq    Sequence
 	Tokens []int32
 	Want   Want
+	// Input has the tokens' rows, (len(Tokens), width), for a program that begins
+	// with graph.Input; nil for others.
+	Input []float32
 }
 
 // Rows is the number of logit rows the span asks for.
@@ -130,8 +133,9 @@ func (s Span) Rows() int {
 	return 0
 }
 
-// Logits receives the rows of a step in the order of its spans. The memory is
-// reused by the next step that is given the same Logits.
+// Logits receives the rows of a step in the order of its spans: logits, or the
+// value that a program ends with (graph.Output). The memory is reused by the next
+// step that is given the same Logits.
 type Logits struct {
 	Vocab int
 	Data  []float32 // (rows, Vocab)
@@ -189,9 +193,10 @@ func Find(name string) (Backend, error) {
 }
 
 // CheckStep verifies what every executor must refuse before it computes: empty
-// spans, unknown tokens, a sequence used twice, a full context.
+// spans, unknown tokens, a sequence used twice, a full context, rows of input that
+// are missing or not asked for.
 func CheckStep(p *graph.Program, batch []Span, maxBatch int) error {
-	total := 0
+	total, width := 0, p.InWidth()
 	for i, s := range batch {
 		if s.Seq == nil || len(s.Tokens) == 0 {
 			return fmt.Errorf("span %d is empty", i)
@@ -205,6 +210,9 @@ func CheckStep(p *graph.Program, batch []Span, maxBatch int) error {
 			if t < 0 || int(t) >= p.Vocab {
 				return fmt.Errorf("%w: token %d of span %d is %d, the vocabulary has %d", ErrToken, j, i, t, p.Vocab)
 			}
+		}
+		if len(s.Input) != width*len(s.Tokens) {
+			return fmt.Errorf("span %d has %d numbers of input for %d tokens, want %d each", i, len(s.Input), len(s.Tokens), width)
 		}
 		if s.Seq.Len()+len(s.Tokens) > s.Seq.Capacity() {
 			return fmt.Errorf("%w: %d tokens held, %d more, room for %d", ErrContextFull, s.Seq.Len(), len(s.Tokens), s.Seq.Capacity())

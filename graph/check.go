@@ -17,9 +17,10 @@ type Weights interface {
 }
 
 // Check verifies that every value is written once before it is read, that
-// widths agree and that the program ends in logits.
+// widths agree, that rows from outside come first and that the program ends in
+// logits or an output.
 func (p *Program) Check() error {
-	written := make([]bool, len(p.Values))
+	written, ends := make([]bool, len(p.Values)), false
 	for i, op := range p.Ops {
 		for _, in := range op.Inputs() {
 			if in < 0 || int(in) >= len(p.Values) || !written[in] {
@@ -35,8 +36,19 @@ func (p *Program) Check() error {
 		if err := p.checkWidths(op); err != nil {
 			return fmt.Errorf("%w: operation %d (%s): %v", ErrInvalid, i, op.Kind(), err)
 		}
+		switch op.(type) {
+		case *Input:
+			if i > 0 {
+				return fmt.Errorf("%w: operation %d (input) is not the first", ErrInvalid, i)
+			}
+		case *Logits, *Output:
+			if i < len(p.Ops)-1 {
+				return fmt.Errorf("%w: operation %d (%s) is not the last", ErrInvalid, i, op.Kind())
+			}
+			ends = true
+		}
 	}
-	if n := len(p.Ops); n == 0 || p.Ops[n-1].Kind() != "logits" {
+	if !ends {
 		return fmt.Errorf("%w: it does not end in logits", ErrInvalid)
 	}
 	return nil
@@ -50,7 +62,7 @@ func (p *Program) checkWidths(op Op) error {
 		ok = w(o.Out) == p.Hidden
 	case *RMSNorm:
 		ok = w(o.In) == w(o.Out) && o.Segment > 0 && w(o.In)%o.Segment == 0
-	case *MatMul:
+	case *MatMul, *Input, *Output:
 	case *Rope:
 		ok = w(o.In) == w(o.Out) && o.HeadDim > 0 && w(o.In)%o.HeadDim == 0 && 2*len(o.InvFreq) <= o.HeadDim
 	case *KVStore:

@@ -208,6 +208,8 @@ func (c *compiler) op(op graph.Op) error {
 	case *graph.Embed:
 		t := c.tensor(o.Weight)
 		c.elementwise(o.Out, nil, func(dst int, _ []int) func(int) { return c.runEmbed(t, dst) })
+	case *graph.Input:
+		c.elementwise(o.Out, nil, func(dst int, _ []int) func(int) { return c.runInput(dst, c.width(o.Out)) })
 	case *graph.RMSNorm:
 		weight := c.vector(o.Weight)
 		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
@@ -235,6 +237,12 @@ func (c *compiler) op(op graph.Op) error {
 		})
 	case *graph.Logits:
 		c.logits(o)
+	case *graph.Output:
+		src := c.slotOf[o.In]
+		c.emit(instr{
+			run: c.runOutput(src, c.width(o.In)), traced: -1,
+			reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 1}},
+		})
 	case *graph.Tamper:
 		c.elementwise(o.Out, o.Inputs(), func(dst int, src []int) func(int) {
 			return c.runTamper(o, src[0], src[len(src)-1], dst, c.width(o.Out))

@@ -28,6 +28,28 @@ func (e *executor) runEmbed(t tensor.Tensor, dst int) func(int) {
 	}
 }
 
+// runInput copies the rows that come with the tokens.
+func (e *executor) runInput(dst, width int) func(int) {
+	return func(w int) {
+		t0, t1 := e.mine(w)
+		for i := t0; i < t1; i++ {
+			copy(e.buffers[dst][i*width:(i+1)*width], e.step.input[i])
+		}
+	}
+}
+
+// runOutput copies the rows asked for to where logits go.
+func (e *executor) runOutput(src, width int) func(int) {
+	return func(w int) {
+		if w != 0 {
+			return // copies of some kilobytes a token are not worth sharing out
+		}
+		for i, row := range e.step.wanted {
+			copy(e.step.logits.Data[i*width:(i+1)*width], e.buffers[src][row*width:])
+		}
+	}
+}
+
 func (e *executor) runPack(src, dst, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)

@@ -14,7 +14,8 @@ type step struct {
 	pos    []int       // of each token in its sequence
 	wanted []int       // rows whose logits are asked for
 	units  []attnUnit
-	ends   []int // pos + 1
+	ends   []int       // pos + 1
+	input  [][]float32 // the row that comes with each token, if the program begins with rows
 	logits *backend.Logits
 }
 
@@ -57,7 +58,8 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 	s := &e.step
 	s.tokens, s.seqs, s.pos, s.ends = s.tokens[:0], s.seqs[:0], s.pos[:0], s.ends[:0]
-	s.wanted, s.units = s.wanted[:0], s.units[:0]
+	s.wanted, s.units, s.input = s.wanted[:0], s.units[:0], s.input[:0]
+	width := e.program.InWidth()
 	for _, span := range batch {
 		seq, ok := span.Seq.(*sequence)
 		if !ok || seq.layers == nil {
@@ -69,6 +71,9 @@ func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 				s.wanted = append(s.wanted, len(s.tokens))
 			}
 			s.tokens = append(s.tokens, t)
+			if width > 0 {
+				s.input = append(s.input, span.Input[i*width:(i+1)*width])
+			}
 			s.seqs = append(s.seqs, seq)
 			s.pos = append(s.pos, seq.length+i)
 			s.ends = append(s.ends, seq.length+i+1)
@@ -82,7 +87,7 @@ func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 		if logits == nil {
 			return errors.New("logits are asked for and there is nowhere to put them")
 		}
-		logits.Resize(len(s.wanted), e.program.Vocab)
+		logits.Resize(len(s.wanted), e.program.OutWidth())
 	}
 	e.reserve(len(s.tokens))
 	return nil

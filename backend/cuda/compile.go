@@ -151,6 +151,9 @@ func (c *compiler) op(op graph.Op) error {
 	switch o := op.(type) {
 	case *graph.Embed:
 		c.embed(o)
+	case *graph.Input:
+		// The rows are copied to its buffer before the first kernel: see input.go.
+		c.add(o, nil, func(*recorder, []cuda.Ptr, cuda.Ptr) error { return nil })
 	case *graph.RMSNorm:
 		c.rmsNorm(o)
 	case *graph.MatMul:

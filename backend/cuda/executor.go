@@ -39,6 +39,7 @@ type executor struct {
 	scratch scratch
 	wrong   []*graph.Misplace // the operations with positions of their own
 
+	input    []byte // pinned, for the rows that a program begins with; nil for others
 	step     stepData
 	direct   directMemory
 	prepared map[stepSize]*prepared
@@ -145,6 +146,9 @@ func (e *executor) allocWorkspace() error {
 			return fmt.Errorf("workspace: %w", err)
 		}
 		e.buffers[i] = p
+	}
+	if err := e.allocInput(); err != nil {
+		return fmt.Errorf("workspace: %w", err)
 	}
 	if err := e.scratch.alloc(e); err != nil {
 		return fmt.Errorf("workspace: %w", err)

@@ -48,6 +48,9 @@ func (e *executor) run(batch []backend.Span, s stepSize, logits *backend.Logits)
 	if err != nil {
 		return err
 	}
+	if err := e.uploadInput(batch, s); err != nil {
+		return err
+	}
 	if e.opts.Trace != nil {
 		return e.runTraced(n, s, logits)
 	}

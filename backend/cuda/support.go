@@ -46,7 +46,7 @@ func supported(p *graph.Program, w graph.Weights, o backend.Options) error {
 
 func supportedOp(p *graph.Program, op graph.Op) error {
 	switch o := op.(type) {
-	case *graph.Embed, *graph.RMSNorm, *graph.MatMul, *graph.Rope, *graph.KVStore, *graph.GatedAct, *graph.Add, *graph.Scale, *graph.Logits, *graph.Tamper:
+	case *graph.Embed, *graph.Input, *graph.RMSNorm, *graph.MatMul, *graph.Rope, *graph.KVStore, *graph.GatedAct, *graph.Add, *graph.Scale, *graph.Logits, *graph.Tamper:
 	case *graph.Attention:
 		if d := p.Caches[o.Layer].HeadDim; d > maxHead {
 			return fmt.Errorf("%w: heads of %d elements (at most %d)", backend.ErrUnsupported, d, maxHead)

@@ -12,8 +12,11 @@ import (
 )
 
 func (s *step) run(op graph.Op) error {
-	if l, ok := op.(*graph.Logits); ok {
-		return s.computeLogits(l)
+	switch o := op.(type) {
+	case *graph.Logits:
+		return s.computeLogits(o)
+	case *graph.Output:
+		return s.output(o)
 	}
 	if out := op.Output(); out >= 0 {
 		s.alloc(out)
@@ -21,6 +24,8 @@ func (s *step) run(op graph.Op) error {
 	switch o := op.(type) {
 	case *graph.Embed:
 		return s.embed(o)
+	case *graph.Input:
+		copy(s.values[o.Out], s.input)
 	case *graph.RMSNorm:
 		return s.rmsNorm(o)
 	case *graph.MatMul:
@@ -273,6 +278,15 @@ func (s *step) gatedAct(o *graph.GatedAct) {
 		}
 		out[i] = float32(act * float64(up[i]))
 	}
+}
+
+// output gives the rows asked for as they are.
+func (s *step) output(o *graph.Output) error {
+	s.logits.Resize(len(s.wanted), s.p.OutWidth())
+	for i, row := range s.wanted {
+		copy(s.logits.Row(i), s.row(o.In, row))
+	}
+	return nil
 }
 
 func (s *step) computeLogits(o *graph.Logits) error {

@@ -111,6 +111,7 @@ type step struct {
 	seqs   []*sequence // of each token
 	pos    []int       // of each token in its sequence
 	wanted []int       // rows whose logits are asked for
+	input  []float32   // (T, width) for programs that begin with rows
 	values [][]float32 // by graph.ID, (T, width)
 	logits *backend.Logits
 }
@@ -131,6 +132,9 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 				s.wanted = append(s.wanted, len(s.tokens))
 			}
 			s.tokens = append(s.tokens, t)
+			if width := e.p.InWidth(); width > 0 {
+				s.input = append(s.input, span.Input[i*width:(i+1)*width]...)
+			}
 			s.seqs = append(s.seqs, seq)
 			s.pos = append(s.pos, seq.length+i)
 		}

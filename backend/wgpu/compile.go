@@ -131,6 +131,8 @@ func (c *compiler) op(op graph.Op) error {
 	switch o := op.(type) {
 	case *graph.Embed:
 		return c.embed(o)
+	case *graph.Input:
+		return c.rowsFrom(o)
 	case *graph.RMSNorm:
 		return c.rmsNorm(o)
 	case *graph.MatMul:

@@ -32,6 +32,7 @@ type executor struct {
 	rows      int // tokens in a piece at most
 	logitRows int // wanted rows in a piece at most
 	step      *driver.Buffer
+	input     *driver.Buffer // the rows that a program begins with; nil for tokens
 	logits    *driver.Buffer // (logitRows, Vocab)
 	staging   *driver.Buffer // the same, readable here
 	trace     *tracer        // nil without Options.Trace

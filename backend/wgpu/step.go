@@ -124,6 +124,9 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 				wanted++
 			}
 		}
+		if err := e.writeInput(s, r); err != nil {
+			return err
+		}
 		info := [][4]uint32{{uint32(r.row), uint32(r.to - r.from), uint32(seq.capacity)}}
 		if err := e.gpu.Write(seq.info, 0, bytesOf(info)); err != nil {
 			return err
