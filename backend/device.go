@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -34,6 +35,21 @@ var (
 	// ErrLost marks a device that failed and computes nothing more in this process.
 	ErrLost = errors.New("device lost")
 )
+
+// MemoryError is the refusal of a program that a device has too little memory for.
+// It is an ErrUnsupported.
+type MemoryError struct {
+	Need, Free int64 // bytes
+	// Layers is how many of the program's last layers would fit, with the output
+	// matrix and a cache (graph.Program.Cut); 0 if not even one does.
+	Layers int
+	Text   string // for people, with what is needed for what
+}
+
+func (e *MemoryError) Error() string { return fmt.Sprintf("%v: %s", ErrUnsupported, e.Text) }
+
+// Unwrap makes it an ErrUnsupported.
+func (e *MemoryError) Unwrap() error { return ErrUnsupported }
 
 // Info describes a device to people. Empty and zero fields are unknown.
 type Info struct {

@@ -35,7 +35,10 @@ type Options struct {
 // Row is the result of one test at one number of threads. Speeds are in tokens
 // a second.
 type Row struct {
-	Backend  string
+	Backend string
+	// Part is the part of the model on the GPU where the CPU runs the rest; such a
+	// row has no limit, because two devices take turns.
+	Part     string
 	Threads  int
 	Prompt   int // tokens of the prompt test, or 0
 	Generate int // tokens of the generation test, or 0
@@ -125,14 +128,16 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 	} else if ok {
 		limits.Device = d
 	}
-	ran := e.Selection().Ran
-	base := Row{Backend: ran, Threads: threads, Check: check, Machine: limits}
+	ran, part := e.Selection().Ran, e.Selection().Part()
+	base := Row{Backend: ran, Part: part, Threads: threads, Check: check, Machine: limits}
 	for _, depth := range orDefault(o.Depth, 0) {
 		base.Depth = depth
 		for _, n := range o.Prompt {
 			row := base
 			row.Prompt, row.Bound = n, "arithmetic"
-			row.Limit = limits.Arithmetic(ran) / work.Operations
+			if part == "" { // two devices one after the other have no common limit
+				row.Limit = limits.Arithmetic(ran) / work.Operations
+			}
 			if err := row.measure(ctx, e, o, n, prompt); err != nil {
 				return err
 			}
@@ -147,7 +152,9 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 				// Weights are read once for all sequences. On average half of the generated
 				// tokens are in the context too.
 				context := work.cacheBytes(e.KV()) * (float64(depth) + float64(n)/2)
-				row.Limit = limits.Reads() / (float64(work.Bytes)/float64(sequences) + context)
+				if part == "" {
+					row.Limit = limits.Reads() / (float64(work.Bytes)/float64(sequences) + context)
+				}
 				if err := row.measure(ctx, e, o, n, generate); err != nil {
 					return err
 				}

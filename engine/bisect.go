@@ -40,7 +40,10 @@ func Bisect(ctx context.Context, m *Model, o Options, name string, tokens []int3
 		}
 		opts := g.referenceOptions(g.threads())
 		if wrap {
-			device, opts = g.wrap(name, device), backendOptions(name, o, maxBatch)
+			if device, err = g.place(name, device); err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
+			}
+			opts = backendOptions(name, o, maxBatch)
 		}
 		return func(trace func(graph.Value, []float32)) (backend.Executor, error) {
 			opts.Trace = trace

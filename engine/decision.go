@@ -42,7 +42,11 @@ func unavailable(name, reason string) string {
 type Selection struct {
 	Requested string `json:"requested"`
 	Ran       string `json:"ran"`
-	FellBack  bool   `json:"fell_back"`
+	// GPULayers of the model's Layers run on the GPU, the others on the CPU; 0 if
+	// the backend is the CPU.
+	GPULayers int  `json:"gpu_layers"`
+	Layers    int  `json:"layers"`
+	FellBack  bool `json:"fell_back"`
 	// Verified says that the serving backend was compared with the reference, as far
 	// as it was used, or is the reference.
 	Verified bool `json:"verified"`
@@ -51,6 +55,17 @@ type Selection struct {
 	VerifiedContext int        `json:"verified_context,omitempty"`
 	Decisions       []Decision `json:"decisions"`
 }
+
+// Part is the part of the model on the GPU where the CPU runs the rest: "14 of 28
+// layers"; else empty.
+func (s Selection) Part() string {
+	if s.GPULayers == 0 || s.GPULayers == s.Layers {
+		return ""
+	}
+	return partText(s.GPULayers, s.Layers)
+}
+
+func partText(layers, all int) string { return fmt.Sprintf("%d of %d layers", layers, all) }
 
 // DisplayName is a backend's name for people; api is the graphics interface of
 // backends that have several.
@@ -69,6 +84,18 @@ func DisplayName(name, api string) string {
 	return name
 }
 
+// placeName is the display name with the part of the model that runs there, if it
+// is not all: "CUDA (14 of 28 layers)".
+func placeName(name, api, part string) string {
+	switch {
+	case part == "":
+		return DisplayName(name, api)
+	case api == "":
+		return DisplayName(name, part)
+	}
+	return DisplayName(name, api+", "+part)
+}
+
 // pathName is the display name without the graphics interface.
 func pathName(name string) string {
 	if name == "cpu-exact" {
@@ -82,7 +109,7 @@ func rejectedLine(name, reason string) string {
 	return fmt.Sprintf("[%s] %s path rejected, attempting fallback: %s", parity.Tag, pathName(name), reason)
 }
 
-func acceptedLine(name, api string) string { return "Backend: " + DisplayName(name, api) }
+func acceptedLine(name, api, part string) string { return "Backend: " + placeName(name, api, part) }
 
 // refusedLine is for a backend that was asked for by name: there is no fallback.
 func refusedLine(name, reason string) string {

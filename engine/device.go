@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/backend/split"
 	"github.com/apr-engine/apr/parity"
 )
 
@@ -125,14 +126,15 @@ type LastVerdict struct {
 	Certificate string        `json:"certificate"` // for apr parity certs show
 	Status      parity.Status `json:"status"`
 	Reason      string        `json:"reason,omitempty"`
-	File        string        `json:"file"` // the model's
+	File        string        `json:"file"`           // the model's
+	Part        string        `json:"part,omitempty"` // of the model that was on the device: "14 of 28 layers"
 	Context     int           `json:"context"`
 	MinCosine   float64       `json:"min_cosine"`
 	Created     time.Time     `json:"created"`
 }
 
 func lastVerdict(c parity.Certificate) *LastVerdict {
-	return &LastVerdict{c.ID(), c.Status, c.Reason, c.File, c.Context, c.MinCosine, c.Created}
+	return &LastVerdict{c.ID(), c.Status, c.Reason, c.File, c.Part, c.Context, c.MinCosine, c.Created}
 }
 
 // Absent is a backend that has no device here.
@@ -171,7 +173,7 @@ func Devices(ctx context.Context, o Options) (devices []Device, absent []Absent,
 		for i, d := range found {
 			listed := Device{ID: DeviceID(name, i), Backend: name, Name: d.Name(), Info: backend.Describe(d), Identity: d.Identity()}
 			if at := slices.IndexFunc(list, func(c parity.Certificate) bool {
-				return c.Key.Backend == name && c.Key.Identity == listed.Identity
+				return c.Key.Backend == name && split.Identity(c.Key.Identity) == listed.Identity
 			}); at >= 0 {
 				listed.Verdict = lastVerdict(list[at])
 			}

@@ -59,10 +59,7 @@ func (e *Engine) stepLimit(tokens int) time.Duration {
 		return 0
 	}
 	limit := max(e.gate.Policy.Probe.Deadline, time.Duration(tokens)*leastStepTime)
-	if backend.Describe(e.cand.device).Software {
-		limit *= parity.SoftwarePatience
-	}
-	return limit
+	return limit * time.Duration(e.cand.patience())
 }
 
 // plan asks which kernels a step will use.

@@ -24,6 +24,10 @@ type Options struct {
 	// first that is no software. It restricts "auto" to GPU backends, and like a
 	// named backend it is used or refused, never replaced.
 	Device string
+	// GPULayers is how many of the model's last layers a GPU gets, with the output
+	// matrix; the CPU runs the others. 0, and any number from that of the model's
+	// layers on, is all of them. A run without a GPU sets NoGPU.
+	GPULayers int
 	// NoGPU keeps every GPU backend out of the chain before anything is opened.
 	NoGPU bool
 	// Threads is the number of CPU workers; 0 means one for each CPU.
@@ -85,12 +89,13 @@ type loaded struct {
 	name   string
 	device backend.Device
 	exec   backend.Executor
+	part   string // "14 of 28 layers" where the CPU runs the others
 }
 
 // source describes the candidate to the gate.
 func (c loaded) source() parity.Source {
 	return parity.Source{
-		Backend: c.name, Device: c.device.Name(), Identity: c.device.Identity(),
+		Backend: c.name, Device: c.device.Name(), Identity: c.device.Identity(), Part: c.part,
 		Software: backend.Describe(c.device).Software,
 		Open:     func() (backend.Executor, error) { return c.exec, nil },
 	}
@@ -124,6 +129,9 @@ const closeLimit = 2 * time.Second
 // may not serve yet: the first use compares it with the reference on the tokens
 // at hand, and goes on with the next of the chain if it is wrong.
 func Open(m *Model, o Options) (*Engine, error) {
+	if o.GPULayers < 0 {
+		return nil, fmt.Errorf("%w: %d layers on the GPU", ErrInput, o.GPULayers)
+	}
 	if o.Threads < 0 || o.Threads > 1024 {
 		return nil, fmt.Errorf("%w: threads is %d, want 1 to 1024 (0 for one a CPU)", ErrInput, o.Threads)
 	}
@@ -226,18 +234,22 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
-	device := e.gate.wrap(name, found)
-	e.gate.runAhead(loaded{name: name, device: device})
-	exec, err := safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
+	device, err := e.gate.place(name, found)
+	if err != nil {
+		return loaded{}, fmt.Errorf("%w: %s: %w", ErrLoad, name, err)
+	}
+	c := loaded{name: name, device: device, part: e.gate.part(name)}
+	e.gate.runAhead(c)
+	c.exec, err = safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
 	if err != nil {
 		device.Close()
 		kind := ErrLoad
 		if e.requested == name && slices.Contains(gpuChain, name) {
 			kind = ErrBackend // the file is sound, the device that was asked for cannot run it
 		}
-		return loaded{}, fmt.Errorf("%w: %s: %s: %w", kind, e.Model.Path, name, err)
+		return loaded{}, fmt.Errorf("%w: %s: %s: %w", kind, e.Model.Path, name, e.Model.adviseLayers(err))
 	}
-	return loaded{name, device, exec}, nil
+	return c, nil
 }
 
 // safeLoad turns a panic of a backend into an error.
@@ -273,6 +285,7 @@ func (e *Engine) decide(d Decision) {
 // first use that is the one that will be judged next.
 func (e *Engine) Selection() Selection {
 	s := Selection{Requested: e.requested, Ran: e.cand.name, Decisions: slices.Clone(e.decisions)}
+	s.GPULayers, s.Layers = e.gate.layersOn(e.cand.name), e.Model.Program.Layers()
 	if s.Decisions == nil {
 		s.Decisions = []Decision{}
 	}
@@ -364,7 +377,7 @@ func (e *Engine) accept(v parity.Verdict) {
 	d := Decision{Backend: e.cand.name, Device: e.cand.device.Name(), Accepted: true, Status: v.Status, Basis: e.certified.How()}
 	// A run that was told to stay on the CPU and does so has nothing to report.
 	if !e.options.NoGPU || len(e.decisions) > 0 {
-		d.Line = acceptedLine(e.cand.name, e.cand.api())
+		d.Line = acceptedLine(e.cand.name, e.cand.api(), e.cand.part)
 	}
 	if v.Override {
 		d.Line = overrideLine(e.cand.name, e.options.Gate.overrideReason())

@@ -106,12 +106,13 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 	return g
 }
 
-// wrap applies injected faults to a backend's device.
-func (g *gate) wrap(name string, d backend.Device) backend.Device {
+// wrap applies the faults injected into the backend called at to its device, which
+// is part of what runs as name.
+func (g *gate) wrap(name, at string, d backend.Device) backend.Device {
 	if g.options.Gate.Fault == nil {
 		return d
 	}
-	wrapped := g.options.Gate.Fault(name, d)
+	wrapped := g.options.Gate.Fault(at, d)
 	if reflect.TypeOf(wrapped) != reflect.TypeOf(d) { // devices need not be comparable
 		g.faults[name] = cmp.Or(g.options.Gate.FaultSpec, "without a name")
 	}
@@ -246,7 +247,11 @@ func (g *gate) referenceOptions(threads int) backend.Options {
 // threads is not one of them; the backends' conformance tests hold them to that.
 func (g *gate) keyOptions(name string) string {
 	o := backendOptions(name, g.options, g.maxBatch)
-	return fmt.Sprintf("kv=%s batch=%d", o.KV, o.MaxBatch)
+	text := fmt.Sprintf("kv=%s batch=%d", o.KV, o.MaxBatch)
+	if g.splits(name) {
+		text += fmt.Sprintf(" gpu-layers=%d/%d", g.options.GPULayers, g.m.Program.Layers())
+	}
+	return text
 }
 
 // parityCase describes what is compared.

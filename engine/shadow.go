@@ -53,7 +53,7 @@ func (s *Session) follow(ctx context.Context, f *follower, generated, capacity i
 	case parity.ByReference, parity.ByOverride:
 		return nil, nil
 	}
-	threads := e.gate.idleThreads(e.cand.name)
+	threads := e.gate.idleThreads(e.cand)
 	source, err := e.gate.shadowReference(threads)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the reference for verification: %w", ErrInference, err)
@@ -146,8 +146,8 @@ func (e *Engine) violated(v parity.Verdict, cert parity.Certified, c loaded) err
 }
 
 // idleThreads is how many CPUs the serving backend leaves idle.
-func (g *gate) idleThreads(serving string) int {
-	if slices.Contains(gpuChain, serving) {
+func (g *gate) idleThreads(serving loaded) int {
+	if slices.Contains(gpuChain, serving.name) && serving.part == "" {
 		return max(1, runtime.NumCPU()-1) // one feeds the GPU
 	}
 	return max(0, runtime.NumCPU()-g.threads())

@@ -56,7 +56,8 @@ type Certificate struct {
 	MinCosine float64    `json:"min_cosine"`
 	MaxKL     float64    `json:"max_kl"`
 	Device    string     `json:"device"`
-	File      string     `json:"file"` // the model's base name, for people
+	Part      string     `json:"part,omitempty"` // of the model on the device; empty for all
+	File      string     `json:"file"`           // the model's base name, for people
 	Created   time.Time  `json:"created"`
 	Sum       string     `json:"sum"` // SHA-256 of the rest
 }
@@ -84,7 +85,7 @@ func (c Certificate) sum() string {
 // Verdict returns what the certificate says as a verdict.
 func (c Certificate) Verdict() Verdict {
 	return Verdict{
-		Status: c.Status, Reason: c.Reason, Violation: c.Violation, Backend: c.Key.Backend, Device: c.Device,
+		Status: c.Status, Reason: c.Reason, Violation: c.Violation, Backend: c.Key.Backend, Device: c.Device, Part: c.Part,
 		Covered: c.Covered, Context: c.Context, Cached: true,
 		Hashes: Hashes{Model: c.Key.Model, Program: c.Key.Program, Policy: c.Key.Policy, Build: c.Key.Build},
 	}

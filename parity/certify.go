@@ -125,7 +125,7 @@ func (g *Gate) key(candidate Source) Key {
 // a pass or the user has overridden the gate.
 func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified, Verdict) {
 	fault := g.fault(candidate.Backend)
-	v := Verdict{Backend: candidate.Backend, Device: candidate.Device, Reference: g.Reference.Backend, Policy: g.Policy.Name, MaxBatch: c.MaxBatch, Hashes: c.Hashes, Fault: fault}
+	v := Verdict{Backend: candidate.Backend, Device: candidate.Device, Part: candidate.Part, Reference: g.Reference.Backend, Policy: g.Policy.Name, MaxBatch: c.MaxBatch, Hashes: c.Hashes, Fault: fault}
 	exec, err := candidate.Open()
 	if err != nil {
 		v.Status, v.Reason = Mismatch, fmt.Sprintf("cannot start: %v", err)
@@ -200,7 +200,7 @@ func (g *Gate) remember(candidate Source, v Verdict, before Certificate) {
 	}
 	c := Certificate{
 		Key: g.key(candidate), Status: v.Status, Reason: v.Reason, Violation: v.Violation,
-		Covered: v.Covered, Context: v.Context, Positions: len(v.Positions), Device: v.Device, File: g.File, MinCosine: 1,
+		Covered: v.Covered, Context: v.Context, Positions: len(v.Positions), Device: v.Device, Part: v.Part, File: g.File, MinCosine: 1,
 	}
 	if before.Positions > 0 {
 		c.Positions += before.Positions

@@ -11,6 +11,9 @@ type Source struct {
 	Device  string
 	// Identity is Device.Identity, for certificates.
 	Identity string
+	// Part is the part of the model that is on the device, if it is not all, for
+	// people: "14 of 28 layers". What is compared is the whole model all the same.
+	Part string
 	// Software says that a CPU plays the device, as lavapipe does: it is waited for
 	// SoftwarePatience times as long.
 	Software bool

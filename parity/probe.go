@@ -75,7 +75,7 @@ func Probe(ctx context.Context, reference, candidate Source, c Case, p Policy) V
 
 func newProbe(ctx context.Context, reference, candidate Source, c Case, p Policy) *probe {
 	v := &Verdict{
-		Backend: candidate.Backend, Device: candidate.Device, Reference: reference.Backend,
+		Backend: candidate.Backend, Device: candidate.Device, Part: candidate.Part, Reference: reference.Backend,
 		Policy: p.Name, MaxBatch: c.MaxBatch, Hashes: c.Hashes,
 	}
 	v.Hashes.Policy = p.Hash()

@@ -87,6 +87,7 @@ type Verdict struct {
 
 	Backend   string `json:"backend"`
 	Device    string `json:"device,omitempty"`
+	Part      string `json:"part,omitempty"` // of the model on the device: "14 of 28 layers"; empty for all
 	Reference string `json:"reference"`
 	Policy    string `json:"policy"` // name
 	// Covered are the kernel variants and paths that ran in the probe, NotCovered

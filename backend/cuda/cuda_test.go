@@ -285,6 +285,10 @@ func TestTooLittleMemory(t *testing.T) {
 	if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "needs") || !strings.Contains(err.Error(), "1.0 MiB of 1.0 MiB") {
 		t.Errorf("error %v", err)
 	}
+	var short *backend.MemoryError
+	if !errors.As(err, &short) || short.Free != 1<<20 || short.Need <= short.Free || short.Layers != 0 {
+		t.Errorf("the refusal says %+v", short)
+	}
 	emutest.Set(t, "memory", 64<<20)
 	e := open(t, "qwen2", backend.Options{KV: tensor.F16, MaxBatch: 64})
 	if _, err := e.NewSequence(1 << 20); !cuda.IsCode(err, cuda.OutOfMemory) || !strings.Contains(err.Error(), "1048576 tokens") {
@@ -292,6 +296,59 @@ func TestTooLittleMemory(t *testing.T) {
 	}
 	if err := decode(e, 2, 1); err != nil {
 		t.Errorf("a step after a refused sequence: %v", err)
+	}
+}
+
+// Where the whole does not fit, the refusal says how many layers do: so many load and
+// one more is refused.
+func TestLayersThatFit(t *testing.T) {
+	f, err := gguf.Open(golden.Path(t, "models", "tiny-coder-28m-q4_k_m.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	p, err := model.Build(f.Metadata, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := backend.Options{KV: tensor.F16, MaxBatch: 64}
+	emutest.Set(t, "memory", 1<<20)
+	_, err = probe(t).Load(p, f, o)
+	var whole *backend.MemoryError
+	if !errors.As(err, &whole) {
+		t.Fatalf("error %v", err)
+	}
+	seen := map[int]bool{}
+	for short := int64(1); short < 6; short++ {
+		emutest.Set(t, "memory", whole.Need-short*whole.Need/12)
+		_, err := probe(t).Load(p, f, o)
+		var refused *backend.MemoryError
+		if !errors.As(err, &refused) || refused.Need != whole.Need || refused.Layers >= p.Layers() {
+			t.Fatalf("error %v", err)
+		}
+		if refused.Layers == 0 {
+			continue
+		}
+		seen[refused.Layers] = true
+		for _, n := range []int{refused.Layers, refused.Layers + 1} {
+			if n == p.Layers() {
+				continue // the whole, which was refused
+			}
+			_, rest, err := p.Cut(p.Layers() - n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exec, err := probe(t).Load(rest, f, o)
+			if fits := n == refused.Layers; fits != (err == nil) {
+				t.Errorf("%d layers would fit; loading %d: %v", refused.Layers, n, err)
+			}
+			if err == nil {
+				exec.Close()
+			}
+		}
+	}
+	if len(seen) < 2 {
+		t.Errorf("only %v layers were ever said to fit", seen)
 	}
 }
 

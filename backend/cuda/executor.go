@@ -80,7 +80,7 @@ func (e *executor) load(w graph.Weights) error {
 	if err := e.compile(w); err != nil {
 		return err
 	}
-	if err := e.planMemory(w).check(e.c); err != nil {
+	if err := e.checkMemory(w); err != nil {
 		return err
 	}
 	var err error

@@ -2,9 +2,9 @@ package cuda
 
 import (
 	"fmt"
+	"sort"
 
 	"github.com/apr-engine/apr/backend"
-	"github.com/apr-engine/apr/driver/cuda"
 	"github.com/apr-engine/apr/graph"
 )
 
@@ -52,17 +52,34 @@ func (e *executor) planMemory(w graph.Weights) memoryPlan {
 
 func (m memoryPlan) total() int64 { return m.weights + m.workspace + m.cache }
 
-// check refuses what does not fit, with what is needed and what is free.
-func (m memoryPlan) check(c *cuda.Context) error {
-	free, total, err := c.Memory()
-	if err != nil {
+// checkMemory refuses what does not fit, with what is needed and what is free.
+func (e *executor) checkMemory(w graph.Weights) error {
+	m := e.planMemory(w)
+	free, total, err := e.c.Memory()
+	if err != nil || m.total() <= free {
 		return err
 	}
-	if m.total() > free {
-		return fmt.Errorf("%w: needs %s of GPU memory (weights %s, workspace %s, cache of %d tokens %s), free are %s of %s",
-			backend.ErrUnsupported, bytesText(m.total()), bytesText(m.weights), bytesText(m.workspace), m.positions, bytesText(m.cache), bytesText(free), bytesText(total))
+	return &backend.MemoryError{
+		Need: m.total(), Free: free, Layers: e.fittingLayers(w, free),
+		Text: fmt.Sprintf("needs %s of GPU memory (weights %s, workspace %s, cache of %d tokens %s), free are %s of %s",
+			bytesText(m.total()), bytesText(m.weights), bytesText(m.workspace), m.positions, bytesText(m.cache), bytesText(free), bytesText(total)),
 	}
-	return nil
+}
+
+// fittingLayers is how many of the program's last layers fit in so many bytes. A
+// program that cannot be cut has none.
+func (e *executor) fittingLayers(w graph.Weights, free int64) int {
+	all := e.program.Layers()
+	// Needs shrink with every layer that is left out.
+	out := 1 + sort.Search(max(all-1, 0), func(i int) bool {
+		_, rest, err := e.program.Cut(1 + i)
+		if err != nil {
+			return false
+		}
+		part := newExecutor(e.c, rest, e.opts)
+		return part.compile(w) == nil && part.planMemory(w).total() <= free
+	})
+	return max(all-out, 0)
 }
 
 // bytesText writes a size for people.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
@@ -36,6 +37,13 @@ func (d device) Identity() string {
 
 // mark comes between the identity of the second device and the rest.
 const mark = "; last layers: "
+
+// Identity is that of the device alone which a pair's identity was made from; other
+// identities are left as they are.
+func Identity(identity string) string {
+	alone, _, _ := strings.Cut(identity, mark)
+	return alone
+}
 
 func (d device) Close() error { return errors.Join(d.Device.Close(), d.host.Close()) }
 

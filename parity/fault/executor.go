@@ -222,7 +222,8 @@ var executorFaults = []Fault{
 // ErrLost is the error of an injected device failure.
 var ErrLost = errors.New("injected fault: device lost")
 
-// swapTokens exchanges the last two tokens of each span that has two.
+// swapTokens exchanges the last two tokens of each span that has two, with the rows
+// that come with them.
 func swapTokens(batch []backend.Span) []backend.Span {
 	swapped := slices.Clone(batch)
 	for i, s := range batch {
@@ -230,6 +231,9 @@ func swapTokens(batch []backend.Span) []backend.Span {
 			t := slices.Clone(s.Tokens)
 			t[n-1], t[n-2] = t[n-2], t[n-1]
 			swapped[i].Tokens = t
+			if width := len(s.Input) / n; width > 0 {
+				swapped[i].Input = slices.Concat(s.Input[:(n-2)*width], s.Input[(n-1)*width:], s.Input[(n-2)*width:(n-1)*width])
+			}
 		}
 	}
 	return swapped

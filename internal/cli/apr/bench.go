@@ -156,12 +156,16 @@ func (p *benchPrinter) markdownRow(r bench.Row) error {
 			"| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	}
 	p.rows = append(p.rows, r)
+	name := r.Backend
+	if r.Part != "" {
+		name += ", " + r.Part
+	}
 	limit, share := "not known", ""
 	if r.Limit > 0 {
 		limit, share = fmt.Sprintf("%.1f (%s)", r.Limit, r.Bound), fmt.Sprintf("%.0f %%", 100*r.OfLimit())
 	}
 	_, err := fmt.Fprintf(p.out, "| %s | %s | %s | %s | %d | %s | %.2f ± %.2f | %.2f | %s | %s |\n",
-		p.model.name, byteSize(p.model.size), count(p.model.parameters), r.Backend, r.Threads, r.Test(),
+		p.model.name, byteSize(p.model.size), count(p.model.parameters), name, r.Threads, r.Test(),
 		r.Mean, r.StdDev, r.Median, limit, share)
 	return err
 }
@@ -197,6 +201,7 @@ type benchJSON struct {
 	ModelSize      int64     `json:"model_size"`
 	Parameters     int64     `json:"model_n_params"`
 	Backend        string    `json:"backend"`
+	Part           string    `json:"part,omitempty"`
 	Threads        int       `json:"n_threads"`
 	Prompt         int       `json:"n_prompt"`
 	Generate       int       `json:"n_gen"`
@@ -230,7 +235,7 @@ type benchJSON struct {
 func (p *benchPrinter) jsonRow(r bench.Row) error {
 	row := benchJSON{
 		ModelFilename: p.model.file, ModelType: p.model.name, ModelSize: p.model.size, Parameters: p.model.parameters,
-		Backend: r.Backend, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Sequences: max(1, r.Sequences), Test: r.Test(),
+		Backend: r.Backend, Part: r.Part, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Sequences: max(1, r.Sequences), Test: r.Test(),
 		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
 		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,

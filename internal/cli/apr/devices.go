@@ -79,7 +79,11 @@ func printDevices(out *output, devices []engine.Device, absent []engine.Absent) 
 		}
 		verdict := "none"
 		if v := d.Verdict; v != nil {
-			verdict = fmt.Sprintf("%s on %s, %s", v.Status, v.File, v.Created.Format("2006-01-02"))
+			file := v.File
+			if v.Part != "" {
+				file += " (" + v.Part + ")"
+			}
+			verdict = fmt.Sprintf("%s on %s, %s", v.Status, file, v.Created.Format("2006-01-02"))
 		}
 		rows = append(rows, []string{d.ID, d.Name, cmp.Or(kind, "-"), size, cmp.Or(d.Driver, "-"), verdict})
 	}

@@ -129,6 +129,34 @@ func (v textListValue) Set(s string) error {
 	return nil
 }
 
+// layersValue is a number of layers, or all.
+type layersValue struct{ p *int }
+
+// allLayers is the number that stands for all.
+const allLayers = -1
+
+func (v layersValue) Type() string { return "N" }
+
+func (v layersValue) String() string {
+	if *v.p == allLayers {
+		return "all"
+	}
+	return strconv.Itoa(*v.p)
+}
+
+func (v layersValue) Set(s string) error {
+	if s == "all" {
+		*v.p = allLayers
+		return nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > maxCount {
+		return errors.New("want a whole number of at least 0, or all")
+	}
+	*v.p = n
+	return nil
+}
+
 // Limits of flags, far above any use.
 const (
 	maxCount   = math.MaxInt32
@@ -141,6 +169,7 @@ type backendFlags struct {
 	backend string
 	device  string
 	noGPU   bool
+	layers  int // on the GPU; allLayers for all
 	threads int
 	kv      string
 	verify  string
@@ -168,6 +197,8 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	f.StringVar(&b.device, "device", "", "which GPU: an id, a number or a part of a name, see 'apr devices'")
 	f.BoolVar(&b.noGPU, "no-gpu", false, "do not look for a GPU")
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
+	b.layers = allLayers
+	f.Var(layersValue{&b.layers}, "gpu-layers", "how many of the last layers a GPU gets; the CPU runs the others")
 	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
 	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
 }
@@ -197,12 +228,23 @@ func (b *backendFlags) options(cmd *cobra.Command) (engine.Options, error) {
 	case b.device != "" && b.backend != "auto" && !gpu:
 		return engine.Options{}, usageError(cmd, "--device names a GPU, which --backend %s does not use", b.backend)
 	}
+	// No layer on a GPU is no GPU.
+	onGPU := b.device != "" || gpu
+	switch {
+	case b.layers == 0 && onGPU:
+		return engine.Options{}, usageError(cmd, "--gpu-layers 0 leaves nothing for the GPU that --backend or --device asks for")
+	case b.layers > 0 && b.noGPU:
+		return engine.Options{}, usageError(cmd, "--gpu-layers and --no-gpu exclude each other")
+	case b.layers > 0 && b.backend != "auto" && !gpu:
+		return engine.Options{}, usageError(cmd, "--gpu-layers is for GPUs, which --backend %s does not use", b.backend)
+	}
+	noGPU := b.noGPU || b.layers == 0
 	threads := b.threads
 	if threads == 0 {
 		threads = runtime.NumCPU()
 	}
 	gate, err := b.gateOptions(cmd)
-	return engine.Options{Backend: b.backend, Device: b.device, NoGPU: b.noGPU, Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
+	return engine.Options{Backend: b.backend, Device: b.device, NoGPU: noGPU, GPULayers: max(b.layers, 0), Threads: threads, KV: engine.KVType(b.kv), Gate: gate}, err
 }
 
 // samplingFlags choose tokens. The caller sets the defaults before register.

@@ -133,11 +133,11 @@ func (o *parityOptions) names(cmd *cobra.Command) ([]string, error) {
 	case o.all && cmd.Flags().Changed("backend"):
 		return nil, usageError(cmd, "--backend and --all exclude each other")
 	case o.all:
-		return withoutGPU(engine.Measurable(), o.noGPU), nil
+		return withoutGPU(engine.Measurable(), o.noGPU || o.layers == 0), nil
 	case o.backend != "auto":
 		return []string{o.backend}, nil
 	}
-	return withoutGPU(engine.Measurable(), o.noGPU), nil
+	return withoutGPU(engine.Measurable(), o.noGPU || o.layers == 0), nil
 }
 
 // first reports whether only the first backend that has a device is judged.
@@ -345,7 +345,11 @@ func positionRow(m *engine.Model, p parity.Position) []string {
 
 // printSummary tells the verdict, what it rests on and what it cost.
 func printSummary(out io.Writer, v parity.Verdict) {
-	fmt.Fprintf(out, "%s against %s: %s", v.Backend, v.Reference, v.Status)
+	part := ""
+	if v.Part != "" {
+		part = " with " + v.Part
+	}
+	fmt.Fprintf(out, "%s%s against %s: %s", v.Backend, part, v.Reference, v.Status)
 	if v.Reason != "" {
 		fmt.Fprintf(out, ": %s", v.Reason)
 	}
