@@ -76,8 +76,8 @@ func (e *executor) fittingLayers(w graph.Weights, free int64) int {
 		if err != nil {
 			return false
 		}
-		part := newExecutor(e.c, rest, e.opts)
-		return part.compile(w) == nil && part.planMemory(w).total() <= free
+		part, err := newExecutor(e.c, rest, e.opts)
+		return err == nil && part.compile(w) == nil && part.planMemory(w).total() <= free
 	})
 	return max(all-out, 0)
 }
