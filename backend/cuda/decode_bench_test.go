@@ -28,7 +28,19 @@ func TestBenchDecode(t *testing.T) {
 	}
 	_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
 	e := exec.(*executor)
-	for _, s := range []struct{ sequences, depth int }{{1, 0}, {1, 2048}, {1, 8192}, {2, 0}, {4, 0}, {8, 0}, {8, 2048}, {8, 8192}, {16, 0}, {32, 0}, {32, 2048}} {
+	defer func(on bool, ring, next int) { streamProducts, streamRing, matvecNext = on, ring, next }(streamProducts, streamRing, matvecNext)
+	for _, v := range []struct {
+		on         bool
+		ring, next int
+	}{{false, 0, 4096}, {true, 64 << 10, 0}, {true, 84 << 10, 4096}, {true, 84 << 10, 0}} {
+		streamProducts, streamRing, matvecNext = v.on, v.ring, v.next
+		clear(e.prepared)
+		for _, depth := range []int{0, 8192} {
+			us := benchSteps(t, e, 1, depth, steps)
+			t.Logf("stream.h %v, rings of %d bytes, %d prefetched for the next: depth %4d: %8.1f µs a step, %8.1f tok/s", v.on, v.ring, v.next, depth, us, 1e6/us)
+		}
+	}
+	for _, s := range []struct{ sequences, depth int }{{2, 0}, {4, 0}, {8, 0}, {8, 2048}, {8, 8192}, {16, 0}, {32, 0}, {32, 2048}} {
 		us := benchSteps(t, e, s.sequences, s.depth, steps)
 		t.Logf("%2d sequences, depth %4d: %8.1f µs a step, %8.1f tok/s", s.sequences, s.depth, us, float64(s.sequences)*1e6/us)
 	}

@@ -139,7 +139,7 @@ func maker[T graph.Op](f *fuser, id graph.ID) (op T, at int, ok bool) {
 
 // multiplies reports whether the decode kernels take a matrix.
 func (f *fuser) multiplies(t tensor.Tensor) bool {
-	return matvecTokens(f.c.Device, t.Type, t.Cols()) > 0
+	return matvecTokens(f.c.Device, t.Type, t.Rows(), t.Cols()) > 0
 }
 
 // normProducts fuses a norm over whole rows with all the products, or the logits,
@@ -234,7 +234,14 @@ func (f *fuser) finish(p *stage, req matvecRequest, norm string, products []*gra
 func (r *recorder) matvecs(req matvecRequest) error {
 	most := fewTokens
 	for _, m := range req.matrices {
-		most = min(most, matvecTokens(r.e.c.Device, m.dtype, req.k))
+		most = min(most, matvecTokens(r.e.c.Device, m.dtype, m.rows, req.k))
+	}
+	for whole := req; most > 1; most /= 2 {
+		// Together they can need more shared memory than each.
+		whole.tokens = min(most, r.shape.tokens)
+		if _, err := planMatvec(r.e.c.Device, whole); !errors.Is(err, errMatvecWide) {
+			break
+		}
 	}
 	for t := 0; t < r.shape.tokens; t += most {
 		part := req
@@ -301,7 +308,7 @@ func (f *fuser) normLogits(at, i int, n *graph.RMSNorm, l *graph.Logits) stage {
 				x = r.e.scratch.gathered
 			}
 			w := r.e.weights[l.Weight]
-			most := matvecTokens(r.e.c.Device, w.dtype, w.k)
+			most := matvecTokens(r.e.c.Device, w.dtype, w.rows, w.k)
 			for t := 0; t < r.rows; t += most {
 				req := matvecRequest{
 					tokens: min(most, r.rows-t), k: w.k, x: x + cuda.Ptr(4*t*w.k), norm: r.e.vectors[n.Weight], eps: n.Eps, cap: l.SoftCap,

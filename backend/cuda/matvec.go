@@ -111,9 +111,14 @@ var matvecSmall = true
 // matvecBlocks is how many blocks a multiprocessor gets.
 var matvecBlocks = 1
 
-// matvecTokens is the most tokens of one launch on a device for rows of k weights
-// of a type: 4, 2, 1, or 0 if not even one row of activations fits.
-func matvecTokens(dev cuda.Device, t tensor.DType, k int) int {
+// matvecTokens is the most tokens of one launch on a device for a matrix of a type,
+// rows of k weights: 8, 4, 2, 1, or 0 if not even one row of activations fits.
+func matvecTokens(dev cuda.Device, t tensor.DType, rows, k int) int {
+	if streams(t, k) {
+		if n := streamMost(dev, t, rows, k); n > 0 {
+			return n
+		}
+	}
 	weights, bytes := piece(t)
 	for i := len(matvecVariants) - 1; i >= 0; i-- {
 		v := matvecVariants[i]
@@ -132,6 +137,9 @@ func planMatvec(dev cuda.Device, r matvecRequest) (*kernelCall, error) {
 	if len(r.matrices) == 0 || len(r.matrices) > 3 || r.pair && len(r.matrices) != 2 || r.residual != 0 && len(r.matrices) != 1 && !r.pair {
 		return nil, fmt.Errorf("matvec: %d matrices", len(r.matrices))
 	}
+	if k := r.planStream(dev); k != nil {
+		return k, nil
+	}
 	for _, v := range matvecVariants {
 		if r.tokens <= v.tokens {
 			return r.plan(dev, v)
@@ -141,8 +149,8 @@ func planMatvec(dev cuda.Device, r matvecRequest) (*kernelCall, error) {
 }
 
 // formats finds the format whose kernel reads all matrices, and the matrices (bits)
-// that are of its alternative.
-func (r *matvecRequest) formats(tokens int) (main tensor.DType, alt int, err error) {
+// that are of its alternative, if the kernel may have one.
+func (r *matvecRequest) formats(mixed bool) (main tensor.DType, alt int, err error) {
 	main = r.matrices[0].dtype
 	for _, m := range r.matrices[1:] {
 		if m.dtype != main && matvecAlternative[m.dtype] == main {
@@ -152,7 +160,7 @@ func (r *matvecRequest) formats(tokens int) (main tensor.DType, alt int, err err
 	for i, m := range r.matrices {
 		switch {
 		case m.dtype == main:
-		case tokens == 1 && !r.pair && m.dtype == matvecAlternative[main]:
+		case mixed && !r.pair && m.dtype == matvecAlternative[main]:
 			alt |= 1 << i
 		default:
 			return main, 0, fmt.Errorf("matvec: %w: %s and %s", errMatvecMix, main, m.dtype)
@@ -162,7 +170,7 @@ func (r *matvecRequest) formats(tokens int) (main tensor.DType, alt int, err err
 }
 
 func (r *matvecRequest) plan(dev cuda.Device, v matvecVariant) (*kernelCall, error) {
-	main, alt, err := r.formats(v.tokens)
+	main, alt, err := r.formats(v.tokens == 1)
 	if err != nil {
 		return nil, err
 	}
@@ -188,12 +196,13 @@ func (r *matvecRequest) plan(dev cuda.Device, v matvecVariant) (*kernelCall, err
 	if best.shared > dev.SharedMemory {
 		return nil, fmt.Errorf("matvec: %w: %d tokens of %d numbers", errMatvecWide, r.tokens, r.k)
 	}
-	return r.call(best, v, main, alt), nil
+	module := "matvec_" + strings.ToLower(main.String())
+	return r.call(best, module, fmt.Sprintf("%s_%d", module, v.tokens), v.threads, alt), nil
 }
 
 // matvecShape is a way to cut the rows.
 type matvecShape struct {
-	lanes  int
+	lanes  int // of a row; of stream.h: stages of a ring
 	rows   int // of a block
 	starts [3]int
 	grid   int
@@ -242,7 +251,7 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 }
 
 // call writes the arguments; see MATVEC in kernels/matvec.h.
-func (r *matvecRequest) call(s matvecShape, v matvecVariant, main tensor.DType, alt int) *kernelCall {
+func (r *matvecRequest) call(s matvecShape, module, kernel string, threads, alt int) *kernelCall {
 	flags := 0
 	for bit, on := range map[int]bool{matvecRounded: r.rounded, matvecPair: r.pair, matvecGELU: r.gelu} {
 		if on {
@@ -258,10 +267,8 @@ func (r *matvecRequest) call(s matvecShape, v matvecVariant, main tensor.DType, 
 	if len(r.matrices) > 2 {
 		first2 = s.starts[2]
 	}
-	module := "matvec_" + strings.ToLower(main.String())
 	c := &kernelCall{
-		module: module, kernel: fmt.Sprintf("%s_%d", module, v.tokens),
-		grid: s.grid, threads: v.threads, shared: s.shared, shape: s,
+		module: module, kernel: kernel, grid: s.grid, threads: threads, shared: s.shared, shape: s,
 		args: []any{
 			r.x, r.norm, r.eps, flags, r.tokens, r.k, s.lanes,
 			m[0].data, m[1].data, m[2].data, m[0].bias, m[1].bias, m[2].bias, m[0].out, m[1].out, m[2].out,
@@ -282,7 +289,7 @@ func (r *matvecRequest) call(s matvecShape, v matvecVariant, main tensor.DType, 
 
 // matvecNext is how many bytes each warp asks the L2 cache for at its end, for the next
 // product: 9 MB on 132 multiprocessors, what the memory gives in two microseconds.
-const matvecNext = 4096
+var matvecNext = 4096
 
 // matvecThen is where the arguments of prefetchNext begin.
 const matvecThen = 26

@@ -264,16 +264,7 @@ func TestBenchMatvec(t *testing.T) {
 	b.product(one(151936, 1536, q6, 1))
 	b.product(one(152064, 3584, q6, 1))
 	fmt.Println("-- fused")
-	fused := []benchProduct{
-		{name: "1.5B norm qkv", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, q4}, {256, q4}, {256, q6}}, norm: true},
-		{name: "1.5B o + residual", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, q4}}, residual: true},
-		{name: "1.5B norm gate up", tokens: 1, k: 1536, matrices: []benchMatrix{{8960, q4}, {8960, q4}}, norm: true, pair: true},
-		{name: "1.5B down + residual", tokens: 1, k: 8960, matrices: []benchMatrix{{1536, q6}}, residual: true},
-		{name: "7B norm qkv", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, q4}, {512, q4}, {512, q6}}, norm: true},
-		{name: "7B o + residual", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, q4}}, residual: true},
-		{name: "7B norm gate up", tokens: 1, k: 3584, matrices: []benchMatrix{{18944, q4}, {18944, q4}}, norm: true, pair: true},
-		{name: "7B down + residual", tokens: 1, k: 18944, matrices: []benchMatrix{{3584, q6}}, residual: true},
-	}
+	fused := fusedProducts
 	for _, ahead := range []int{0, 4096, 8192, 16384} {
 		matvecAhead = ahead
 		fmt.Printf("-- %d bytes a warp prefetched before the wait\n", ahead)
@@ -290,7 +281,7 @@ func TestBenchMatvec(t *testing.T) {
 	fmt.Println("-- several tokens")
 	for _, tokens := range []int{2, 4} {
 		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {8960, 1536}} {
-			if tokens <= matvecTokens(b.c.Device, q4, s[1]) {
+			if tokens <= matvecTokens(b.c.Device, q4, s[0], s[1]) {
 				b.product(one(s[0], s[1], q4, tokens))
 				b.product(one(s[0], s[1], q6, tokens))
 			}
@@ -301,6 +292,56 @@ func TestBenchMatvec(t *testing.T) {
 		b.product(one(4096, 14336, d, 1))
 	}
 	b.tune()
+}
+
+// fusedProducts are those of a layer of Qwen2.5 1.5B and 7B in Q4_K_M.
+var fusedProducts = []benchProduct{
+	{name: "1.5B norm qkv", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, tensor.Q4_K}, {256, tensor.Q4_K}, {256, tensor.Q6_K}}, norm: true},
+	{name: "1.5B o + residual", tokens: 1, k: 1536, matrices: []benchMatrix{{1536, tensor.Q4_K}}, residual: true},
+	{name: "1.5B norm gate up", tokens: 1, k: 1536, matrices: []benchMatrix{{8960, tensor.Q4_K}, {8960, tensor.Q4_K}}, norm: true, pair: true},
+	{name: "1.5B down + residual", tokens: 1, k: 8960, matrices: []benchMatrix{{1536, tensor.Q6_K}}, residual: true},
+	{name: "7B norm qkv", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, tensor.Q4_K}, {512, tensor.Q4_K}, {512, tensor.Q6_K}}, norm: true},
+	{name: "7B o + residual", tokens: 1, k: 3584, matrices: []benchMatrix{{3584, tensor.Q4_K}}, residual: true},
+	{name: "7B norm gate up", tokens: 1, k: 3584, matrices: []benchMatrix{{18944, tensor.Q4_K}, {18944, tensor.Q4_K}}, norm: true, pair: true},
+	{name: "7B down + residual", tokens: 1, k: 18944, matrices: []benchMatrix{{3584, tensor.Q6_K}}, residual: true},
+}
+
+// TestBenchStream compares stream.h with matvec.h on the products of a layer.
+func TestBenchStream(t *testing.T) {
+	b := newBench(t)
+	defer func(on bool, ring, next int) { streamProducts, streamRing, matvecNext = on, ring, next }(streamProducts, streamRing, matvecNext)
+	b.read = 4700
+	products := slices.Clone(fusedProducts)
+	if b.quick {
+		products = products[1:2]
+	}
+	for _, v := range []struct {
+		on   bool
+		ring int
+	}{{false, 0}, {true, 48 << 10}, {true, 64 << 10}, {true, 84 << 10}, {true, 104 << 10}} {
+		streamProducts, streamRing = v.on, v.ring
+		fmt.Printf("-- stream.h %v, rings of %d bytes\n", v.on, v.ring)
+		for _, p := range products {
+			b.product(p)
+		}
+		if b.quick {
+			continue
+		}
+		b.product(benchProduct{name: "7B logits", tokens: 1, k: 3584, matrices: []benchMatrix{{152064, tensor.Q6_K}}, norm: true})
+		for _, next := range []int{0, 4096} {
+			for i, name := range []string{"1.5B", "7B"} {
+				fmt.Printf("%s: the four products of a layer in turn, %d bytes a warp prefetched for the next: %.2f µs\n", name, next, b.layer(products[4*i:4*i+4], next))
+			}
+		}
+	}
+	streamRing = 84 << 10
+	for _, tokens := range []int{2, 4, 8} {
+		for _, p := range products {
+			p.tokens = min(tokens, matvecTokens(b.c.Device, tensor.Q6_K, 3584, p.k))
+			p.name = fmt.Sprintf("%s T=%d", p.name, p.tokens)
+			b.product(p)
+		}
+	}
 }
 
 // layer is the microseconds of one launch of each product, in turn, on other weights

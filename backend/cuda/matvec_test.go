@@ -427,8 +427,9 @@ func TestMatvecRefuses(t *testing.T) {
 		want error
 	}{
 		{"formats without a common kernel", matvecRequest{tokens: 1, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}, {dtype: tensor.F16, rows: 3}}}, errMatvecMix},
-		{"a mix for two tokens", matvecRequest{tokens: 2, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}, {dtype: tensor.Q6_K, rows: 3}}}, errMatvecMix},
-		{"five tokens", matvecRequest{tokens: 5, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}}}, errMatvecWide},
+		{"a mix for two tokens", matvecRequest{tokens: 2, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q5_K, rows: 3}, {dtype: tensor.Q6_K, rows: 3}}}, errMatvecMix},
+		{"five tokens", matvecRequest{tokens: 5, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q5_K, rows: 3}}}, errMatvecWide},
+		{"nine tokens", matvecRequest{tokens: 9, k: 256, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}}}, errMatvecWide},
 		{"four tokens of many numbers", matvecRequest{tokens: 4, k: 29696, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}}}, errMatvecWide},
 		{"half a block", matvecRequest{tokens: 1, k: 128, matrices: []matvecMatrix{{dtype: tensor.Q4_K, rows: 3}}}, nil},
 		{"no matrix", matvecRequest{tokens: 1, k: 128}, nil},
@@ -438,11 +439,13 @@ func TestMatvecRefuses(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		k    int
-		want int
-	}{{1536, 4}, {18944, 4}, {29696, 2}} {
-		if got := matvecTokens(dev, tensor.Q4_K, c.k); got != c.want {
-			t.Errorf("%d tokens for rows of %d, want %d", got, c.k, c.want)
+		t       tensor.DType
+		rows, k int
+		want    int
+	}{{tensor.Q5_K, 64, 1536, 4}, {tensor.Q5_K, 64, 18944, 4}, {tensor.Q5_K, 64, 29696, 2},
+		{tensor.Q4_K, 18944, 3584, 8}, {tensor.Q6_K, 152064, 3584, 8}, {tensor.Q6_K, 1536, 8960, 8}, {tensor.Q6_K, 3584, 18944, 4}, {tensor.Q4_K, 3584, 18944, 4}} {
+		if got := matvecTokens(dev, c.t, c.rows, c.k); got != c.want {
+			t.Errorf("%d tokens for %d rows of %d, want %d", got, c.rows, c.k, c.want)
 		}
 	}
 }

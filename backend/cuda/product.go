@@ -90,11 +90,14 @@ func matvecName(dev cuda.Device, s productSize) string {
 
 // manyMatvecName: the same for more tokens, some at a time.
 func manyMatvecName(dev cuda.Device, s productSize) string {
-	most := matvecTokens(dev, s.dtype, s.k)
+	most := matvecTokens(dev, s.dtype, s.rows, s.k)
 	if most == 0 {
 		return ""
 	}
 	n := min(s.tokens, most)
+	if streams(s.dtype, s.k) {
+		return fmt.Sprintf("matmul/%s/i16/mma/tokens-%d", s.dtype, streamRound(n))
+	}
 	for _, v := range matvecVariants {
 		if n <= v.tokens {
 			n = v.tokens
@@ -105,7 +108,7 @@ func manyMatvecName(dev cuda.Device, s productSize) string {
 }
 
 func emitMatvec(r *recorder, o operand) error {
-	most := matvecTokens(r.e.c.Device, o.w.dtype, o.w.k)
+	most := matvecTokens(r.e.c.Device, o.w.dtype, o.w.rows, o.w.k)
 	for t := 0; t < o.tokens; t += most {
 		req := matvecRequest{
 			tokens: min(most, o.tokens-t), k: o.w.k, x: o.x + cuda.Ptr(4*t*o.w.k),

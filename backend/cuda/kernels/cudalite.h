@@ -146,6 +146,8 @@ DEV u32 smem_u32(const void *p) { u64 a; asm("cvta.to.shared.u64 %0, %1;" : "=l"
 
 // ---- cp.async (sm_80) ----
 DEV void cp_async16(u32 dst, const void *src) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory"); }
+// 8 or 4 bytes, both sides aligned to them
+template <int N> DEV void cp_async_small(u32 dst, const void *src) { asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(dst), "l"(src), "n"(N) : "memory"); }
 DEV void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEV void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
@@ -162,6 +164,17 @@ DEV void mma_16816(float *c, const u32 *a, const u32 *b) {
 	             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
 	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// m16n8k32, row times column, bytes with int32 sums: A signed or not, B signed or not
+#define MMA_16832(name, at, bt)                                                                                                  \
+	DEV void name(int *c, const u32 *a, const u32 *b) {                                                                            \
+		asm("mma.sync.aligned.m16n8k32.row.col.s32." at "." bt ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"       \
+		    : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                                                       \
+		    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                                   \
+	}
+MMA_16832(mma_16832_uu, "u8", "u8")
+MMA_16832(mma_16832_us, "u8", "s8")
+MMA_16832(mma_16832_su, "s8", "u8")
+MMA_16832(mma_16832_ss, "s8", "s8")
 
 // ---- programmatic dependent launch (sm_90): no-ops elsewhere ----
 #if __CUDA_ARCH__ >= 900

@@ -238,6 +238,11 @@ DEV void cp_async16(u32 dst, const void *src) {
 	if (dst & 15) emu::fault("misaligned cp.async");
 	*(uint4 *)(emu::smem + dst) = emu_ld<uint4>(src);
 }
+template <int N> DEV void cp_async_small(u32 dst, const void *src) {
+	emu_smem_check(dst, N);
+	if ((dst | (uintptr_t)src) & (N - 1)) emu::fault("misaligned cp.async");
+	memcpy(emu::smem + dst, src, N);
+}
 DEV void cp_async_commit() {}
 template <int N> DEV void cp_async_wait() {}
 DEV float2 ld_cg_f2(const void *p) { return emu_ld<float2>(p); }
@@ -287,6 +292,27 @@ DEV void mma_16816(float *c, const u32 *a, const u32 *b) {
 		c[e] = s;
 	}
 }
+// m16n8k32, row times column, bytes with int32 sums
+template <class A, class B> void emu_mma_16832(int *c, const u32 *a, const u32 *b) {
+	emu::Warp &w = emu::blk.w[emu::cur->warp];
+	int turn = emu::cur->turn++ & 1, l = emu::cur->lane, g = l / 4, t = l % 4;
+	auto wa = w.a[turn];
+	auto wb = w.b[turn];
+	memcpy(wa[l], a, 16), memcpy(wb[l], b, 8);
+	emu::warp_sync();
+	for (int e = 0; e < 4; e++) {
+		int row = g + (e >> 1) * 8, n = t * 2 + (e & 1), s = c[e];
+		for (int k = 0; k < 32; k++) {
+			u32 av = wa[(row % 8) * 4 + (k % 16) / 4][row / 8 + 2 * (k / 16)], bv = wb[n * 4 + (k % 16) / 4][k / 16];
+			s += (int)(A)(av >> (8 * (k & 3))) * (int)(B)(bv >> (8 * (k & 3)));
+		}
+		c[e] = s;
+	}
+}
+DEV void mma_16832_uu(int *c, const u32 *a, const u32 *b) { emu_mma_16832<u8, u8>(c, a, b); }
+DEV void mma_16832_us(int *c, const u32 *a, const u32 *b) { emu_mma_16832<u8, int8_t>(c, a, b); }
+DEV void mma_16832_su(int *c, const u32 *a, const u32 *b) { emu_mma_16832<int8_t, u8>(c, a, b); }
+DEV void mma_16832_ss(int *c, const u32 *a, const u32 *b) { emu_mma_16832<int8_t, int8_t>(c, a, b); }
 
 // ---- bulk copies: done at once, so barriers have nothing to wait for ----
 DEV void mbar_init(u32, u32) {}
