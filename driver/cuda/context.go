@@ -3,6 +3,7 @@ package cuda
 import (
 	"errors"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 )
@@ -20,6 +21,7 @@ type Context struct {
 	ctx    uintptr
 	lock   chan struct{}    // a mutex that can be waited for with a limit
 	closed bool             // under lock
+	later  sync.Once        // destroys the context when a call that hangs comes back
 	shared map[Function]int // what kernels have been allowed, in bytes
 }
 
@@ -86,15 +88,20 @@ func (c *Context) attached(f func() error) error {
 // closeLimit is how long Close waits for a call that is under way.
 const closeLimit = time.Second
 
-// Close destroys the context and all that is in it, also after an error. It
-// returns ErrBusy, leaving everything as it is, while a call does not come back.
+// Close destroys the context and all that is in it, also after an error. While a call
+// does not come back it returns ErrBusy; should the call do so later, the context goes
+// then.
 func (c *Context) Close() error {
-	err := c.Try(closeLimit, func() error {
+	destroy := func() error {
 		c.closed = true
 		return c.call("cuCtxDestroy", c.ctxDestroy, c.ctx)
-	})
-	if errors.Is(err, ErrClosed) {
+	}
+	err := c.Try(closeLimit, destroy)
+	switch {
+	case errors.Is(err, ErrClosed):
 		return nil
+	case errors.Is(err, ErrBusy):
+		c.later.Do(func() { go c.Do(destroy) })
 	}
 	return err
 }

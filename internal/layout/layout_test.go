@@ -47,6 +47,7 @@ var allowed = map[string][]string{
 	"driver/cuda":         {},
 	"driver/cuda/emutest": {"driver/cuda"},
 	"backend/backendtest": {"backend", "graph", "model", "model/all", "format/gguf", "tensor", "internal/golden"},
+	"backend/faulttest":   {"backend", "engine", "internal/golden", "model/all", "parity", "parity/fault", "synth", "tensor"},
 	"driver/wgpu":         {},
 	"backend/all":         {"backend/..."},
 	"parity":              {"backend", "graph", "tensor"},

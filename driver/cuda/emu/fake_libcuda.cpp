@@ -47,11 +47,23 @@ static bool initialised;
 static size_t used;
 static std::recursive_mutex mu; // one kernel at a time: the emulation's state is global
 
+// injected makes a call fail that emu_control has named: "fail cuGraphLaunch".
+static bool injecting;
+static R injected(const char *call) {
+	auto i = setting.find(std::string("fail ") + call);
+	if (i == setting.end() || i->second < 0 || i->second-- > 0) return OK;
+	if (long ms = get("hang", 0)) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+	R code = (R)get("fail code", ILLEGAL_ADDRESS);
+	if (!get("fail at once", 0)) current->error = code;
+	return code;
+}
+
 // Every call that needs a context begins with this.
 #define ENTER                                                                                      \
 	std::lock_guard<std::recursive_mutex> guard(mu);                                               \
 	if (!current) return INVALID_CONTEXT;                                                          \
-	if (current->error) return current->error;
+	if (current->error) return current->error;                                                     \
+	if (injecting) if (R r = injected(__func__)) return r;
 
 // within finds whether [p, p+n) lies in one allocation.
 static bool within(const void *p, size_t n) {
@@ -113,8 +125,9 @@ static void unmap(Ctx *c, std::map<char *, Alloc>::iterator i) {
 extern "C" {
 void emu_control(const char *key, long value) {
 	std::lock_guard<std::recursive_mutex> guard(mu);
-	if (!strcmp(key, "reset")) setting.clear(), count.clear();
+	if (!strcmp(key, "reset")) setting.clear(), count.clear(), injecting = false;
 	else setting[key] = value;
+	if (!strncmp(key, "fail cu", 7)) injecting = true;
 }
 int emu_count(const char *key) { std::lock_guard<std::recursive_mutex> guard(mu); return (int)count[key]; }
 

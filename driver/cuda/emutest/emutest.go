@@ -99,8 +99,10 @@ func Open(t testing.TB) *cuda.Context {
 //	fail after     so many launches work and the next one fails
 //	fail code      with this code, which every later call in the context returns too
 //	fail at once   1: the launch itself returns the code, and the context survives
+//	fail CALL      so many calls of a driver function, such as cuGraphLaunch, work and
+//	               the next one fails in the same way
 //	fail module    so many modules load and the next one is refused as bad PTX
-//	hang           milliseconds that the failing launch takes
+//	hang           milliseconds that the failing launch or call takes
 func Set(t testing.TB, key string, value int64) {
 	t.Helper()
 	if !Emulated() {

@@ -1,0 +1,266 @@
+package cuda
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/driver/cuda/emutest"
+	"github.com/apr-engine/apr/engine"
+	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/parity"
+	"github.com/apr-engine/apr/synth"
+)
+
+// The engine on a device that fails while it serves: one tagged line, the context is
+// gone, and the CPU goes on with the right answer.
+
+// armed is a device whose executor calls arm before each step and each new sequence.
+type armed struct {
+	backend.Device
+	arm func(batch []backend.Span, capacity int)
+}
+
+func (d armed) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
+	e, err := d.Device.Load(p, w, o)
+	return &armedExecutor{e, d.arm}, err
+}
+
+type armedExecutor struct {
+	backend.Executor
+	arm func(batch []backend.Span, capacity int)
+}
+
+func (e *armedExecutor) Step(batch []backend.Span, l *backend.Logits) error {
+	e.arm(batch, batch[0].Seq.Capacity())
+	return e.Executor.Step(batch, l)
+}
+
+func (e *armedExecutor) NewSequence(capacity int) (backend.Sequence, error) {
+	e.arm(nil, capacity)
+	return e.Executor.NewSequence(capacity)
+}
+
+// failing is an engine on the CUDA device with the CPU behind it, and what it said.
+type failing struct {
+	*engine.Engine
+	lines []string
+}
+
+// Sizes of the sessions, told from a probe's sequences by their capacity.
+const (
+	failPrompt    = 10
+	failCapacity  = 27
+	otherCapacity = 29
+	failTokens    = 12
+)
+
+func openFailing(t *testing.T, m *engine.Model, o engine.Options, arm func(batch []backend.Span, capacity int)) *failing {
+	t.Helper()
+	f := &failing{}
+	o.MaxBatch = 32
+	o.Gate.Policy = parity.Standard()
+	if o.Gate.Policy.Probe.Deadline = time.Hour; o.Threads != 0 {
+		o.Gate.Policy.Probe.Deadline, o.Threads = hangDeadline, 0
+	}
+	o.Gate.Policy.Probe.DecodeSteps, o.Gate.Policy.Probe.MinPositions = 4, 0
+	o.Gate.Notify = func(d engine.Decision) {
+		if d.Line != "" {
+			f.lines = append(f.lines, d.Line)
+		}
+	}
+	if arm != nil {
+		o.Gate.Fault = func(name string, d backend.Device) backend.Device {
+			if name != Name {
+				return d
+			}
+			return armed{d, arm}
+		}
+	}
+	e, err := engine.Open(m, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	f.Engine = e
+	return f
+}
+
+func (f *failing) session(t *testing.T, capacity int) *engine.Session {
+	t.Helper()
+	s, err := f.NewSession(capacity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func generate(t *testing.T, s *engine.Session, prompt []int32, n int) []int32 {
+	t.Helper()
+	r, err := s.Generate(context.Background(), engine.Request{Prompt: prompt, MaxTokens: n, IgnoreEOS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.TokenIDs
+}
+
+func failingModel(t *testing.T) (m *engine.Model, prompt []int32) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	if err := synth.Write(path, synth.Options{Preset: "tiny-qwen2.5-0.5b", Quant: "q8_0", Layers: 1, VocabSize: 512}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := engine.LoadModel(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	rng := rand.New(rand.NewPCG(8, 4))
+	for range failPrompt {
+		prompt = append(prompt, int32(rng.IntN(512)))
+	}
+	return m, prompt
+}
+
+// tornDown wants all memory of the device to be free, soon.
+func tornDown(t *testing.T) {
+	t.Helper()
+	c := emutest.Open(t)
+	var taken int64
+	for range 100 {
+		err := c.Do(func() error {
+			free, total, err := c.Memory()
+			taken = total - free
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken == 0 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("%d bytes are still taken: a context is left", taken)
+}
+
+const gateTag = "[" + parity.Tag + "] CUDA path rejected, attempting fallback: "
+
+// hangDeadline is for steps of the device that hangs, which takes that much longer.
+const hangDeadline = 8 * time.Second
+
+func TestFailureWhileServing(t *testing.T) {
+	if !emutest.Emulated() {
+		t.Skip("makes calls of the driver fail: needs the emulation")
+	}
+	m, prompt := failingModel(t)
+	want := generate(t, openFailing(t, m, engine.Options{NoGPU: true}, nil).session(t, failCapacity), prompt, failTokens)
+	for _, tt := range []struct {
+		name string
+		key  string // of emutest.Set: the call or launch that fails next
+		code cuda.Code
+		once bool // the context survives the error
+		at   int  // tokens in the session's sequence; -1 when it is made
+		hang int64
+	}{
+		{name: "a replayed kernel reads a wrong address", key: "fail after", code: cuda.IllegalAddress, at: failPrompt + 4},
+		{name: "a kernel of the prompt reads a wrong address", key: "fail after", code: cuda.IllegalAddress, at: 0},
+		{name: "graph launch", key: "fail cuGraphLaunch", code: cuda.LaunchFailed, at: failPrompt + 2},
+		{name: "graph launch refused", key: "fail cuGraphLaunch", code: 701, once: true, at: failPrompt + 2},
+		{name: "kernel launch", key: "fail cuLaunchKernel", code: cuda.LaunchFailed, at: 0},
+		{name: "waiting, memory error", key: "fail cuStreamSynchronize", code: 214, at: failPrompt + 5},
+		{name: "waiting, lost device", key: "fail cuStreamSynchronize", code: 46, at: failPrompt + 1},
+		{name: "copy to the device", key: "fail cuMemcpyHtoDAsync_v2", code: cuda.IllegalAddress, at: failPrompt + 3},
+		{name: "copy from the device", key: "fail cuMemcpyDtoHAsync_v2", code: 214, at: failPrompt + 3},
+		{name: "no memory for the cache", key: "fail cuMemAlloc_v2", code: cuda.OutOfMemory, once: true, at: -1},
+		{name: "lost device as the cache is made", key: "fail cuMemAlloc_v2", code: 46, at: -1},
+		{name: "hang while waiting", key: "fail cuStreamSynchronize", code: cuda.LaunchFailed, at: failPrompt + 2, hang: hangDeadline.Milliseconds() + 4000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := engine.Options{}
+			if tt.hang > 0 {
+				o.Threads = 1 // openFailing: with a deadline
+			}
+			done := false
+			f := openFailing(t, m, o, func(batch []backend.Span, capacity int) {
+				if done || capacity != failCapacity || (tt.at < 0) != (batch == nil) || batch != nil && batch[0].Seq.Len() != tt.at {
+					return
+				}
+				done = true
+				emutest.Set(t, "fail code", int64(tt.code))
+				emutest.Set(t, "hang", tt.hang)
+				if tt.once {
+					emutest.Set(t, "fail at once", 1)
+				}
+				emutest.Set(t, tt.key, 0)
+			})
+			got := generate(t, f.session(t, failCapacity), prompt, failTokens)
+			if !done {
+				t.Fatal("nothing has failed")
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("tokens %v, want %v", got, want)
+			}
+			text := fmt.Sprintf("(%d)", tt.code)
+			if tt.hang > 0 {
+				text = "no answer after"
+			}
+			if n := len(f.lines); n != 3 || f.lines[0] != "Backend: CUDA" || !strings.HasPrefix(f.lines[1], gateTag) || !strings.Contains(f.lines[1], text) || f.lines[2] != "Backend: CPU" {
+				t.Errorf("lines %q, want CUDA, its rejection with %q, and the CPU", f.lines, text)
+			}
+			tornDown(t)
+			start := time.Now()
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("closing took %v", took)
+			}
+		})
+	}
+}
+
+// A device that fails in the step of one session is gone for the others too: they go
+// on, on the CPU, from the tokens that they have.
+func TestFailureInSecondSequence(t *testing.T) {
+	if !emutest.Emulated() {
+		t.Skip("makes calls of the driver fail: needs the emulation")
+	}
+	m, prompt := failingModel(t)
+	other := slices.Concat(prompt[3:], prompt[:3])
+	cpu := openFailing(t, m, engine.Options{NoGPU: true}, nil)
+	want := generate(t, cpu.session(t, failCapacity), prompt, failTokens)
+	wantOther := generate(t, cpu.session(t, otherCapacity), other, failTokens)
+
+	done := false
+	f := openFailing(t, m, engine.Options{}, func(batch []backend.Span, capacity int) {
+		if !done && capacity == otherCapacity && batch != nil && batch[0].Seq.Len() == failPrompt+3 {
+			done = true
+			emutest.Set(t, "fail code", int64(cuda.IllegalAddress))
+			emutest.Set(t, "fail after", 1)
+		}
+	})
+	first, second := f.session(t, failCapacity), f.session(t, otherCapacity)
+	got := generate(t, first, prompt, failTokens/2)
+	if !slices.Equal(got, want[:failTokens/2]) {
+		t.Errorf("first session on CUDA: %v, want %v", got, want[:failTokens/2])
+	}
+	if got := generate(t, second, other, failTokens); !done || !slices.Equal(got, wantOther) {
+		t.Errorf("second session: %v, want %v; failed: %v", got, wantOther, done)
+	}
+	tornDown(t)
+	if more := generate(t, first, slices.Concat(prompt, got), failTokens/2); !slices.Equal(more, want[failTokens/2:]) {
+		t.Errorf("first session afterwards: %v, want %v", more, want[failTokens/2:])
+	}
+	if len(f.lines) != 3 || f.lines[2] != "Backend: CPU" {
+		t.Errorf("lines %q", f.lines)
+	}
+}
