@@ -94,7 +94,8 @@ type compiler struct {
 	holds  map[*driver.Buffer]int // live values in a buffer
 	placed map[*graph.KVStore]*place
 	fuse   bool
-	counts *driver.Buffer // of attention's workgroups that have finished
+	counts *driver.Buffer   // of attention's workgroups that have finished
+	halves []*driver.Buffer // weights in half precision, for the product at hand
 }
 
 func (e *executor) compile(w graph.Weights) error {

@@ -36,7 +36,7 @@ var shaderTemplates = sync.OnceValue(func() *template.Template {
 	}).ParseFS(shaderFiles, "shaders/*.wgsl"))
 })
 
-// shaderHash identifies the shaders of this build.
+// shaderHash identifies the shaders of this build, those of package kernels too.
 var shaderHash = sync.OnceValue(func() uint64 {
 	h := fnv.New64a()
 	names, _ := fs.Glob(shaderFiles, "shaders/*.wgsl") // sorted; the pattern is good
@@ -44,6 +44,7 @@ var shaderHash = sync.OnceValue(func() uint64 {
 		text, _ := shaderFiles.ReadFile(name) // embedded
 		fmt.Fprintf(h, "%s %d\n%s", name, len(text), text)
 	}
+	fmt.Fprintf(h, "%016x", kernels.Hash())
 	return h.Sum64()
 })
 

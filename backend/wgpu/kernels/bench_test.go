@@ -391,6 +391,39 @@ func (b *bench) prefill(name string, m MatMul, tokens int) {
 		all = append(all, candidate{name + strings.TrimPrefix(k.Name, "matmul"), []ready{b.bind(k, false, bufs...)}, 0, flop})
 	}
 	b.compare(all...)
+	if m.F16 {
+		b.halfMul(name, m, out, tokens, flop)
+	}
+}
+
+// halfMul times a product of many tokens with weights in half precision, and making
+// these.
+func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
+	halves := b.fill(2 * out * m.K)
+	defer halves.Release()
+	var all []candidate
+	for _, p := range m.Parts {
+		l, err := packed.Of(p.Type, m.K)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		k, err := Unpack{Part: p, K: m.K}.Kernel(b.dev)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, b.fill(l.RowBytes*p.Rows), halves)}, l.RowBytes*p.Rows + 2*p.Rows*m.K, 0})
+	}
+	steps, x, scale, y := buffer(b.rig, step(make([]int, tokens)...)), b.fill(2*m.K*tokens), b.fill(4*tokens), b.empty(4*out*tokens)
+	for _, tile := range []Tile{{}, {64, 128, 8, 8, false}, {128, 64, 8, 8, false}, {128, 128, 8, 8, false}, {64, 32, 8, 4, false}, {64, 64, 8, 4, false}, {64, 64, 4, 8, false}} {
+		h := HalfMul{K: m.K, Rows: out, Tile: tile}
+		k, err := h.Kernel(b.dev)
+		if err != nil {
+			continue // does not fit
+		}
+		k.Grid[0] = h.TokenTiles(tokens)
+		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, halves, steps, x, scale, y)}, 0, flop})
+	}
+	b.compare(all...)
 }
 
 // attention times attention of one token at some depths, and what goes with it.

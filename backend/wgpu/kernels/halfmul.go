@@ -1,0 +1,151 @@
+package kernels
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/apr-engine/apr/driver/wgpu"
+)
+
+// Unpack makes half-precision numbers of packed weights, so that HalfMul can multiply
+// them with many tokens: rows First … of a matrix (…, K) that may have others as well.
+type Unpack struct {
+	Part
+	K, First int
+}
+
+// Kernel binds w (the packed matrix) and y (half-precision rows of K numbers).
+func (u Unpack) Kernel(d Device) (Kernel, error) {
+	if !d.F16 {
+		return Kernel{}, errors.New("the device has no half-precision numbers")
+	}
+	w, err := NewWeight("w", u.Type, u.K)
+	if err != nil {
+		return Kernel{}, err
+	}
+	v := &unpackText{Unpack: u, Weight: w, Threads: min(256, d.Invocations)}
+	v.Grid = d.spread((u.Rows*u.K/16 + v.Threads - 1) / v.Threads)
+	v.bind("w", "array<vec4<u32>>", wgpu.ReadOnly)
+	v.bind("y", "array<vec4<f16>>", wgpu.ReadWrite)
+	name := fmt.Sprintf("unpack/%s×%d/k%d/%d", u.Type, u.Rows, u.K, u.First)
+	return Kernel{Name: name, WGSL: expand("unpack.wgsl", v), Bindings: v.list(), Grid: v.Grid, Unchecked: true}, nil
+}
+
+// unpackText is what the template asks for.
+type unpackText struct {
+	Unpack
+	Weight Weight
+	boundList
+	Threads int
+	Grid    [3]int
+}
+
+// Helpers is the common WGSL.
+func (v *unpackText) Helpers() string { return Helpers() }
+
+// HalfMul is the product of a half-precision matrix with many tokens, like MatMul with
+// F16 but of weights that Unpack made: threads keep squares of sums whose pairs run
+// along the columns. Sums of 16 products are half precision, all else float32.
+type HalfMul struct {
+	K, Rows  int
+	Bias     bool
+	Residual Residual
+	SoftCap  float32 // c·tanh(y/c); 0 for none
+	// Wanted takes as many rows as the step wants logits of, not its tokens.
+	Wanted bool
+	// First and Out place the product in rows of y: Out elements a token, 0 for Rows.
+	First, Out int
+	// Tile overrides the choice of sizes; Quads means nothing here.
+	Tile Tile
+}
+
+// Kernel binds w (Rows, K), step, x, scale (both made by Halve), then bias and residual
+// if there are any, then y. Grid's first axis is for one tile of tokens; TokenTiles says how many are
+// needed.
+func (m HalfMul) Kernel(d Device) (Kernel, error) {
+	if !d.F16 {
+		return Kernel{}, errors.New("the device has no half-precision numbers")
+	}
+	if m.Rows < 1 || m.K < 32 || m.K%32 != 0 {
+		return Kernel{}, fmt.Errorf("a half-precision matrix of %d rows of %d", m.Rows, m.K)
+	}
+	v := &halfMulText{HalfMul: m}
+	t := m.tile()
+	v.TileRows, v.TileTokens, v.ThreadRows, v.ThreadTokens = t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens
+	v.Across, v.Down = t.Rows/t.ThreadRows, t.Tokens/t.ThreadTokens
+	v.Threads = v.Across * v.Down
+	v.WeightLoads, v.TokenLoads = (t.Rows+v.Threads-1)/v.Threads, (t.Tokens+v.Threads-1)/v.Threads
+	if v.Across%8 != 0 || v.Down%4 != 0 || t.ThreadRows%4 != 0 || t.ThreadTokens%4 != 0 || v.Threads > d.Invocations {
+		return Kernel{}, fmt.Errorf("tiles of %d × %d for %d threads", t.Rows, t.Tokens, v.Threads)
+	}
+	if memory := 16 * 16 * (t.Rows/4 + t.Tokens/4 + 2); memory > d.WorkgroupMemory {
+		return Kernel{}, fmt.Errorf("tiles of %d × %d need %d bytes of workgroup memory", t.Rows, t.Tokens, memory)
+	}
+	v.bind("w", "array<H8>", wgpu.ReadOnly)
+	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
+	v.bind("x", "array<H8>", wgpu.ReadOnly)
+	v.bind("scale", "array<f32>", wgpu.ReadOnly)
+	if m.Bias {
+		v.bind("bias", "array<f32>", wgpu.ReadOnly)
+	}
+	if m.Residual == FromBuffer {
+		v.bind("residual", "array<f32>", wgpu.ReadOnly)
+	}
+	v.bind("y", "array<f32>", wgpu.ReadWrite)
+	if len(v.Bound) > d.StorageBuffers {
+		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
+	}
+	if v.Out == 0 {
+		v.Out = m.Rows
+	}
+	groups := (m.Rows + t.Rows - 1) / t.Rows
+	if groups > d.Workgroups {
+		return Kernel{}, fmt.Errorf("%d tiles along one axis, the device takes %d", groups, d.Workgroups)
+	}
+	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens)
+	return Kernel{Name: name, WGSL: expand("halfmul.wgsl", v), Bindings: v.list(), Grid: [3]int{1, groups, 1}, Unchecked: true}, nil
+}
+
+// tile is the choice of sizes.
+func (m HalfMul) tile() Tile {
+	if m.Tile == (Tile{}) {
+		return Tile{Rows: 64, Tokens: 64, ThreadRows: 8, ThreadTokens: 8}
+	}
+	return m.Tile
+}
+
+// TokenTiles is the length of the grid's first axis for so many tokens.
+func (m HalfMul) TokenTiles(tokens int) int {
+	t := m.tile().Tokens
+	return (tokens + t - 1) / t
+}
+
+// halfMulText is what the template asks for.
+type halfMulText struct {
+	HalfMul
+	boundList
+	TileRows, TileTokens, ThreadRows, ThreadTokens int
+	Threads, Across, Down                          int
+	WeightLoads, TokenLoads                        int // of a thread, four rows each
+}
+
+// CapText is SoftCap as WGSL, SoftText the function soft.
+func (v *halfMulText) CapText() string  { return capText(v.SoftCap) }
+func (v *halfMulText) SoftText() string { return softText(v.SoftCap) }
+
+// Unit is which eight columns of four rows a thread fetches; where there are fewer than
+// threads, several fetch the last.
+func (v *halfMulText) Unit(load, rows int) string {
+	unit := fmt.Sprintf("i + %du", load*v.Threads)
+	if (load+1)*v.Threads > rows {
+		unit = fmt.Sprintf("min(%s, %du)", unit, rows-1)
+	}
+	return unit
+}
+
+// Pair is pair n%4 of eight numbers.
+func (v *halfMulText) Pair(n int) string { return [4]string{"a.xy", "a.zw", "b.xy", "b.zw"}[n%4] }
+
+// Times is n/4 times m, Rest what n/4 leaves.
+func (v *halfMulText) Times(n, m int) int { return n / 4 * m }
+func (v *halfMulText) Rest(n int) int     { return n % 4 }

@@ -1,0 +1,118 @@
+{{- /* Products of half-precision matrices with many tokens; see halfmul.go. */ -}}
+{{- $v := . -}}
+enable f16;
+// Eight numbers that are fetched at once.
+struct H8 { @align(16) a: vec4<f16>, b: vec4<f16> }
+{{range .Bound -}}
+@group(0) @binding({{.N}}) var<storage, {{.Mode}}> {{.Name}}: {{.Type}};
+{{end}}
+const K8 = {{div .K 8}}u; // of a row
+// Tiles of weights and of activations: (pair of columns, four rows), and four rows more
+// so that what neighbouring threads store lies in different banks.
+const WROW = {{add (div .TileRows 4) 1}}u;
+const XROW = {{add (div .TileTokens 4) 1}}u;
+var<workgroup> tw: array<H8, {{mul 16 (add (div .TileRows 4) 1)}}>;
+var<workgroup> tx: array<H8, {{mul 16 (add (div .TileTokens 4) 1)}}>;
+{{if .CapText}}{{.SoftText}}{{end}}
+fn store(row: u32, t: u32, sum: f32) {
+  let at = t * {{.Out}}u + {{.First}}u + row;
+  var v = sum * scale[t];
+{{- if .Bias}}
+  v += bias[{{.First}}u + row];
+{{- end}}
+{{- if eq .Residual 1}}
+  v += y[at];
+{{- else if eq .Residual 2}}
+  v += residual[at];
+{{- end}}
+{{- if .CapText}}
+  v = soft(v);
+{{- end}}
+  y[at] = v;
+}
+
+@compute @workgroup_size({{.Threads}})
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+  let n = step[0].{{if .Wanted}}y{{else}}x{{end}};
+  let t0 = wg.x * {{.TileTokens}}u;
+  let row0 = wg.y * {{.TileRows}}u;
+  if t0 >= n { return; }
+  // A subgroup is 8 × 4 threads of the tile.
+  let ix = (i & 7u) + 8u * ((i >> 5u) % {{div .Across 8}}u);
+  let iy = ((i >> 3u) & 3u) + 4u * ((i >> 5u) / {{div .Across 8}}u);
+{{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
+  var f{{$a}}_{{$b}} = 0.0;
+{{- end}}{{end}}
+  // A thread fetches eight columns of four rows.
+{{- range $l := seq .WeightLoads}}
+  let wi{{$l}} = {{$v.Unit $l $v.TileRows}};
+  let wc{{$l}} = (wi{{$l}} & 1u) + 2u * (wi{{$l}} / {{div $v.TileRows 2}}u);
+  let wq{{$l}} = (wi{{$l}} >> 1u) % {{div $v.TileRows 4}}u;
+{{- range $r := seq 4}}
+  let wa{{$l}}_{{$r}} = min(row0 + 4u * wq{{$l}} + {{$r}}u, {{$v.Rows}}u - 1u) * K8 + wc{{$l}};
+  var gw{{$l}}_{{$r}} = w[wa{{$l}}_{{$r}}];
+{{- end}}
+{{- end}}
+{{- range $l := seq .TokenLoads}}
+  let xi{{$l}} = {{$v.Unit $l $v.TileTokens}};
+  let xc{{$l}} = (xi{{$l}} & 1u) + 2u * (xi{{$l}} / {{div $v.TileTokens 2}}u);
+  let xq{{$l}} = (xi{{$l}} >> 1u) % {{div $v.TileTokens 4}}u;
+{{- range $r := seq 4}}
+  let xa{{$l}}_{{$r}} = min(t0 + 4u * xq{{$l}} + {{$r}}u, n - 1u) * K8 + xc{{$l}};
+  var gx{{$l}}_{{$r}} = x[xa{{$l}}_{{$r}}];
+{{- end}}
+{{- end}}
+  for (var b = 0u; b < {{div .K 32}}u; b++) {
+    workgroupBarrier();
+{{- range $l := seq .WeightLoads}}
+{{- range $p := seq 4}}
+    tw[(4u * wc{{$l}} + {{$p}}u) * WROW + wq{{$l}}] = H8(vec4<f16>(gw{{$l}}_0.{{$v.Pair $p}}, gw{{$l}}_1.{{$v.Pair $p}}), vec4<f16>(gw{{$l}}_2.{{$v.Pair $p}}, gw{{$l}}_3.{{$v.Pair $p}}));
+{{- end}}
+{{- end}}
+{{- range $l := seq .TokenLoads}}
+{{- range $p := seq 4}}
+    tx[(4u * xc{{$l}} + {{$p}}u) * XROW + xq{{$l}}] = H8(vec4<f16>(gx{{$l}}_0.{{$v.Pair $p}}, gx{{$l}}_1.{{$v.Pair $p}}), vec4<f16>(gx{{$l}}_2.{{$v.Pair $p}}, gx{{$l}}_3.{{$v.Pair $p}}));
+{{- end}}
+{{- end}}
+    workgroupBarrier();
+    // The next tile is on its way while this one is multiplied.
+    let next = 4u * min(b + 1u, {{div .K 32}}u - 1u);
+{{- range $l := seq .WeightLoads}}{{range $r := seq 4}}
+    gw{{$l}}_{{$r}} = w[wa{{$l}}_{{$r}} + next];
+{{- end}}{{end}}
+{{- range $l := seq .TokenLoads}}{{range $r := seq 4}}
+    gx{{$l}}_{{$r}} = x[xa{{$l}}_{{$r}} + next];
+{{- end}}{{end}}
+{{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
+    var h{{$a}}_{{$b}} = vec2<f16>();
+{{- end}}{{end}}
+    for (var k = 0u; k < 16u; k++) {
+{{- range $a := seq (div .ThreadRows 4)}}
+      let w{{$a}} = tw[k * WROW + ix + {{mul $a $v.Across}}u];
+{{- end}}
+{{- range $b := seq (div .ThreadTokens 4)}}
+      let v{{$b}} = tx[k * XROW + iy + {{mul $b $v.Down}}u];
+{{- end}}
+{{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
+      h{{$a}}_{{$b}} = fma(w{{div $a 4}}.{{$v.Pair $a}}, v{{div $b 4}}.{{$v.Pair $b}}, h{{$a}}_{{$b}});
+{{- end}}{{end}}
+    }
+    // Half-precision sums of 16 products go into float32 sums.
+{{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
+    f{{$a}}_{{$b}} += f32(h{{$a}}_{{$b}}.x) + f32(h{{$a}}_{{$b}}.y);
+{{- end}}{{end}}
+  }
+{{- range $b := seq .ThreadTokens}}
+  {
+    let t = t0 + 4u * (iy + {{$v.Times $b $v.Down}}u) + {{$v.Rest $b}}u;
+    if t < n {
+{{- range $a := seq $v.ThreadRows}}
+      {
+        let row = row0 + 4u * (ix + {{$v.Times $a $v.Across}}u) + {{$v.Rest $a}}u;
+        if row < {{$v.Rows}}u { store(row, t, f{{$a}}_{{$b}}); }
+      }
+{{- end}}
+    }
+  }
+{{- end}}
+}
