@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -56,6 +55,22 @@ type Row struct {
 	Check     Check
 	Machine   Limits
 	Profile   Profile // empty unless asked for
+	// Verified says that the parity gate has compared the backend with the reference
+	// in a context as long as this test's, VerifiedContext up to how many tokens it has;
+	// 0 for the reference and for what was not compared.
+	Verified        bool
+	VerifiedContext int
+}
+
+// Verdict says in words what the gate makes of the backend in this test.
+func (r Row) Verdict() string {
+	switch {
+	case r.Verified:
+		return "validated"
+	case r.VerifiedContext > 0:
+		return fmt.Sprintf("unverified beyond %d tokens", r.VerifiedContext)
+	}
+	return "unverified"
 }
 
 // Test names the test as llama-bench does: pp512, tg128, tg128 @ d8192; and tg128
@@ -180,7 +195,7 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, t
 	if r.Depth+n > e.Model.Program.Context {
 		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
 	}
-	g := &group{e: e, tokens: randomTokens(e.Model, r.Depth+n)}
+	g := &group{e: e, tokens: e.Model.RandomTokens(r.Depth + n)}
 	for range max(1, r.Sequences) {
 		s, err := e.NewSession(r.Depth + n)
 		if err != nil {
@@ -208,6 +223,10 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, t
 		}
 	}
 	r.Mean, r.StdDev, r.Median = statistics(r.Speeds)
+	// A test before may have gone where nothing was compared.
+	s := e.Selection()
+	r.VerifiedContext = s.VerifiedContext
+	r.Verified = s.Verified || r.Depth+n <= s.VerifiedContext
 	if !o.Profile {
 		return nil
 	}
@@ -270,16 +289,6 @@ func generate(ctx context.Context, g *group, total int) error {
 	return nil
 }
 
-// randomTokens returns n tokens, always the same.
-func randomTokens(m *engine.Model, n int) []int32 {
-	rng := rand.New(rand.NewPCG(1, 2))
-	tokens := make([]int32, n)
-	for i := range tokens {
-		tokens[i] = int32(rng.IntN(m.Program.Vocab))
-	}
-	return tokens
-}
-
 func referenceLogits(ctx context.Context, m *engine.Model, o Options) ([][]float32, error) {
 	opts := o.Engine
 	opts.Backend, opts.Threads = "cpu-exact", slices.Max(o.Threads)
@@ -293,7 +302,7 @@ func referenceLogits(ctx context.Context, m *engine.Model, o Options) ([][]float
 
 // logits returns the logits after each token of the short text.
 func logits(ctx context.Context, e *engine.Engine) ([][]float32, error) {
-	tokens := randomTokens(e.Model, min(checkTokens, e.Model.Program.Context))
+	tokens := e.Model.RandomTokens(min(checkTokens, e.Model.Program.Context))
 	s, err := e.NewSession(len(tokens))
 	if err != nil {
 		return nil, err

@@ -238,9 +238,10 @@ func (g *gate) threads() int {
 }
 
 // referenceOptions give the reference a float32 cache whatever serves: rounding
-// keys and values is part of what is judged.
+// keys and values is part of what is judged. Its steps may be larger than those that
+// serve: a probe checks several tokens at once.
 func (g *gate) referenceOptions(threads int) backend.Options {
-	return backend.Options{Threads: threads, KV: tensor.F32, MaxBatch: g.maxBatch}
+	return backend.Options{Threads: threads, KV: tensor.F32, MaxBatch: max(g.maxBatch, backend.DefaultMaxBatch)}
 }
 
 // keyOptions are the options that change a backend's results. The number of

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/apr-engine/apr/backend"
 )
@@ -245,10 +244,7 @@ func (g *Gate) extended(cert Certified, candidate Source, v Verdict) Verdict {
 		stored.Covered, stored.Context = names(cert.grant.covered), cert.grant.context
 		known, ok := g.lookup(candidate)
 		if ok {
-			stored.Context = max(stored.Context, known.Context)
-			stored.Covered = append(stored.Covered, known.Covered...)
-			slices.Sort(stored.Covered)
-			stored.Covered = slices.Compact(stored.Covered)
+			stored = stored.with(known)
 		}
 		g.remember(candidate, stored, known)
 	case v.Status == Mismatch:

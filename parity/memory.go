@@ -143,6 +143,13 @@ func (m *Memory) Step(batch []backend.Span, l *backend.Logits) error {
 	return nil
 }
 
+// knows reports whether all of a text's tokens have been computed.
+func (m *Memory) knows(tokens []int32) bool {
+	return slices.ContainsFunc(m.texts, func(t *text) bool {
+		return len(t.tokens) >= len(tokens) && slices.Equal(t.tokens[:len(tokens)], tokens)
+	})
+}
+
 // known finds a text that begins with all these tokens and whose last rows are
 // known. It returns the position of the first of the rows too.
 func (m *Memory) known(all []int32, held, rows int) (*text, int) {

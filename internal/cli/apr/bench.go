@@ -51,7 +51,12 @@ once, so bandwidth limits tg; the matrix products of a prompt are limited by
 arithmetic, so that limits pp. With -d a test begins in a context of so many tokens,
 whose keys and values count for the limit too; with --sequences several generate
 together and the speed is that of all of them. Lists separated by commas measure
-every combination.`,
+every combination.
+
+The verdict of a line is the parity gate's: what is longer than anything that was
+compared is compared before it is measured, where that takes the reference no longer
+than the policy allows, and is unverified otherwise. A comparison made before, with
+apr parity --contexts and the same --batch, counts.`,
 		Example: `  apr bench models/tiny-coder-28m-q4_k_m.gguf
   apr bench models/tiny-coder-28m-q4_k_m.gguf -p 128,512 -n 0 -t 1,2 -r 3 -o json`,
 		Args:              modelArg(0, "MODEL"),
@@ -152,8 +157,8 @@ type benchPrinter struct {
 
 func (p *benchPrinter) markdownRow(r bench.Row) error {
 	if len(p.rows) == 0 {
-		io.WriteString(p.out, "| model | size | params | backend | threads | test | t/s | median | limit | of limit |\n"+
-			"| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+		io.WriteString(p.out, "| model | size | params | backend | threads | test | t/s | median | limit | of limit | verdict |\n"+
+			"| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n")
 	}
 	p.rows = append(p.rows, r)
 	name := r.Backend
@@ -164,9 +169,9 @@ func (p *benchPrinter) markdownRow(r bench.Row) error {
 	if r.Limit > 0 {
 		limit, share = fmt.Sprintf("%.1f (%s)", r.Limit, r.Bound), fmt.Sprintf("%.0f %%", 100*r.OfLimit())
 	}
-	_, err := fmt.Fprintf(p.out, "| %s | %s | %s | %s | %d | %s | %.2f ± %.2f | %.2f | %s | %s |\n",
+	_, err := fmt.Fprintf(p.out, "| %s | %s | %s | %s | %d | %s | %.2f ± %.2f | %.2f | %s | %s | %s |\n",
 		p.model.name, byteSize(p.model.size), count(p.model.parameters), name, r.Threads, r.Test(),
-		r.Mean, r.StdDev, r.Median, limit, share)
+		r.Mean, r.StdDev, r.Median, limit, share, r.Verdict())
 	return err
 }
 
@@ -228,6 +233,10 @@ type benchJSON struct {
 	DeviceOps      float64   `json:"device_ops_per_sec,omitempty"`
 	Cosine         float64   `json:"cosine_to_cpu_exact"`
 	CheckPositions int       `json:"check_positions"`
+	// Verified is the parity gate's word, Verdict the same for people.
+	Verified        bool   `json:"verified"`
+	VerifiedContext int    `json:"verified_context,omitempty"`
+	Verdict         string `json:"verdict"`
 
 	Profile []profileJSON `json:"profile,omitempty"`
 }
@@ -240,6 +249,7 @@ func (p *benchPrinter) jsonRow(r bench.Row) error {
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
 		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,
 		Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
+		Verified: r.Verified, VerifiedContext: r.VerifiedContext, Verdict: r.Verdict(),
 	}
 	for _, d := range r.Times {
 		row.SamplesNS = append(row.SamplesNS, d.Nanoseconds())

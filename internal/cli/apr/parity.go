@@ -29,6 +29,10 @@ type parityOptions struct {
 	listFaults bool
 	bisection  bool
 	html       string
+	contexts   []int
+	batch      int
+	limit      time.Duration
+	backends   []string
 }
 
 // defaultParityPrompt is short; the probe extends it.
@@ -54,11 +58,20 @@ named on stderr.
 Exit code 0 if all are validated, 5 if one is wrong, 8 if one could not be
 measured. A verdict that is not measured is not a pass.
 
+--contexts compares at several lengths of context instead, with one line for each
+backend and length: the text (--file, repeated as often as it takes, or random
+tokens) in the steps of --batch that serve, single tokens, and the last positions
+again after truncation. The reference computes the text once for all backends and
+lengths. A backend that is validated serves up to 256 tokens beyond the longest of
+them without another comparison, in apr bench too. What --limit leaves no time
+for is not measured.
+
 The environment variable APR_FAULT=BACKEND:FAULT[,FAULT] makes a backend wrong
 on purpose (see --list-faults); SKIP_PARITY_GATE=1 turns the gate off elsewhere
 and marks verdicts as unverified here.`,
 		Example: `  apr parity models/tiny-coder-28m-q4_k_m.gguf
   apr parity models/tiny-coder-4m-q4_k_m.gguf --file engine/generate.go --positions 200 --json
+  apr parity models/tiny-coder-4m-q4_k_m.gguf --all --contexts 64,512
   APR_FAULT=cpu:rope-interleaved apr parity models/tiny-coder-28m-q4_k_m.gguf
   apr parity --policy`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -77,6 +90,9 @@ and marks verdicts as unverified here.`,
 				return err
 			}
 			o.model = args[0]
+			if len(o.contexts) > 0 {
+				return o.runContexts(cmd)
+			}
 			return o.run(cmd)
 		},
 	}
@@ -85,6 +101,10 @@ and marks verdicts as unverified here.`,
 	f.StringVarP(&o.file, "file", "f", "", "file with a text to use as it is, instead of a prompt; - for standard input")
 	f.BoolVar(&o.all, "all", false, "judge every backend of this build")
 	f.Var(intValue{&o.positions, 0, maxCount}, "positions", "how many positions to judge at least; 0 for the policy's")
+	f.Var(intListValue{&o.contexts, 1, maxCount}, "contexts", "compare at these lengths of context, separated by commas")
+	f.VarP(intValue{&o.batch, 0, maxCount}, "batch", "b", "prompt tokens in one step; 0 for the default")
+	f.StringSliceVar(&o.backends, "backends", nil, "with --contexts: judge these, separated by commas")
+	f.DurationVar(&o.limit, "limit", 0, "with --contexts: how long it may take, such as 2m; 0 for as long as it takes")
 	f.BoolVar(&o.assert, "assert", false, "refuse to run where the gate is overridden")
 	f.BoolVar(&o.json, "json", false, "print one JSON object")
 	f.BoolVar(&o.bisection, "bisect", false, "compare value by value too: name the first wrong one and show the error's growth")
@@ -164,6 +184,7 @@ func (o *parityOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	options.MaxBatch = o.batch
 	names, err := o.names(cmd)
 	if err != nil {
 		return err
