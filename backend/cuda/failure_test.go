@@ -54,12 +54,14 @@ type failing struct {
 	lines []string
 }
 
-// Sizes of the sessions, told from a probe's sequences by their capacity.
+// Sizes of the sessions, told from the probe's sequences by their capacity. The probe is
+// longer, so that nothing is compared after it.
 const (
 	failPrompt    = 10
-	failCapacity  = 27
-	otherCapacity = 29
-	failTokens    = 12
+	failTokens    = 8
+	failCapacity  = 18
+	otherCapacity = 19
+	probeDecode   = 10
 )
 
 func openFailing(t *testing.T, m *engine.Model, o engine.Options, arm func(batch []backend.Span, capacity int)) *failing {
@@ -70,7 +72,7 @@ func openFailing(t *testing.T, m *engine.Model, o engine.Options, arm func(batch
 	if o.Gate.Policy.Probe.Deadline = time.Hour; o.Threads != 0 {
 		o.Gate.Policy.Probe.Deadline, o.Threads = hangDeadline, 0
 	}
-	o.Gate.Policy.Probe.DecodeSteps, o.Gate.Policy.Probe.MinPositions = 4, 0
+	o.Gate.Policy.Probe.DecodeSteps, o.Gate.Policy.Probe.MinPositions = probeDecode, 0
 	o.Gate.Notify = func(d engine.Decision) {
 		if d.Line != "" {
 			f.lines = append(f.lines, d.Line)
@@ -223,6 +225,44 @@ func TestFailureWhileServing(t *testing.T) {
 			}
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("closing took %v", took)
+			}
+		})
+	}
+}
+
+// A kernel of the replayed graph, or of a prompt, that writes to an address which is no
+// memory: here and on a real GPU. The process lives, the CPU answers, and the device can
+// be opened again.
+func TestIllegalAddress(t *testing.T) {
+	m, prompt := failingModel(t)
+	want := generate(t, openFailing(t, m, engine.Options{NoGPU: true}, nil).session(t, failCapacity), prompt, failTokens)
+	for name, at := range map[string]int{"in a graph": failPrompt + 4, "in a prompt": 0} {
+		t.Run(name, func(t *testing.T) {
+			done := false
+			f := openFailing(t, m, engine.Options{}, func(batch []backend.Span, capacity int) {
+				if !done && capacity == failCapacity && batch != nil && batch[0].Seq.Len() == at {
+					done = true
+					batch[0].Seq.(*kvSequence).data = 0x1000 // where the cache is said to lie
+				}
+			})
+			got := generate(t, f.session(t, failCapacity), prompt, failTokens)
+			if !done || !slices.Equal(got, want) {
+				t.Errorf("tokens %v, want %v; spoiled: %v", got, want, done)
+			}
+			if n := len(f.lines); n != 3 || !strings.HasPrefix(f.lines[1], gateTag) || !strings.Contains(f.lines[1], "ILLEGAL_ADDRESS") || f.lines[2] != "Backend: CPU" {
+				t.Errorf("lines %q", f.lines)
+			}
+			t.Logf("%q", f.lines)
+			start := time.Now()
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("closing took %v", took)
+			}
+			again := openFailing(t, m, engine.Options{}, nil)
+			if got := generate(t, again.session(t, failCapacity), prompt, failTokens); !slices.Equal(got, want) || len(again.lines) != 1 {
+				t.Errorf("opened again: %v, want %v; lines %q", got, want, again.lines)
 			}
 		})
 	}
