@@ -16,6 +16,7 @@ import (
 type sequence struct {
 	e        *executor
 	info     *driver.Buffer   // first row, rows, capacity of the piece at hand
+	placed   [4]uint32        // what info holds
 	caches   []*driver.Buffer // keys and values of each layer
 	groups   []*driver.Group  // by executor.spans
 	length   int

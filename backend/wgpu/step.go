@@ -127,9 +127,11 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 		if err := e.writeInput(s, r); err != nil {
 			return err
 		}
-		info := [][4]uint32{{uint32(r.row), uint32(r.to - r.from), uint32(seq.capacity)}}
-		if err := e.gpu.Write(seq.info, 0, bytesOf(info)); err != nil {
-			return err
+		if info := [4]uint32{uint32(r.row), uint32(r.to - r.from), uint32(seq.capacity)}; info != seq.placed {
+			seq.placed = info
+			if err := e.gpu.Write(seq.info, 0, bytesOf([][4]uint32{info})); err != nil {
+				return err
+			}
 		}
 	}
 	if err := e.gpu.Write(e.step, 0, bytesOf(e.host)); err != nil {

@@ -81,9 +81,13 @@ func (d *Device) scoped(f func() uintptr) (uintptr, error) {
 }
 
 // Close releases the device. Buffers, pipelines and groups must be released
-// before or not at all.
+// before or not at all. What belongs to a lost device stays: the library waits for a
+// device that it releases, and ends the process where waiting fails.
 func (d *Device) Close() error {
 	leave(d.id)
+	if errors.Is(d.Err(), ErrLost) {
+		return nil
+	}
 	d.fail(fmt.Errorf("%w: it was closed", ErrLost))
 	call(proc.releaseQueue, d.queue)
 	call(proc.releaseDevice, d.handle)
@@ -209,9 +213,24 @@ func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
 	if from == 0 {
 		return fmt.Errorf("%w: reading a buffer: not mapped", ErrInvalid)
 	}
-	copy(dst, unsafe.Slice(*(**byte)(unsafe.Pointer(&from)), len(dst)))
+	copyAll(dst, unsafe.Slice(*(**byte)(unsafe.Pointer(&from)), len(dst)))
 	call(proc.unmap, b.handle)
 	return d.Err()
+}
+
+// copyAll copies with a few processors what is long: memory that the device has just
+// written is in no cache.
+func copyAll(dst, src []byte) {
+	const part = 128 << 10
+	var others sync.WaitGroup
+	for len(dst) >= 2*part {
+		n := max(part, len(dst)/4) &^ 63
+		to, from := dst[:n], src[:n]
+		others.Go(func() { copy(to, from) })
+		dst, src = dst[n:], src[n:]
+	}
+	copy(dst, src)
+	others.Wait()
 }
 
 // await polls the device until a callback has come.

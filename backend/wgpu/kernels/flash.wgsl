@@ -121,15 +121,24 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $r := seq .OutRows}}
     o{{$r}} *= fade[rg + {{$r}}u];
 {{- end}}
+    // Four values at a time, fetched before the first is used. Those past the end count
+    // nothing.
     let n = min(KEYS, end - start);
-    for (var k = 0u; k < n; k++) {
-      let v = wide(values[((start + k) * {{.KVHeads}}u + kv) * QUADS + dx]);
-{{- range $g := seq (div .OutRows 4)}}
-      let w{{$g}} = p[k * (ROWS / 4u) + rg / 4u + {{$g}}u];
-      o{{mul $g 4}} += w{{$g}}.x * v;
-      o{{add (mul $g 4) 1}} += w{{$g}}.y * v;
-      o{{add (mul $g 4) 2}} += w{{$g}}.z * v;
-      o{{add (mul $g 4) 3}} += w{{$g}}.w * v;
+    for (var k = 0u; k < n; k += 4u) {
+{{- range $u := seq 4}}
+      let c{{$u}} = values[(min(start + k + {{$u}}u, end - 1u) * {{$v.KVHeads}}u + kv) * QUADS + dx];
+{{- end}}
+{{- range $u := seq 4}}
+      {
+        let v = wide(c{{$u}});
+{{- range $g := seq (div $v.OutRows 4)}}
+        let w{{$g}} = p[(k + {{$u}}u) * (ROWS / 4u) + rg / 4u + {{$g}}u];
+        o{{mul $g 4}} += w{{$g}}.x * v;
+        o{{add (mul $g 4) 1}} += w{{$g}}.y * v;
+        o{{add (mul $g 4) 2}} += w{{$g}}.z * v;
+        o{{add (mul $g 4) 3}} += w{{$g}}.w * v;
+{{- end}}
+      }
 {{- end}}
     }
     workgroupBarrier();
