@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -46,12 +47,15 @@ type modelScore struct {
 	Broken  []string `json:"broken,omitempty"`
 	Failed  string   `json:"failed,omitempty"`
 	Seconds float64  `json:"seconds"`
+	// Slowest are the faults that took longest, FaultSeconds what all of them took.
+	Slowest      string  `json:"slowest,omitempty"`
+	FaultSeconds float64 `json:"fault_seconds"`
 }
 
 // gpuOptions are the flags of "gatescore gpu".
 type gpuOptions struct {
 	backend, out, models, only, faults, commit string
-	sound, parallel                            int
+	sound, parallel, threads                   int
 	limit                                      time.Duration
 }
 
@@ -71,6 +75,7 @@ func gpuCommand(ctx context.Context, root, name string, args []string) error {
 		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, for the record")
 		flags.IntVar(&o.sound, "sound", 1000, "sound runs of all models together, at least")
 		flags.IntVar(&o.parallel, "parallel", 2, "models that are judged at the same time")
+		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for a third of the processors, at most 8")
 		flags.DurationVar(&o.limit, "limit", 0, "time after which nothing new is begun; 0 for none")
 	}
 	if err := flags.Parse(args); err != nil {
@@ -177,6 +182,11 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 		ctx, cancel = context.WithDeadline(ctx, start.Add(o.limit))
 		defer cancel()
 	}
+	if o.threads == 0 {
+		// Workers wait for each other at every operation, so that one that finds no
+		// processor holds all up: drivers and comparisons need some too.
+		o.threads = min(8, max(1, runtime.NumCPU()/3))
+	}
 	each := (o.sound + len(subjects) - 1) / len(subjects)
 	s.Models = make([]*modelScore, len(subjects))
 	var mu sync.Mutex
@@ -187,11 +197,12 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			one := judgeModel(ctx, subject, faults, each, max(1, runtime.NumCPU()/o.parallel))
+			one := judgeModel(ctx, subject, faults, each, o.threads)
 			mu.Lock()
 			defer mu.Unlock()
 			s.Models[i], s.Seconds = one, time.Since(start).Seconds()
-			fmt.Fprintf(os.Stderr, "%6.1f s  %-45s %5.1f s  %s  %d sound, %d rejected%s\n", s.Seconds, one.Name, one.Seconds, one.Marks, one.runs(), len(one.Broken), failure(one))
+			fmt.Fprintf(os.Stderr, "%6.1f s  %-45s %5.1f s  %s  %d sound, %d rejected; faults %.1f s, slowest %s%s\n", s.Seconds, one.Name, one.Seconds, one.Marks,
+				one.runs(), len(one.Broken), one.FaultSeconds, one.Slowest, failure(one))
 			if one.Failed != "" {
 				failures = append(failures, errors.New(failure(one)[2:]))
 			}
@@ -243,11 +254,16 @@ func (m *modelScore) judge(ctx context.Context, s subject, faults []fault.Fault,
 	// Sound runs come last: they use the executors that the faults have surrounded,
 	// and would all fail if one of those had been lost on the way.
 	var failures []error
+	took := map[string]time.Duration{}
+	begin := time.Now()
+	defer func() { m.Slowest = slowest(took) }()
 	for _, f := range faults {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(failures, err)...)
 		}
+		start := time.Now()
 		o, err := sc.fault(f, parity.Standard())
+		took[f.Name], m.FaultSeconds = time.Since(start), time.Since(begin).Seconds()
 		if err != nil {
 			failures = append(failures, err)
 			m.Marks += unknown
@@ -256,6 +272,16 @@ func (m *modelScore) judge(ctx context.Context, s subject, faults []fault.Fault,
 		m.Marks += o.mark()
 	}
 	return errors.Join(append(failures, sc.soundRuns(m, sound))...)
+}
+
+// slowest names the five that took longest.
+func slowest(took map[string]time.Duration) string {
+	names := slices.SortedFunc(maps.Keys(took), func(a, b string) int { return cmp.Compare(took[b], took[a]) })
+	var parts []string
+	for _, n := range names[:min(5, len(names))] {
+		parts = append(parts, fmt.Sprintf("%s %.2f s", n, took[n].Seconds()))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (m *modelScore) runs() int {

@@ -46,7 +46,8 @@ type scoring struct {
 	ctx context.Context
 	ref parity.Source
 	// sound is the candidate's device, with the executors that are used again.
-	sound *keeper
+	sound   *keeper
+	threads int // of the reference
 	end   func()
 	// right are the tokens of a long answer without a fault, once it is known.
 	right []int32
@@ -70,7 +71,7 @@ func newScoring(ctx context.Context, s subject, threads int) (*scoring, error) {
 	if err != nil {
 		return nil, errors.Join(err, exec.Close())
 	}
-	sc := &scoring{subject: s, ctx: ctx, ref: opened(engine.ReferenceBackend, parity.Remember(exec, s.model.Program.Vocab, rememberedLogits))}
+	sc := &scoring{subject: s, ctx: ctx, threads: threads, ref: opened(engine.ReferenceBackend, parity.Remember(exec, s.model.Program.Vocab, rememberedLogits))}
 	sc.sound = &keeper{Device: c, model: s.model, kept: map[keptOptions]backend.Executor{}}
 	sc.end = func() { sc.sound.end(); exec.Close() }
 	return sc, nil
@@ -225,7 +226,7 @@ func (s *scoring) generate(f fault.Fault, p parity.Policy) (outcome, error) {
 
 // answer continues the long prompt beyond position 500.
 func (s *scoring) answer(p parity.Policy, f *fault.Fault) (engine.Result, error) {
-	o := engine.Options{Backend: candidate, MaxBatch: s.batch(), Gate: engine.GateOptions{Policy: p}}
+	o := engine.Options{Backend: candidate, Threads: s.threads, MaxBatch: s.batch(), Gate: engine.GateOptions{Policy: p}}
 	if f != nil {
 		o.Gate.FaultSpec = f.Name
 		o.Gate.Fault = func(name string, d backend.Device) backend.Device {
