@@ -60,6 +60,9 @@ func Presets() []string {
 	return names
 }
 
+// Layers is how many layers a preset has; 0 for a name that is none.
+func Layers(preset string) int { return presets[preset].layers }
+
 func qwen2(layers, hidden, heads, kv, ffn, vocab int, tied bool) shape {
 	return shape{
 		arch: "qwen2", layers: layers, hidden: hidden, heads: heads, kvHeads: kv, headDim: hidden / heads, ffn: ffn,

@@ -12,6 +12,10 @@
 //
 //	gatescore gpu -backend cuda -o cuda.json
 //	gatescore page -o page.md cuda.json wgpu.json
+//
+// So does what apr parity --contexts --json has compared (scripts/gpu/prove-contexts):
+//
+//	gatescore contexts -o page.md contexts.jsonl
 package main
 
 import (
@@ -37,6 +41,9 @@ func main() {
 
 // run measures what is named, both without a name, for the repository in root.
 func run(ctx context.Context, root string, names []string) error {
+	if len(names) > 0 && names[0] == "contexts" {
+		return contextsCommand(names[1:])
+	}
 	if gpuNames(names) {
 		return gpuCommand(ctx, root, names[0], names[1:])
 	}
@@ -49,7 +56,7 @@ func run(ctx context.Context, root string, names []string) error {
 	}
 	for _, n := range names {
 		if n != steps[0].name && n != steps[1].name {
-			return fmt.Errorf("unknown measurement %q, want calibration, score, pages, gpu or page", n)
+			return fmt.Errorf("unknown measurement %q, want calibration, score, pages, gpu, page or contexts", n)
 		}
 	}
 	dir, err := os.MkdirTemp("", "gatescore")

@@ -48,7 +48,7 @@ type scoring struct {
 	// sound is the candidate's device, with the executors that are used again.
 	sound   *keeper
 	threads int // of the reference
-	end   func()
+	end     func()
 	// right are the tokens of a long answer without a fault, once it is known.
 	right []int32
 }
