@@ -61,6 +61,9 @@ func TestMain(m *testing.M) { os.Exit(emutest.Main(m)) }
 // need skips a test where a backend has no device; in CI that is a failure.
 func need(t *testing.T, name string) {
 	t.Helper()
+	if name == "cuda" && testing.Short() {
+		t.Skip("the race detector, which -short is for, does not follow the emulation's stacks")
+	}
 	if _, err := first(name); err != nil {
 		if os.Getenv("CI") != "" || !errors.Is(err, backend.ErrNoDevice) {
 			t.Fatal(err)
@@ -114,7 +117,11 @@ func TestHalvesAreTheWhole(t *testing.T) {
 	tokens := someTokens(20)
 	for model, path := range paths {
 		t.Run(model, func(t *testing.T) {
-			for _, name := range []string{"cpu-exact", "cpu", "oracle"} {
+			names := []string{"cpu-exact", "cpu", "oracle"}
+			if testing.Short() {
+				names = names[1:2]
+			}
+			for _, name := range names {
 				want := all(t, path, name, tokens, 12)
 				for n := 1; n < layersOf(t, path); n++ {
 					for i, row := range all(t, path, register(name, name, n), tokens, 12) {
@@ -159,7 +166,7 @@ func TestConformance(t *testing.T) {
 		t.Run(gpu.name, func(t *testing.T) {
 			limit := gpu.limit(t)
 			backendtest.ConformanceOf(t, register("cpu-exact", gpu.name, 1), limit, "gemma3")
-			if gpu.name == "cuda" && emutest.Emulated() && os.Getenv("APR_LONG_TESTS") == "" {
+			if testing.Short() || gpu.name == "cuda" && emutest.Emulated() && os.Getenv("APR_LONG_TESTS") == "" {
 				return // the emulation takes minutes for the other
 			}
 			backendtest.ConformanceOf(t, register("cpu", gpu.name, 2), limit, "quantised")
@@ -177,7 +184,11 @@ func TestReference(t *testing.T) {
 			ref := backendtest.Bundled(t)[0]
 			ref.Longest = 8
 			layers := layersOf(t, ref.Model)
-			for _, n := range []int{1, layers / 2, layers - 1} {
+			cuts := []int{1, layers / 2, layers - 1}
+			if testing.Short() {
+				cuts = cuts[1:2]
+			}
+			for _, n := range cuts {
 				t.Run(fmt.Sprintf("last %d of %d", n, layers), func(t *testing.T) {
 					backendtest.RunReference(t, ref, register("cpu", gpu.name, n), limits)
 				})
