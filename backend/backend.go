@@ -32,6 +32,9 @@ type Options struct {
 	KV tensor.DType
 	// MaxBatch is the largest number of tokens in one Step; 0 means 512.
 	MaxBatch int
+	// Context is how many tokens the sequences to come will hold together, if that is
+	// known: a device that plans its memory keeps room for their caches.
+	Context int
 	// Trace, if set, receives every value as it is computed: rows of Width
 	// float32 numbers, (T, Width), valid during the call. For diagnosis only.
 	Trace func(v graph.Value, rows []float32)

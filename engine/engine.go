@@ -36,6 +36,9 @@ type Options struct {
 	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
+	// Context is how many tokens the sessions will hold together, if that is known: a
+	// GPU whose memory has no room for their cache is refused before anything is loaded.
+	Context int
 	// Expect is the prompt that the first session will get, if it is known: while
 	// weights are uploaded to a GPU the reference computes it.
 	Expect []int32
@@ -263,7 +266,7 @@ func safeLoad(d backend.Device, m *Model, o backend.Options) (exec backend.Execu
 }
 
 func backendOptions(name string, o Options, maxBatch int) backend.Options {
-	opts := backend.Options{Threads: o.Threads, KV: tensor.F16, MaxBatch: maxBatch}
+	opts := backend.Options{Threads: o.Threads, KV: tensor.F16, MaxBatch: maxBatch, Context: o.Context}
 	if opts.Threads == 0 {
 		opts.Threads = runtime.NumCPU()
 	}

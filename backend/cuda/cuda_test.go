@@ -289,7 +289,12 @@ func TestTooLittleMemory(t *testing.T) {
 	if !errors.As(err, &short) || short.Free != 1<<20 || short.Need <= short.Free || short.Layers != 0 {
 		t.Errorf("the refusal says %+v", short)
 	}
+	// A long context is planned for too.
 	emutest.Set(t, "memory", 64<<20)
+	_, err = probe(t).Load(p, f, backend.Options{KV: tensor.F16, MaxBatch: 64, Context: 1 << 20})
+	if !errors.As(err, &short) || !strings.Contains(err.Error(), "cache of 1048576 tokens") {
+		t.Errorf("a long context: %v", err)
+	}
 	e := open(t, "qwen2", backend.Options{KV: tensor.F16, MaxBatch: 64})
 	if _, err := e.NewSequence(1 << 20); !cuda.IsCode(err, cuda.OutOfMemory) || !strings.Contains(err.Error(), "1048576 tokens") {
 		t.Errorf("a long sequence: %v", err)

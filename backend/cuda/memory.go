@@ -15,8 +15,9 @@ type memoryPlan struct {
 	positions                 int // that cache is for
 }
 
-// plannedContext is how many positions of cache must fit beside the weights for
-// loading to make sense; longer sequences are refused when they are made.
+// plannedContext is how many positions of cache must fit beside the weights at
+// least for loading to make sense. Sequences beyond what was planned are refused when
+// they are made.
 const plannedContext = 2048
 
 // granule is the size in which the driver hands out larger pieces.
@@ -34,6 +35,7 @@ func (e *executor) planMemory(w graph.Weights) memoryPlan {
 	if e.program.Context > 0 {
 		m.positions = min(m.positions, e.program.Context)
 	}
+	m.positions = max(m.positions, e.opts.Context)
 	matrices, vectors := tensors(e.program, w)
 	for _, t := range matrices {
 		n, _ := packedRowBytes(t.Type, t.Cols()) // checked before

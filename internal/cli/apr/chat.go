@@ -84,12 +84,13 @@ func (o *chatOptions) run(cmd *cobra.Command) error {
 		m.Close()
 		return err
 	}
+	backend.Context = contextLength(m, o.ctx, standardContext, log)
 	e, err := open(m, backend, start, log)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	s, err := e.newSession(contextLength(m, o.ctx, standardContext, log))
+	s, err := e.newSession(backend.Context)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,7 @@ func (o *perplexityOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	window := contextLength(m, o.ctx, standardWindow, log)
+	backend.Context = window
 	e, err := open(m, backend, start, log)
 	if err != nil {
 		return err

@@ -156,7 +156,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		m.Close()
 		return err
 	}
-	backend.Expect = ids
+	backend.Expect, backend.Context = ids, capacity
 	e, err := open(m, backend, start, log)
 	if err != nil {
 		return err
