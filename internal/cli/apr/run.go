@@ -47,6 +47,9 @@ An answer that becomes longer than what was compared waits until that is. From
 token 256 on the reference follows the answer, with --verify shadow from the first;
 then text is shown when the reference has computed it too. See docs/parity.md.
 
+A model that is too large for a GPU can have its last N layers there and the others
+on the CPU: --gpu-layers N. See docs/executors.md.
+
 Only the answer goes to stdout, followed by one line end. With --json it is one
 object; inference_time_ms covers prompt and answer, tok_per_sec is generated
 tokens over that time, and setup_ms is the time to load the model.`,
