@@ -242,3 +242,21 @@ func TestReferenceRunsWhileWeightsUpload(t *testing.T) {
 		})
 	}
 }
+
+// A GPU that refuses the model by name ends Open while the reference is computing
+// ahead; the caller may unmap the file at once.
+func TestRefusalEndsTheReference(t *testing.T) {
+	fakeCUDA.plug(t, hooks{load: errors.New("too little memory"), loadTime: 5 * time.Millisecond})
+	for range 20 {
+		m, err := engine.LoadModel(golden.Path(t, "models", "tiny-coder-28m-q4_k_m.gguf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := engine.Open(m, engine.Options{Backend: "cuda", Expect: few(60)}); !errors.Is(err, engine.ErrBackend) {
+			t.Errorf("error %v", err)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

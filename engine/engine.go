@@ -154,7 +154,8 @@ func Open(m *Model, o Options) (*Engine, error) {
 	}
 	e.gate = newGate(m, o, e.maxBatch)
 	if err := e.loadNext(); err != nil {
-		return nil, err
+		// The reference may be running ahead on weights that the caller unmaps next.
+		return nil, errors.Join(err, e.gate.close())
 	}
 	return e, nil
 }

@@ -116,13 +116,13 @@ type hooked struct {
 func (hooked) Info() backend.Info { return backend.Info{API: "Vulkan"} }
 
 func (d hooked) Load(p *graph.Program, w graph.Weights, o backend.Options) (backend.Executor, error) {
+	time.Sleep(d.h.loadTime)
 	if d.h.load != nil {
 		return nil, d.h.load
 	}
 	if d.h.panics != "" {
 		panic(d.h.panics)
 	}
-	time.Sleep(d.h.loadTime)
 	exec, err := d.Device.Load(p, w, o)
 	return &hookedExecutor{exec, d.h}, err
 }
