@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -99,7 +98,7 @@ func (e *executor) load(w graph.Weights) error {
 		return err
 	}
 	begun := time.Now()
-	wait := e.lib.start(kernels, compilers())
+	wait := e.lib.start(kernels)
 	err = e.loadWeights(w)
 	uploaded := time.Since(begun)
 	// A kernel that the driver refuses is found here, not in the middle.
@@ -113,10 +112,6 @@ func (e *executor) load(w graph.Weights) error {
 	slog.Debug("cuda: loaded", "memory", bytesText(e.allocated), "upload", uploaded, "kernels", len(kernels), "compile", compiled, "list", begun.Sub(listing), "all", time.Since(start))
 	return nil
 }
-
-// compilers is how many threads have the driver compile kernels. More gain nothing:
-// the largest kernel takes a tenth of all.
-func compilers() int { return min(runtime.NumCPU(), 16) }
 
 // kernels lists those that steps of any size run; unusual sizes may need one more,
 // which is then loaded in the middle.

@@ -2,19 +2,18 @@ package cuda
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/apr-engine/apr/backend"
@@ -43,8 +42,45 @@ func (i image) runs(capability int) bool {
 	return i.target == capability || !i.only && i.target < capability
 }
 
-// text is a module of this kernel alone.
-func (i image) text() []byte { return slices.Concat(i.head, i.body) }
+// family is which kernels an image is compiled with: those that a model has because of
+// one of its formats, or all others, as far as they share version and target and declare
+// nothing that could clash.
+func (i image) family() string {
+	var head []byte
+	for line := range bytes.Lines(i.head) {
+		word, _, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		switch string(word) {
+		case ".version", ".target":
+			head = append(head, line...)
+		case "", "//", ".address_size", ".extern":
+		default:
+			return string(i.body)
+		}
+	}
+	stem, _, _ := strings.Cut(path.Base(i.file), ".")
+	for _, prefix := range []string{"matvec_", "gemm_"} {
+		if format, ok := strings.CutPrefix(stem, prefix); ok {
+			return string(head) + format
+		}
+	}
+	return string(head)
+}
+
+// moduleOf is the text of a module of kernels of one family.
+func moduleOf(images ...image) []byte {
+	var text []byte
+	for n, i := range images {
+		for line := range bytes.Lines(i.head) {
+			if n == 0 || bytes.HasPrefix(line, []byte(".extern")) && !bytes.Contains(text, line) {
+				text = append(text, line...)
+			}
+		}
+	}
+	for _, i := range images {
+		text = append(text, i.body...)
+	}
+	return text
+}
 
 // images maps each kernel's name to the files that have it, best target first.
 var images = sync.OnceValues(func() (map[string][]image, error) {
@@ -117,9 +153,9 @@ var ptxHash = sync.OnceValue(func() uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 })
 
-// library has the kernels of one context. Each is a module of its own, so that the
-// driver compiles those that are used and no others, which it does at some 40 ms each
-// unless it has done it before, and several at a time.
+// library has the kernels of one context. Only those that are used are compiled, at some
+// 40 ms each unless the driver has done it before: a family of them as one module, which
+// newer drivers compile on all processors, what comes later one by one.
 type library struct {
 	c     *cuda.Context
 	best  map[string]image // by kernel, for the device
@@ -178,57 +214,97 @@ func (l *library) function(kernel string) (cuda.Function, error) {
 	}
 	l.mu.Unlock()
 	if !known {
-		k.f, k.err = l.load(kernel)
-		close(k.done)
+		l.load(map[string]*loading{kernel: k})
 	}
 	<-k.done
 	return k.f, k.err
 }
 
-// load has the driver compile a kernel.
-func (l *library) load(kernel string) (cuda.Function, error) {
-	i, ok := l.best[kernel]
-	if !ok {
-		return 0, fmt.Errorf("%w: kernel %s for compute capability %d", backend.ErrUnsupported, kernel, l.c.Device.Capability())
+// load has the driver compile kernels of one family.
+func (l *library) load(kernels map[string]*loading) {
+	names := slices.Sorted(maps.Keys(kernels))
+	list := make([]image, len(names))
+	for n, name := range names {
+		i, ok := l.best[name]
+		if !ok {
+			kernels[name].end(0, fmt.Errorf("%w: kernel %s for compute capability %d", backend.ErrUnsupported, name, l.c.Device.Capability()))
+			return // asked for alone: start leaves these out
+		}
+		list[n] = i
 	}
-	m, _, err := l.c.LoadModule(i.text())
-	if err != nil {
-		return 0, fmt.Errorf("%s: kernel %s: %w", i.file, kernel, err)
+	m, _, err := l.c.LoadModule(moduleOf(list...), true)
+	if err != nil && len(names) > 1 {
+		// One by one, to find out which it is.
+		for name, k := range kernels {
+			l.load(map[string]*loading{name: k})
+		}
+		return
 	}
-	f, err := l.c.Function(m, kernel)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", i.file, err)
+	for n, name := range names {
+		if err != nil {
+			kernels[name].end(0, fmt.Errorf("%s: kernel %s: %w", list[n].file, name, err))
+			continue
+		}
+		f, err := l.c.Function(m, name)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", list[n].file, err)
+		}
+		kernels[name].end(f, err)
 	}
-	return f, nil
 }
 
-// start loads kernels on some threads and returns at once; the caller, inside the
-// context's Do, calls wait before it leaves, which says how long it took. Large
-// kernels, which take long, come first.
-func (l *library) start(kernels []string, threads int) (wait func() (time.Duration, error)) {
+func (k *loading) end(f cuda.Function, err error) {
+	k.f, k.err = f, err
+	close(k.done)
+}
+
+// start begins to load kernels and returns at once; the caller, inside the context's Do,
+// calls wait before it leaves, which says how long it took.
+func (l *library) start(kernels []string) (wait func() (time.Duration, error)) {
 	begun := time.Now()
-	kernels = slices.Clone(kernels)
-	slices.SortFunc(kernels, func(a, b string) int { return len(l.best[b].body) - len(l.best[a].body) })
-	var next atomic.Int64
-	errs := make([]error, min(threads, len(kernels)))
-	ends := make([]time.Duration, len(errs))
-	var group sync.WaitGroup
-	for t := range errs {
-		group.Go(func() {
-			errs[t] = l.c.Beside(func() error {
-				for i := next.Add(1) - 1; i < int64(len(kernels)); i = next.Add(1) - 1 {
-					if _, err := l.function(kernels[i]); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			ends[t] = time.Since(begun)
-		})
+	families := map[string]map[string]*loading{}
+	l.mu.Lock()
+	for _, name := range kernels {
+		i, ok := l.best[name]
+		if !ok || l.loads[name] != nil {
+			continue // whoever asks for it is told
+		}
+		k := &loading{done: make(chan struct{})}
+		l.loads[name] = k
+		if families[i.family()] == nil {
+			families[i.family()] = map[string]*loading{}
+		}
+		families[i.family()][name] = k
 	}
+	l.mu.Unlock()
+	var took time.Duration
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err := l.c.Beside(func() error {
+			for _, name := range slices.Sorted(maps.Keys(families)) {
+				l.load(families[name])
+			}
+			return nil
+		})
+		took = time.Since(begun)
+		if err == nil {
+			return
+		}
+		for _, family := range families { // none has been looked at
+			for _, k := range family {
+				k.end(0, err)
+			}
+		}
+	}()
 	return func() (time.Duration, error) {
-		group.Wait()
-		return slices.Max(append(ends, 0)), cmp.Or(errs...) // one error says it all
+		<-done
+		for _, name := range kernels {
+			if _, err := l.function(name); err != nil {
+				return took, err
+			}
+		}
+		return took, nil
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,6 +54,28 @@ func TestEntries(t *testing.T) {
 			}
 		}
 	}
+	all, err := images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := map[string][]image{}
+	for _, list := range all {
+		for _, i := range list {
+			families[i.family()] = append(families[i.family()], i)
+		}
+	}
+	for _, list := range families {
+		text := moduleOf(list...)
+		for word, want := range map[string]int{".version ": 1, ".target ": 1, ".address_size ": 1, ".visible .entry ": len(list)} {
+			if n := bytes.Count(text, []byte("\n"+word)); n != want {
+				t.Errorf("%s with %d others: %d lines of %s, want %d", list[0].file, len(list)-1, n, word, want)
+			}
+		}
+		if n := bytes.Count(text, []byte("\n.extern ")); n > 1 {
+			t.Errorf("%s with %d others: declared %d times", list[0].file, len(list)-1, n)
+		}
+	}
+	t.Logf("%d families of %d kernels", len(families), len(all))
 	for _, broken := range []string{"\n.visible .entry k(\n)\n{\n", "\n.visible .entry k\n}\n"} {
 		if _, _, err := entries([]byte(broken)); err == nil {
 			t.Errorf("%q is not refused", broken)
@@ -71,8 +94,15 @@ func TestLoadsWhatIsUsed(t *testing.T) {
 			before := emutest.Count(t, "modules")
 			e := open(t, "qwen2", backend.Options{KV: kv, MaxBatch: 128})
 			kernels := loaded(e)
-			if n := emutest.Count(t, "modules") - before; n != len(kernels) {
-				t.Errorf("%d modules for %d kernels", n, len(kernels))
+			families := map[string]bool{}
+			for _, k := range kernels {
+				families[e.lib.best[k].family()] = true
+			}
+			if n := emutest.Count(t, "modules") - before; n != len(families) {
+				t.Errorf("%d modules for %d families of kernels", n, len(families))
+			}
+			if n := emutest.Count(t, "modules in parallel"); n == 0 {
+				t.Error("no module is compiled in parallel")
 			}
 			formats := map[string]bool{}
 			for _, w := range e.weights {
@@ -91,7 +121,7 @@ func TestLoadsWhatIsUsed(t *testing.T) {
 				}
 			}
 			used := map[string]int{}
-			for _, n := range []int{1, 2, 3, 5, 8, 9, 16, 31, 64, 100, 128} {
+			for _, n := range []int{1, 3, 8, 9, 31, 100} {
 				if err := decode(e, n, 1); err != nil {
 					t.Fatal(err)
 				}
@@ -118,21 +148,23 @@ func TestRefusedKernel(t *testing.T) {
 		}
 		return err
 	}
-	before := emutest.Count(t, "modules")
-	if err := load(); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range []int{0, 3, emutest.Count(t, "modules") - before - 1} {
-		emutest.Set(t, "fail module", int64(n))
+	for _, kernel := range []string{"dequant_scales", "matvec_f32_1", "rope_store_f16"} {
+		emutest.Set(t, "refuse "+kernel, 1)
 		err := load()
-		if !cuda.IsCode(err, cuda.InvalidPTX) || !strings.Contains(err.Error(), "refused on purpose") || !strings.Contains(err.Error(), "kernel ") {
-			t.Errorf("module %d: %v", n, err)
+		if !cuda.IsCode(err, cuda.InvalidPTX) || !strings.Contains(err.Error(), "refused on purpose") || !strings.Contains(err.Error(), "kernel "+kernel+":") {
+			t.Errorf("%s: %v", kernel, err)
 		} else if strings.Count(err.Error(), "refused on purpose") != 1 {
-			t.Errorf("module %d: said more than once: %v", n, err)
+			t.Errorf("%s: said more than once: %v", kernel, err)
 		}
+		emutest.Reset(t)
 		if err := load(); err != nil {
-			t.Errorf("after module %d: %v", n, err)
+			t.Errorf("after %s: %v", kernel, err)
 		}
+	}
+	emutest.Reset(t)
+	emutest.Set(t, "no parallel compiler", 1)
+	if err := load(); err != nil || emutest.Count(t, "modules in parallel") != 0 || emutest.Count(t, "modules") == 0 {
+		t.Errorf("a driver that compiles on one thread: %v", err)
 	}
 }
 
@@ -144,17 +176,17 @@ var speedKernels = []string{
 	"matvec_q6_k_1", "matvec_q6_k_2", "matvec_q6_k_4", "rope_store_f16",
 }
 
-// TestSpeedCompile times the driver's compiler: whole files one after the other, and
-// single kernels on several threads. With the driver's cache, CUDA_CACHE_DISABLE unset,
-// that is what loading takes when everything has been compiled before.
+// TestSpeedCompile times the driver's compiler in ways to ask it. With the driver's cache
+// in use, CUDA_CACHE_DISABLE unset, that is what loading takes when everything has been
+// compiled before.
 func TestSpeedCompile(t *testing.T) {
 	if emutest.Emulated() {
 		t.Skip("times a GPU's driver: runs on a GPU")
 	}
-	inContext := func(what string, f func(l *library) error) {
+	inContext := func(what string, f func(l *library, kernels []string) error) {
 		start := time.Now()
 		c := emutest.Open(t)
-		open := time.Since(start)
+		made := time.Since(start)
 		l, err := newLibrary(c)
 		if err != nil {
 			t.Fatal(err)
@@ -164,48 +196,72 @@ func TestSpeedCompile(t *testing.T) {
 			t.Fatalf("only %d kernels are known: %v", len(kernels), kernels)
 		}
 		start = time.Now()
-		if err := c.Do(func() error { return f(l) }); err != nil {
+		if err := c.Do(func() error { return f(l, kernels) }); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %v (context %v, cache disabled: %q)", what, time.Since(start), open, os.Getenv("CUDA_CACHE_DISABLE"))
+		t.Logf("%-40s %v (context %v)", what, time.Since(start), made)
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	inContext("whole files", func(l *library) error {
-		seen := map[string]bool{}
-		for _, k := range speedKernels {
-			if i, ok := l.best[k]; ok && !seen[i.file] {
-				seen[i.file] = true
-				text, err := ptx.ReadFile(i.file)
-				if err != nil {
-					return err
-				}
-				start := time.Now()
-				if _, _, err := l.c.LoadModule(text); err != nil {
-					return err
-				}
-				t.Logf("  %-32s %v", i.file, time.Since(start))
+	together := func(l *library, kernels []string, parallel bool) error {
+		byTarget := map[bool][]image{}
+		for _, k := range kernels {
+			byTarget[l.best[k].only] = append(byTarget[l.best[k].only], l.best[k])
+		}
+		for _, list := range byTarget {
+			start := time.Now()
+			text := moduleOf(list...)
+			if _, _, err := l.c.LoadModule(text, parallel); err != nil {
+				return err
 			}
+			t.Logf("  %d kernels, %d kB: %v", len(list), len(text)>>10, time.Since(start))
+		}
+		return nil
+	}
+	t.Logf("cache disabled: %q, driver %d", os.Getenv("CUDA_CACHE_DISABLE"), probe(t).(*device).driver.Version)
+	inContext("families, as in loading", func(l *library, kernels []string) error {
+		_, err := l.start(kernels)()
+		return err
+	})
+	inContext("all of a target together", func(l *library, kernels []string) error { return together(l, kernels, true) })
+	inContext("all of a target together, one thread", func(l *library, kernels []string) error { return together(l, kernels, false) })
+	inContext("a family each, one after the other", func(l *library, kernels []string) error {
+		for len(kernels) > 0 {
+			family := l.best[kernels[0]].family()
+			part := slices.DeleteFunc(slices.Clone(kernels), func(k string) bool { return l.best[k].family() != family })
+			kernels = slices.DeleteFunc(kernels, func(k string) bool { return l.best[k].family() == family })
+			start := time.Now()
+			if _, err := l.start(part)(); err != nil {
+				return err
+			}
+			t.Logf("  %v: %v", part, time.Since(start))
 		}
 		return nil
 	})
-	for _, threads := range []int{16, 4, 1} {
-		inContext("kernels by threads: "+string(rune('0'+threads/10))+string(rune('0'+threads%10)), func(l *library) error {
-			kernels := slices.DeleteFunc(slices.Clone(speedKernels), func(k string) bool { return !l.has(k) })
-			if threads == 1 {
-				for _, k := range kernels {
-					start := time.Now()
-					if _, err := l.function(k); err != nil {
-						return err
+	start := time.Now()
+	var wait sync.WaitGroup
+	for n := range 4 {
+		wait.Go(func() {
+			c := emutest.Open(t)
+			l, err := newLibrary(c)
+			if err == nil {
+				err = c.Do(func() error {
+					for i, k := range speedKernels {
+						if i%4 == n && l.has(k) {
+							if _, err := l.function(k); err != nil {
+								return err
+							}
+						}
 					}
-					t.Logf("  %-32s %v", k, time.Since(start))
-				}
-				return nil
+					return nil
+				})
 			}
-			wait := l.start(kernels, threads)
-			_, err := wait()
-			return err
+			if err != nil {
+				t.Error(err)
+			}
 		})
 	}
+	wait.Wait()
+	t.Logf("%-40s %v", "in four contexts at a time", time.Since(start))
 }

@@ -34,7 +34,7 @@ func newAddition(t *testing.T, c *cuda.Context, n int) *addition {
 	}
 	a := &addition{c: c, n: n, want: 3}
 	err = c.Do(func() error {
-		m, _, err := c.LoadModule(ptx)
+		m, _, err := c.LoadModule(ptx, false)
 		if err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func TestIllegalAddress(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	c := emutest.Open(t)
-	err := c.Do(func() error { _, _, err := c.LoadModule([]byte("this is not PTX")); return err })
+	err := c.Do(func() error { _, _, err := c.LoadModule([]byte("this is not PTX"), true); return err })
 	if !cuda.IsCode(err, cuda.InvalidPTX) {
 		t.Errorf("bad PTX: %v", err)
 	}

@@ -21,13 +21,28 @@ const (
 	jitErrorLog     = 5
 	jitErrorLogSize = 6
 	jitLogVerbose   = 12
+	jitSplitCompile = 34 // threads of the compiler, 0 for all processors
 	jitLogBytes     = 64 << 10
 )
 
+// splitVersion is the first driver with jitSplitCompile: CUDA 12.9.
+const splitVersion = 12090
+
 // LoadModule compiles PTX text, or takes machine code, and returns the compiler's
-// log. The driver keeps what it has compiled for the next process. An error holds
-// the compiler's own.
-func (c *Context) LoadModule(image []byte) (m Module, log string, err error) {
+// log. The driver keeps what it has compiled for the next process. It compiles one module
+// at a time, whoever asks, but newer ones compile a module's kernels on several threads:
+// all processors, if parallel is set. An error holds the compiler's own.
+func (c *Context) LoadModule(image []byte, parallel bool) (m Module, log string, err error) {
+	if parallel = parallel && c.Version >= splitVersion; parallel {
+		if m, log, err = c.loadModule(image, true); !IsCode(err, InvalidValue) {
+			return m, log, err
+		}
+		// A driver that does not know the option after all.
+	}
+	return c.loadModule(image, false)
+}
+
+func (c *Context) loadModule(image []byte, parallel bool) (m Module, log string, err error) {
 	text := append(append(make([]byte, 0, len(image)+1), image...), 0)
 	info, bad := make([]byte, jitLogBytes), make([]byte, jitLogBytes)
 	// The values hold addresses as integers, where the collector does not see them.
@@ -37,6 +52,9 @@ func (c *Context) LoadModule(image []byte) (m Module, log string, err error) {
 	pin.Pin(&bad[0])
 	options := []int32{jitInfoLog, jitInfoLogSize, jitErrorLog, jitErrorLogSize, jitLogVerbose}
 	values := []uintptr{uintptr(unsafe.Pointer(&info[0])), jitLogBytes, uintptr(unsafe.Pointer(&bad[0])), jitLogBytes, 1}
+	if parallel {
+		options, values = append(options, jitSplitCompile), append(values, 0)
+	}
 	p := new(Module)
 	err = c.call("cuModuleLoadDataEx", c.moduleLoadDataEx, uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&text[0])),
 		uintptr(len(options)), uintptr(unsafe.Pointer(&options[0])), uintptr(unsafe.Pointer(&values[0])))

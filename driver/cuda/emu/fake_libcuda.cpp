@@ -174,13 +174,14 @@ R cuModuleLoadDataEx(void **m, const void *img, unsigned n, int *opt, void **val
 		return INVALID_PTX;
 	}
 	if (atoi(t + 11) > get("capability", 90)) return NO_BINARY;
-	long after = get("fail module", -1);
-	if (after >= 0) {
-		setting["fail module"] = after - 1;
-		if (after == 0) {
-			for (unsigned i = 0; i < n; i++) if (opt[i] == 5) strcpy((char *)val[i], "refused on purpose");
-			return INVALID_PTX;
-		}
+	for (auto &r : setting) {
+		if (r.first.rfind("refuse ", 0) || !strstr(s, (".entry " + r.first.substr(7) + "(").c_str())) continue;
+		for (unsigned i = 0; i < n; i++) if (opt[i] == 5) strcpy((char *)val[i], "refused on purpose");
+		return INVALID_PTX;
+	}
+	for (unsigned i = 0; i < n; i++) if (opt[i] == 34) {
+		if (get("no parallel compiler", 0)) return INVALID;
+		count["modules in parallel"]++;
 	}
 	count["modules"]++;
 	*m = strdup(s);

@@ -101,7 +101,9 @@ func Open(t testing.TB) *cuda.Context {
 //	fail at once   1: the launch itself returns the code, and the context survives
 //	fail CALL      so many calls of a driver function, such as cuGraphLaunch, work and
 //	               the next one fails in the same way
-//	fail module    so many modules load and the next one is refused as bad PTX
+//	refuse KERNEL  1: a module with this kernel is refused as bad PTX
+//	no parallel compiler
+//	               1: the option for it is refused as unknown
 //	hang           milliseconds that the failing launch or call takes
 func Set(t testing.TB, key string, value int64) {
 	t.Helper()
@@ -112,8 +114,14 @@ func Set(t testing.TB, key string, value int64) {
 	t.Cleanup(func() { control(t, "reset", 0) })
 }
 
+// Reset undoes every Set before the test ends, and sets all counts to zero.
+func Reset(t testing.TB) {
+	t.Helper()
+	control(t, "reset", 0)
+}
+
 // Count is how often something has happened in the emulation: "launches",
-// "graph launches", "overlapped", "modules" (loaded), "kernel NAME".
+// "graph launches", "overlapped", "modules" (loaded), "modules in parallel" (compiled by several threads), "kernel NAME".
 func Count(t testing.TB, key string) int {
 	t.Helper()
 	d, fn := symbol(t, "emu_count")
