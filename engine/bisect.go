@@ -29,6 +29,7 @@ func Bisect(ctx context.Context, m *Model, o Options, name string, tokens []int3
 		maxBatch = backend.DefaultMaxBatch
 	}
 	g := newGate(m, o, maxBatch)
+	defer g.release()
 	loader := func(name string, wrap bool) (parity.TraceLoader, error) {
 		b, err := backend.Find(name)
 		if err != nil {

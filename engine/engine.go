@@ -93,6 +93,8 @@ type loaded struct {
 	device backend.Device
 	exec   backend.Executor
 	part   string // "14 of 28 layers" where the CPU runs the others
+
+	release func() // the model's weights, after closing
 }
 
 // source describes the candidate to the gate.
@@ -116,6 +118,7 @@ func (c loaded) close() error {
 				done <- fmt.Errorf("%s: panic while closing: %v", c.name, v)
 			}
 		}()
+		defer c.release()
 		done <- errors.Join(c.exec.Close(), c.device.Close())
 	}()
 	select {
@@ -242,11 +245,12 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrLoad, name, err)
 	}
-	c := loaded{name: name, device: device, part: e.gate.part(name)}
+	c := loaded{name: name, device: device, part: e.gate.part(name), release: e.Model.hold()}
 	e.gate.runAhead(c)
 	c.exec, err = safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
 	if err != nil {
 		device.Close()
+		c.release()
 		kind := ErrLoad
 		if e.requested == name && slices.Contains(gpuChain, name) {
 			kind = ErrBackend // the file is sound, the device that was asked for cannot run it

@@ -84,10 +84,11 @@ type gate struct {
 	ready    sync.Mutex        // guards prepare
 	faults   map[string]string // injected, by backend
 	program  func() string     // the program's hash
+	release  func()            // the model's weights, after closing
 }
 
 func newGate(m *Model, o Options, maxBatch int) *gate {
-	g := &gate{m: m, options: o, maxBatch: maxBatch, faults: map[string]string{}}
+	g := &gate{m: m, options: o, maxBatch: maxBatch, faults: map[string]string{}, release: m.hold()}
 	g.program = sync.OnceValue(func() string { return parity.ProgramHash(m.Program) })
 	g.Policy = o.Gate.Policy
 	if g.Policy.Name == "" {
@@ -303,6 +304,7 @@ func (g *gate) extendTogether(ctx context.Context, cert parity.Certified, c load
 }
 
 func (g *gate) close() error {
+	defer g.release()
 	var err error
 	if g.ahead != nil {
 		if exec := g.ahead.Executor(); exec != nil {

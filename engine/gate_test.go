@@ -120,6 +120,7 @@ func (d hooked) Load(p *graph.Program, w graph.Weights, o backend.Options) (back
 	if d.h.load != nil {
 		return nil, d.h.load
 	}
+	time.Sleep(d.h.loadTime)
 	if d.h.panics != "" {
 		panic(d.h.panics)
 	}

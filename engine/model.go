@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/apr-engine/apr/chat"
 	"github.com/apr-engine/apr/graph"
@@ -37,6 +38,10 @@ type Model struct {
 	Program   *graph.Program
 	Tokenizer *tokenizer.Tokenizer
 	template  *chat.Template // set by UseTemplate
+
+	mu     sync.Mutex
+	users  int // executors that may still read the weights
+	closed bool
 }
 
 // LoadModel opens a model file and builds its program.
@@ -104,8 +109,35 @@ func (m *Model) loadTokenizer() error {
 	return nil
 }
 
-// Close unmaps the file. Executors of the model must be closed before.
-func (m *Model) Close() error { return m.File.Close() }
+// Close unmaps the file, once the last executor has let go of it: one that runs
+// in the background may be in the middle of a step, which cannot be interrupted.
+func (m *Model) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	if m.users > 0 {
+		return nil
+	}
+	return m.File.Close()
+}
+
+// hold keeps the weights mapped until release is called, which may be after
+// Close.
+func (m *Model) hold() (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.users++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.users--; m.users == 0 && m.closed {
+			_ = m.File.Close() // whoever closed the model has been answered
+		}
+	})
+}
 
 // IsNotFound reports whether err means that a file does not exist.
 func IsNotFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }

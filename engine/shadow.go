@@ -32,6 +32,8 @@ type follower struct {
 	cand  loaded
 	cert  parity.Certified
 	ended bool
+
+	release func() // the model's weights, after closing exec
 }
 
 // follow starts to follow the session if it is time to. The session must hold
@@ -62,7 +64,7 @@ func (s *Session) follow(ctx context.Context, f *follower, generated, capacity i
 	if err != nil {
 		return nil, fmt.Errorf("%w: the reference for verification: %w", ErrInference, err)
 	}
-	f = &follower{s: s, exec: exec, start: time.Now(), cand: e.cand, cert: e.certified}
+	f = &follower{s: s, exec: exec, start: time.Now(), cand: e.cand, cert: e.certified, release: e.Model.hold()}
 	source.Open = func() (backend.Executor, error) { return exec, nil }
 	how := parity.Following{Turns: threads == 0}
 	if !patient {
@@ -121,6 +123,7 @@ func (f *follower) finish(err error) error {
 		}
 	}
 	go func() {
+		defer f.release()
 		<-f.shadow.Done()
 		_ = f.exec.Close() // nothing of the answer depends on it
 	}()

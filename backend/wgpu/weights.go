@@ -83,7 +83,11 @@ func (e *executor) pack(w *weight, p part, size int) error {
 	}
 	chunks := make(chan chunk)
 	stop := make(chan struct{})
-	defer close(stop)
+	defer func() { // the rows are in a mapped file that may go after an error
+		close(stop)
+		for range chunks {
+		}
+	}()
 	go func() {
 		defer close(chunks)
 		for at := 0; at < p.rows; at += each {
