@@ -85,6 +85,7 @@ type Engine struct {
 	beyond    bool          // the loaded one has gone where nothing was compared
 	rejected  time.Duration // spent on backends that were rejected
 	validate  time.Duration // spent on comparing
+	start     StartTimes    // of the loaded one
 }
 
 // loaded is a backend with the model on it.
@@ -237,7 +238,10 @@ func (e *Engine) load(name string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
+	e.start = StartTimes{}
+	start := time.Now()
 	found, err := e.options.find(b)
+	e.start.Find = time.Since(start)
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
@@ -247,7 +251,9 @@ func (e *Engine) load(name string) (loaded, error) {
 	}
 	c := loaded{name: name, device: device, part: e.gate.part(name), release: e.Model.hold()}
 	e.gate.runAhead(c)
+	start = time.Now()
 	c.exec, err = safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
+	e.start.Load = time.Since(start)
 	if err != nil {
 		device.Close()
 		c.release()
@@ -369,6 +375,7 @@ func (e *Engine) certify(ctx context.Context, tokens []int32) error {
 		}
 		if cert.Allows(e.cand.exec) == nil {
 			e.validate += took
+			e.start.judged(took, v)
 			e.certified = cert
 			e.accept(v)
 			return nil

@@ -112,6 +112,7 @@ func (s *side) step(ctx context.Context, tokens []int32, want backend.Want) erro
 	s.cost.Time += time.Since(start)
 	if c, ok := s.exec.(interface{ cost() time.Duration }); ok {
 		s.cost.Time += c.cost()
+		s.cost.Ahead += c.cost()
 	}
 	s.cost.Tokens += len(tokens)
 	s.cost.Steps++

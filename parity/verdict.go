@@ -67,8 +67,10 @@ type Position struct {
 
 // Cost is what one side of a probe took.
 type Cost struct {
-	Setup  time.Duration `json:"setup_ns"` // to load, 0 if it was loaded already
-	Time   time.Duration `json:"time_ns"`  // in steps
+	Setup time.Duration `json:"setup_ns"` // to load, 0 if it was loaded already
+	Time  time.Duration `json:"time_ns"`  // in steps
+	// Ahead is how much of Time was spent before the probe asked, or for another one.
+	Ahead  time.Duration `json:"ahead_ns,omitempty"`
 	Tokens int           `json:"tokens"`
 	Steps  int           `json:"steps"`
 }

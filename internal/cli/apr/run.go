@@ -52,7 +52,10 @@ on the CPU: --gpu-layers N. See docs/executors.md.
 
 Only the answer goes to stdout, followed by one line end. With --json it is one
 object; inference_time_ms covers prompt and answer, tok_per_sec is generated
-tokens over that time, and setup_ms is the time to load the model.`,
+tokens over that time, setup_ms is the time to load the model, first_token_ms that
+from the program's beginning to the first token, and start says where it went: to
+find the device, to load the backend, and in the gate to wait for the reference, for
+the backend and for the comparison.`,
 		Example: `  apr run models/tiny-coder-28m-q4_k_m.gguf --prompt 'What is 2+2?'
   echo 'Reverse the word stone.' | apr run models/tiny-coder-28m-q4_k_m.gguf
   apr run models/tiny-coder-28m-q4_k_m.gguf --raw -n 64 'package main' --json`,
@@ -231,7 +234,25 @@ type runResult struct {
 	ValidateMS      float64          `json:"validate_ms"`
 	RejectedMS      float64          `json:"rejected_ms"`
 	SetupMS         float64          `json:"setup_ms"`
+	// FirstTokenMS is from the beginning of the program.
+	FirstTokenMS float64     `json:"first_token_ms"`
+	Start        startResult `json:"start"`
 }
+
+// startResult says where the time before the first token went; see engine.StartTimes.
+type startResult struct {
+	FindMS      float64 `json:"find_ms"`
+	LoadMS      float64 `json:"load_ms"`
+	GateMS      float64 `json:"gate_ms"`
+	ReferenceMS float64 `json:"reference_ms"`
+	WaitMS      float64 `json:"reference_wait_ms"`
+	CandidateMS float64 `json:"candidate_ms"`
+	CompareMS   float64 `json:"compare_ms"`
+	PrefillMS   float64 `json:"prefill_ms"`
+}
+
+// programStart is when the program began, as far as it can tell.
+var programStart = time.Now()
 
 func newRunResult(e *opened, res engine.Result, window int) runResult {
 	total := res.PrefillTime + res.DecodeTime
@@ -240,7 +261,13 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 	if ids == nil {
 		ids = []int32{}
 	}
+	t := e.StartTimes()
 	return runResult{
+		FirstTokenMS: milliseconds(time.Since(programStart) - res.DecodeTime),
+		Start: startResult{
+			milliseconds(t.Find), milliseconds(t.Load), milliseconds(t.Gate), milliseconds(t.Reference),
+			milliseconds(t.Wait), milliseconds(t.Candidate), milliseconds(t.Compare), milliseconds(res.PrefillTime),
+		},
 		Text: res.Text, TokensGenerated: len(ids), GeneratedTokens: len(ids), TokenIDs: ids,
 		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
 		UsedGPU: slices.Contains(gpuBackends, e.Selection().Ran), Backend: e.Selection(),
