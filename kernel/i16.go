@@ -10,15 +10,16 @@ import (
 // scale per chunk of 256 elements, weights stay in the blocks of the file.
 // Products and their sums inside a chunk are exact integers; only the scales
 // and the sum over chunks are float32. The rounding of the activations is the
-// only error beside float32's own: at most max|x|/65534 per element.
+// only error beside float32's own: at most max|x|/65278 per element.
 
 const (
 	// i16Chunk is how many columns share a scale; it is the super-block of the
 	// K-quants and a multiple of every other block.
 	i16Chunk = 256
-	// i16Max is the largest magnitude of a quantised activation. −32768 is not
-	// used: two products of it would overflow VPMADDWD.
-	i16Max = 32767
+	// i16Max is the largest magnitude of a quantised activation: the largest that is
+	// 256 times one signed byte plus another. (−32768 is out of the question anyway:
+	// two products of it would overflow VPMADDWD.)
+	i16Max = 127*256 + 127
 	// i16Tiny: a chunk whose largest magnitude is below this counts as zero, so
 	// that neither the scale nor its inverse leaves the normal float32 range.
 	i16Tiny = 0x1p-100
@@ -34,7 +35,21 @@ type I16 struct {
 	Scale        []float32 // (chunks, tokens): x ≈ Scale × Q
 	Sum          []float32 // (chunks, tokens, 16): Scale × Σ Q over 16 elements
 	Sum32        []float32 // (chunks, tokens, 8): the same over 32 elements
+	// Planes is Q as bytes, for kernels that multiply weights while they are bytes.
+	// It has whole chunks only, only at levels with such kernels, and is empty for
+	// more than planesTokens tokens.
+	Planes []i16Planes // (chunks, tokens)
 }
+
+// i16Planes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
+// elements 16g+4v to 16g+4v+3 at 4g, so that sums over v are those of 16 elements.
+type i16Planes struct {
+	Upper, Lower [4][64]int8
+	Sum          [16]int32 // 32 times the sum of 16 elements
+}
+
+// planesTokens is the largest batch that is kept as bytes too.
+const planesTokens = 8
 
 // Chunks is the number of chunks of 256 columns, the last one maybe partial.
 func (a *I16) Chunks() int { return (a.Cols + i16Chunk - 1) / i16Chunk }
@@ -52,9 +67,13 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Scale = resized(a.Scale, n)
 	a.Sum = resized(a.Sum, n*16)
 	a.Sum32 = resized(a.Sum32, n*8)
+	if tokens > planesTokens {
+		n = 0
+	}
+	a.Planes = resized(a.Planes, n)
 }
 
-func resized[T int16 | float32](s []T, n int) []T {
+func resized[T int16 | float32 | i16Planes](s []T, n int) []T {
 	if cap(s) < n {
 		return aligned[T](n)
 	}
@@ -62,7 +81,7 @@ func resized[T int16 | float32](s []T, n int) []T {
 }
 
 // QuantizeI16 stores x, of dst.Cols elements, as one token of dst:
-// Q = round(x / Scale), ties to even, with Scale = max|x|/32767 of the chunk.
+// Q = round(x / Scale), ties to even, with Scale = max|x|/32639 of the chunk.
 // A chunk of zeros (or below 2^-100) has scale 0. A chunk with a NaN or an
 // infinity has scale NaN, so every product with it is NaN. Different tokens may
 // be quantised concurrently.

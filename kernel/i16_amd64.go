@@ -3,6 +3,8 @@
 package kernel
 
 import (
+	"sync"
+
 	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -30,6 +32,14 @@ func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
 	}
 }
 
+// quantizeI16PlanesAVX512 makes the planes too.
+func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
+	quantizeI16With(quantizeI16AVX512)(dst, token, x)
+	if chunks := len(x) / i16Chunk; chunks > 0 && len(dst.Planes) > 0 {
+		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], chunks, dst.Tokens)
+	}
+}
+
 // matVecI16Asm is an assembly product of rows with a fixed number of tokens;
 // see the stubs for its contract. chunks counts whole chunks of 256 columns in
 // formats with super-blocks, blocks of 32 columns in the others.
@@ -38,7 +48,7 @@ type matVecI16Asm func(out *float32, stride int, w *byte, rows, chunks int, q *i
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
 	quantizeI16Slot.add(cpufeat.AVX2, quantizeI16With(quantizeI16AVX2))
-	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16With(quantizeI16AVX512))
+	quantizeI16Slot.add(cpufeat.AVX512, quantizeI16PlanesAVX512)
 	registerI16MatMul()
 	for _, v := range []struct {
 		dtype tensor.DType
@@ -60,13 +70,21 @@ func registerI16Variants() {
 		{tensor.IQ4_NL, cpufeat.AVX512, matVecIQ4NLI16x1AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16x4AVX512},
 		{tensor.Q2_K, cpufeat.AVX512, matVecQ2KI16x1AVX512, matVecQ2KI16x2AVX512, matVecQ2KI16x4AVX512},
 		{tensor.Q3_K, cpufeat.AVX512, matVecQ3KI16x1AVX512, matVecQ3KI16x2AVX512, matVecQ3KI16x4AVX512},
-		{tensor.Q4_K, cpufeat.AVX512, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
-		{tensor.Q5_K, cpufeat.AVX512, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
-		{tensor.Q6_K, cpufeat.AVX512, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
 		{tensor.IQ4_XS, cpufeat.AVX512, matVecIQ4XSI16x1AVX512, matVecIQ4XSI16x2AVX512, matVecIQ4XSI16x4AVX512},
 	} {
 		f := i16Formats[v.dtype]
 		f.matVec.add(v.level, f.matVecTiles(v.x1, v.x2, v.x4))
+	}
+	for _, v := range []struct {
+		dtype      tensor.DType
+		x1, x2, x4 matVecPlanesAsm
+	}{
+		{tensor.Q4_K, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
+		{tensor.Q5_K, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
+		{tensor.Q6_K, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
+	} {
+		f := i16Formats[v.dtype]
+		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.x1, v.x2, v.x4))
 	}
 }
 
@@ -90,5 +108,56 @@ func (f *i16Format) matVecTiles(x1, x2, x4 matVecI16Asm) matVecI16Func {
 			product(&out[(t-t0)*stride], stride, &w[0], rows, steps, &x.Q[t*i16Chunk], &x.Scale[t], &sums[t*perToken], x.Tokens)
 			t += n
 		}
+	}
+}
+
+// matVecPlanesAsm is matVecI16Asm for I16.Planes.
+type matVecPlanesAsm func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)
+
+// matVecPlanes is matVecTiles for assembly that reads I16.Planes.
+func (f *i16Format) matVecPlanes(x1, x2, x4 matVecPlanesAsm) matVecI16Func {
+	tiles := func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		for t := t0; t < t1; {
+			product, n := x1, 1
+			switch {
+			case t1-t >= 4:
+				product, n = x4, 4
+			case t1-t >= 2:
+				product, n = x2, 2
+			}
+			product(&out[(t-t0)*stride], stride, &w[0], rows, rowBytes/f.chunkBytes, &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
+			t += n
+		}
+	}
+	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		if len(x.Planes) > 0 {
+			tiles(out, stride, w, rowBytes, rows, x, t0, t1)
+			return
+		}
+		// A few tokens of a large batch.
+		part := i16PartPool.Get().(*I16)
+		defer i16PartPool.Put(part)
+		for t := t0; t < t1; t += planesTokens {
+			n := min(planesTokens, t1-t)
+			part.copyTokens(x, t, n)
+			tiles(out[(t-t0)*stride:], stride, w, rowBytes, rows, part, 0, n)
+		}
+	}
+}
+
+var i16PartPool = sync.Pool{New: func() any { return new(I16) }}
+
+// copyTokens makes a batch of n ≤ planesTokens tokens of x, from t on.
+func (a *I16) copyTokens(x *I16, t, n int) {
+	a.Resize(n, x.Cols)
+	for c := range a.Chunks() {
+		to, from := c*n, c*x.Tokens+t
+		copy(a.Q[to*i16Chunk:(to+n)*i16Chunk], x.Q[from*i16Chunk:])
+		copy(a.Scale[to:to+n], x.Scale[from:])
+		copy(a.Sum[to*16:(to+n)*16], x.Sum[from*16:])
+		copy(a.Sum32[to*8:(to+n)*8], x.Sum32[from*8:])
+	}
+	for i := range n {
+		fillPlanesGeneric(a, i)
 	}
 }

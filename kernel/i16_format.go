@@ -19,7 +19,7 @@ type i16Format struct {
 	// minEvery is the number of columns that share a minimum: 0 (none), 16 or 32.
 	minEvery int
 	// flush is how many columns a lane of int32 may sum without overflow: flush
-	// × max|weight| × 32767 < 2^31.
+	// × max|weight| × 32639 < 2^31.
 	flush int
 
 	blockLen       int // columns of a block

@@ -7,7 +7,28 @@ import (
 
 // The plain Go definitions of the int16 path.
 
-func quantizeI16Generic(dst *I16, token int, x []float32) { quantizeChunksI16(dst, token, 0, x) }
+func quantizeI16Generic(dst *I16, token int, x []float32) {
+	quantizeChunksI16(dst, token, 0, x)
+	fillPlanesGeneric(dst, token)
+}
+
+// fillPlanesGeneric makes a token's planes from its Q.
+func fillPlanesGeneric(a *I16, token int) {
+	if len(a.Planes) == 0 {
+		return
+	}
+	for c := range a.Cols / i16Chunk {
+		at := c*a.Tokens + token
+		p := &a.Planes[at]
+		p.Sum = [16]int32{}
+		for i, q := range a.Q[at*i16Chunk : (at+1)*i16Chunk] {
+			g, v, byte := i/16, i%16/4, i%4
+			upper := (int32(q) + 128) >> 8
+			p.Upper[v][4*g+byte], p.Lower[v][4*g+byte] = int8(upper), int8(int32(q)-upper<<8)
+			p.Sum[g] += 32 * int32(q)
+		}
+	}
+}
 
 // quantizeChunksI16 quantises x as the chunks of a token from chunk c on.
 func quantizeChunksI16(dst *I16, token, c int, x []float32) {

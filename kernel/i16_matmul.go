@@ -99,12 +99,12 @@ func (ws *Workspace) reserve(tokens int) {
 
 // aligned allocates n elements that start at a multiple of 64 bytes: vector
 // loads that straddle cache lines run at half speed.
-func aligned[T byte | int16 | float32](n int) []T {
+func aligned[T byte | int16 | float32 | i16Planes](n int) []T {
 	var zero T
 	size := int(unsafe.Sizeof(zero))
-	s := make([]T, n+64/size)
-	skip := -uintptr(unsafe.Pointer(&s[0])) & 63 / uintptr(size)
-	return s[skip : int(skip)+n : int(skip)+n]
+	b := make([]byte, n*size+63)
+	skip := -uintptr(unsafe.Pointer(&b[0])) & 63
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[skip])), n)
 }
 
 func unpackI16Generic(f *i16Format) unpackI16Func {

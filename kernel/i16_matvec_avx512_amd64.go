@@ -5,46 +5,67 @@
 package kernel
 
 // matVecQ4KI16x1AVX512 multiplies rows of chunks contiguous blocks with
-// 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ5KI16x1AVX512 multiplies rows of chunks contiguous blocks with
-// 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16x1AVX512 multiplies rows of chunks contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ4KI16x2AVX512 multiplies rows of chunks contiguous blocks with
-// 2 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ5KI16x2AVX512 multiplies rows of chunks contiguous blocks with
-// 2 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16x2AVX512 multiplies rows of chunks contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ4KI16x4AVX512 multiplies rows of chunks contiguous blocks with
-// 4 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ5KI16x4AVX512 multiplies rows of chunks contiguous blocks with
-// 4 token(s): out[t*stride+i]. q, scale and sum point to the first token;
+// 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
-func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
+func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16x4AVX512 multiplies rows of chunks contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ2KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
@@ -87,27 +108,6 @@ func matVecQ3KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //
 //go:noescape
 func matVecQ3KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ6KI16x1AVX512 multiplies rows of chunks contiguous blocks with
-// 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
-// chunks of activations are batch tokens apart. rows and chunks are at least 1.
-//
-//go:noescape
-func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ6KI16x2AVX512 multiplies rows of chunks contiguous blocks with
-// 2 token(s): out[t*stride+i]. q, scale and sum point to the first token;
-// chunks of activations are batch tokens apart. rows and chunks are at least 1.
-//
-//go:noescape
-func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ6KI16x4AVX512 multiplies rows of chunks contiguous blocks with
-// 4 token(s): out[t*stride+i]. q, scale and sum point to the first token;
-// chunks of activations are batch tokens apart. rows and chunks are at least 1.
-//
-//go:noescape
-func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
 
 // matVecIQ4XSI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;

@@ -4,1585 +4,2701 @@
 
 #include "textflag.h"
 
-// func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+// func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	VMOVDQU64 i16_k4shifttwice<>+0(SB), Z0
+	VMOVDQU64 i16_k4lowmasktwice<>+0(SB), Z1
+	VMOVDQU64 i16_k4highmasktwice<>+0(SB), Z2
+	VMOVDQU64 i16_k4index0<>+0(SB), Z3
+	VMOVDQU64 i16_k4index1<>+0(SB), Z4
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z5
+	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z6
+	VMOVDQU64 i16_dwordsk4_1<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsk4_2<>+0(SB), Z8
+	VMOVDQU64 i16_dwordsk4_3<>+0(SB), Z9
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x00000090, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z12, Z12, Z12
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	LEAQ           144(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X14
-	VINSERTI32X4   $0x01, (R12), Y14, Y14
-	VPSHUFB        Y1, Y14, Y15
-	VPMULTISHIFTQB Y15, Y2, Y15
-	VPANDD         Y3, Y15, Y15
-	VPSHUFB        Y4, Y14, Y16
-	VPSRLW         $0x02, Y16, Y16
-	VPTERNLOGD     $0xf8, Y5, Y16, Y15
-	VPBROADCASTD   (CX), Y16
-	VCVTPH2PS      Y16, Z16
-	VPERMILPS      $0xa0, Z16, Z17
-	VPERMILPS      $0xf5, Z16, Z18
-	VPERMB.Z       Z15, Z10, K1, Z16
-	VCVTDQ2PS      Z16, Z16
-	VMULPS         Z18, Z16, Z16
-	VPERMB.Z       Z15, Z6, K2, Z18
-	VPERMB.Z       Z15, Z7, K2, Z19
-	VPMOVZXBW      16(CX), Z20
-	VPSRLW         $0x04, Z20, Z21
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0x00, Z18, Z22
-	VPMULLW        Z22, Z20, Z20
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z20, Z13
-	VPSHUFD        $0x55, Z18, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       64(R9), Z21, Z13
-	VPMOVZXBW      48(CX), Z20
-	VPSRLW         $0x04, Z20, Z21
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0xaa, Z18, Z22
-	VPMULLW        Z22, Z20, Z20
-	VPDPWSSD       128(R9), Z20, Z13
-	VPSHUFD        $0xff, Z18, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       192(R9), Z21, Z13
-	VPMOVZXBW      80(CX), Z18
-	VPSRLW         $0x04, Z18, Z20
-	VPANDD         Z0, Z18, Z18
-	VPSHUFD        $0x00, Z19, Z21
-	VPMULLW        Z21, Z18, Z18
-	VPDPWSSD       256(R9), Z18, Z13
-	VPSHUFD        $0x55, Z19, Z18
-	VPMULLW        Z18, Z20, Z20
-	VPDPWSSD       320(R9), Z20, Z13
-	VPMOVZXBW      112(CX), Z18
-	VPSRLW         $0x04, Z18, Z20
-	VPANDD         Z0, Z18, Z18
-	VPSHUFD        $0xaa, Z19, Z21
-	VPMULLW        Z21, Z18, Z18
-	VPDPWSSD       384(R9), Z18, Z13
-	VPSHUFD        $0xff, Z19, Z18
-	VPMULLW        Z18, Z20, Z20
-	VPDPWSSD       448(R9), Z20, Z13
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z17, Z17
-	VFMADD231PS    Z17, Z13, Z12
-	VFNMADD231PS   (R11), Z16, Z12
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y16
-	VCVTPH2PS      Y16, Z16
-	VPERMILPS      $0xa0, Z16, Z17
-	VPERMILPS      $0xf5, Z16, Z18
-	VPERMB.Z       Z15, Z11, K1, Z16
-	VCVTDQ2PS      Z16, Z16
-	VMULPS         Z18, Z16, Z16
-	VPERMB.Z       Z15, Z8, K2, Z18
-	VPERMB.Z       Z15, Z9, K2, Z19
-	VPMOVZXBW      16(CX), Z20
-	VPSRLW         $0x04, Z20, Z21
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0x00, Z18, Z22
-	VPMULLW        Z22, Z20, Z20
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z20, Z13
-	VPSHUFD        $0x55, Z18, Z20
-	VPMULLW        Z20, Z21, Z21
-	VPDPWSSD       64(R9), Z21, Z13
-	VPMOVZXBW      48(CX), Z20
-	VPSRLW         $0x04, Z20, Z21
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0xaa, Z18, Z22
-	VPMULLW        Z22, Z20, Z20
-	VPDPWSSD       128(R9), Z20, Z13
-	VPSHUFD        $0xff, Z18, Z18
-	VPMULLW        Z18, Z21, Z21
-	VPDPWSSD       192(R9), Z21, Z13
-	VPMOVZXBW      80(CX), Z18
-	VPSRLW         $0x04, Z18, Z20
-	VPANDD         Z0, Z18, Z18
-	VPSHUFD        $0x00, Z19, Z21
-	VPMULLW        Z21, Z18, Z18
-	VPDPWSSD       256(R9), Z18, Z13
-	VPSHUFD        $0x55, Z19, Z18
-	VPMULLW        Z18, Z20, Z20
-	VPDPWSSD       320(R9), Z20, Z13
-	VPMOVZXBW      112(CX), Z18
-	VPSRLW         $0x04, Z18, Z20
-	VPANDD         Z0, Z18, Z18
-	VPSHUFD        $0xaa, Z19, Z21
-	VPMULLW        Z21, Z18, Z18
-	VPDPWSSD       384(R9), Z18, Z13
-	VPSHUFD        $0xff, Z19, Z18
-	VPMULLW        Z18, Z20, Z20
-	VPDPWSSD       448(R9), Z20, Z13
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z17, Z17
-	VFMADD231PS    Z17, Z13, Z12
-	VFNMADD231PS   (R11), Z16, Z12
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU32      (DI), X14
+	VINSERTI32X4   $0x01, (R8), Y14, Y14
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y14, Y15
+	VPMULTISHIFTQB Y15, Y0, Y16
+	VPANDD         Y1, Y16, Y16
+	VPSHUFB        i16_k4hightwice<>+0(SB), Y14, Y15
+	VPSRLW         $0x02, Y15, Y15
+	VPTERNLOGD     $0xf8, Y2, Y15, Y16
+	VPBROADCASTD   (DI), Y15
+	VCVTPH2PS      Y15, Z15
+	VPERMB.Z       Z16, Z3, K1, Z17
+	VCVTDQ2PS      Z17, Z17
+	VMULPS         Z15, Z17, Z17
+	VMOVSLDUP      Z17, Z15
+	VMOVSHDUP      Z17, Z17
+	VPBROADCASTD   (R8), Y18
+	VCVTPH2PS      Y18, Z18
+	VPERMB.Z       Z16, Z4, K1, Z19
+	VCVTDQ2PS      Z19, Z19
+	VMULPS         Z18, Z19, Z19
+	VMOVSLDUP      Z19, Z18
+	VMOVSHDUP      Z19, Z19
+	VMOVDQU64      16(DI), Z20
+	VMOVDQU64      80(DI), Z21
+	VMOVDQA64      Z6, Z22
+	VPERMI2D       Z21, Z20, Z22
+	VGF2P8AFFINEQB $0x00, Z5, Z22, Z22
+	VMOVDQA64      Z7, Z23
+	VPERMI2D       Z21, Z20, Z23
+	VGF2P8AFFINEQB $0x00, Z5, Z23, Z23
+	VMOVDQA64      Z8, Z24
+	VPERMI2D       Z21, Z20, Z24
+	VGF2P8AFFINEQB $0x00, Z5, Z24, Z24
+	VMOVDQA64      Z9, Z25
+	VPERMI2D       Z21, Z20, Z25
+	VGF2P8AFFINEQB $0x00, Z5, Z25, Z25
+	VMOVDQU64      16(R8), Z20
+	VMOVDQU64      80(R8), Z21
+	VMOVDQA64      Z6, Z26
+	VPERMI2D       Z21, Z20, Z26
+	VGF2P8AFFINEQB $0x00, Z5, Z26, Z26
+	VMOVDQA64      Z7, Z27
+	VPERMI2D       Z21, Z20, Z27
+	VGF2P8AFFINEQB $0x00, Z5, Z27, Z27
+	VMOVDQA64      Z8, Z28
+	VPERMI2D       Z21, Z20, Z28
+	VGF2P8AFFINEQB $0x00, Z5, Z28, Z28
+	VMOVDQA64      Z9, Z29
+	VPERMI2D       Z21, Z20, Z29
+	VGF2P8AFFINEQB $0x00, Z5, Z29, Z29
+	VPXORD         Z10, Z10, Z10
+	VPXORD         Z11, Z11, Z11
+	VMOVDQU64      (R11), Z20
+	VPDPBUSD       Z20, Z22, Z10
+	VPDPBUSD       Z20, Z26, Z11
+	VMOVDQU64      64(R11), Z20
+	VPDPBUSD       Z20, Z23, Z10
+	VPDPBUSD       Z20, Z27, Z11
+	VMOVDQU64      128(R11), Z20
+	VPDPBUSD       Z20, Z24, Z10
+	VPDPBUSD       Z20, Z28, Z11
+	VMOVDQU64      192(R11), Z20
+	VPDPBUSD       Z20, Z25, Z10
+	VPDPBUSD       Z20, Z29, Z11
+	VPSLLD         $0x08, Z10, Z10
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R11), Z20
+	VPDPBUSD       Z20, Z22, Z10
+	VPDPBUSD       Z20, Z26, Z11
+	VMOVDQU64      320(R11), Z20
+	VPDPBUSD       Z20, Z23, Z10
+	VPDPBUSD       Z20, Z27, Z11
+	VMOVDQU64      384(R11), Z20
+	VPDPBUSD       Z20, Z24, Z10
+	VPDPBUSD       Z20, Z28, Z11
+	VMOVDQU64      448(R11), Z20
+	VPDPBUSD       Z20, Z25, Z10
+	VPDPBUSD       Z20, Z29, Z11
+	VCVTDQ2PS      Z10, Z10
+	VMULPS.BCST    (R12), Z15, Z15
+	VFMADD231PS    Z15, Z10, Z12
+	VFNMADD231PS   (R13), Z17, Z12
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R12), Z18, Z15
+	VFMADD231PS    Z15, Z11, Z13
+	VFNMADD231PS   (R13), Z19, Z13
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), DI
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z12, Y15
+	VADDPS         Y15, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X15
+	VADDPS         X15, X12, X12
+	VPERMILPD      $0x01, X12, X15
+	VADDPS         X15, X12, X12
+	VMOVSHDUP      X12, X15
+	VADDSS         X15, X12, X12
+	VMOVSS         X12, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z13, Y15
+	VADDPS         Y15, Y13, Y13
+	VEXTRACTF32X4  $0x01, Y13, X15
+	VADDPS         X15, X13, X13
+	VPERMILPD      $0x01, X13, X15
+	VADDPS         X15, X13, X13
+	VMOVSHDUP      X13, X15
+	VADDSS         X15, X13, X13
+	VMOVSS         X13, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
 
-sum:
-	MOVQ          stride+8(FP), R8
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z12, Y15
-	VADDPS        Y15, Y12, Y12
-	VEXTRACTF32X4 $0x01, Y12, X15
-	VADDPS        X15, X12, X12
-	VPERMILPD     $0x01, X12, X15
-	VADDPS        X15, X12, X12
-	VMOVSHDUP     X12, X15
-	VADDSS        X15, X12, X12
-	VMOVSS        X12, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
 	VZEROUPPER
 	RET
 
-DATA i16_wordf_4<>+0(SB)/8, $0x000f000f000f000f
-GLOBL i16_wordf_4<>(SB), RODATA|NOPTR, $8
+DATA i16_k4lowtwice<>+0(SB)/8, $0x0f0e0d0c07060504
+DATA i16_k4lowtwice<>+8(SB)/8, $0x0f0e0d0c0b0a0908
+DATA i16_k4lowtwice<>+16(SB)/8, $0x0f0e0d0c07060504
+DATA i16_k4lowtwice<>+24(SB)/8, $0x0f0e0d0c0b0a0908
+GLOBL i16_k4lowtwice<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4low<>+0(SB)/8, $0x0f0e0d0c07060504
-DATA i16_k4low<>+8(SB)/8, $0x0f0e0d0c0b0a0908
-GLOBL i16_k4low<>(SB), RODATA|NOPTR, $16
+DATA i16_k4hightwice<>+0(SB)/8, $0x0706050480808080
+DATA i16_k4hightwice<>+8(SB)/8, $0x0b0a090880808080
+DATA i16_k4hightwice<>+16(SB)/8, $0x0706050480808080
+DATA i16_k4hightwice<>+24(SB)/8, $0x0b0a090880808080
+GLOBL i16_k4hightwice<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4shift<>+0(SB)/8, $0x3830282018100800
-DATA i16_k4shift<>+8(SB)/8, $0x3c342c2418100800
-GLOBL i16_k4shift<>(SB), RODATA|NOPTR, $16
+DATA i16_k4shifttwice<>+0(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+8(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+16(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+24(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+32(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+40(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+48(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+56(SB)/8, $0x3c342c2418100800
+GLOBL i16_k4shifttwice<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4lowmask<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmask<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
-GLOBL i16_k4lowmask<>(SB), RODATA|NOPTR, $16
+DATA i16_k4lowmasktwice<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+16(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+24(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+32(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+40(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+48(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+56(SB)/8, $0x0f0f0f0f3f3f3f3f
+GLOBL i16_k4lowmasktwice<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4high<>+0(SB)/8, $0x0706050480808080
-DATA i16_k4high<>+8(SB)/8, $0x0b0a090880808080
-GLOBL i16_k4high<>(SB), RODATA|NOPTR, $16
+DATA i16_k4highmasktwice<>+0(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+8(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+16(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+24(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+32(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+40(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+48(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+56(SB)/8, $0x3030303030303030
+GLOBL i16_k4highmasktwice<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
-DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
-GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
+DATA i16_k4index0<>+0(SB)/8, $0x0000000800000000
+DATA i16_k4index0<>+8(SB)/8, $0x0000000900000001
+DATA i16_k4index0<>+16(SB)/8, $0x0000000a00000002
+DATA i16_k4index0<>+24(SB)/8, $0x0000000b00000003
+DATA i16_k4index0<>+32(SB)/8, $0x0000000c00000004
+DATA i16_k4index0<>+40(SB)/8, $0x0000000d00000005
+DATA i16_k4index0<>+48(SB)/8, $0x0000000e00000006
+DATA i16_k4index0<>+56(SB)/8, $0x0000000f00000007
+GLOBL i16_k4index0<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4scaleindex00<>+0(SB)/8, $0x0101010100000000
-DATA i16_k4scaleindex00<>+8(SB)/8, $0x0303030302020202
-DATA i16_k4scaleindex00<>+16(SB)/8, $0x0101010100000000
-DATA i16_k4scaleindex00<>+24(SB)/8, $0x0303030302020202
-DATA i16_k4scaleindex00<>+32(SB)/8, $0x0101010100000000
-DATA i16_k4scaleindex00<>+40(SB)/8, $0x0303030302020202
-DATA i16_k4scaleindex00<>+48(SB)/8, $0x0101010100000000
-DATA i16_k4scaleindex00<>+56(SB)/8, $0x0303030302020202
-GLOBL i16_k4scaleindex00<>(SB), RODATA|NOPTR, $64
+DATA i16_k4index1<>+0(SB)/8, $0x0000001800000010
+DATA i16_k4index1<>+8(SB)/8, $0x0000001900000011
+DATA i16_k4index1<>+16(SB)/8, $0x0000001a00000012
+DATA i16_k4index1<>+24(SB)/8, $0x0000001b00000013
+DATA i16_k4index1<>+32(SB)/8, $0x0000001c00000014
+DATA i16_k4index1<>+40(SB)/8, $0x0000001d00000015
+DATA i16_k4index1<>+48(SB)/8, $0x0000001e00000016
+DATA i16_k4index1<>+56(SB)/8, $0x0000001f00000017
+GLOBL i16_k4index1<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4scaleindex01<>+0(SB)/8, $0x0505050504040404
-DATA i16_k4scaleindex01<>+8(SB)/8, $0x0707070706060606
-DATA i16_k4scaleindex01<>+16(SB)/8, $0x0505050504040404
-DATA i16_k4scaleindex01<>+24(SB)/8, $0x0707070706060606
-DATA i16_k4scaleindex01<>+32(SB)/8, $0x0505050504040404
-DATA i16_k4scaleindex01<>+40(SB)/8, $0x0707070706060606
-DATA i16_k4scaleindex01<>+48(SB)/8, $0x0505050504040404
-DATA i16_k4scaleindex01<>+56(SB)/8, $0x0707070706060606
-GLOBL i16_k4scaleindex01<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsnibbles<>+0(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+8(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+16(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+24(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+32(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+40(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+48(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+56(SB)/8, $0x1020408000000000
+GLOBL i16_bitsnibbles<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4scaleindex10<>+0(SB)/8, $0x1111111110101010
-DATA i16_k4scaleindex10<>+8(SB)/8, $0x1313131312121212
-DATA i16_k4scaleindex10<>+16(SB)/8, $0x1111111110101010
-DATA i16_k4scaleindex10<>+24(SB)/8, $0x1313131312121212
-DATA i16_k4scaleindex10<>+32(SB)/8, $0x1111111110101010
-DATA i16_k4scaleindex10<>+40(SB)/8, $0x1313131312121212
-DATA i16_k4scaleindex10<>+48(SB)/8, $0x1111111110101010
-DATA i16_k4scaleindex10<>+56(SB)/8, $0x1313131312121212
-GLOBL i16_k4scaleindex10<>(SB), RODATA|NOPTR, $64
+DATA i16_dwordsk4_0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsk4_0<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsk4_0<>+16(SB)/8, $0x0000000c00000008
+DATA i16_dwordsk4_0<>+24(SB)/8, $0x0000000c00000008
+DATA i16_dwordsk4_0<>+32(SB)/8, $0x0000001400000010
+DATA i16_dwordsk4_0<>+40(SB)/8, $0x0000001400000010
+DATA i16_dwordsk4_0<>+48(SB)/8, $0x0000001c00000018
+DATA i16_dwordsk4_0<>+56(SB)/8, $0x0000001c00000018
+GLOBL i16_dwordsk4_0<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4scaleindex11<>+0(SB)/8, $0x1515151514141414
-DATA i16_k4scaleindex11<>+8(SB)/8, $0x1717171716161616
-DATA i16_k4scaleindex11<>+16(SB)/8, $0x1515151514141414
-DATA i16_k4scaleindex11<>+24(SB)/8, $0x1717171716161616
-DATA i16_k4scaleindex11<>+32(SB)/8, $0x1515151514141414
-DATA i16_k4scaleindex11<>+40(SB)/8, $0x1717171716161616
-DATA i16_k4scaleindex11<>+48(SB)/8, $0x1515151514141414
-DATA i16_k4scaleindex11<>+56(SB)/8, $0x1717171716161616
-GLOBL i16_k4scaleindex11<>(SB), RODATA|NOPTR, $64
+DATA i16_dwordsk4_1<>+0(SB)/8, $0x0000000500000001
+DATA i16_dwordsk4_1<>+8(SB)/8, $0x0000000500000001
+DATA i16_dwordsk4_1<>+16(SB)/8, $0x0000000d00000009
+DATA i16_dwordsk4_1<>+24(SB)/8, $0x0000000d00000009
+DATA i16_dwordsk4_1<>+32(SB)/8, $0x0000001500000011
+DATA i16_dwordsk4_1<>+40(SB)/8, $0x0000001500000011
+DATA i16_dwordsk4_1<>+48(SB)/8, $0x0000001d00000019
+DATA i16_dwordsk4_1<>+56(SB)/8, $0x0000001d00000019
+GLOBL i16_dwordsk4_1<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4minindex0<>+0(SB)/8, $0x0808080808080808
-DATA i16_k4minindex0<>+8(SB)/8, $0x0909090909090909
-DATA i16_k4minindex0<>+16(SB)/8, $0x0a0a0a0a0a0a0a0a
-DATA i16_k4minindex0<>+24(SB)/8, $0x0b0b0b0b0b0b0b0b
-DATA i16_k4minindex0<>+32(SB)/8, $0x0c0c0c0c0c0c0c0c
-DATA i16_k4minindex0<>+40(SB)/8, $0x0d0d0d0d0d0d0d0d
-DATA i16_k4minindex0<>+48(SB)/8, $0x0e0e0e0e0e0e0e0e
-DATA i16_k4minindex0<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
-GLOBL i16_k4minindex0<>(SB), RODATA|NOPTR, $64
+DATA i16_dwordsk4_2<>+0(SB)/8, $0x0000000600000002
+DATA i16_dwordsk4_2<>+8(SB)/8, $0x0000000600000002
+DATA i16_dwordsk4_2<>+16(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsk4_2<>+24(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsk4_2<>+32(SB)/8, $0x0000001600000012
+DATA i16_dwordsk4_2<>+40(SB)/8, $0x0000001600000012
+DATA i16_dwordsk4_2<>+48(SB)/8, $0x0000001e0000001a
+DATA i16_dwordsk4_2<>+56(SB)/8, $0x0000001e0000001a
+GLOBL i16_dwordsk4_2<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4minindex1<>+0(SB)/8, $0x1818181818181818
-DATA i16_k4minindex1<>+8(SB)/8, $0x1919191919191919
-DATA i16_k4minindex1<>+16(SB)/8, $0x1a1a1a1a1a1a1a1a
-DATA i16_k4minindex1<>+24(SB)/8, $0x1b1b1b1b1b1b1b1b
-DATA i16_k4minindex1<>+32(SB)/8, $0x1c1c1c1c1c1c1c1c
-DATA i16_k4minindex1<>+40(SB)/8, $0x1d1d1d1d1d1d1d1d
-DATA i16_k4minindex1<>+48(SB)/8, $0x1e1e1e1e1e1e1e1e
-DATA i16_k4minindex1<>+56(SB)/8, $0x1f1f1f1f1f1f1f1f
-GLOBL i16_k4minindex1<>(SB), RODATA|NOPTR, $64
+DATA i16_dwordsk4_3<>+0(SB)/8, $0x0000000700000003
+DATA i16_dwordsk4_3<>+8(SB)/8, $0x0000000700000003
+DATA i16_dwordsk4_3<>+16(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsk4_3<>+24(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsk4_3<>+32(SB)/8, $0x0000001700000013
+DATA i16_dwordsk4_3<>+40(SB)/8, $0x0000001700000013
+DATA i16_dwordsk4_3<>+48(SB)/8, $0x0000001f0000001b
+DATA i16_dwordsk4_3<>+56(SB)/8, $0x0000001f0000001b
+GLOBL i16_dwordsk4_3<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+// func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	VMOVDQU64 i16_k4shifttwice<>+0(SB), Z0
+	VMOVDQU64 i16_k4lowmasktwice<>+0(SB), Z1
+	VMOVDQU64 i16_k4highmasktwice<>+0(SB), Z2
+	VMOVDQU64 i16_k4index0<>+0(SB), Z3
+	VMOVDQU64 i16_k4index1<>+0(SB), Z4
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z5
+	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z6
+	VMOVDQU64 i16_dwordsk4_1<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsk4_2<>+0(SB), Z8
+	VMOVDQU64 i16_dwordsk4_3<>+0(SB), Z9
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x000000b0, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z13, Z13, Z13
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	PREFETCHT0     8512(CX)
-	LEAQ           176(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X15
-	VINSERTI32X4   $0x01, (R12), Y15, Y15
-	VPSHUFB        Y2, Y15, Y16
-	VPMULTISHIFTQB Y16, Y3, Y16
-	VPANDD         Y4, Y16, Y16
-	VPSHUFB        Y5, Y15, Y17
-	VPSRLW         $0x02, Y17, Y17
-	VPTERNLOGD     $0xf8, Y6, Y17, Y16
-	VPBROADCASTD   (CX), Y17
-	VCVTPH2PS      Y17, Z17
-	VPERMILPS      $0xa0, Z17, Z18
-	VPERMILPS      $0xf5, Z17, Z19
-	VPERMB.Z       Z16, Z11, K1, Z17
-	VCVTDQ2PS      Z17, Z17
-	VMULPS         Z19, Z17, Z17
-	VPERMB.Z       Z16, Z7, K2, Z19
-	VPERMB.Z       Z16, Z8, K2, Z20
-	VPMOVZXBW      16(CX), Z21
-	VPMOVZXBW      48(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSLLW         $0x04, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z22
-	VPSLLW         $0x03, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z23
-	VPSHUFD        $0x00, Z19, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z22, Z14
-	VPSHUFD        $0x55, Z19, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       64(R9), Z23, Z14
-	VPMOVZXBW      80(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSLLW         $0x02, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z22
-	VPSLLW         $0x01, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z23
-	VPSHUFD        $0xaa, Z19, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       128(R9), Z22, Z14
-	VPSHUFD        $0xff, Z19, Z19
-	VPMULLW        Z19, Z23, Z23
-	VPDPWSSD       192(R9), Z23, Z14
-	VPMOVZXBW      112(CX), Z19
-	VPSRLW         $0x04, Z19, Z22
-	VPANDD         Z0, Z19, Z19
-	VPTERNLOGD     $0xf8, Z1, Z21, Z19
-	VPSRLW         $0x01, Z21, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z22
-	VPSHUFD        $0x00, Z20, Z23
-	VPMULLW        Z23, Z19, Z19
-	VPDPWSSD       256(R9), Z19, Z14
-	VPSHUFD        $0x55, Z20, Z19
-	VPMULLW        Z19, Z22, Z22
-	VPDPWSSD       320(R9), Z22, Z14
-	VPMOVZXBW      144(CX), Z19
-	VPSRLW         $0x04, Z19, Z22
-	VPANDD         Z0, Z19, Z19
-	VPSRLW         $0x02, Z21, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z19
-	VPSRLW         $0x03, Z21, Z21
-	VPTERNLOGD     $0xf8, Z1, Z21, Z22
-	VPSHUFD        $0xaa, Z20, Z21
-	VPMULLW        Z21, Z19, Z19
-	VPDPWSSD       384(R9), Z19, Z14
-	VPSHUFD        $0xff, Z20, Z19
-	VPMULLW        Z19, Z22, Z22
-	VPDPWSSD       448(R9), Z22, Z14
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z18, Z18
-	VFMADD231PS    Z18, Z14, Z13
-	VFNMADD231PS   (R11), Z17, Z13
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y17
-	VCVTPH2PS      Y17, Z17
-	VPERMILPS      $0xa0, Z17, Z18
-	VPERMILPS      $0xf5, Z17, Z19
-	VPERMB.Z       Z16, Z12, K1, Z17
-	VCVTDQ2PS      Z17, Z17
-	VMULPS         Z19, Z17, Z17
-	VPERMB.Z       Z16, Z9, K2, Z19
-	VPERMB.Z       Z16, Z10, K2, Z20
-	VPMOVZXBW      16(CX), Z21
-	VPMOVZXBW      48(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSLLW         $0x04, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z22
-	VPSLLW         $0x03, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z23
-	VPSHUFD        $0x00, Z19, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z22, Z14
-	VPSHUFD        $0x55, Z19, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       64(R9), Z23, Z14
-	VPMOVZXBW      80(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSLLW         $0x02, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z22
-	VPSLLW         $0x01, Z21, Z24
-	VPTERNLOGD     $0xf8, Z1, Z24, Z23
-	VPSHUFD        $0xaa, Z19, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       128(R9), Z22, Z14
-	VPSHUFD        $0xff, Z19, Z19
-	VPMULLW        Z19, Z23, Z23
-	VPDPWSSD       192(R9), Z23, Z14
-	VPMOVZXBW      112(CX), Z19
-	VPSRLW         $0x04, Z19, Z22
-	VPANDD         Z0, Z19, Z19
-	VPTERNLOGD     $0xf8, Z1, Z21, Z19
-	VPSRLW         $0x01, Z21, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z22
-	VPSHUFD        $0x00, Z20, Z23
-	VPMULLW        Z23, Z19, Z19
-	VPDPWSSD       256(R9), Z19, Z14
-	VPSHUFD        $0x55, Z20, Z19
-	VPMULLW        Z19, Z22, Z22
-	VPDPWSSD       320(R9), Z22, Z14
-	VPMOVZXBW      144(CX), Z19
-	VPSRLW         $0x04, Z19, Z22
-	VPANDD         Z0, Z19, Z19
-	VPSRLW         $0x02, Z21, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z19
-	VPSRLW         $0x03, Z21, Z21
-	VPTERNLOGD     $0xf8, Z1, Z21, Z22
-	VPSHUFD        $0xaa, Z20, Z21
-	VPMULLW        Z21, Z19, Z19
-	VPDPWSSD       384(R9), Z19, Z14
-	VPSHUFD        $0xff, Z20, Z19
-	VPMULLW        Z19, Z22, Z22
-	VPDPWSSD       448(R9), Z22, Z14
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z18, Z18
-	VFMADD231PS    Z18, Z14, Z13
-	VFNMADD231PS   (R11), Z17, Z13
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	PREFETCHT0      8384(R9)
+	PREFETCHT0      8448(R9)
+	PREFETCHT0      8512(R9)
+	ADDQ            $0x00000160, R9
+	VMOVDQU32       (DI), X14
+	VINSERTI32X4    $0x01, (R8), Y14, Y14
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y14, Y15
+	VPMULTISHIFTQB  Y15, Y0, Y16
+	VPANDD          Y1, Y16, Y16
+	VPSHUFB         i16_k4hightwice<>+0(SB), Y14, Y15
+	VPSRLW          $0x02, Y15, Y15
+	VPTERNLOGD      $0xf8, Y2, Y15, Y16
+	VPBROADCASTD    (DI), Y15
+	VCVTPH2PS       Y15, Z15
+	VPERMB.Z        Z16, Z3, K1, Z17
+	VCVTDQ2PS       Z17, Z17
+	VMULPS          Z15, Z17, Z17
+	VMOVSLDUP       Z17, Z15
+	VMOVSHDUP       Z17, Z17
+	VPBROADCASTD    (R8), Y18
+	VCVTPH2PS       Y18, Z18
+	VPERMB.Z        Z16, Z4, K1, Z19
+	VCVTDQ2PS       Z19, Z19
+	VMULPS          Z18, Z19, Z19
+	VMOVSLDUP       Z19, Z18
+	VMOVSHDUP       Z19, Z19
+	VMOVDQU64       48(DI), Z20
+	VMOVDQU64       112(DI), Z21
+	VBROADCASTI64X4 16(DI), Z22
+	VMOVDQA64       Z6, Z23
+	VPERMI2D        Z21, Z20, Z23
+	VGF2P8AFFINEQB  $0x00, Z5, Z23, Z23
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z24
+	VPERMD          Z22, Z24, Z24
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z25
+	VGF2P8AFFINEQB  $0x00, Z25, Z24, Z24
+	VPORD           Z24, Z23, Z23
+	VMOVDQA64       Z7, Z24
+	VPERMI2D        Z21, Z20, Z24
+	VGF2P8AFFINEQB  $0x00, Z5, Z24, Z24
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z25
+	VPERMD          Z22, Z25, Z25
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z26
+	VGF2P8AFFINEQB  $0x00, Z26, Z25, Z25
+	VPORD           Z25, Z24, Z24
+	VMOVDQA64       Z8, Z25
+	VPERMI2D        Z21, Z20, Z25
+	VGF2P8AFFINEQB  $0x00, Z5, Z25, Z25
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z26
+	VPERMD          Z22, Z26, Z26
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z27
+	VGF2P8AFFINEQB  $0x00, Z27, Z26, Z26
+	VPORD           Z26, Z25, Z25
+	VMOVDQA64       Z9, Z26
+	VPERMI2D        Z21, Z20, Z26
+	VGF2P8AFFINEQB  $0x00, Z5, Z26, Z26
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z20
+	VPERMD          Z22, Z20, Z20
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z20, Z20
+	VPORD           Z20, Z26, Z26
+	VMOVDQU64       48(R8), Z20
+	VMOVDQU64       112(R8), Z21
+	VBROADCASTI64X4 16(R8), Z22
+	VMOVDQA64       Z6, Z27
+	VPERMI2D        Z21, Z20, Z27
+	VGF2P8AFFINEQB  $0x00, Z5, Z27, Z27
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z28
+	VPERMD          Z22, Z28, Z28
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z29
+	VGF2P8AFFINEQB  $0x00, Z29, Z28, Z28
+	VPORD           Z28, Z27, Z27
+	VMOVDQA64       Z7, Z28
+	VPERMI2D        Z21, Z20, Z28
+	VGF2P8AFFINEQB  $0x00, Z5, Z28, Z28
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z29
+	VPERMD          Z22, Z29, Z29
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z30
+	VGF2P8AFFINEQB  $0x00, Z30, Z29, Z29
+	VPORD           Z29, Z28, Z28
+	VMOVDQA64       Z8, Z29
+	VPERMI2D        Z21, Z20, Z29
+	VGF2P8AFFINEQB  $0x00, Z5, Z29, Z29
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z30
+	VPERMD          Z22, Z30, Z30
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z31
+	VGF2P8AFFINEQB  $0x00, Z31, Z30, Z30
+	VPORD           Z30, Z29, Z29
+	VMOVDQA64       Z9, Z30
+	VPERMI2D        Z21, Z20, Z30
+	VGF2P8AFFINEQB  $0x00, Z5, Z30, Z30
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z20
+	VPERMD          Z22, Z20, Z20
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z20, Z20
+	VPORD           Z20, Z30, Z30
+	VPXORD          Z10, Z10, Z10
+	VPXORD          Z11, Z11, Z11
+	VMOVDQU64       (R11), Z20
+	VPDPBUSD        Z20, Z23, Z10
+	VPDPBUSD        Z20, Z27, Z11
+	VMOVDQU64       64(R11), Z20
+	VPDPBUSD        Z20, Z24, Z10
+	VPDPBUSD        Z20, Z28, Z11
+	VMOVDQU64       128(R11), Z20
+	VPDPBUSD        Z20, Z25, Z10
+	VPDPBUSD        Z20, Z29, Z11
+	VMOVDQU64       192(R11), Z20
+	VPDPBUSD        Z20, Z26, Z10
+	VPDPBUSD        Z20, Z30, Z11
+	VPSLLD          $0x08, Z10, Z10
+	VPSLLD          $0x08, Z11, Z11
+	VMOVDQU64       256(R11), Z20
+	VPDPBUSD        Z20, Z23, Z10
+	VPDPBUSD        Z20, Z27, Z11
+	VMOVDQU64       320(R11), Z20
+	VPDPBUSD        Z20, Z24, Z10
+	VPDPBUSD        Z20, Z28, Z11
+	VMOVDQU64       384(R11), Z20
+	VPDPBUSD        Z20, Z25, Z10
+	VPDPBUSD        Z20, Z29, Z11
+	VMOVDQU64       448(R11), Z20
+	VPDPBUSD        Z20, Z26, Z10
+	VPDPBUSD        Z20, Z30, Z11
+	VCVTDQ2PS       Z10, Z10
+	VMULPS.BCST     (R12), Z15, Z15
+	VFMADD231PS     Z15, Z10, Z12
+	VFNMADD231PS    (R13), Z17, Z12
+	VCVTDQ2PS       Z11, Z11
+	VMULPS.BCST     (R12), Z18, Z15
+	VFMADD231PS     Z15, Z11, Z13
+	VFNMADD231PS    (R13), Z19, Z13
+	ADDQ            $0x000000b0, DI
+	ADDQ            $0x000000b0, R8
+	ADDQ            SI, R11
+	LEAQ            (R12)(DX*4), R12
+	MOVQ            DX, R14
+	SHLQ            $0x06, R14
+	ADDQ            R14, R13
+	DECQ            R10
+	JNZ             chunk
+	MOVQ            stride+8(FP), DI
+	LEAQ            (AX), DI
+	VEXTRACTF64X4   $0x01, Z12, Y15
+	VADDPS          Y15, Y12, Y12
+	VEXTRACTF32X4   $0x01, Y12, X15
+	VADDPS          X15, X12, X12
+	VPERMILPD       $0x01, X12, X15
+	VADDPS          X15, X12, X12
+	VMOVSHDUP       X12, X15
+	VADDSS          X15, X12, X12
+	VMOVSS          X12, (DI)
+	CMPQ            CX, $0x01
+	JEQ             done
+	LEAQ            4(AX), DI
+	VEXTRACTF64X4   $0x01, Z13, Y15
+	VADDPS          Y15, Y13, Y13
+	VEXTRACTF32X4   $0x01, Y13, X15
+	VADDPS          X15, X13, X13
+	VPERMILPD       $0x01, X13, X15
+	VADDPS          X15, X13, X13
+	VMOVSHDUP       X13, X15
+	VADDSS          X15, X13, X13
+	VMOVSS          X13, (DI)
+	ADDQ            $0x08, AX
+	MOVQ            R8, DI
+	SUBQ            $0x02, CX
+	JNZ             rows
 
-sum:
-	MOVQ          stride+8(FP), R8
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z13, Y16
-	VADDPS        Y16, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X16
-	VADDPS        X16, X13, X13
-	VPERMILPD     $0x01, X13, X16
-	VADDPS        X16, X13, X13
-	VMOVSHDUP     X13, X16
-	VADDSS        X16, X13, X13
-	VMOVSS        X13, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
 	VZEROUPPER
 	RET
 
-DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
-GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
+DATA i16_bitsfifth<>+0(SB)/8, $0x0000000001000000
+DATA i16_bitsfifth<>+8(SB)/8, $0x0000000002000000
+DATA i16_bitsfifth<>+16(SB)/8, $0x0000000004000000
+DATA i16_bitsfifth<>+24(SB)/8, $0x0000000008000000
+DATA i16_bitsfifth<>+32(SB)/8, $0x0000000010000000
+DATA i16_bitsfifth<>+40(SB)/8, $0x0000000020000000
+DATA i16_bitsfifth<>+48(SB)/8, $0x0000000040000000
+DATA i16_bitsfifth<>+56(SB)/8, $0x0000000080000000
+GLOBL i16_bitsfifth<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+DATA i16_dwordsk5_0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+16(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+24(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+32(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+40(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+48(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+56(SB)/8, $0x0000000400000000
+GLOBL i16_dwordsk5_0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsk5_1<>+0(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+8(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+16(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+24(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+32(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+40(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+48(SB)/8, $0x0000000500000001
+DATA i16_dwordsk5_1<>+56(SB)/8, $0x0000000500000001
+GLOBL i16_dwordsk5_1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsk5_2<>+0(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+8(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+16(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+24(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+32(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+40(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+48(SB)/8, $0x0000000600000002
+DATA i16_dwordsk5_2<>+56(SB)/8, $0x0000000600000002
+GLOBL i16_dwordsk5_2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsk5_3<>+0(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+8(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+16(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+24(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+32(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+40(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+48(SB)/8, $0x0000000700000003
+DATA i16_dwordsk5_3<>+56(SB)/8, $0x0000000700000003
+GLOBL i16_dwordsk5_3<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
+TEXT ·matVecQ6KI16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_bitsq6nibbles<>+0(SB), Z0
+	VMOVDQU64 i16_bitsq6pairs<>+0(SB), Z1
+	VMOVDQU64 i16_dwordsq6_0<>+0(SB), Z2
+	VMOVDQU64 i16_dwordsq6upper0<>+0(SB), Z3
+	VMOVDQU64 i16_dwordsq6_1<>+0(SB), Z4
+	VMOVDQU64 i16_dwordsq6upper1<>+0(SB), Z5
+	VMOVDQU64 i16_dwordsq6_2<>+0(SB), Z6
+	VMOVDQU64 i16_dwordsq6upper2<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsq6_3<>+0(SB), Z8
+	VMOVDQU64 i16_dwordsq6upper3<>+0(SB), Z9
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x000000d2, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	PREFETCHT0     8512(R9)
+	PREFETCHT0     8576(R9)
+	ADDQ           $0x000001a4, R9
+	VPMOVSXBD      192(DI), Z15
+	VCVTDQ2PS      Z15, Z15
+	VPBROADCASTW   208(DI), Y14
+	VCVTPH2PS      Y14, Z14
+	VMULPS         Z14, Z15, Z15
+	VPMOVSXBD      192(R8), Z16
+	VCVTDQ2PS      Z16, Z16
+	VPBROADCASTW   208(R8), Y14
+	VCVTPH2PS      Y14, Z14
+	VMULPS         Z14, Z16, Z16
+	VMOVDQU64      (DI), Z14
+	VMOVDQU64      64(DI), Z17
+	VMOVDQU64      128(DI), Z18
+	VMOVDQA64      Z2, Z19
+	VPERMI2D       Z17, Z14, Z19
+	VGF2P8AFFINEQB $0x00, Z0, Z19, Z19
+	VPERMD         Z18, Z3, Z20
+	VGF2P8AFFINEQB $0x00, Z1, Z20, Z20
+	VPORD          Z20, Z19, Z19
+	VMOVDQA64      Z4, Z20
+	VPERMI2D       Z17, Z14, Z20
+	VGF2P8AFFINEQB $0x00, Z0, Z20, Z20
+	VPERMD         Z18, Z5, Z21
+	VGF2P8AFFINEQB $0x00, Z1, Z21, Z21
+	VPORD          Z21, Z20, Z20
+	VMOVDQA64      Z6, Z21
+	VPERMI2D       Z17, Z14, Z21
+	VGF2P8AFFINEQB $0x00, Z0, Z21, Z21
+	VPERMD         Z18, Z7, Z22
+	VGF2P8AFFINEQB $0x00, Z1, Z22, Z22
+	VPORD          Z22, Z21, Z21
+	VMOVDQA64      Z8, Z22
+	VPERMI2D       Z17, Z14, Z22
+	VGF2P8AFFINEQB $0x00, Z0, Z22, Z22
+	VPERMD         Z18, Z9, Z14
+	VGF2P8AFFINEQB $0x00, Z1, Z14, Z14
+	VPORD          Z14, Z22, Z22
+	VMOVDQU64      (R8), Z14
+	VMOVDQU64      64(R8), Z17
+	VMOVDQU64      128(R8), Z18
+	VMOVDQA64      Z2, Z23
+	VPERMI2D       Z17, Z14, Z23
+	VGF2P8AFFINEQB $0x00, Z0, Z23, Z23
+	VPERMD         Z18, Z3, Z24
+	VGF2P8AFFINEQB $0x00, Z1, Z24, Z24
+	VPORD          Z24, Z23, Z23
+	VMOVDQA64      Z4, Z24
+	VPERMI2D       Z17, Z14, Z24
+	VGF2P8AFFINEQB $0x00, Z0, Z24, Z24
+	VPERMD         Z18, Z5, Z25
+	VGF2P8AFFINEQB $0x00, Z1, Z25, Z25
+	VPORD          Z25, Z24, Z24
+	VMOVDQA64      Z6, Z25
+	VPERMI2D       Z17, Z14, Z25
+	VGF2P8AFFINEQB $0x00, Z0, Z25, Z25
+	VPERMD         Z18, Z7, Z26
+	VGF2P8AFFINEQB $0x00, Z1, Z26, Z26
+	VPORD          Z26, Z25, Z25
+	VMOVDQA64      Z8, Z26
+	VPERMI2D       Z17, Z14, Z26
+	VGF2P8AFFINEQB $0x00, Z0, Z26, Z26
+	VPERMD         Z18, Z9, Z14
+	VGF2P8AFFINEQB $0x00, Z1, Z14, Z14
+	VPORD          Z14, Z26, Z26
+	VPXORD         Z10, Z10, Z10
+	VPXORD         Z11, Z11, Z11
+	VMOVDQU64      (R11), Z14
+	VPDPBUSD       Z14, Z19, Z10
+	VPDPBUSD       Z14, Z23, Z11
+	VMOVDQU64      64(R11), Z14
+	VPDPBUSD       Z14, Z20, Z10
+	VPDPBUSD       Z14, Z24, Z11
+	VMOVDQU64      128(R11), Z14
+	VPDPBUSD       Z14, Z21, Z10
+	VPDPBUSD       Z14, Z25, Z11
+	VMOVDQU64      192(R11), Z14
+	VPDPBUSD       Z14, Z22, Z10
+	VPDPBUSD       Z14, Z26, Z11
+	VPSLLD         $0x08, Z10, Z10
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R11), Z14
+	VPDPBUSD       Z14, Z19, Z10
+	VPDPBUSD       Z14, Z23, Z11
+	VMOVDQU64      320(R11), Z14
+	VPDPBUSD       Z14, Z20, Z10
+	VPDPBUSD       Z14, Z24, Z11
+	VMOVDQU64      384(R11), Z14
+	VPDPBUSD       Z14, Z21, Z10
+	VPDPBUSD       Z14, Z25, Z11
+	VMOVDQU64      448(R11), Z14
+	VPDPBUSD       Z14, Z22, Z10
+	VPDPBUSD       Z14, Z26, Z11
+	VPSUBD         512(R11), Z10, Z10
+	VCVTDQ2PS      Z10, Z10
+	VMULPS.BCST    (R12), Z15, Z14
+	VFMADD231PS    Z14, Z10, Z12
+	VPSUBD         512(R11), Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R12), Z16, Z14
+	VFMADD231PS    Z14, Z11, Z13
+	ADDQ           $0x000000d2, DI
+	ADDQ           $0x000000d2, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), DI
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z12, Y14
+	VADDPS         Y14, Y12, Y12
+	VEXTRACTF32X4  $0x01, Y12, X14
+	VADDPS         X14, X12, X12
+	VPERMILPD      $0x01, X12, X14
+	VADDPS         X14, X12, X12
+	VMOVSHDUP      X12, X14
+	VADDSS         X14, X12, X12
+	VMOVSS         X12, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z13, Y14
+	VADDPS         Y14, Y13, Y13
+	VEXTRACTF32X4  $0x01, Y13, X14
+	VADDPS         X14, X13, X13
+	VPERMILPD      $0x01, X13, X14
+	VADDPS         X14, X13, X13
+	VMOVSHDUP      X13, X14
+	VADDSS         X14, X13, X13
+	VMOVSS         X13, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_bitsq6nibbles<>+0(SB)/8, $0x0102040800000000
+DATA i16_bitsq6nibbles<>+8(SB)/8, $0x0102040800000000
+DATA i16_bitsq6nibbles<>+16(SB)/8, $0x1020408000000000
+DATA i16_bitsq6nibbles<>+24(SB)/8, $0x1020408000000000
+DATA i16_bitsq6nibbles<>+32(SB)/8, $0x0102040800000000
+DATA i16_bitsq6nibbles<>+40(SB)/8, $0x0102040800000000
+DATA i16_bitsq6nibbles<>+48(SB)/8, $0x1020408000000000
+DATA i16_bitsq6nibbles<>+56(SB)/8, $0x1020408000000000
+GLOBL i16_bitsq6nibbles<>(SB), RODATA|NOPTR, $64
+
+DATA i16_bitsq6pairs<>+0(SB)/8, $0x0000000001020000
+DATA i16_bitsq6pairs<>+8(SB)/8, $0x0000000004080000
+DATA i16_bitsq6pairs<>+16(SB)/8, $0x0000000010200000
+DATA i16_bitsq6pairs<>+24(SB)/8, $0x0000000040800000
+DATA i16_bitsq6pairs<>+32(SB)/8, $0x0000000001020000
+DATA i16_bitsq6pairs<>+40(SB)/8, $0x0000000004080000
+DATA i16_bitsq6pairs<>+48(SB)/8, $0x0000000010200000
+DATA i16_bitsq6pairs<>+56(SB)/8, $0x0000000040800000
+GLOBL i16_bitsq6pairs<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6_0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6_0<>+8(SB)/8, $0x0000000c00000008
+DATA i16_dwordsq6_0<>+16(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6_0<>+24(SB)/8, $0x0000000c00000008
+DATA i16_dwordsq6_0<>+32(SB)/8, $0x0000001400000010
+DATA i16_dwordsq6_0<>+40(SB)/8, $0x0000001c00000018
+DATA i16_dwordsq6_0<>+48(SB)/8, $0x0000001400000010
+DATA i16_dwordsq6_0<>+56(SB)/8, $0x0000001c00000018
+GLOBL i16_dwordsq6_0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6upper0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6upper0<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6upper0<>+16(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6upper0<>+24(SB)/8, $0x0000000400000000
+DATA i16_dwordsq6upper0<>+32(SB)/8, $0x0000000c00000008
+DATA i16_dwordsq6upper0<>+40(SB)/8, $0x0000000c00000008
+DATA i16_dwordsq6upper0<>+48(SB)/8, $0x0000000c00000008
+DATA i16_dwordsq6upper0<>+56(SB)/8, $0x0000000c00000008
+GLOBL i16_dwordsq6upper0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6_1<>+0(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6_1<>+8(SB)/8, $0x0000000d00000009
+DATA i16_dwordsq6_1<>+16(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6_1<>+24(SB)/8, $0x0000000d00000009
+DATA i16_dwordsq6_1<>+32(SB)/8, $0x0000001500000011
+DATA i16_dwordsq6_1<>+40(SB)/8, $0x0000001d00000019
+DATA i16_dwordsq6_1<>+48(SB)/8, $0x0000001500000011
+DATA i16_dwordsq6_1<>+56(SB)/8, $0x0000001d00000019
+GLOBL i16_dwordsq6_1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6upper1<>+0(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6upper1<>+8(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6upper1<>+16(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6upper1<>+24(SB)/8, $0x0000000500000001
+DATA i16_dwordsq6upper1<>+32(SB)/8, $0x0000000d00000009
+DATA i16_dwordsq6upper1<>+40(SB)/8, $0x0000000d00000009
+DATA i16_dwordsq6upper1<>+48(SB)/8, $0x0000000d00000009
+DATA i16_dwordsq6upper1<>+56(SB)/8, $0x0000000d00000009
+GLOBL i16_dwordsq6upper1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6_2<>+0(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6_2<>+8(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsq6_2<>+16(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6_2<>+24(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsq6_2<>+32(SB)/8, $0x0000001600000012
+DATA i16_dwordsq6_2<>+40(SB)/8, $0x0000001e0000001a
+DATA i16_dwordsq6_2<>+48(SB)/8, $0x0000001600000012
+DATA i16_dwordsq6_2<>+56(SB)/8, $0x0000001e0000001a
+GLOBL i16_dwordsq6_2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6upper2<>+0(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6upper2<>+8(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6upper2<>+16(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6upper2<>+24(SB)/8, $0x0000000600000002
+DATA i16_dwordsq6upper2<>+32(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsq6upper2<>+40(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsq6upper2<>+48(SB)/8, $0x0000000e0000000a
+DATA i16_dwordsq6upper2<>+56(SB)/8, $0x0000000e0000000a
+GLOBL i16_dwordsq6upper2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6_3<>+0(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6_3<>+8(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsq6_3<>+16(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6_3<>+24(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsq6_3<>+32(SB)/8, $0x0000001700000013
+DATA i16_dwordsq6_3<>+40(SB)/8, $0x0000001f0000001b
+DATA i16_dwordsq6_3<>+48(SB)/8, $0x0000001700000013
+DATA i16_dwordsq6_3<>+56(SB)/8, $0x0000001f0000001b
+GLOBL i16_dwordsq6_3<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq6upper3<>+0(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6upper3<>+8(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6upper3<>+16(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6upper3<>+24(SB)/8, $0x0000000700000003
+DATA i16_dwordsq6upper3<>+32(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsq6upper3<>+40(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsq6upper3<>+48(SB)/8, $0x0000000f0000000b
+DATA i16_dwordsq6upper3<>+56(SB)/8, $0x0000000f0000000b
+GLOBL i16_dwordsq6upper3<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ4KI16x2AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x00000090, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z14, Z14, Z14
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	LEAQ           144(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X16
-	VINSERTI32X4   $0x01, (R12), Y16, Y16
-	VPSHUFB        Y1, Y16, Y17
-	VPMULTISHIFTQB Y17, Y2, Y17
-	VPANDD         Y3, Y17, Y17
-	VPSHUFB        Y4, Y16, Y18
-	VPSRLW         $0x02, Y18, Y18
-	VPTERNLOGD     $0xf8, Y5, Y18, Y17
-	VPBROADCASTD   (CX), Y18
-	VCVTPH2PS      Y18, Z18
-	VPERMILPS      $0xa0, Z18, Z19
-	VPERMILPS      $0xf5, Z18, Z20
-	VPERMB.Z       Z17, Z10, K1, Z18
-	VCVTDQ2PS      Z18, Z18
-	VMULPS         Z20, Z18, Z18
-	VPERMB.Z       Z17, Z6, K2, Z20
-	VPERMB.Z       Z17, Z7, K2, Z21
-	VPMOVZXBW      16(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSHUFD        $0x00, Z20, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z22, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       512(R9), Z22, Z15
-	VPSHUFD        $0x55, Z20, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       64(R9), Z23, Z13
-	VPDPWSSD       576(R9), Z23, Z15
-	VPMOVZXBW      48(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSHUFD        $0xaa, Z20, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       128(R9), Z22, Z13
-	VPDPWSSD       640(R9), Z22, Z15
-	VPSHUFD        $0xff, Z20, Z20
-	VPMULLW        Z20, Z23, Z23
-	VPDPWSSD       192(R9), Z23, Z13
-	VPDPWSSD       704(R9), Z23, Z15
-	VPMOVZXBW      80(CX), Z20
-	VPSRLW         $0x04, Z20, Z22
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0x00, Z21, Z23
-	VPMULLW        Z23, Z20, Z20
-	VPDPWSSD       256(R9), Z20, Z13
-	VPDPWSSD       768(R9), Z20, Z15
-	VPSHUFD        $0x55, Z21, Z20
-	VPMULLW        Z20, Z22, Z22
-	VPDPWSSD       320(R9), Z22, Z13
-	VPDPWSSD       832(R9), Z22, Z15
-	VPMOVZXBW      112(CX), Z20
-	VPSRLW         $0x04, Z20, Z22
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0xaa, Z21, Z23
-	VPMULLW        Z23, Z20, Z20
-	VPDPWSSD       384(R9), Z20, Z13
-	VPDPWSSD       896(R9), Z20, Z15
-	VPSHUFD        $0xff, Z21, Z20
-	VPMULLW        Z20, Z22, Z22
-	VPDPWSSD       448(R9), Z22, Z13
-	VPDPWSSD       960(R9), Z22, Z15
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z19, Z20
-	VFMADD231PS    Z20, Z13, Z12
-	VFNMADD231PS   (R11), Z18, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    4(R10), Z19, Z19
-	VFMADD231PS    Z19, Z15, Z14
-	VFNMADD231PS   64(R11), Z18, Z14
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y18
-	VCVTPH2PS      Y18, Z18
-	VPERMILPS      $0xa0, Z18, Z19
-	VPERMILPS      $0xf5, Z18, Z20
-	VPERMB.Z       Z17, Z11, K1, Z18
-	VCVTDQ2PS      Z18, Z18
-	VMULPS         Z20, Z18, Z18
-	VPERMB.Z       Z17, Z8, K2, Z20
-	VPERMB.Z       Z17, Z9, K2, Z21
-	VPMOVZXBW      16(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSHUFD        $0x00, Z20, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z22, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       512(R9), Z22, Z15
-	VPSHUFD        $0x55, Z20, Z22
-	VPMULLW        Z22, Z23, Z23
-	VPDPWSSD       64(R9), Z23, Z13
-	VPDPWSSD       576(R9), Z23, Z15
-	VPMOVZXBW      48(CX), Z22
-	VPSRLW         $0x04, Z22, Z23
-	VPANDD         Z0, Z22, Z22
-	VPSHUFD        $0xaa, Z20, Z24
-	VPMULLW        Z24, Z22, Z22
-	VPDPWSSD       128(R9), Z22, Z13
-	VPDPWSSD       640(R9), Z22, Z15
-	VPSHUFD        $0xff, Z20, Z20
-	VPMULLW        Z20, Z23, Z23
-	VPDPWSSD       192(R9), Z23, Z13
-	VPDPWSSD       704(R9), Z23, Z15
-	VPMOVZXBW      80(CX), Z20
-	VPSRLW         $0x04, Z20, Z22
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0x00, Z21, Z23
-	VPMULLW        Z23, Z20, Z20
-	VPDPWSSD       256(R9), Z20, Z13
-	VPDPWSSD       768(R9), Z20, Z15
-	VPSHUFD        $0x55, Z21, Z20
-	VPMULLW        Z20, Z22, Z22
-	VPDPWSSD       320(R9), Z22, Z13
-	VPDPWSSD       832(R9), Z22, Z15
-	VPMOVZXBW      112(CX), Z20
-	VPSRLW         $0x04, Z20, Z22
-	VPANDD         Z0, Z20, Z20
-	VPSHUFD        $0xaa, Z21, Z23
-	VPMULLW        Z23, Z20, Z20
-	VPDPWSSD       384(R9), Z20, Z13
-	VPDPWSSD       896(R9), Z20, Z15
-	VPSHUFD        $0xff, Z21, Z20
-	VPMULLW        Z20, Z22, Z22
-	VPDPWSSD       448(R9), Z22, Z13
-	VPDPWSSD       960(R9), Z22, Z15
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z19, Z20
-	VFMADD231PS    Z20, Z13, Z12
-	VFNMADD231PS   (R11), Z18, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    4(R10), Z19, Z19
-	VFMADD231PS    Z19, Z15, Z14
-	VFNMADD231PS   64(R11), Z18, Z14
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU32      (DI), X7
+	VINSERTI32X4   $0x01, (R8), Y7, Y7
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y7, Y8
+	VMOVDQU64      i16_k4shifttwice<>+0(SB), Z9
+	VPMULTISHIFTQB Y8, Y9, Y8
+	VMOVDQU64      i16_k4lowmasktwice<>+0(SB), Z9
+	VPANDD         Y9, Y8, Y8
+	VPSHUFB        i16_k4hightwice<>+0(SB), Y7, Y9
+	VPSRLW         $0x02, Y9, Y9
+	VMOVDQU64      i16_k4highmasktwice<>+0(SB), Z10
+	VPTERNLOGD     $0xf8, Y10, Y9, Y8
+	VPBROADCASTD   (DI), Y9
+	VCVTPH2PS      Y9, Z9
+	VMOVDQU64      i16_k4index0<>+0(SB), Z10
+	VPERMB.Z       Z8, Z10, K1, Z10
+	VCVTDQ2PS      Z10, Z10
+	VMULPS         Z9, Z10, Z10
+	VMOVSLDUP      Z10, Z9
+	VMOVSHDUP      Z10, Z10
+	VPBROADCASTD   (R8), Y11
+	VCVTPH2PS      Y11, Z11
+	VMOVDQU64      i16_k4index1<>+0(SB), Z12
+	VPERMB.Z       Z8, Z12, K1, Z12
+	VCVTDQ2PS      Z12, Z12
+	VMULPS         Z11, Z12, Z12
+	VMOVSLDUP      Z12, Z11
+	VMOVSHDUP      Z12, Z12
+	VMOVDQU64      16(DI), Z13
+	VMOVDQU64      80(DI), Z14
+	VMOVDQU64      i16_dwordsk4_0<>+0(SB), Z15
+	VPERMI2D       Z14, Z13, Z15
+	VGF2P8AFFINEQB $0x00, Z0, Z15, Z15
+	VMOVDQU64      i16_dwordsk4_1<>+0(SB), Z16
+	VPERMI2D       Z14, Z13, Z16
+	VGF2P8AFFINEQB $0x00, Z0, Z16, Z16
+	VMOVDQU64      i16_dwordsk4_2<>+0(SB), Z17
+	VPERMI2D       Z14, Z13, Z17
+	VGF2P8AFFINEQB $0x00, Z0, Z17, Z17
+	VMOVDQU64      i16_dwordsk4_3<>+0(SB), Z18
+	VPERMI2D       Z14, Z13, Z18
+	VGF2P8AFFINEQB $0x00, Z0, Z18, Z18
+	VMOVDQU64      16(R8), Z13
+	VMOVDQU64      80(R8), Z14
+	VMOVDQU64      i16_dwordsk4_0<>+0(SB), Z19
+	VPERMI2D       Z14, Z13, Z19
+	VGF2P8AFFINEQB $0x00, Z0, Z19, Z19
+	VMOVDQU64      i16_dwordsk4_1<>+0(SB), Z20
+	VPERMI2D       Z14, Z13, Z20
+	VGF2P8AFFINEQB $0x00, Z0, Z20, Z20
+	VMOVDQU64      i16_dwordsk4_2<>+0(SB), Z21
+	VPERMI2D       Z14, Z13, Z21
+	VGF2P8AFFINEQB $0x00, Z0, Z21, Z21
+	VMOVDQU64      i16_dwordsk4_3<>+0(SB), Z22
+	VPERMI2D       Z14, Z13, Z22
+	VGF2P8AFFINEQB $0x00, Z0, Z22, Z22
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      (R11), Z13
+	VPDPBUSD       Z13, Z15, Z1
+	VPDPBUSD       Z13, Z19, Z2
+	VMOVDQU64      64(R11), Z13
+	VPDPBUSD       Z13, Z16, Z1
+	VPDPBUSD       Z13, Z20, Z2
+	VMOVDQU64      128(R11), Z13
+	VPDPBUSD       Z13, Z17, Z1
+	VPDPBUSD       Z13, Z21, Z2
+	VMOVDQU64      192(R11), Z13
+	VPDPBUSD       Z13, Z18, Z1
+	VPDPBUSD       Z13, Z22, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      256(R11), Z13
+	VPDPBUSD       Z13, Z15, Z1
+	VPDPBUSD       Z13, Z19, Z2
+	VMOVDQU64      320(R11), Z13
+	VPDPBUSD       Z13, Z16, Z1
+	VPDPBUSD       Z13, Z20, Z2
+	VMOVDQU64      384(R11), Z13
+	VPDPBUSD       Z13, Z17, Z1
+	VPDPBUSD       Z13, Z21, Z2
+	VMOVDQU64      448(R11), Z13
+	VPDPBUSD       Z13, Z18, Z1
+	VPDPBUSD       Z13, Z22, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    (R12), Z9, Z13
+	VFMADD231PS    Z13, Z1, Z3
+	VFNMADD231PS   (R13), Z10, Z3
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    (R12), Z11, Z13
+	VFMADD231PS    Z13, Z2, Z5
+	VFNMADD231PS   (R13), Z12, Z5
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      576(R11), Z13
+	VPDPBUSD       Z13, Z15, Z1
+	VPDPBUSD       Z13, Z19, Z2
+	VMOVDQU64      640(R11), Z13
+	VPDPBUSD       Z13, Z16, Z1
+	VPDPBUSD       Z13, Z20, Z2
+	VMOVDQU64      704(R11), Z13
+	VPDPBUSD       Z13, Z17, Z1
+	VPDPBUSD       Z13, Z21, Z2
+	VMOVDQU64      768(R11), Z13
+	VPDPBUSD       Z13, Z18, Z1
+	VPDPBUSD       Z13, Z22, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      832(R11), Z13
+	VPDPBUSD       Z13, Z15, Z1
+	VPDPBUSD       Z13, Z19, Z2
+	VMOVDQU64      896(R11), Z13
+	VPDPBUSD       Z13, Z16, Z1
+	VPDPBUSD       Z13, Z20, Z2
+	VMOVDQU64      960(R11), Z13
+	VPDPBUSD       Z13, Z17, Z1
+	VPDPBUSD       Z13, Z21, Z2
+	VMOVDQU64      1024(R11), Z13
+	VPDPBUSD       Z13, Z18, Z1
+	VPDPBUSD       Z13, Z22, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    4(R12), Z9, Z9
+	VFMADD231PS    Z9, Z1, Z4
+	VFNMADD231PS   64(R13), Z10, Z4
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    4(R12), Z11, Z9
+	VFMADD231PS    Z9, Z2, Z6
+	VFNMADD231PS   64(R13), Z12, Z6
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), R10
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z3, Y8
+	VADDPS         Y8, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X8
+	VADDPS         X8, X3, X3
+	VPERMILPD      $0x01, X3, X8
+	VADDPS         X8, X3, X3
+	VMOVSHDUP      X3, X8
+	VADDSS         X8, X3, X3
+	VMOVSS         X3, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z4, Y8
+	VADDPS         Y8, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X8
+	VADDPS         X8, X4, X4
+	VPERMILPD      $0x01, X4, X8
+	VADDPS         X8, X4, X4
+	VMOVSHDUP      X4, X8
+	VADDSS         X8, X4, X4
+	VMOVSS         X4, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z5, Y8
+	VADDPS         Y8, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X8
+	VADDPS         X8, X5, X5
+	VPERMILPD      $0x01, X5, X8
+	VADDPS         X8, X5, X5
+	VMOVSHDUP      X5, X8
+	VADDSS         X8, X5, X5
+	VMOVSS         X5, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z6, Y8
+	VADDPS         Y8, Y6, Y6
+	VEXTRACTF32X4  $0x01, Y6, X8
+	VADDPS         X8, X6, X6
+	VPERMILPD      $0x01, X6, X8
+	VADDPS         X8, X6, X6
+	VMOVSHDUP      X6, X8
+	VADDSS         X8, X6, X6
+	VMOVSS         X6, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
 
-sum:
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z12, Y17
-	VADDPS        Y17, Y12, Y12
-	VEXTRACTF32X4 $0x01, Y12, X17
-	VADDPS        X17, X12, X12
-	VPERMILPD     $0x01, X12, X17
-	VADDPS        X17, X12, X12
-	VMOVSHDUP     X12, X17
-	VADDSS        X17, X12, X12
-	VMOVSS        X12, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z14, Y17
-	VADDPS        Y17, Y14, Y14
-	VEXTRACTF32X4 $0x01, Y14, X17
-	VADDPS        X17, X14, X14
-	VPERMILPD     $0x01, X14, X17
-	VADDPS        X17, X14, X14
-	VMOVSHDUP     X14, X17
-	VADDSS        X17, X14, X14
-	VMOVSS        X14, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
 	VZEROUPPER
 	RET
 
-// func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+// func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ5KI16x2AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x000000b0, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	PREFETCHT0     8512(CX)
-	LEAQ           176(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X17
-	VINSERTI32X4   $0x01, (R12), Y17, Y17
-	VPSHUFB        Y2, Y17, Y18
-	VPMULTISHIFTQB Y18, Y3, Y18
-	VPANDD         Y4, Y18, Y18
-	VPSHUFB        Y5, Y17, Y19
-	VPSRLW         $0x02, Y19, Y19
-	VPTERNLOGD     $0xf8, Y6, Y19, Y18
-	VPBROADCASTD   (CX), Y19
-	VCVTPH2PS      Y19, Z19
-	VPERMILPS      $0xa0, Z19, Z20
-	VPERMILPS      $0xf5, Z19, Z21
-	VPERMB.Z       Z18, Z11, K1, Z19
-	VCVTDQ2PS      Z19, Z19
-	VMULPS         Z21, Z19, Z19
-	VPERMB.Z       Z18, Z7, K2, Z21
-	VPERMB.Z       Z18, Z8, K2, Z22
-	VPMOVZXBW      16(CX), Z23
-	VPMOVZXBW      48(CX), Z24
-	VPSRLW         $0x04, Z24, Z25
-	VPANDD         Z0, Z24, Z24
-	VPSLLW         $0x04, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z24
-	VPSLLW         $0x03, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z25
-	VPSHUFD        $0x00, Z21, Z26
-	VPMULLW        Z26, Z24, Z24
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z24, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       512(R9), Z24, Z16
-	VPSHUFD        $0x55, Z21, Z24
-	VPMULLW        Z24, Z25, Z25
-	VPDPWSSD       64(R9), Z25, Z14
-	VPDPWSSD       576(R9), Z25, Z16
-	VPMOVZXBW      80(CX), Z24
-	VPSRLW         $0x04, Z24, Z25
-	VPANDD         Z0, Z24, Z24
-	VPSLLW         $0x02, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z24
-	VPSLLW         $0x01, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z25
-	VPSHUFD        $0xaa, Z21, Z26
-	VPMULLW        Z26, Z24, Z24
-	VPDPWSSD       128(R9), Z24, Z14
-	VPDPWSSD       640(R9), Z24, Z16
-	VPSHUFD        $0xff, Z21, Z21
-	VPMULLW        Z21, Z25, Z25
-	VPDPWSSD       192(R9), Z25, Z14
-	VPDPWSSD       704(R9), Z25, Z16
-	VPMOVZXBW      112(CX), Z21
-	VPSRLW         $0x04, Z21, Z24
-	VPANDD         Z0, Z21, Z21
-	VPTERNLOGD     $0xf8, Z1, Z23, Z21
-	VPSRLW         $0x01, Z23, Z25
-	VPTERNLOGD     $0xf8, Z1, Z25, Z24
-	VPSHUFD        $0x00, Z22, Z25
-	VPMULLW        Z25, Z21, Z21
-	VPDPWSSD       256(R9), Z21, Z14
-	VPDPWSSD       768(R9), Z21, Z16
-	VPSHUFD        $0x55, Z22, Z21
-	VPMULLW        Z21, Z24, Z24
-	VPDPWSSD       320(R9), Z24, Z14
-	VPDPWSSD       832(R9), Z24, Z16
-	VPMOVZXBW      144(CX), Z21
-	VPSRLW         $0x04, Z21, Z24
-	VPANDD         Z0, Z21, Z21
-	VPSRLW         $0x02, Z23, Z25
-	VPTERNLOGD     $0xf8, Z1, Z25, Z21
-	VPSRLW         $0x03, Z23, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z24
-	VPSHUFD        $0xaa, Z22, Z23
-	VPMULLW        Z23, Z21, Z21
-	VPDPWSSD       384(R9), Z21, Z14
-	VPDPWSSD       896(R9), Z21, Z16
-	VPSHUFD        $0xff, Z22, Z21
-	VPMULLW        Z21, Z24, Z24
-	VPDPWSSD       448(R9), Z24, Z14
-	VPDPWSSD       960(R9), Z24, Z16
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z20, Z21
-	VFMADD231PS    Z21, Z14, Z13
-	VFNMADD231PS   (R11), Z19, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    4(R10), Z20, Z20
-	VFMADD231PS    Z20, Z16, Z15
-	VFNMADD231PS   64(R11), Z19, Z15
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y19
-	VCVTPH2PS      Y19, Z19
-	VPERMILPS      $0xa0, Z19, Z20
-	VPERMILPS      $0xf5, Z19, Z21
-	VPERMB.Z       Z18, Z12, K1, Z19
-	VCVTDQ2PS      Z19, Z19
-	VMULPS         Z21, Z19, Z19
-	VPERMB.Z       Z18, Z9, K2, Z21
-	VPERMB.Z       Z18, Z10, K2, Z22
-	VPMOVZXBW      16(CX), Z23
-	VPMOVZXBW      48(CX), Z24
-	VPSRLW         $0x04, Z24, Z25
-	VPANDD         Z0, Z24, Z24
-	VPSLLW         $0x04, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z24
-	VPSLLW         $0x03, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z25
-	VPSHUFD        $0x00, Z21, Z26
-	VPMULLW        Z26, Z24, Z24
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z24, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       512(R9), Z24, Z16
-	VPSHUFD        $0x55, Z21, Z24
-	VPMULLW        Z24, Z25, Z25
-	VPDPWSSD       64(R9), Z25, Z14
-	VPDPWSSD       576(R9), Z25, Z16
-	VPMOVZXBW      80(CX), Z24
-	VPSRLW         $0x04, Z24, Z25
-	VPANDD         Z0, Z24, Z24
-	VPSLLW         $0x02, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z24
-	VPSLLW         $0x01, Z23, Z26
-	VPTERNLOGD     $0xf8, Z1, Z26, Z25
-	VPSHUFD        $0xaa, Z21, Z26
-	VPMULLW        Z26, Z24, Z24
-	VPDPWSSD       128(R9), Z24, Z14
-	VPDPWSSD       640(R9), Z24, Z16
-	VPSHUFD        $0xff, Z21, Z21
-	VPMULLW        Z21, Z25, Z25
-	VPDPWSSD       192(R9), Z25, Z14
-	VPDPWSSD       704(R9), Z25, Z16
-	VPMOVZXBW      112(CX), Z21
-	VPSRLW         $0x04, Z21, Z24
-	VPANDD         Z0, Z21, Z21
-	VPTERNLOGD     $0xf8, Z1, Z23, Z21
-	VPSRLW         $0x01, Z23, Z25
-	VPTERNLOGD     $0xf8, Z1, Z25, Z24
-	VPSHUFD        $0x00, Z22, Z25
-	VPMULLW        Z25, Z21, Z21
-	VPDPWSSD       256(R9), Z21, Z14
-	VPDPWSSD       768(R9), Z21, Z16
-	VPSHUFD        $0x55, Z22, Z21
-	VPMULLW        Z21, Z24, Z24
-	VPDPWSSD       320(R9), Z24, Z14
-	VPDPWSSD       832(R9), Z24, Z16
-	VPMOVZXBW      144(CX), Z21
-	VPSRLW         $0x04, Z21, Z24
-	VPANDD         Z0, Z21, Z21
-	VPSRLW         $0x02, Z23, Z25
-	VPTERNLOGD     $0xf8, Z1, Z25, Z21
-	VPSRLW         $0x03, Z23, Z23
-	VPTERNLOGD     $0xf8, Z1, Z23, Z24
-	VPSHUFD        $0xaa, Z22, Z23
-	VPMULLW        Z23, Z21, Z21
-	VPDPWSSD       384(R9), Z21, Z14
-	VPDPWSSD       896(R9), Z21, Z16
-	VPSHUFD        $0xff, Z22, Z21
-	VPMULLW        Z21, Z24, Z24
-	VPDPWSSD       448(R9), Z24, Z14
-	VPDPWSSD       960(R9), Z24, Z16
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z20, Z21
-	VFMADD231PS    Z21, Z14, Z13
-	VFNMADD231PS   (R11), Z19, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    4(R10), Z20, Z20
-	VFMADD231PS    Z20, Z16, Z15
-	VFNMADD231PS   64(R11), Z19, Z15
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	PREFETCHT0      8384(R9)
+	PREFETCHT0      8448(R9)
+	PREFETCHT0      8512(R9)
+	ADDQ            $0x00000160, R9
+	VMOVDQU32       (DI), X7
+	VINSERTI32X4    $0x01, (R8), Y7, Y7
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y7, Y8
+	VMOVDQU64       i16_k4shifttwice<>+0(SB), Z9
+	VPMULTISHIFTQB  Y8, Y9, Y8
+	VMOVDQU64       i16_k4lowmasktwice<>+0(SB), Z9
+	VPANDD          Y9, Y8, Y8
+	VPSHUFB         i16_k4hightwice<>+0(SB), Y7, Y9
+	VPSRLW          $0x02, Y9, Y9
+	VMOVDQU64       i16_k4highmasktwice<>+0(SB), Z10
+	VPTERNLOGD      $0xf8, Y10, Y9, Y8
+	VPBROADCASTD    (DI), Y9
+	VCVTPH2PS       Y9, Z9
+	VMOVDQU64       i16_k4index0<>+0(SB), Z10
+	VPERMB.Z        Z8, Z10, K1, Z10
+	VCVTDQ2PS       Z10, Z10
+	VMULPS          Z9, Z10, Z10
+	VMOVSLDUP       Z10, Z9
+	VMOVSHDUP       Z10, Z10
+	VPBROADCASTD    (R8), Y11
+	VCVTPH2PS       Y11, Z11
+	VMOVDQU64       i16_k4index1<>+0(SB), Z12
+	VPERMB.Z        Z8, Z12, K1, Z12
+	VCVTDQ2PS       Z12, Z12
+	VMULPS          Z11, Z12, Z12
+	VMOVSLDUP       Z12, Z11
+	VMOVSHDUP       Z12, Z12
+	VMOVDQU64       48(DI), Z13
+	VMOVDQU64       112(DI), Z14
+	VBROADCASTI64X4 16(DI), Z15
+	VMOVDQU64       i16_dwordsk4_0<>+0(SB), Z16
+	VPERMI2D        Z14, Z13, Z16
+	VGF2P8AFFINEQB  $0x00, Z0, Z16, Z16
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z17
+	VPERMD          Z15, Z17, Z17
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z18
+	VGF2P8AFFINEQB  $0x00, Z18, Z17, Z17
+	VPORD           Z17, Z16, Z16
+	VMOVDQU64       i16_dwordsk4_1<>+0(SB), Z17
+	VPERMI2D        Z14, Z13, Z17
+	VGF2P8AFFINEQB  $0x00, Z0, Z17, Z17
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z18
+	VPERMD          Z15, Z18, Z18
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z19, Z18, Z18
+	VPORD           Z18, Z17, Z17
+	VMOVDQU64       i16_dwordsk4_2<>+0(SB), Z18
+	VPERMI2D        Z14, Z13, Z18
+	VGF2P8AFFINEQB  $0x00, Z0, Z18, Z18
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z19
+	VPERMD          Z15, Z19, Z19
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z20
+	VGF2P8AFFINEQB  $0x00, Z20, Z19, Z19
+	VPORD           Z19, Z18, Z18
+	VMOVDQU64       i16_dwordsk4_3<>+0(SB), Z19
+	VPERMI2D        Z14, Z13, Z19
+	VGF2P8AFFINEQB  $0x00, Z0, Z19, Z19
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z13
+	VPERMD          Z15, Z13, Z13
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z13, Z13
+	VPORD           Z13, Z19, Z19
+	VMOVDQU64       48(R8), Z13
+	VMOVDQU64       112(R8), Z14
+	VBROADCASTI64X4 16(R8), Z15
+	VMOVDQU64       i16_dwordsk4_0<>+0(SB), Z20
+	VPERMI2D        Z14, Z13, Z20
+	VGF2P8AFFINEQB  $0x00, Z0, Z20, Z20
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z21
+	VPERMD          Z15, Z21, Z21
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z22
+	VGF2P8AFFINEQB  $0x00, Z22, Z21, Z21
+	VPORD           Z21, Z20, Z20
+	VMOVDQU64       i16_dwordsk4_1<>+0(SB), Z21
+	VPERMI2D        Z14, Z13, Z21
+	VGF2P8AFFINEQB  $0x00, Z0, Z21, Z21
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z22
+	VPERMD          Z15, Z22, Z22
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z23
+	VGF2P8AFFINEQB  $0x00, Z23, Z22, Z22
+	VPORD           Z22, Z21, Z21
+	VMOVDQU64       i16_dwordsk4_2<>+0(SB), Z22
+	VPERMI2D        Z14, Z13, Z22
+	VGF2P8AFFINEQB  $0x00, Z0, Z22, Z22
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z23
+	VPERMD          Z15, Z23, Z23
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z24
+	VGF2P8AFFINEQB  $0x00, Z24, Z23, Z23
+	VPORD           Z23, Z22, Z22
+	VMOVDQU64       i16_dwordsk4_3<>+0(SB), Z23
+	VPERMI2D        Z14, Z13, Z23
+	VGF2P8AFFINEQB  $0x00, Z0, Z23, Z23
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z13
+	VPERMD          Z15, Z13, Z13
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z13, Z13
+	VPORD           Z13, Z23, Z23
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       (R11), Z13
+	VPDPBUSD        Z13, Z16, Z1
+	VPDPBUSD        Z13, Z20, Z2
+	VMOVDQU64       64(R11), Z13
+	VPDPBUSD        Z13, Z17, Z1
+	VPDPBUSD        Z13, Z21, Z2
+	VMOVDQU64       128(R11), Z13
+	VPDPBUSD        Z13, Z18, Z1
+	VPDPBUSD        Z13, Z22, Z2
+	VMOVDQU64       192(R11), Z13
+	VPDPBUSD        Z13, Z19, Z1
+	VPDPBUSD        Z13, Z23, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       256(R11), Z13
+	VPDPBUSD        Z13, Z16, Z1
+	VPDPBUSD        Z13, Z20, Z2
+	VMOVDQU64       320(R11), Z13
+	VPDPBUSD        Z13, Z17, Z1
+	VPDPBUSD        Z13, Z21, Z2
+	VMOVDQU64       384(R11), Z13
+	VPDPBUSD        Z13, Z18, Z1
+	VPDPBUSD        Z13, Z22, Z2
+	VMOVDQU64       448(R11), Z13
+	VPDPBUSD        Z13, Z19, Z1
+	VPDPBUSD        Z13, Z23, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     (R12), Z9, Z13
+	VFMADD231PS     Z13, Z1, Z3
+	VFNMADD231PS    (R13), Z10, Z3
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     (R12), Z11, Z13
+	VFMADD231PS     Z13, Z2, Z5
+	VFNMADD231PS    (R13), Z12, Z5
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       576(R11), Z13
+	VPDPBUSD        Z13, Z16, Z1
+	VPDPBUSD        Z13, Z20, Z2
+	VMOVDQU64       640(R11), Z13
+	VPDPBUSD        Z13, Z17, Z1
+	VPDPBUSD        Z13, Z21, Z2
+	VMOVDQU64       704(R11), Z13
+	VPDPBUSD        Z13, Z18, Z1
+	VPDPBUSD        Z13, Z22, Z2
+	VMOVDQU64       768(R11), Z13
+	VPDPBUSD        Z13, Z19, Z1
+	VPDPBUSD        Z13, Z23, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       832(R11), Z13
+	VPDPBUSD        Z13, Z16, Z1
+	VPDPBUSD        Z13, Z20, Z2
+	VMOVDQU64       896(R11), Z13
+	VPDPBUSD        Z13, Z17, Z1
+	VPDPBUSD        Z13, Z21, Z2
+	VMOVDQU64       960(R11), Z13
+	VPDPBUSD        Z13, Z18, Z1
+	VPDPBUSD        Z13, Z22, Z2
+	VMOVDQU64       1024(R11), Z13
+	VPDPBUSD        Z13, Z19, Z1
+	VPDPBUSD        Z13, Z23, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     4(R12), Z9, Z9
+	VFMADD231PS     Z9, Z1, Z4
+	VFNMADD231PS    64(R13), Z10, Z4
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     4(R12), Z11, Z9
+	VFMADD231PS     Z9, Z2, Z6
+	VFNMADD231PS    64(R13), Z12, Z6
+	ADDQ            $0x000000b0, DI
+	ADDQ            $0x000000b0, R8
+	ADDQ            SI, R11
+	LEAQ            (R12)(DX*4), R12
+	MOVQ            DX, R14
+	SHLQ            $0x06, R14
+	ADDQ            R14, R13
+	DECQ            R10
+	JNZ             chunk
+	MOVQ            stride+8(FP), R10
+	LEAQ            (AX), DI
+	VEXTRACTF64X4   $0x01, Z3, Y8
+	VADDPS          Y8, Y3, Y3
+	VEXTRACTF32X4   $0x01, Y3, X8
+	VADDPS          X8, X3, X3
+	VPERMILPD       $0x01, X3, X8
+	VADDPS          X8, X3, X3
+	VMOVSHDUP       X3, X8
+	VADDSS          X8, X3, X3
+	VMOVSS          X3, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z4, Y8
+	VADDPS          Y8, Y4, Y4
+	VEXTRACTF32X4   $0x01, Y4, X8
+	VADDPS          X8, X4, X4
+	VPERMILPD       $0x01, X4, X8
+	VADDPS          X8, X4, X4
+	VMOVSHDUP       X4, X8
+	VADDSS          X8, X4, X4
+	VMOVSS          X4, (DI)
+	CMPQ            CX, $0x01
+	JEQ             done
+	LEAQ            4(AX), DI
+	VEXTRACTF64X4   $0x01, Z5, Y8
+	VADDPS          Y8, Y5, Y5
+	VEXTRACTF32X4   $0x01, Y5, X8
+	VADDPS          X8, X5, X5
+	VPERMILPD       $0x01, X5, X8
+	VADDPS          X8, X5, X5
+	VMOVSHDUP       X5, X8
+	VADDSS          X8, X5, X5
+	VMOVSS          X5, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z6, Y8
+	VADDPS          Y8, Y6, Y6
+	VEXTRACTF32X4   $0x01, Y6, X8
+	VADDPS          X8, X6, X6
+	VPERMILPD       $0x01, X6, X8
+	VADDPS          X8, X6, X6
+	VMOVSHDUP       X6, X8
+	VADDSS          X8, X6, X6
+	VMOVSS          X6, (DI)
+	ADDQ            $0x08, AX
+	MOVQ            R8, DI
+	SUBQ            $0x02, CX
+	JNZ             rows
 
-sum:
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z13, Y18
-	VADDPS        Y18, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X18
-	VADDPS        X18, X13, X13
-	VPERMILPD     $0x01, X13, X18
-	VADDPS        X18, X13, X13
-	VMOVSHDUP     X13, X18
-	VADDSS        X18, X13, X13
-	VMOVSS        X13, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z15, Y18
-	VADDPS        Y18, Y15, Y15
-	VEXTRACTF32X4 $0x01, Y15, X18
-	VADDPS        X18, X15, X15
-	VPERMILPD     $0x01, X15, X18
-	VADDPS        X18, X15, X15
-	VMOVSHDUP     X15, X18
-	VADDSS        X18, X15, X15
-	VMOVSS        X15, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
 	VZEROUPPER
 	RET
 
-// func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+// func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
+TEXT ·matVecQ6KI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ    out+0(FP), AX
+	MOVQ    rows+24(FP), CX
+	MOVQ    batch+64(FP), DX
+	MOVQ    chunks+32(FP), BX
+	IMUL3Q  $0x000000d2, BX, BX
+	IMUL3Q  $0x00000240, DX, SI
+	MOVQ    w+16(FP), DI
+	XORL    R8, R8
+	LEAQ    -4096(BX), R9
+	TESTQ   R9, R9
+	CMOVQLT R8, R9
+	ADDQ    DI, R9
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	PREFETCHT0     8512(R9)
+	PREFETCHT0     8576(R9)
+	ADDQ           $0x000001a4, R9
+	VPMOVSXBD      192(DI), Z7
+	VCVTDQ2PS      Z7, Z7
+	VPBROADCASTW   208(DI), Y6
+	VCVTPH2PS      Y6, Z6
+	VMULPS         Z6, Z7, Z7
+	VPMOVSXBD      192(R8), Z8
+	VCVTDQ2PS      Z8, Z8
+	VPBROADCASTW   208(R8), Y6
+	VCVTPH2PS      Y6, Z6
+	VMULPS         Z6, Z8, Z8
+	VMOVDQU64      (DI), Z6
+	VMOVDQU64      64(DI), Z9
+	VMOVDQU64      128(DI), Z10
+	VMOVDQU64      i16_dwordsq6_0<>+0(SB), Z11
+	VPERMI2D       Z9, Z6, Z11
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z12
+	VGF2P8AFFINEQB $0x00, Z12, Z11, Z11
+	VMOVDQU64      i16_dwordsq6upper0<>+0(SB), Z12
+	VPERMD         Z10, Z12, Z12
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z13
+	VGF2P8AFFINEQB $0x00, Z13, Z12, Z12
+	VPORD          Z12, Z11, Z11
+	VMOVDQU64      i16_dwordsq6_1<>+0(SB), Z12
+	VPERMI2D       Z9, Z6, Z12
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z13
+	VGF2P8AFFINEQB $0x00, Z13, Z12, Z12
+	VMOVDQU64      i16_dwordsq6upper1<>+0(SB), Z13
+	VPERMD         Z10, Z13, Z13
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z13, Z13
+	VPORD          Z13, Z12, Z12
+	VMOVDQU64      i16_dwordsq6_2<>+0(SB), Z13
+	VPERMI2D       Z9, Z6, Z13
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z13, Z13
+	VMOVDQU64      i16_dwordsq6upper2<>+0(SB), Z14
+	VPERMD         Z10, Z14, Z14
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z14, Z14
+	VPORD          Z14, Z13, Z13
+	VMOVDQU64      i16_dwordsq6_3<>+0(SB), Z14
+	VPERMI2D       Z9, Z6, Z14
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z6
+	VGF2P8AFFINEQB $0x00, Z6, Z14, Z14
+	VMOVDQU64      i16_dwordsq6upper3<>+0(SB), Z6
+	VPERMD         Z10, Z6, Z6
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z9
+	VGF2P8AFFINEQB $0x00, Z9, Z6, Z6
+	VPORD          Z6, Z14, Z14
+	VMOVDQU64      (R8), Z6
+	VMOVDQU64      64(R8), Z9
+	VMOVDQU64      128(R8), Z10
+	VMOVDQU64      i16_dwordsq6_0<>+0(SB), Z15
+	VPERMI2D       Z9, Z6, Z15
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z16
+	VGF2P8AFFINEQB $0x00, Z16, Z15, Z15
+	VMOVDQU64      i16_dwordsq6upper0<>+0(SB), Z16
+	VPERMD         Z10, Z16, Z16
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z17
+	VGF2P8AFFINEQB $0x00, Z17, Z16, Z16
+	VPORD          Z16, Z15, Z15
+	VMOVDQU64      i16_dwordsq6_1<>+0(SB), Z16
+	VPERMI2D       Z9, Z6, Z16
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z17
+	VGF2P8AFFINEQB $0x00, Z17, Z16, Z16
+	VMOVDQU64      i16_dwordsq6upper1<>+0(SB), Z17
+	VPERMD         Z10, Z17, Z17
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z18, Z17, Z17
+	VPORD          Z17, Z16, Z16
+	VMOVDQU64      i16_dwordsq6_2<>+0(SB), Z17
+	VPERMI2D       Z9, Z6, Z17
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z18, Z17, Z17
+	VMOVDQU64      i16_dwordsq6upper2<>+0(SB), Z18
+	VPERMD         Z10, Z18, Z18
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z18, Z18
+	VPORD          Z18, Z17, Z17
+	VMOVDQU64      i16_dwordsq6_3<>+0(SB), Z18
+	VPERMI2D       Z9, Z6, Z18
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z6
+	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
+	VMOVDQU64      i16_dwordsq6upper3<>+0(SB), Z6
+	VPERMD         Z10, Z6, Z6
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z9
+	VGF2P8AFFINEQB $0x00, Z9, Z6, Z6
+	VPORD          Z6, Z18, Z18
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      (R11), Z6
+	VPDPBUSD       Z6, Z11, Z0
+	VPDPBUSD       Z6, Z15, Z1
+	VMOVDQU64      64(R11), Z6
+	VPDPBUSD       Z6, Z12, Z0
+	VPDPBUSD       Z6, Z16, Z1
+	VMOVDQU64      128(R11), Z6
+	VPDPBUSD       Z6, Z13, Z0
+	VPDPBUSD       Z6, Z17, Z1
+	VMOVDQU64      192(R11), Z6
+	VPDPBUSD       Z6, Z14, Z0
+	VPDPBUSD       Z6, Z18, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      256(R11), Z6
+	VPDPBUSD       Z6, Z11, Z0
+	VPDPBUSD       Z6, Z15, Z1
+	VMOVDQU64      320(R11), Z6
+	VPDPBUSD       Z6, Z12, Z0
+	VPDPBUSD       Z6, Z16, Z1
+	VMOVDQU64      384(R11), Z6
+	VPDPBUSD       Z6, Z13, Z0
+	VPDPBUSD       Z6, Z17, Z1
+	VMOVDQU64      448(R11), Z6
+	VPDPBUSD       Z6, Z14, Z0
+	VPDPBUSD       Z6, Z18, Z1
+	VPSUBD         512(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    (R12), Z7, Z6
+	VFMADD231PS    Z6, Z0, Z2
+	VPSUBD         512(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    (R12), Z8, Z6
+	VFMADD231PS    Z6, Z1, Z4
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      576(R11), Z6
+	VPDPBUSD       Z6, Z11, Z0
+	VPDPBUSD       Z6, Z15, Z1
+	VMOVDQU64      640(R11), Z6
+	VPDPBUSD       Z6, Z12, Z0
+	VPDPBUSD       Z6, Z16, Z1
+	VMOVDQU64      704(R11), Z6
+	VPDPBUSD       Z6, Z13, Z0
+	VPDPBUSD       Z6, Z17, Z1
+	VMOVDQU64      768(R11), Z6
+	VPDPBUSD       Z6, Z14, Z0
+	VPDPBUSD       Z6, Z18, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      832(R11), Z6
+	VPDPBUSD       Z6, Z11, Z0
+	VPDPBUSD       Z6, Z15, Z1
+	VMOVDQU64      896(R11), Z6
+	VPDPBUSD       Z6, Z12, Z0
+	VPDPBUSD       Z6, Z16, Z1
+	VMOVDQU64      960(R11), Z6
+	VPDPBUSD       Z6, Z13, Z0
+	VPDPBUSD       Z6, Z17, Z1
+	VMOVDQU64      1024(R11), Z6
+	VPDPBUSD       Z6, Z14, Z0
+	VPDPBUSD       Z6, Z18, Z1
+	VPSUBD         1088(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    4(R12), Z7, Z6
+	VFMADD231PS    Z6, Z0, Z3
+	VPSUBD         1088(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    4(R12), Z8, Z6
+	VFMADD231PS    Z6, Z1, Z5
+	ADDQ           $0x000000d2, DI
+	ADDQ           $0x000000d2, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), R10
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z2, Y6
+	VADDPS         Y6, Y2, Y2
+	VEXTRACTF32X4  $0x01, Y2, X6
+	VADDPS         X6, X2, X2
+	VPERMILPD      $0x01, X2, X6
+	VADDPS         X6, X2, X2
+	VMOVSHDUP      X2, X6
+	VADDSS         X6, X2, X2
+	VMOVSS         X2, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z3, Y6
+	VADDPS         Y6, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X6
+	VADDPS         X6, X3, X3
+	VPERMILPD      $0x01, X3, X6
+	VADDPS         X6, X3, X3
+	VMOVSHDUP      X3, X6
+	VADDSS         X6, X3, X3
+	VMOVSS         X3, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z4, Y6
+	VADDPS         Y6, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X6
+	VADDPS         X6, X4, X4
+	VPERMILPD      $0x01, X4, X6
+	VADDPS         X6, X4, X4
+	VMOVSHDUP      X4, X6
+	VADDSS         X6, X4, X4
+	VMOVSS         X4, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z5, Y6
+	VADDPS         Y6, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X6
+	VADDPS         X6, X5, X5
+	VPERMILPD      $0x01, X5, X6
+	VADDPS         X6, X5, X5
+	VMOVSHDUP      X5, X6
+	VADDSS         X6, X5, X5
+	VMOVSS         X5, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ4KI16x4AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y1
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y5
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z6
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z9
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z11
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x00000090, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z14, Z14, Z14
-	VPXORD Z16, Z16, Z16
-	VPXORD Z18, Z18, Z18
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	LEAQ           144(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X20
-	VINSERTI32X4   $0x01, (R12), Y20, Y20
-	VPSHUFB        Y1, Y20, Y21
-	VPMULTISHIFTQB Y21, Y2, Y21
-	VPANDD         Y3, Y21, Y21
-	VPSHUFB        Y4, Y20, Y22
-	VPSRLW         $0x02, Y22, Y22
-	VPTERNLOGD     $0xf8, Y5, Y22, Y21
-	VPBROADCASTD   (CX), Y22
-	VCVTPH2PS      Y22, Z22
-	VPERMILPS      $0xa0, Z22, Z23
-	VPERMILPS      $0xf5, Z22, Z24
-	VPERMB.Z       Z21, Z10, K1, Z22
-	VCVTDQ2PS      Z22, Z22
-	VMULPS         Z24, Z22, Z22
-	VPERMB.Z       Z21, Z6, K2, Z24
-	VPERMB.Z       Z21, Z7, K2, Z25
-	VPMOVZXBW      16(CX), Z26
-	VPSRLW         $0x04, Z26, Z27
-	VPANDD         Z0, Z26, Z26
-	VPSHUFD        $0x00, Z24, Z28
-	VPMULLW        Z28, Z26, Z26
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z26, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       512(R9), Z26, Z15
-	VPXORD         Z17, Z17, Z17
-	VPDPWSSD       1024(R9), Z26, Z17
-	VPXORD         Z19, Z19, Z19
-	VPDPWSSD       1536(R9), Z26, Z19
-	VPSHUFD        $0x55, Z24, Z26
-	VPMULLW        Z26, Z27, Z27
-	VPDPWSSD       64(R9), Z27, Z13
-	VPDPWSSD       576(R9), Z27, Z15
-	VPDPWSSD       1088(R9), Z27, Z17
-	VPDPWSSD       1600(R9), Z27, Z19
-	VPMOVZXBW      48(CX), Z26
-	VPSRLW         $0x04, Z26, Z27
-	VPANDD         Z0, Z26, Z26
-	VPSHUFD        $0xaa, Z24, Z28
-	VPMULLW        Z28, Z26, Z26
-	VPDPWSSD       128(R9), Z26, Z13
-	VPDPWSSD       640(R9), Z26, Z15
-	VPDPWSSD       1152(R9), Z26, Z17
-	VPDPWSSD       1664(R9), Z26, Z19
-	VPSHUFD        $0xff, Z24, Z24
-	VPMULLW        Z24, Z27, Z27
-	VPDPWSSD       192(R9), Z27, Z13
-	VPDPWSSD       704(R9), Z27, Z15
-	VPDPWSSD       1216(R9), Z27, Z17
-	VPDPWSSD       1728(R9), Z27, Z19
-	VPMOVZXBW      80(CX), Z24
-	VPSRLW         $0x04, Z24, Z26
-	VPANDD         Z0, Z24, Z24
-	VPSHUFD        $0x00, Z25, Z27
-	VPMULLW        Z27, Z24, Z24
-	VPDPWSSD       256(R9), Z24, Z13
-	VPDPWSSD       768(R9), Z24, Z15
-	VPDPWSSD       1280(R9), Z24, Z17
-	VPDPWSSD       1792(R9), Z24, Z19
-	VPSHUFD        $0x55, Z25, Z24
-	VPMULLW        Z24, Z26, Z26
-	VPDPWSSD       320(R9), Z26, Z13
-	VPDPWSSD       832(R9), Z26, Z15
-	VPDPWSSD       1344(R9), Z26, Z17
-	VPDPWSSD       1856(R9), Z26, Z19
-	VPMOVZXBW      112(CX), Z24
-	VPSRLW         $0x04, Z24, Z26
-	VPANDD         Z0, Z24, Z24
-	VPSHUFD        $0xaa, Z25, Z27
-	VPMULLW        Z27, Z24, Z24
-	VPDPWSSD       384(R9), Z24, Z13
-	VPDPWSSD       896(R9), Z24, Z15
-	VPDPWSSD       1408(R9), Z24, Z17
-	VPDPWSSD       1920(R9), Z24, Z19
-	VPSHUFD        $0xff, Z25, Z24
-	VPMULLW        Z24, Z26, Z26
-	VPDPWSSD       448(R9), Z26, Z13
-	VPDPWSSD       960(R9), Z26, Z15
-	VPDPWSSD       1472(R9), Z26, Z17
-	VPDPWSSD       1984(R9), Z26, Z19
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z23, Z24
-	VFMADD231PS    Z24, Z13, Z12
-	VFNMADD231PS   (R11), Z22, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    4(R10), Z23, Z24
-	VFMADD231PS    Z24, Z15, Z14
-	VFNMADD231PS   64(R11), Z22, Z14
-	VCVTDQ2PS      Z17, Z17
-	VMULPS.BCST    8(R10), Z23, Z24
-	VFMADD231PS    Z24, Z17, Z16
-	VFNMADD231PS   128(R11), Z22, Z16
-	VCVTDQ2PS      Z19, Z19
-	VMULPS.BCST    12(R10), Z23, Z23
-	VFMADD231PS    Z23, Z19, Z18
-	VFNMADD231PS   192(R11), Z22, Z18
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y22
-	VCVTPH2PS      Y22, Z22
-	VPERMILPS      $0xa0, Z22, Z23
-	VPERMILPS      $0xf5, Z22, Z24
-	VPERMB.Z       Z21, Z11, K1, Z22
-	VCVTDQ2PS      Z22, Z22
-	VMULPS         Z24, Z22, Z22
-	VPERMB.Z       Z21, Z8, K2, Z24
-	VPERMB.Z       Z21, Z9, K2, Z25
-	VPMOVZXBW      16(CX), Z26
-	VPSRLW         $0x04, Z26, Z27
-	VPANDD         Z0, Z26, Z26
-	VPSHUFD        $0x00, Z24, Z28
-	VPMULLW        Z28, Z26, Z26
-	VPXORD         Z13, Z13, Z13
-	VPDPWSSD       (R9), Z26, Z13
-	VPXORD         Z15, Z15, Z15
-	VPDPWSSD       512(R9), Z26, Z15
-	VPXORD         Z17, Z17, Z17
-	VPDPWSSD       1024(R9), Z26, Z17
-	VPXORD         Z19, Z19, Z19
-	VPDPWSSD       1536(R9), Z26, Z19
-	VPSHUFD        $0x55, Z24, Z26
-	VPMULLW        Z26, Z27, Z27
-	VPDPWSSD       64(R9), Z27, Z13
-	VPDPWSSD       576(R9), Z27, Z15
-	VPDPWSSD       1088(R9), Z27, Z17
-	VPDPWSSD       1600(R9), Z27, Z19
-	VPMOVZXBW      48(CX), Z26
-	VPSRLW         $0x04, Z26, Z27
-	VPANDD         Z0, Z26, Z26
-	VPSHUFD        $0xaa, Z24, Z28
-	VPMULLW        Z28, Z26, Z26
-	VPDPWSSD       128(R9), Z26, Z13
-	VPDPWSSD       640(R9), Z26, Z15
-	VPDPWSSD       1152(R9), Z26, Z17
-	VPDPWSSD       1664(R9), Z26, Z19
-	VPSHUFD        $0xff, Z24, Z24
-	VPMULLW        Z24, Z27, Z27
-	VPDPWSSD       192(R9), Z27, Z13
-	VPDPWSSD       704(R9), Z27, Z15
-	VPDPWSSD       1216(R9), Z27, Z17
-	VPDPWSSD       1728(R9), Z27, Z19
-	VPMOVZXBW      80(CX), Z24
-	VPSRLW         $0x04, Z24, Z26
-	VPANDD         Z0, Z24, Z24
-	VPSHUFD        $0x00, Z25, Z27
-	VPMULLW        Z27, Z24, Z24
-	VPDPWSSD       256(R9), Z24, Z13
-	VPDPWSSD       768(R9), Z24, Z15
-	VPDPWSSD       1280(R9), Z24, Z17
-	VPDPWSSD       1792(R9), Z24, Z19
-	VPSHUFD        $0x55, Z25, Z24
-	VPMULLW        Z24, Z26, Z26
-	VPDPWSSD       320(R9), Z26, Z13
-	VPDPWSSD       832(R9), Z26, Z15
-	VPDPWSSD       1344(R9), Z26, Z17
-	VPDPWSSD       1856(R9), Z26, Z19
-	VPMOVZXBW      112(CX), Z24
-	VPSRLW         $0x04, Z24, Z26
-	VPANDD         Z0, Z24, Z24
-	VPSHUFD        $0xaa, Z25, Z27
-	VPMULLW        Z27, Z24, Z24
-	VPDPWSSD       384(R9), Z24, Z13
-	VPDPWSSD       896(R9), Z24, Z15
-	VPDPWSSD       1408(R9), Z24, Z17
-	VPDPWSSD       1920(R9), Z24, Z19
-	VPSHUFD        $0xff, Z25, Z24
-	VPMULLW        Z24, Z26, Z26
-	VPDPWSSD       448(R9), Z26, Z13
-	VPDPWSSD       960(R9), Z26, Z15
-	VPDPWSSD       1472(R9), Z26, Z17
-	VPDPWSSD       1984(R9), Z26, Z19
-	VCVTDQ2PS      Z13, Z13
-	VMULPS.BCST    (R10), Z23, Z24
-	VFMADD231PS    Z24, Z13, Z12
-	VFNMADD231PS   (R11), Z22, Z12
-	VCVTDQ2PS      Z15, Z15
-	VMULPS.BCST    4(R10), Z23, Z24
-	VFMADD231PS    Z24, Z15, Z14
-	VFNMADD231PS   64(R11), Z22, Z14
-	VCVTDQ2PS      Z17, Z17
-	VMULPS.BCST    8(R10), Z23, Z24
-	VFMADD231PS    Z24, Z17, Z16
-	VFNMADD231PS   128(R11), Z22, Z16
-	VCVTDQ2PS      Z19, Z19
-	VMULPS.BCST    12(R10), Z23, Z23
-	VFMADD231PS    Z23, Z19, Z18
-	VFNMADD231PS   192(R11), Z22, Z18
-	ADDQ           $0x00000090, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU32      (DI), X11
+	VINSERTI32X4   $0x01, (R8), Y11, Y11
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y11, Y12
+	VMOVDQU64      i16_k4shifttwice<>+0(SB), Z13
+	VPMULTISHIFTQB Y12, Y13, Y12
+	VMOVDQU64      i16_k4lowmasktwice<>+0(SB), Z13
+	VPANDD         Y13, Y12, Y12
+	VPSHUFB        i16_k4hightwice<>+0(SB), Y11, Y13
+	VPSRLW         $0x02, Y13, Y13
+	VMOVDQU64      i16_k4highmasktwice<>+0(SB), Z14
+	VPTERNLOGD     $0xf8, Y14, Y13, Y12
+	VPBROADCASTD   (DI), Y13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQU64      i16_k4index0<>+0(SB), Z14
+	VPERMB.Z       Z12, Z14, K1, Z14
+	VCVTDQ2PS      Z14, Z14
+	VMULPS         Z13, Z14, Z14
+	VMOVSLDUP      Z14, Z13
+	VMOVSHDUP      Z14, Z14
+	VPBROADCASTD   (R8), Y15
+	VCVTPH2PS      Y15, Z15
+	VMOVDQU64      i16_k4index1<>+0(SB), Z16
+	VPERMB.Z       Z12, Z16, K1, Z16
+	VCVTDQ2PS      Z16, Z16
+	VMULPS         Z15, Z16, Z16
+	VMOVSLDUP      Z16, Z15
+	VMOVSHDUP      Z16, Z16
+	VMOVDQU64      16(DI), Z17
+	VMOVDQU64      80(DI), Z18
+	VMOVDQU64      i16_dwordsk4_0<>+0(SB), Z19
+	VPERMI2D       Z18, Z17, Z19
+	VGF2P8AFFINEQB $0x00, Z0, Z19, Z19
+	VMOVDQU64      i16_dwordsk4_1<>+0(SB), Z20
+	VPERMI2D       Z18, Z17, Z20
+	VGF2P8AFFINEQB $0x00, Z0, Z20, Z20
+	VMOVDQU64      i16_dwordsk4_2<>+0(SB), Z21
+	VPERMI2D       Z18, Z17, Z21
+	VGF2P8AFFINEQB $0x00, Z0, Z21, Z21
+	VMOVDQU64      i16_dwordsk4_3<>+0(SB), Z22
+	VPERMI2D       Z18, Z17, Z22
+	VGF2P8AFFINEQB $0x00, Z0, Z22, Z22
+	VMOVDQU64      16(R8), Z17
+	VMOVDQU64      80(R8), Z18
+	VMOVDQU64      i16_dwordsk4_0<>+0(SB), Z23
+	VPERMI2D       Z18, Z17, Z23
+	VGF2P8AFFINEQB $0x00, Z0, Z23, Z23
+	VMOVDQU64      i16_dwordsk4_1<>+0(SB), Z24
+	VPERMI2D       Z18, Z17, Z24
+	VGF2P8AFFINEQB $0x00, Z0, Z24, Z24
+	VMOVDQU64      i16_dwordsk4_2<>+0(SB), Z25
+	VPERMI2D       Z18, Z17, Z25
+	VGF2P8AFFINEQB $0x00, Z0, Z25, Z25
+	VMOVDQU64      i16_dwordsk4_3<>+0(SB), Z26
+	VPERMI2D       Z18, Z17, Z26
+	VGF2P8AFFINEQB $0x00, Z0, Z26, Z26
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      (R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      64(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      128(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      192(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      256(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      320(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      384(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      448(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    (R12), Z13, Z17
+	VFMADD231PS    Z17, Z1, Z3
+	VFNMADD231PS   (R13), Z14, Z3
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    (R12), Z15, Z17
+	VFMADD231PS    Z17, Z2, Z7
+	VFNMADD231PS   (R13), Z16, Z7
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      576(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      640(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      704(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      768(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      832(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      896(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      960(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      1024(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    4(R12), Z13, Z17
+	VFMADD231PS    Z17, Z1, Z4
+	VFNMADD231PS   64(R13), Z14, Z4
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    4(R12), Z15, Z17
+	VFMADD231PS    Z17, Z2, Z8
+	VFNMADD231PS   64(R13), Z16, Z8
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      1152(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      1216(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      1280(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      1344(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      1408(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      1472(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      1536(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      1600(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    8(R12), Z13, Z17
+	VFMADD231PS    Z17, Z1, Z5
+	VFNMADD231PS   128(R13), Z14, Z5
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    8(R12), Z15, Z17
+	VFMADD231PS    Z17, Z2, Z9
+	VFNMADD231PS   128(R13), Z16, Z9
+	VPXORD         Z1, Z1, Z1
+	VPXORD         Z2, Z2, Z2
+	VMOVDQU64      1728(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      1792(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      1856(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      1920(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VPSLLD         $0x08, Z1, Z1
+	VPSLLD         $0x08, Z2, Z2
+	VMOVDQU64      1984(R11), Z17
+	VPDPBUSD       Z17, Z19, Z1
+	VPDPBUSD       Z17, Z23, Z2
+	VMOVDQU64      2048(R11), Z17
+	VPDPBUSD       Z17, Z20, Z1
+	VPDPBUSD       Z17, Z24, Z2
+	VMOVDQU64      2112(R11), Z17
+	VPDPBUSD       Z17, Z21, Z1
+	VPDPBUSD       Z17, Z25, Z2
+	VMOVDQU64      2176(R11), Z17
+	VPDPBUSD       Z17, Z22, Z1
+	VPDPBUSD       Z17, Z26, Z2
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    12(R12), Z13, Z13
+	VFMADD231PS    Z13, Z1, Z6
+	VFNMADD231PS   192(R13), Z14, Z6
+	VCVTDQ2PS      Z2, Z2
+	VMULPS.BCST    12(R12), Z15, Z13
+	VFMADD231PS    Z13, Z2, Z10
+	VFNMADD231PS   192(R13), Z16, Z10
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), R10
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z3, Y12
+	VADDPS         Y12, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X12
+	VADDPS         X12, X3, X3
+	VPERMILPD      $0x01, X3, X12
+	VADDPS         X12, X3, X3
+	VMOVSHDUP      X3, X12
+	VADDSS         X12, X3, X3
+	VMOVSS         X3, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z4, Y12
+	VADDPS         Y12, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X12
+	VADDPS         X12, X4, X4
+	VPERMILPD      $0x01, X4, X12
+	VADDPS         X12, X4, X4
+	VMOVSHDUP      X4, X12
+	VADDSS         X12, X4, X4
+	VMOVSS         X4, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z5, Y12
+	VADDPS         Y12, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X12
+	VADDPS         X12, X5, X5
+	VPERMILPD      $0x01, X5, X12
+	VADDPS         X12, X5, X5
+	VMOVSHDUP      X5, X12
+	VADDSS         X12, X5, X5
+	VMOVSS         X5, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z6, Y12
+	VADDPS         Y12, Y6, Y6
+	VEXTRACTF32X4  $0x01, Y6, X12
+	VADDPS         X12, X6, X6
+	VPERMILPD      $0x01, X6, X12
+	VADDPS         X12, X6, X6
+	VMOVSHDUP      X6, X12
+	VADDSS         X12, X6, X6
+	VMOVSS         X6, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z7, Y12
+	VADDPS         Y12, Y7, Y7
+	VEXTRACTF32X4  $0x01, Y7, X12
+	VADDPS         X12, X7, X7
+	VPERMILPD      $0x01, X7, X12
+	VADDPS         X12, X7, X7
+	VMOVSHDUP      X7, X12
+	VADDSS         X12, X7, X7
+	VMOVSS         X7, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z8, Y12
+	VADDPS         Y12, Y8, Y8
+	VEXTRACTF32X4  $0x01, Y8, X12
+	VADDPS         X12, X8, X8
+	VPERMILPD      $0x01, X8, X12
+	VADDPS         X12, X8, X8
+	VMOVSHDUP      X8, X12
+	VADDSS         X12, X8, X8
+	VMOVSS         X8, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z9, Y12
+	VADDPS         Y12, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X12
+	VADDPS         X12, X9, X9
+	VPERMILPD      $0x01, X9, X12
+	VADDPS         X12, X9, X9
+	VMOVSHDUP      X9, X12
+	VADDSS         X12, X9, X9
+	VMOVSS         X9, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z10, Y12
+	VADDPS         Y12, Y10, Y10
+	VEXTRACTF32X4  $0x01, Y10, X12
+	VADDPS         X12, X10, X10
+	VPERMILPD      $0x01, X10, X12
+	VADDPS         X12, X10, X10
+	VMOVSHDUP      X10, X12
+	VADDSS         X12, X10, X10
+	VMOVSS         X10, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
 
-sum:
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z12, Y21
-	VADDPS        Y21, Y12, Y12
-	VEXTRACTF32X4 $0x01, Y12, X21
-	VADDPS        X21, X12, X12
-	VPERMILPD     $0x01, X12, X21
-	VADDPS        X21, X12, X12
-	VMOVSHDUP     X12, X21
-	VADDSS        X21, X12, X12
-	VMOVSS        X12, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z14, Y21
-	VADDPS        Y21, Y14, Y14
-	VEXTRACTF32X4 $0x01, Y14, X21
-	VADDPS        X21, X14, X14
-	VPERMILPD     $0x01, X14, X21
-	VADDPS        X21, X14, X14
-	VMOVSHDUP     X14, X21
-	VADDSS        X21, X14, X14
-	VMOVSS        X14, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z16, Y21
-	VADDPS        Y21, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X21
-	VADDPS        X21, X16, X16
-	VPERMILPD     $0x01, X16, X21
-	VADDPS        X21, X16, X16
-	VMOVSHDUP     X16, X21
-	VADDSS        X21, X16, X16
-	VMOVSS        X16, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z18, Y21
-	VADDPS        Y21, Y18, Y18
-	VEXTRACTF32X4 $0x01, Y18, X21
-	VADDPS        X21, X18, X18
-	VPERMILPD     $0x01, X18, X21
-	VADDPS        X21, X18, X18
-	VMOVSHDUP     X18, X21
-	VADDSS        X21, X18, X18
-	VMOVSS        X18, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
 	VZEROUPPER
 	RET
 
-// func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
+// func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ5KI16x4AVX512(SB), NOSPLIT, $0-72
-	VPBROADCASTW    i16_wordf_4<>+0(SB), Z0
-	VPBROADCASTW    i16_word10_4<>+0(SB), Z1
-	VBROADCASTI32X4 i16_k4low<>+0(SB), Y2
-	VBROADCASTI32X4 i16_k4shift<>+0(SB), Y3
-	VBROADCASTI32X4 i16_k4lowmask<>+0(SB), Y4
-	VBROADCASTI32X4 i16_k4high<>+0(SB), Y5
-	VBROADCASTI32X4 i16_k4highmask<>+0(SB), Y6
-	VMOVDQU64       i16_k4scaleindex00<>+0(SB), Z7
-	VMOVDQU64       i16_k4scaleindex01<>+0(SB), Z8
-	VMOVDQU64       i16_k4scaleindex10<>+0(SB), Z9
-	VMOVDQU64       i16_k4scaleindex11<>+0(SB), Z10
-	VMOVDQU64       i16_k4minindex0<>+0(SB), Z11
-	VMOVDQU64       i16_k4minindex1<>+0(SB), Z12
-	MOVQ            $0x1111111111111111, AX
-	KMOVQ           AX, K1
-	MOVQ            $0x5555555555555555, AX
-	KMOVQ           AX, K2
-	MOVQ            out+0(FP), AX
-	MOVQ            w+16(FP), CX
-	MOVQ            rows+24(FP), DX
-	MOVQ            batch+64(FP), BX
-	MOVQ            BX, DI
-	SHLQ            $0x06, DI
-	MOVQ            DI, SI
-	SHLQ            $0x03, SI
+	MOVQ      $0x1111111111111111, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      chunks+32(FP), BX
+	IMUL3Q    $0x000000b0, BX, BX
+	IMUL3Q    $0x00000240, DX, SI
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
 
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z13, Z13, Z13
-	VPXORD Z15, Z15, Z15
-	VPXORD Z17, Z17, Z17
-	VPXORD Z19, Z19, Z19
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
 
-pair:
-	PREFETCHT0     8192(CX)
-	PREFETCHT0     8256(CX)
-	PREFETCHT0     8320(CX)
-	PREFETCHT0     8384(CX)
-	PREFETCHT0     8448(CX)
-	PREFETCHT0     8512(CX)
-	LEAQ           176(CX), R12
-	CMPQ           R8, $0x01
-	CMOVQEQ        CX, R12
-	VMOVDQU32      (CX), X21
-	VINSERTI32X4   $0x01, (R12), Y21, Y21
-	VPSHUFB        Y2, Y21, Y22
-	VPMULTISHIFTQB Y22, Y3, Y22
-	VPANDD         Y4, Y22, Y22
-	VPSHUFB        Y5, Y21, Y23
-	VPSRLW         $0x02, Y23, Y23
-	VPTERNLOGD     $0xf8, Y6, Y23, Y22
-	VPBROADCASTD   (CX), Y23
-	VCVTPH2PS      Y23, Z23
-	VPERMILPS      $0xa0, Z23, Z24
-	VPERMILPS      $0xf5, Z23, Z25
-	VPERMB.Z       Z22, Z11, K1, Z23
-	VCVTDQ2PS      Z23, Z23
-	VMULPS         Z25, Z23, Z23
-	VPERMB.Z       Z22, Z7, K2, Z25
-	VPERMB.Z       Z22, Z8, K2, Z26
-	VPMOVZXBW      16(CX), Z27
-	VPMOVZXBW      48(CX), Z28
-	VPSRLW         $0x04, Z28, Z29
-	VPANDD         Z0, Z28, Z28
-	VPSLLW         $0x04, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z28
-	VPSLLW         $0x03, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z29
-	VPSHUFD        $0x00, Z25, Z30
-	VPMULLW        Z30, Z28, Z28
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z28, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       512(R9), Z28, Z16
-	VPXORD         Z18, Z18, Z18
-	VPDPWSSD       1024(R9), Z28, Z18
-	VPXORD         Z20, Z20, Z20
-	VPDPWSSD       1536(R9), Z28, Z20
-	VPSHUFD        $0x55, Z25, Z28
-	VPMULLW        Z28, Z29, Z29
-	VPDPWSSD       64(R9), Z29, Z14
-	VPDPWSSD       576(R9), Z29, Z16
-	VPDPWSSD       1088(R9), Z29, Z18
-	VPDPWSSD       1600(R9), Z29, Z20
-	VPMOVZXBW      80(CX), Z28
-	VPSRLW         $0x04, Z28, Z29
-	VPANDD         Z0, Z28, Z28
-	VPSLLW         $0x02, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z28
-	VPSLLW         $0x01, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z29
-	VPSHUFD        $0xaa, Z25, Z30
-	VPMULLW        Z30, Z28, Z28
-	VPDPWSSD       128(R9), Z28, Z14
-	VPDPWSSD       640(R9), Z28, Z16
-	VPDPWSSD       1152(R9), Z28, Z18
-	VPDPWSSD       1664(R9), Z28, Z20
-	VPSHUFD        $0xff, Z25, Z25
-	VPMULLW        Z25, Z29, Z29
-	VPDPWSSD       192(R9), Z29, Z14
-	VPDPWSSD       704(R9), Z29, Z16
-	VPDPWSSD       1216(R9), Z29, Z18
-	VPDPWSSD       1728(R9), Z29, Z20
-	VPMOVZXBW      112(CX), Z25
-	VPSRLW         $0x04, Z25, Z28
-	VPANDD         Z0, Z25, Z25
-	VPTERNLOGD     $0xf8, Z1, Z27, Z25
-	VPSRLW         $0x01, Z27, Z29
-	VPTERNLOGD     $0xf8, Z1, Z29, Z28
-	VPSHUFD        $0x00, Z26, Z29
-	VPMULLW        Z29, Z25, Z25
-	VPDPWSSD       256(R9), Z25, Z14
-	VPDPWSSD       768(R9), Z25, Z16
-	VPDPWSSD       1280(R9), Z25, Z18
-	VPDPWSSD       1792(R9), Z25, Z20
-	VPSHUFD        $0x55, Z26, Z25
-	VPMULLW        Z25, Z28, Z28
-	VPDPWSSD       320(R9), Z28, Z14
-	VPDPWSSD       832(R9), Z28, Z16
-	VPDPWSSD       1344(R9), Z28, Z18
-	VPDPWSSD       1856(R9), Z28, Z20
-	VPMOVZXBW      144(CX), Z25
-	VPSRLW         $0x04, Z25, Z28
-	VPANDD         Z0, Z25, Z25
-	VPSRLW         $0x02, Z27, Z29
-	VPTERNLOGD     $0xf8, Z1, Z29, Z25
-	VPSRLW         $0x03, Z27, Z27
-	VPTERNLOGD     $0xf8, Z1, Z27, Z28
-	VPSHUFD        $0xaa, Z26, Z27
-	VPMULLW        Z27, Z25, Z25
-	VPDPWSSD       384(R9), Z25, Z14
-	VPDPWSSD       896(R9), Z25, Z16
-	VPDPWSSD       1408(R9), Z25, Z18
-	VPDPWSSD       1920(R9), Z25, Z20
-	VPSHUFD        $0xff, Z26, Z25
-	VPMULLW        Z25, Z28, Z28
-	VPDPWSSD       448(R9), Z28, Z14
-	VPDPWSSD       960(R9), Z28, Z16
-	VPDPWSSD       1472(R9), Z28, Z18
-	VPDPWSSD       1984(R9), Z28, Z20
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z24, Z25
-	VFMADD231PS    Z25, Z14, Z13
-	VFNMADD231PS   (R11), Z23, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    4(R10), Z24, Z25
-	VFMADD231PS    Z25, Z16, Z15
-	VFNMADD231PS   64(R11), Z23, Z15
-	VCVTDQ2PS      Z18, Z18
-	VMULPS.BCST    8(R10), Z24, Z25
-	VFMADD231PS    Z25, Z18, Z17
-	VFNMADD231PS   128(R11), Z23, Z17
-	VCVTDQ2PS      Z20, Z20
-	VMULPS.BCST    12(R10), Z24, Z24
-	VFMADD231PS    Z24, Z20, Z19
-	VFNMADD231PS   192(R11), Z23, Z19
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JZ             sum
-	VPBROADCASTD   (CX), Y23
-	VCVTPH2PS      Y23, Z23
-	VPERMILPS      $0xa0, Z23, Z24
-	VPERMILPS      $0xf5, Z23, Z25
-	VPERMB.Z       Z22, Z12, K1, Z23
-	VCVTDQ2PS      Z23, Z23
-	VMULPS         Z25, Z23, Z23
-	VPERMB.Z       Z22, Z9, K2, Z25
-	VPERMB.Z       Z22, Z10, K2, Z26
-	VPMOVZXBW      16(CX), Z27
-	VPMOVZXBW      48(CX), Z28
-	VPSRLW         $0x04, Z28, Z29
-	VPANDD         Z0, Z28, Z28
-	VPSLLW         $0x04, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z28
-	VPSLLW         $0x03, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z29
-	VPSHUFD        $0x00, Z25, Z30
-	VPMULLW        Z30, Z28, Z28
-	VPXORD         Z14, Z14, Z14
-	VPDPWSSD       (R9), Z28, Z14
-	VPXORD         Z16, Z16, Z16
-	VPDPWSSD       512(R9), Z28, Z16
-	VPXORD         Z18, Z18, Z18
-	VPDPWSSD       1024(R9), Z28, Z18
-	VPXORD         Z20, Z20, Z20
-	VPDPWSSD       1536(R9), Z28, Z20
-	VPSHUFD        $0x55, Z25, Z28
-	VPMULLW        Z28, Z29, Z29
-	VPDPWSSD       64(R9), Z29, Z14
-	VPDPWSSD       576(R9), Z29, Z16
-	VPDPWSSD       1088(R9), Z29, Z18
-	VPDPWSSD       1600(R9), Z29, Z20
-	VPMOVZXBW      80(CX), Z28
-	VPSRLW         $0x04, Z28, Z29
-	VPANDD         Z0, Z28, Z28
-	VPSLLW         $0x02, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z28
-	VPSLLW         $0x01, Z27, Z30
-	VPTERNLOGD     $0xf8, Z1, Z30, Z29
-	VPSHUFD        $0xaa, Z25, Z30
-	VPMULLW        Z30, Z28, Z28
-	VPDPWSSD       128(R9), Z28, Z14
-	VPDPWSSD       640(R9), Z28, Z16
-	VPDPWSSD       1152(R9), Z28, Z18
-	VPDPWSSD       1664(R9), Z28, Z20
-	VPSHUFD        $0xff, Z25, Z25
-	VPMULLW        Z25, Z29, Z29
-	VPDPWSSD       192(R9), Z29, Z14
-	VPDPWSSD       704(R9), Z29, Z16
-	VPDPWSSD       1216(R9), Z29, Z18
-	VPDPWSSD       1728(R9), Z29, Z20
-	VPMOVZXBW      112(CX), Z25
-	VPSRLW         $0x04, Z25, Z28
-	VPANDD         Z0, Z25, Z25
-	VPTERNLOGD     $0xf8, Z1, Z27, Z25
-	VPSRLW         $0x01, Z27, Z29
-	VPTERNLOGD     $0xf8, Z1, Z29, Z28
-	VPSHUFD        $0x00, Z26, Z29
-	VPMULLW        Z29, Z25, Z25
-	VPDPWSSD       256(R9), Z25, Z14
-	VPDPWSSD       768(R9), Z25, Z16
-	VPDPWSSD       1280(R9), Z25, Z18
-	VPDPWSSD       1792(R9), Z25, Z20
-	VPSHUFD        $0x55, Z26, Z25
-	VPMULLW        Z25, Z28, Z28
-	VPDPWSSD       320(R9), Z28, Z14
-	VPDPWSSD       832(R9), Z28, Z16
-	VPDPWSSD       1344(R9), Z28, Z18
-	VPDPWSSD       1856(R9), Z28, Z20
-	VPMOVZXBW      144(CX), Z25
-	VPSRLW         $0x04, Z25, Z28
-	VPANDD         Z0, Z25, Z25
-	VPSRLW         $0x02, Z27, Z29
-	VPTERNLOGD     $0xf8, Z1, Z29, Z25
-	VPSRLW         $0x03, Z27, Z27
-	VPTERNLOGD     $0xf8, Z1, Z27, Z28
-	VPSHUFD        $0xaa, Z26, Z27
-	VPMULLW        Z27, Z25, Z25
-	VPDPWSSD       384(R9), Z25, Z14
-	VPDPWSSD       896(R9), Z25, Z16
-	VPDPWSSD       1408(R9), Z25, Z18
-	VPDPWSSD       1920(R9), Z25, Z20
-	VPSHUFD        $0xff, Z26, Z25
-	VPMULLW        Z25, Z28, Z28
-	VPDPWSSD       448(R9), Z28, Z14
-	VPDPWSSD       960(R9), Z28, Z16
-	VPDPWSSD       1472(R9), Z28, Z18
-	VPDPWSSD       1984(R9), Z28, Z20
-	VCVTDQ2PS      Z14, Z14
-	VMULPS.BCST    (R10), Z24, Z25
-	VFMADD231PS    Z25, Z14, Z13
-	VFNMADD231PS   (R11), Z23, Z13
-	VCVTDQ2PS      Z16, Z16
-	VMULPS.BCST    4(R10), Z24, Z25
-	VFMADD231PS    Z25, Z16, Z15
-	VFNMADD231PS   64(R11), Z23, Z15
-	VCVTDQ2PS      Z18, Z18
-	VMULPS.BCST    8(R10), Z24, Z25
-	VFMADD231PS    Z25, Z18, Z17
-	VFNMADD231PS   128(R11), Z23, Z17
-	VCVTDQ2PS      Z20, Z20
-	VMULPS.BCST    12(R10), Z24, Z24
-	VFMADD231PS    Z24, Z20, Z19
-	VFNMADD231PS   192(R11), Z23, Z19
-	ADDQ           $0x000000b0, CX
-	ADDQ           SI, R9
-	LEAQ           (R10)(BX*4), R10
-	ADDQ           DI, R11
-	DECQ           R8
-	JNZ            pair
+chunk:
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	PREFETCHT0      8384(R9)
+	PREFETCHT0      8448(R9)
+	PREFETCHT0      8512(R9)
+	ADDQ            $0x00000160, R9
+	VMOVDQU32       (DI), X11
+	VINSERTI32X4    $0x01, (R8), Y11, Y11
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y11, Y12
+	VMOVDQU64       i16_k4shifttwice<>+0(SB), Z13
+	VPMULTISHIFTQB  Y12, Y13, Y12
+	VMOVDQU64       i16_k4lowmasktwice<>+0(SB), Z13
+	VPANDD          Y13, Y12, Y12
+	VPSHUFB         i16_k4hightwice<>+0(SB), Y11, Y13
+	VPSRLW          $0x02, Y13, Y13
+	VMOVDQU64       i16_k4highmasktwice<>+0(SB), Z14
+	VPTERNLOGD      $0xf8, Y14, Y13, Y12
+	VPBROADCASTD    (DI), Y13
+	VCVTPH2PS       Y13, Z13
+	VMOVDQU64       i16_k4index0<>+0(SB), Z14
+	VPERMB.Z        Z12, Z14, K1, Z14
+	VCVTDQ2PS       Z14, Z14
+	VMULPS          Z13, Z14, Z14
+	VMOVSLDUP       Z14, Z13
+	VMOVSHDUP       Z14, Z14
+	VPBROADCASTD    (R8), Y15
+	VCVTPH2PS       Y15, Z15
+	VMOVDQU64       i16_k4index1<>+0(SB), Z16
+	VPERMB.Z        Z12, Z16, K1, Z16
+	VCVTDQ2PS       Z16, Z16
+	VMULPS          Z15, Z16, Z16
+	VMOVSLDUP       Z16, Z15
+	VMOVSHDUP       Z16, Z16
+	VMOVDQU64       48(DI), Z17
+	VMOVDQU64       112(DI), Z18
+	VBROADCASTI64X4 16(DI), Z19
+	VMOVDQU64       i16_dwordsk4_0<>+0(SB), Z20
+	VPERMI2D        Z18, Z17, Z20
+	VGF2P8AFFINEQB  $0x00, Z0, Z20, Z20
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z21
+	VPERMD          Z19, Z21, Z21
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z22
+	VGF2P8AFFINEQB  $0x00, Z22, Z21, Z21
+	VPORD           Z21, Z20, Z20
+	VMOVDQU64       i16_dwordsk4_1<>+0(SB), Z21
+	VPERMI2D        Z18, Z17, Z21
+	VGF2P8AFFINEQB  $0x00, Z0, Z21, Z21
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z22
+	VPERMD          Z19, Z22, Z22
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z23
+	VGF2P8AFFINEQB  $0x00, Z23, Z22, Z22
+	VPORD           Z22, Z21, Z21
+	VMOVDQU64       i16_dwordsk4_2<>+0(SB), Z22
+	VPERMI2D        Z18, Z17, Z22
+	VGF2P8AFFINEQB  $0x00, Z0, Z22, Z22
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z23
+	VPERMD          Z19, Z23, Z23
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z24
+	VGF2P8AFFINEQB  $0x00, Z24, Z23, Z23
+	VPORD           Z23, Z22, Z22
+	VMOVDQU64       i16_dwordsk4_3<>+0(SB), Z23
+	VPERMI2D        Z18, Z17, Z23
+	VGF2P8AFFINEQB  $0x00, Z0, Z23, Z23
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z17
+	VPERMD          Z19, Z17, Z17
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z18
+	VGF2P8AFFINEQB  $0x00, Z18, Z17, Z17
+	VPORD           Z17, Z23, Z23
+	VMOVDQU64       48(R8), Z17
+	VMOVDQU64       112(R8), Z18
+	VBROADCASTI64X4 16(R8), Z19
+	VMOVDQU64       i16_dwordsk4_0<>+0(SB), Z24
+	VPERMI2D        Z18, Z17, Z24
+	VGF2P8AFFINEQB  $0x00, Z0, Z24, Z24
+	VMOVDQU64       i16_dwordsk5_0<>+0(SB), Z25
+	VPERMD          Z19, Z25, Z25
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z26
+	VGF2P8AFFINEQB  $0x00, Z26, Z25, Z25
+	VPORD           Z25, Z24, Z24
+	VMOVDQU64       i16_dwordsk4_1<>+0(SB), Z25
+	VPERMI2D        Z18, Z17, Z25
+	VGF2P8AFFINEQB  $0x00, Z0, Z25, Z25
+	VMOVDQU64       i16_dwordsk5_1<>+0(SB), Z26
+	VPERMD          Z19, Z26, Z26
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z27
+	VGF2P8AFFINEQB  $0x00, Z27, Z26, Z26
+	VPORD           Z26, Z25, Z25
+	VMOVDQU64       i16_dwordsk4_2<>+0(SB), Z26
+	VPERMI2D        Z18, Z17, Z26
+	VGF2P8AFFINEQB  $0x00, Z0, Z26, Z26
+	VMOVDQU64       i16_dwordsk5_2<>+0(SB), Z27
+	VPERMD          Z19, Z27, Z27
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z28
+	VGF2P8AFFINEQB  $0x00, Z28, Z27, Z27
+	VPORD           Z27, Z26, Z26
+	VMOVDQU64       i16_dwordsk4_3<>+0(SB), Z27
+	VPERMI2D        Z18, Z17, Z27
+	VGF2P8AFFINEQB  $0x00, Z0, Z27, Z27
+	VMOVDQU64       i16_dwordsk5_3<>+0(SB), Z17
+	VPERMD          Z19, Z17, Z17
+	VMOVDQU64       i16_bitsfifth<>+0(SB), Z18
+	VGF2P8AFFINEQB  $0x00, Z18, Z17, Z17
+	VPORD           Z17, Z27, Z27
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       (R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       64(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       128(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       192(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       256(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       320(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       384(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       448(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     (R12), Z13, Z17
+	VFMADD231PS     Z17, Z1, Z3
+	VFNMADD231PS    (R13), Z14, Z3
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     (R12), Z15, Z17
+	VFMADD231PS     Z17, Z2, Z7
+	VFNMADD231PS    (R13), Z16, Z7
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       576(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       640(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       704(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       768(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       832(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       896(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       960(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       1024(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     4(R12), Z13, Z17
+	VFMADD231PS     Z17, Z1, Z4
+	VFNMADD231PS    64(R13), Z14, Z4
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     4(R12), Z15, Z17
+	VFMADD231PS     Z17, Z2, Z8
+	VFNMADD231PS    64(R13), Z16, Z8
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       1152(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       1216(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       1280(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       1344(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       1408(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       1472(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       1536(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       1600(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     8(R12), Z13, Z17
+	VFMADD231PS     Z17, Z1, Z5
+	VFNMADD231PS    128(R13), Z14, Z5
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     8(R12), Z15, Z17
+	VFMADD231PS     Z17, Z2, Z9
+	VFNMADD231PS    128(R13), Z16, Z9
+	VPXORD          Z1, Z1, Z1
+	VPXORD          Z2, Z2, Z2
+	VMOVDQU64       1728(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       1792(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       1856(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       1920(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VPSLLD          $0x08, Z1, Z1
+	VPSLLD          $0x08, Z2, Z2
+	VMOVDQU64       1984(R11), Z17
+	VPDPBUSD        Z17, Z20, Z1
+	VPDPBUSD        Z17, Z24, Z2
+	VMOVDQU64       2048(R11), Z17
+	VPDPBUSD        Z17, Z21, Z1
+	VPDPBUSD        Z17, Z25, Z2
+	VMOVDQU64       2112(R11), Z17
+	VPDPBUSD        Z17, Z22, Z1
+	VPDPBUSD        Z17, Z26, Z2
+	VMOVDQU64       2176(R11), Z17
+	VPDPBUSD        Z17, Z23, Z1
+	VPDPBUSD        Z17, Z27, Z2
+	VCVTDQ2PS       Z1, Z1
+	VMULPS.BCST     12(R12), Z13, Z13
+	VFMADD231PS     Z13, Z1, Z6
+	VFNMADD231PS    192(R13), Z14, Z6
+	VCVTDQ2PS       Z2, Z2
+	VMULPS.BCST     12(R12), Z15, Z13
+	VFMADD231PS     Z13, Z2, Z10
+	VFNMADD231PS    192(R13), Z16, Z10
+	ADDQ            $0x000000b0, DI
+	ADDQ            $0x000000b0, R8
+	ADDQ            SI, R11
+	LEAQ            (R12)(DX*4), R12
+	MOVQ            DX, R14
+	SHLQ            $0x06, R14
+	ADDQ            R14, R13
+	DECQ            R10
+	JNZ             chunk
+	MOVQ            stride+8(FP), R10
+	LEAQ            (AX), DI
+	VEXTRACTF64X4   $0x01, Z3, Y12
+	VADDPS          Y12, Y3, Y3
+	VEXTRACTF32X4   $0x01, Y3, X12
+	VADDPS          X12, X3, X3
+	VPERMILPD       $0x01, X3, X12
+	VADDPS          X12, X3, X3
+	VMOVSHDUP       X3, X12
+	VADDSS          X12, X3, X3
+	VMOVSS          X3, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z4, Y12
+	VADDPS          Y12, Y4, Y4
+	VEXTRACTF32X4   $0x01, Y4, X12
+	VADDPS          X12, X4, X4
+	VPERMILPD       $0x01, X4, X12
+	VADDPS          X12, X4, X4
+	VMOVSHDUP       X4, X12
+	VADDSS          X12, X4, X4
+	VMOVSS          X4, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z5, Y12
+	VADDPS          Y12, Y5, Y5
+	VEXTRACTF32X4   $0x01, Y5, X12
+	VADDPS          X12, X5, X5
+	VPERMILPD       $0x01, X5, X12
+	VADDPS          X12, X5, X5
+	VMOVSHDUP       X5, X12
+	VADDSS          X12, X5, X5
+	VMOVSS          X5, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z6, Y12
+	VADDPS          Y12, Y6, Y6
+	VEXTRACTF32X4   $0x01, Y6, X12
+	VADDPS          X12, X6, X6
+	VPERMILPD       $0x01, X6, X12
+	VADDPS          X12, X6, X6
+	VMOVSHDUP       X6, X12
+	VADDSS          X12, X6, X6
+	VMOVSS          X6, (DI)
+	CMPQ            CX, $0x01
+	JEQ             done
+	LEAQ            4(AX), DI
+	VEXTRACTF64X4   $0x01, Z7, Y12
+	VADDPS          Y12, Y7, Y7
+	VEXTRACTF32X4   $0x01, Y7, X12
+	VADDPS          X12, X7, X7
+	VPERMILPD       $0x01, X7, X12
+	VADDPS          X12, X7, X7
+	VMOVSHDUP       X7, X12
+	VADDSS          X12, X7, X7
+	VMOVSS          X7, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z8, Y12
+	VADDPS          Y12, Y8, Y8
+	VEXTRACTF32X4   $0x01, Y8, X12
+	VADDPS          X12, X8, X8
+	VPERMILPD       $0x01, X8, X12
+	VADDPS          X12, X8, X8
+	VMOVSHDUP       X8, X12
+	VADDSS          X12, X8, X8
+	VMOVSS          X8, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z9, Y12
+	VADDPS          Y12, Y9, Y9
+	VEXTRACTF32X4   $0x01, Y9, X12
+	VADDPS          X12, X9, X9
+	VPERMILPD       $0x01, X9, X12
+	VADDPS          X12, X9, X9
+	VMOVSHDUP       X9, X12
+	VADDSS          X12, X9, X9
+	VMOVSS          X9, (DI)
+	LEAQ            (DI)(R10*4), DI
+	VEXTRACTF64X4   $0x01, Z10, Y12
+	VADDPS          Y12, Y10, Y10
+	VEXTRACTF32X4   $0x01, Y10, X12
+	VADDPS          X12, X10, X10
+	VPERMILPD       $0x01, X10, X12
+	VADDPS          X12, X10, X10
+	VMOVSHDUP       X10, X12
+	VADDSS          X12, X10, X10
+	VMOVSS          X10, (DI)
+	ADDQ            $0x08, AX
+	MOVQ            R8, DI
+	SUBQ            $0x02, CX
+	JNZ             rows
 
-sum:
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z13, Y22
-	VADDPS        Y22, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X22
-	VADDPS        X22, X13, X13
-	VPERMILPD     $0x01, X13, X22
-	VADDPS        X22, X13, X13
-	VMOVSHDUP     X13, X22
-	VADDSS        X22, X13, X13
-	VMOVSS        X13, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z15, Y22
-	VADDPS        Y22, Y15, Y15
-	VEXTRACTF32X4 $0x01, Y15, X22
-	VADDPS        X22, X15, X15
-	VPERMILPD     $0x01, X15, X22
-	VADDPS        X22, X15, X15
-	VMOVSHDUP     X15, X22
-	VADDSS        X22, X15, X15
-	VMOVSS        X15, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z17, Y22
-	VADDPS        Y22, Y17, Y17
-	VEXTRACTF32X4 $0x01, Y17, X22
-	VADDPS        X22, X17, X17
-	VPERMILPD     $0x01, X17, X22
-	VADDPS        X22, X17, X17
-	VMOVSHDUP     X17, X22
-	VADDSS        X22, X17, X17
-	VMOVSS        X17, (R8)
-	LEAQ          (R8)(R9*4), R8
-	VEXTRACTF64X4 $0x01, Z19, Y22
-	VADDPS        Y22, Y19, Y19
-	VEXTRACTF32X4 $0x01, Y19, X22
-	VADDPS        X22, X19, X19
-	VPERMILPD     $0x01, X19, X22
-	VADDPS        X22, X19, X19
-	VMOVSHDUP     X19, X22
-	VADDSS        X22, X19, X19
-	VMOVSS        X19, (R8)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
+TEXT ·matVecQ6KI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ    out+0(FP), AX
+	MOVQ    rows+24(FP), CX
+	MOVQ    batch+64(FP), DX
+	MOVQ    chunks+32(FP), BX
+	IMUL3Q  $0x000000d2, BX, BX
+	IMUL3Q  $0x00000240, DX, SI
+	MOVQ    w+16(FP), DI
+	XORL    R8, R8
+	LEAQ    -4096(BX), R9
+	TESTQ   R9, R9
+	CMOVQLT R8, R9
+	ADDQ    DI, R9
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    chunks+32(FP), R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+
+chunk:
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	PREFETCHT0     8512(R9)
+	PREFETCHT0     8576(R9)
+	ADDQ           $0x000001a4, R9
+	VPMOVSXBD      192(DI), Z11
+	VCVTDQ2PS      Z11, Z11
+	VPBROADCASTW   208(DI), Y10
+	VCVTPH2PS      Y10, Z10
+	VMULPS         Z10, Z11, Z11
+	VPMOVSXBD      192(R8), Z12
+	VCVTDQ2PS      Z12, Z12
+	VPBROADCASTW   208(R8), Y10
+	VCVTPH2PS      Y10, Z10
+	VMULPS         Z10, Z12, Z12
+	VMOVDQU64      (DI), Z10
+	VMOVDQU64      64(DI), Z13
+	VMOVDQU64      128(DI), Z14
+	VMOVDQU64      i16_dwordsq6_0<>+0(SB), Z15
+	VPERMI2D       Z13, Z10, Z15
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z16
+	VGF2P8AFFINEQB $0x00, Z16, Z15, Z15
+	VMOVDQU64      i16_dwordsq6upper0<>+0(SB), Z16
+	VPERMD         Z14, Z16, Z16
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z17
+	VGF2P8AFFINEQB $0x00, Z17, Z16, Z16
+	VPORD          Z16, Z15, Z15
+	VMOVDQU64      i16_dwordsq6_1<>+0(SB), Z16
+	VPERMI2D       Z13, Z10, Z16
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z17
+	VGF2P8AFFINEQB $0x00, Z17, Z16, Z16
+	VMOVDQU64      i16_dwordsq6upper1<>+0(SB), Z17
+	VPERMD         Z14, Z17, Z17
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z18, Z17, Z17
+	VPORD          Z17, Z16, Z16
+	VMOVDQU64      i16_dwordsq6_2<>+0(SB), Z17
+	VPERMI2D       Z13, Z10, Z17
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z18, Z17, Z17
+	VMOVDQU64      i16_dwordsq6upper2<>+0(SB), Z18
+	VPERMD         Z14, Z18, Z18
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z18, Z18
+	VPORD          Z18, Z17, Z17
+	VMOVDQU64      i16_dwordsq6_3<>+0(SB), Z18
+	VPERMI2D       Z13, Z10, Z18
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z10
+	VGF2P8AFFINEQB $0x00, Z10, Z18, Z18
+	VMOVDQU64      i16_dwordsq6upper3<>+0(SB), Z10
+	VPERMD         Z14, Z10, Z10
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z13
+	VGF2P8AFFINEQB $0x00, Z13, Z10, Z10
+	VPORD          Z10, Z18, Z18
+	VMOVDQU64      (R8), Z10
+	VMOVDQU64      64(R8), Z13
+	VMOVDQU64      128(R8), Z14
+	VMOVDQU64      i16_dwordsq6_0<>+0(SB), Z19
+	VPERMI2D       Z13, Z10, Z19
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z20
+	VGF2P8AFFINEQB $0x00, Z20, Z19, Z19
+	VMOVDQU64      i16_dwordsq6upper0<>+0(SB), Z20
+	VPERMD         Z14, Z20, Z20
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z20, Z20
+	VPORD          Z20, Z19, Z19
+	VMOVDQU64      i16_dwordsq6_1<>+0(SB), Z20
+	VPERMI2D       Z13, Z10, Z20
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z20, Z20
+	VMOVDQU64      i16_dwordsq6upper1<>+0(SB), Z21
+	VPERMD         Z14, Z21, Z21
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z22
+	VGF2P8AFFINEQB $0x00, Z22, Z21, Z21
+	VPORD          Z21, Z20, Z20
+	VMOVDQU64      i16_dwordsq6_2<>+0(SB), Z21
+	VPERMI2D       Z13, Z10, Z21
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z22
+	VGF2P8AFFINEQB $0x00, Z22, Z21, Z21
+	VMOVDQU64      i16_dwordsq6upper2<>+0(SB), Z22
+	VPERMD         Z14, Z22, Z22
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z23
+	VGF2P8AFFINEQB $0x00, Z23, Z22, Z22
+	VPORD          Z22, Z21, Z21
+	VMOVDQU64      i16_dwordsq6_3<>+0(SB), Z22
+	VPERMI2D       Z13, Z10, Z22
+	VMOVDQU64      i16_bitsq6nibbles<>+0(SB), Z10
+	VGF2P8AFFINEQB $0x00, Z10, Z22, Z22
+	VMOVDQU64      i16_dwordsq6upper3<>+0(SB), Z10
+	VPERMD         Z14, Z10, Z10
+	VMOVDQU64      i16_bitsq6pairs<>+0(SB), Z13
+	VGF2P8AFFINEQB $0x00, Z13, Z10, Z10
+	VPORD          Z10, Z22, Z22
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      (R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      64(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      128(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      192(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      256(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      320(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      384(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      448(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSUBD         512(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    (R12), Z11, Z10
+	VFMADD231PS    Z10, Z0, Z2
+	VPSUBD         512(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    (R12), Z12, Z10
+	VFMADD231PS    Z10, Z1, Z6
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      576(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      640(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      704(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      768(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      832(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      896(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      960(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      1024(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSUBD         1088(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    4(R12), Z11, Z10
+	VFMADD231PS    Z10, Z0, Z3
+	VPSUBD         1088(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    4(R12), Z12, Z10
+	VFMADD231PS    Z10, Z1, Z7
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      1152(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      1216(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      1280(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      1344(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      1408(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      1472(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      1536(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      1600(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSUBD         1664(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    8(R12), Z11, Z10
+	VFMADD231PS    Z10, Z0, Z4
+	VPSUBD         1664(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    8(R12), Z12, Z10
+	VFMADD231PS    Z10, Z1, Z8
+	VPXORD         Z0, Z0, Z0
+	VPXORD         Z1, Z1, Z1
+	VMOVDQU64      1728(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      1792(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      1856(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      1920(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSLLD         $0x08, Z0, Z0
+	VPSLLD         $0x08, Z1, Z1
+	VMOVDQU64      1984(R11), Z10
+	VPDPBUSD       Z10, Z15, Z0
+	VPDPBUSD       Z10, Z19, Z1
+	VMOVDQU64      2048(R11), Z10
+	VPDPBUSD       Z10, Z16, Z0
+	VPDPBUSD       Z10, Z20, Z1
+	VMOVDQU64      2112(R11), Z10
+	VPDPBUSD       Z10, Z17, Z0
+	VPDPBUSD       Z10, Z21, Z1
+	VMOVDQU64      2176(R11), Z10
+	VPDPBUSD       Z10, Z18, Z0
+	VPDPBUSD       Z10, Z22, Z1
+	VPSUBD         2240(R11), Z0, Z0
+	VCVTDQ2PS      Z0, Z0
+	VMULPS.BCST    12(R12), Z11, Z10
+	VFMADD231PS    Z10, Z0, Z5
+	VPSUBD         2240(R11), Z1, Z1
+	VCVTDQ2PS      Z1, Z1
+	VMULPS.BCST    12(R12), Z12, Z10
+	VFMADD231PS    Z10, Z1, Z9
+	ADDQ           $0x000000d2, DI
+	ADDQ           $0x000000d2, R8
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	DECQ           R10
+	JNZ            chunk
+	MOVQ           stride+8(FP), R10
+	LEAQ           (AX), DI
+	VEXTRACTF64X4  $0x01, Z2, Y10
+	VADDPS         Y10, Y2, Y2
+	VEXTRACTF32X4  $0x01, Y2, X10
+	VADDPS         X10, X2, X2
+	VPERMILPD      $0x01, X2, X10
+	VADDPS         X10, X2, X2
+	VMOVSHDUP      X2, X10
+	VADDSS         X10, X2, X2
+	VMOVSS         X2, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z3, Y10
+	VADDPS         Y10, Y3, Y3
+	VEXTRACTF32X4  $0x01, Y3, X10
+	VADDPS         X10, X3, X3
+	VPERMILPD      $0x01, X3, X10
+	VADDPS         X10, X3, X3
+	VMOVSHDUP      X3, X10
+	VADDSS         X10, X3, X3
+	VMOVSS         X3, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z4, Y10
+	VADDPS         Y10, Y4, Y4
+	VEXTRACTF32X4  $0x01, Y4, X10
+	VADDPS         X10, X4, X4
+	VPERMILPD      $0x01, X4, X10
+	VADDPS         X10, X4, X4
+	VMOVSHDUP      X4, X10
+	VADDSS         X10, X4, X4
+	VMOVSS         X4, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z5, Y10
+	VADDPS         Y10, Y5, Y5
+	VEXTRACTF32X4  $0x01, Y5, X10
+	VADDPS         X10, X5, X5
+	VPERMILPD      $0x01, X5, X10
+	VADDPS         X10, X5, X5
+	VMOVSHDUP      X5, X10
+	VADDSS         X10, X5, X5
+	VMOVSS         X5, (DI)
+	CMPQ           CX, $0x01
+	JEQ            done
+	LEAQ           4(AX), DI
+	VEXTRACTF64X4  $0x01, Z6, Y10
+	VADDPS         Y10, Y6, Y6
+	VEXTRACTF32X4  $0x01, Y6, X10
+	VADDPS         X10, X6, X6
+	VPERMILPD      $0x01, X6, X10
+	VADDPS         X10, X6, X6
+	VMOVSHDUP      X6, X10
+	VADDSS         X10, X6, X6
+	VMOVSS         X6, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z7, Y10
+	VADDPS         Y10, Y7, Y7
+	VEXTRACTF32X4  $0x01, Y7, X10
+	VADDPS         X10, X7, X7
+	VPERMILPD      $0x01, X7, X10
+	VADDPS         X10, X7, X7
+	VMOVSHDUP      X7, X10
+	VADDSS         X10, X7, X7
+	VMOVSS         X7, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z8, Y10
+	VADDPS         Y10, Y8, Y8
+	VEXTRACTF32X4  $0x01, Y8, X10
+	VADDPS         X10, X8, X8
+	VPERMILPD      $0x01, X8, X10
+	VADDPS         X10, X8, X8
+	VMOVSHDUP      X8, X10
+	VADDSS         X10, X8, X8
+	VMOVSS         X8, (DI)
+	LEAQ           (DI)(R10*4), DI
+	VEXTRACTF64X4  $0x01, Z9, Y10
+	VADDPS         Y10, Y9, Y9
+	VEXTRACTF32X4  $0x01, Y9, X10
+	VADDPS         X10, X9, X9
+	VPERMILPD      $0x01, X9, X10
+	VADDPS         X10, X9, X9
+	VMOVSHDUP      X9, X10
+	VADDSS         X10, X9, X9
+	VMOVSS         X9, (DI)
+	ADDQ           $0x08, AX
+	MOVQ           R8, DI
+	SUBQ           $0x02, CX
+	JNZ            rows
+
+done:
 	VZEROUPPER
 	RET
 
@@ -2192,6 +3308,10 @@ DATA i16_q3highshift<>+0(SB)/8, $0x362e261e140c043c
 DATA i16_q3highshift<>+8(SB)/8, $0x3a322a2218100800
 GLOBL i16_q3highshift<>(SB), RODATA|NOPTR, $16
 
+DATA i16_k4highmask<>+0(SB)/8, $0x3030303030303030
+DATA i16_k4highmask<>+8(SB)/8, $0x3030303030303030
+GLOBL i16_k4highmask<>(SB), RODATA|NOPTR, $16
+
 DATA i16_thirtytwo<>+0(SB)/8, $0x2020202020202020
 DATA i16_thirtytwo<>+8(SB)/8, $0x2020202020202020
 GLOBL i16_thirtytwo<>(SB), RODATA|NOPTR, $16
@@ -2541,476 +3661,6 @@ chunk:
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·matVecQ6KI16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	MOVQ         SI, CX
-	SHLQ         $0x02, CX
-	MOVQ         CX, SI
-	SHLQ         $0x04, SI
-	MOVQ         SI, DI
-	SHLQ         $0x03, DI
-	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
-	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
-	VMOVDQU64    i16_q6low32<>+0(SB), Z3
-	VMOVDQU64    i16_q6high32<>+0(SB), Z4
-
-row:
-	MOVQ   chunks+32(FP), R8
-	MOVQ   q+40(FP), R9
-	MOVQ   scale+48(FP), R10
-	MOVQ   sum+56(FP), R11
-	VPXORD Z5, Z5, Z5
-
-chunk:
-	PREFETCHT0    8192(DX)
-	PREFETCHT0    8256(DX)
-	PREFETCHT0    8320(DX)
-	PREFETCHT0    8384(DX)
-	VPMOVSXBW     192(DX), Y7
-	VPERMW        Z7, Z0, Z9
-	VPERMW        Z7, Z1, Z10
-	VPBROADCASTW  208(DX), Y7
-	VCVTPH2PS     Y7, Z8
-	VPMOVZXBW     (DX), Z11
-	VPMOVZXBW     32(DX), Z12
-	VPMOVZXBW     128(DX), Z13
-	VPSRLW        $0x04, Z11, Z14
-	VPSRLW        $0x04, Z12, Z15
-	VPSLLW        $0x04, Z13, Z16
-	VPTERNLOGD    $0xe4, Z2, Z16, Z11
-	VPERMI2W      Z4, Z3, Z11
-	VPSHUFD       $0x00, Z9, Z16
-	VPMULLW       Z16, Z11, Z11
-	VPXORD        Z6, Z6, Z6
-	VPDPWSSD      (R9), Z11, Z6
-	VPSLLW        $0x02, Z13, Z11
-	VPTERNLOGD    $0xe4, Z2, Z11, Z12
-	VPERMI2W      Z4, Z3, Z12
-	VPSHUFD       $0x55, Z9, Z11
-	VPMULLW       Z11, Z12, Z12
-	VPDPWSSD      64(R9), Z12, Z6
-	VPTERNLOGD    $0xe4, Z2, Z13, Z14
-	VPERMI2W      Z4, Z3, Z14
-	VPSHUFD       $0xaa, Z9, Z11
-	VPMULLW       Z11, Z14, Z14
-	VPDPWSSD      128(R9), Z14, Z6
-	VPSRLW        $0x02, Z13, Z11
-	VPTERNLOGD    $0xe4, Z2, Z11, Z15
-	VPERMI2W      Z4, Z3, Z15
-	VPSHUFD       $0xff, Z9, Z9
-	VPMULLW       Z9, Z15, Z15
-	VPDPWSSD      192(R9), Z15, Z6
-	VPMOVZXBW     64(DX), Z9
-	VPMOVZXBW     96(DX), Z11
-	VPMOVZXBW     160(DX), Z12
-	VPSRLW        $0x04, Z9, Z13
-	VPSRLW        $0x04, Z11, Z14
-	VPSLLW        $0x04, Z12, Z15
-	VPTERNLOGD    $0xe4, Z2, Z15, Z9
-	VPERMI2W      Z4, Z3, Z9
-	VPSHUFD       $0x00, Z10, Z15
-	VPMULLW       Z15, Z9, Z9
-	VPDPWSSD      256(R9), Z9, Z6
-	VPSLLW        $0x02, Z12, Z9
-	VPTERNLOGD    $0xe4, Z2, Z9, Z11
-	VPERMI2W      Z4, Z3, Z11
-	VPSHUFD       $0x55, Z10, Z9
-	VPMULLW       Z9, Z11, Z11
-	VPDPWSSD      320(R9), Z11, Z6
-	VPTERNLOGD    $0xe4, Z2, Z12, Z13
-	VPERMI2W      Z4, Z3, Z13
-	VPSHUFD       $0xaa, Z10, Z9
-	VPMULLW       Z9, Z13, Z13
-	VPDPWSSD      384(R9), Z13, Z6
-	VPSRLW        $0x02, Z12, Z9
-	VPTERNLOGD    $0xe4, Z2, Z9, Z14
-	VPERMI2W      Z4, Z3, Z14
-	VPSHUFD       $0xff, Z10, Z9
-	VPMULLW       Z9, Z14, Z14
-	VPDPWSSD      448(R9), Z14, Z6
-	VCVTDQ2PS     Z6, Z6
-	VMULPS.BCST   (R10), Z8, Z8
-	VFMADD231PS   Z8, Z6, Z5
-	ADDQ          $0x000000d2, DX
-	ADDQ          DI, R9
-	ADDQ          CX, R10
-	ADDQ          SI, R11
-	DECQ          R8
-	JNZ           chunk
-	MOVQ          AX, R8
-	VEXTRACTF64X4 $0x01, Z5, Y7
-	VADDPS        Y7, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X7
-	VADDPS        X7, X5, X5
-	VPERMILPD     $0x01, X5, X7
-	VADDPS        X7, X5, X5
-	VMOVSHDUP     X5, X7
-	VADDSS        X7, X5, X5
-	VMOVSS        X5, (R8)
-	ADDQ          $0x04, AX
-	DECQ          BX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-DATA i16_q6low32<>+0(SB)/8, $0xffe3ffe2ffe1ffe0
-DATA i16_q6low32<>+8(SB)/8, $0xffe7ffe6ffe5ffe4
-DATA i16_q6low32<>+16(SB)/8, $0xffebffeaffe9ffe8
-DATA i16_q6low32<>+24(SB)/8, $0xffefffeeffedffec
-DATA i16_q6low32<>+32(SB)/8, $0xfff3fff2fff1fff0
-DATA i16_q6low32<>+40(SB)/8, $0xfff7fff6fff5fff4
-DATA i16_q6low32<>+48(SB)/8, $0xfffbfffafff9fff8
-DATA i16_q6low32<>+56(SB)/8, $0xfffffffefffdfffc
-GLOBL i16_q6low32<>(SB), RODATA|NOPTR, $64
-
-DATA i16_q6high32<>+0(SB)/8, $0x0003000200010000
-DATA i16_q6high32<>+8(SB)/8, $0x0007000600050004
-DATA i16_q6high32<>+16(SB)/8, $0x000b000a00090008
-DATA i16_q6high32<>+24(SB)/8, $0x000f000e000d000c
-DATA i16_q6high32<>+32(SB)/8, $0x0013001200110010
-DATA i16_q6high32<>+40(SB)/8, $0x0017001600150014
-DATA i16_q6high32<>+48(SB)/8, $0x001b001a00190018
-DATA i16_q6high32<>+56(SB)/8, $0x001f001e001d001c
-GLOBL i16_q6high32<>(SB), RODATA|NOPTR, $64
-
-// func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·matVecQ6KI16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
-	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
-	VMOVDQU64    i16_q6low32<>+0(SB), Z3
-	VMOVDQU64    i16_q6high32<>+0(SB), Z4
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-
-chunk:
-	PREFETCHT0    8192(DX)
-	PREFETCHT0    8256(DX)
-	PREFETCHT0    8320(DX)
-	PREFETCHT0    8384(DX)
-	VPMOVSXBW     192(DX), Y9
-	VPERMW        Z9, Z0, Z11
-	VPERMW        Z9, Z1, Z12
-	VPBROADCASTW  208(DX), Y9
-	VCVTPH2PS     Y9, Z10
-	VPMOVZXBW     (DX), Z13
-	VPMOVZXBW     32(DX), Z14
-	VPMOVZXBW     128(DX), Z15
-	VPSRLW        $0x04, Z13, Z16
-	VPSRLW        $0x04, Z14, Z17
-	VPSLLW        $0x04, Z15, Z18
-	VPTERNLOGD    $0xe4, Z2, Z18, Z13
-	VPERMI2W      Z4, Z3, Z13
-	VPSHUFD       $0x00, Z11, Z18
-	VPMULLW       Z18, Z13, Z13
-	VPXORD        Z6, Z6, Z6
-	VPDPWSSD      (R10), Z13, Z6
-	VPXORD        Z8, Z8, Z8
-	VPDPWSSD      512(R10), Z13, Z8
-	VPSLLW        $0x02, Z15, Z13
-	VPTERNLOGD    $0xe4, Z2, Z13, Z14
-	VPERMI2W      Z4, Z3, Z14
-	VPSHUFD       $0x55, Z11, Z13
-	VPMULLW       Z13, Z14, Z14
-	VPDPWSSD      64(R10), Z14, Z6
-	VPDPWSSD      576(R10), Z14, Z8
-	VPTERNLOGD    $0xe4, Z2, Z15, Z16
-	VPERMI2W      Z4, Z3, Z16
-	VPSHUFD       $0xaa, Z11, Z13
-	VPMULLW       Z13, Z16, Z16
-	VPDPWSSD      128(R10), Z16, Z6
-	VPDPWSSD      640(R10), Z16, Z8
-	VPSRLW        $0x02, Z15, Z13
-	VPTERNLOGD    $0xe4, Z2, Z13, Z17
-	VPERMI2W      Z4, Z3, Z17
-	VPSHUFD       $0xff, Z11, Z11
-	VPMULLW       Z11, Z17, Z17
-	VPDPWSSD      192(R10), Z17, Z6
-	VPDPWSSD      704(R10), Z17, Z8
-	VPMOVZXBW     64(DX), Z11
-	VPMOVZXBW     96(DX), Z13
-	VPMOVZXBW     160(DX), Z14
-	VPSRLW        $0x04, Z11, Z15
-	VPSRLW        $0x04, Z13, Z16
-	VPSLLW        $0x04, Z14, Z17
-	VPTERNLOGD    $0xe4, Z2, Z17, Z11
-	VPERMI2W      Z4, Z3, Z11
-	VPSHUFD       $0x00, Z12, Z17
-	VPMULLW       Z17, Z11, Z11
-	VPDPWSSD      256(R10), Z11, Z6
-	VPDPWSSD      768(R10), Z11, Z8
-	VPSLLW        $0x02, Z14, Z11
-	VPTERNLOGD    $0xe4, Z2, Z11, Z13
-	VPERMI2W      Z4, Z3, Z13
-	VPSHUFD       $0x55, Z12, Z11
-	VPMULLW       Z11, Z13, Z13
-	VPDPWSSD      320(R10), Z13, Z6
-	VPDPWSSD      832(R10), Z13, Z8
-	VPTERNLOGD    $0xe4, Z2, Z14, Z15
-	VPERMI2W      Z4, Z3, Z15
-	VPSHUFD       $0xaa, Z12, Z11
-	VPMULLW       Z11, Z15, Z15
-	VPDPWSSD      384(R10), Z15, Z6
-	VPDPWSSD      896(R10), Z15, Z8
-	VPSRLW        $0x02, Z14, Z11
-	VPTERNLOGD    $0xe4, Z2, Z11, Z16
-	VPERMI2W      Z4, Z3, Z16
-	VPSHUFD       $0xff, Z12, Z11
-	VPMULLW       Z11, Z16, Z16
-	VPDPWSSD      448(R10), Z16, Z6
-	VPDPWSSD      960(R10), Z16, Z8
-	VCVTDQ2PS     Z6, Z6
-	VMULPS.BCST   (R11), Z10, Z11
-	VFMADD231PS   Z11, Z6, Z5
-	VCVTDQ2PS     Z8, Z8
-	VMULPS.BCST   4(R11), Z10, Z10
-	VFMADD231PS   Z10, Z8, Z7
-	ADDQ          $0x000000d2, DX
-	ADDQ          R8, R10
-	ADDQ          SI, R11
-	ADDQ          DI, R12
-	DECQ          R9
-	JNZ           chunk
-	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z5, Y9
-	VADDPS        Y9, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X9
-	VADDPS        X9, X5, X5
-	VPERMILPD     $0x01, X5, X9
-	VADDPS        X9, X5, X5
-	VMOVSHDUP     X5, X9
-	VADDSS        X9, X5, X5
-	VMOVSS        X5, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z7, Y9
-	VADDPS        Y9, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X9
-	VADDPS        X9, X7, X7
-	VPERMILPD     $0x01, X7, X9
-	VADDPS        X9, X7, X7
-	VMOVSHDUP     X7, X9
-	VADDSS        X9, X7, X7
-	VMOVSS        X7, (R9)
-	ADDQ          $0x04, AX
-	DECQ          BX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·matVecQ6KI16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         stride+8(FP), CX
-	MOVQ         w+16(FP), DX
-	MOVQ         rows+24(FP), BX
-	MOVQ         batch+64(FP), SI
-	SHLQ         $0x02, CX
-	SHLQ         $0x02, SI
-	MOVQ         SI, DI
-	SHLQ         $0x04, DI
-	MOVQ         DI, R8
-	SHLQ         $0x03, R8
-	VMOVDQU64    i16_spreadpairs0_32<>+0(SB), Z0
-	VMOVDQU64    i16_spreadpairs1_32<>+0(SB), Z1
-	VPBROADCASTW i16_wordf_4<>+0(SB), Z2
-	VMOVDQU64    i16_q6low32<>+0(SB), Z3
-	VMOVDQU64    i16_q6high32<>+0(SB), Z4
-
-row:
-	MOVQ   chunks+32(FP), R9
-	MOVQ   q+40(FP), R10
-	MOVQ   scale+48(FP), R11
-	MOVQ   sum+56(FP), R12
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-	VPXORD Z9, Z9, Z9
-	VPXORD Z11, Z11, Z11
-
-chunk:
-	PREFETCHT0    8192(DX)
-	PREFETCHT0    8256(DX)
-	PREFETCHT0    8320(DX)
-	PREFETCHT0    8384(DX)
-	VPMOVSXBW     192(DX), Y13
-	VPERMW        Z13, Z0, Z15
-	VPERMW        Z13, Z1, Z16
-	VPBROADCASTW  208(DX), Y13
-	VCVTPH2PS     Y13, Z14
-	VPMOVZXBW     (DX), Z17
-	VPMOVZXBW     32(DX), Z18
-	VPMOVZXBW     128(DX), Z19
-	VPSRLW        $0x04, Z17, Z20
-	VPSRLW        $0x04, Z18, Z21
-	VPSLLW        $0x04, Z19, Z22
-	VPTERNLOGD    $0xe4, Z2, Z22, Z17
-	VPERMI2W      Z4, Z3, Z17
-	VPSHUFD       $0x00, Z15, Z22
-	VPMULLW       Z22, Z17, Z17
-	VPXORD        Z6, Z6, Z6
-	VPDPWSSD      (R10), Z17, Z6
-	VPXORD        Z8, Z8, Z8
-	VPDPWSSD      512(R10), Z17, Z8
-	VPXORD        Z10, Z10, Z10
-	VPDPWSSD      1024(R10), Z17, Z10
-	VPXORD        Z12, Z12, Z12
-	VPDPWSSD      1536(R10), Z17, Z12
-	VPSLLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z2, Z17, Z18
-	VPERMI2W      Z4, Z3, Z18
-	VPSHUFD       $0x55, Z15, Z17
-	VPMULLW       Z17, Z18, Z18
-	VPDPWSSD      64(R10), Z18, Z6
-	VPDPWSSD      576(R10), Z18, Z8
-	VPDPWSSD      1088(R10), Z18, Z10
-	VPDPWSSD      1600(R10), Z18, Z12
-	VPTERNLOGD    $0xe4, Z2, Z19, Z20
-	VPERMI2W      Z4, Z3, Z20
-	VPSHUFD       $0xaa, Z15, Z17
-	VPMULLW       Z17, Z20, Z20
-	VPDPWSSD      128(R10), Z20, Z6
-	VPDPWSSD      640(R10), Z20, Z8
-	VPDPWSSD      1152(R10), Z20, Z10
-	VPDPWSSD      1664(R10), Z20, Z12
-	VPSRLW        $0x02, Z19, Z17
-	VPTERNLOGD    $0xe4, Z2, Z17, Z21
-	VPERMI2W      Z4, Z3, Z21
-	VPSHUFD       $0xff, Z15, Z15
-	VPMULLW       Z15, Z21, Z21
-	VPDPWSSD      192(R10), Z21, Z6
-	VPDPWSSD      704(R10), Z21, Z8
-	VPDPWSSD      1216(R10), Z21, Z10
-	VPDPWSSD      1728(R10), Z21, Z12
-	VPMOVZXBW     64(DX), Z15
-	VPMOVZXBW     96(DX), Z17
-	VPMOVZXBW     160(DX), Z18
-	VPSRLW        $0x04, Z15, Z19
-	VPSRLW        $0x04, Z17, Z20
-	VPSLLW        $0x04, Z18, Z21
-	VPTERNLOGD    $0xe4, Z2, Z21, Z15
-	VPERMI2W      Z4, Z3, Z15
-	VPSHUFD       $0x00, Z16, Z21
-	VPMULLW       Z21, Z15, Z15
-	VPDPWSSD      256(R10), Z15, Z6
-	VPDPWSSD      768(R10), Z15, Z8
-	VPDPWSSD      1280(R10), Z15, Z10
-	VPDPWSSD      1792(R10), Z15, Z12
-	VPSLLW        $0x02, Z18, Z15
-	VPTERNLOGD    $0xe4, Z2, Z15, Z17
-	VPERMI2W      Z4, Z3, Z17
-	VPSHUFD       $0x55, Z16, Z15
-	VPMULLW       Z15, Z17, Z17
-	VPDPWSSD      320(R10), Z17, Z6
-	VPDPWSSD      832(R10), Z17, Z8
-	VPDPWSSD      1344(R10), Z17, Z10
-	VPDPWSSD      1856(R10), Z17, Z12
-	VPTERNLOGD    $0xe4, Z2, Z18, Z19
-	VPERMI2W      Z4, Z3, Z19
-	VPSHUFD       $0xaa, Z16, Z15
-	VPMULLW       Z15, Z19, Z19
-	VPDPWSSD      384(R10), Z19, Z6
-	VPDPWSSD      896(R10), Z19, Z8
-	VPDPWSSD      1408(R10), Z19, Z10
-	VPDPWSSD      1920(R10), Z19, Z12
-	VPSRLW        $0x02, Z18, Z15
-	VPTERNLOGD    $0xe4, Z2, Z15, Z20
-	VPERMI2W      Z4, Z3, Z20
-	VPSHUFD       $0xff, Z16, Z15
-	VPMULLW       Z15, Z20, Z20
-	VPDPWSSD      448(R10), Z20, Z6
-	VPDPWSSD      960(R10), Z20, Z8
-	VPDPWSSD      1472(R10), Z20, Z10
-	VPDPWSSD      1984(R10), Z20, Z12
-	VCVTDQ2PS     Z6, Z6
-	VMULPS.BCST   (R11), Z14, Z15
-	VFMADD231PS   Z15, Z6, Z5
-	VCVTDQ2PS     Z8, Z8
-	VMULPS.BCST   4(R11), Z14, Z15
-	VFMADD231PS   Z15, Z8, Z7
-	VCVTDQ2PS     Z10, Z10
-	VMULPS.BCST   8(R11), Z14, Z15
-	VFMADD231PS   Z15, Z10, Z9
-	VCVTDQ2PS     Z12, Z12
-	VMULPS.BCST   12(R11), Z14, Z14
-	VFMADD231PS   Z14, Z12, Z11
-	ADDQ          $0x000000d2, DX
-	ADDQ          R8, R10
-	ADDQ          SI, R11
-	ADDQ          DI, R12
-	DECQ          R9
-	JNZ           chunk
-	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z5, Y13
-	VADDPS        Y13, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X13
-	VADDPS        X13, X5, X5
-	VPERMILPD     $0x01, X5, X13
-	VADDPS        X13, X5, X5
-	VMOVSHDUP     X5, X13
-	VADDSS        X13, X5, X5
-	VMOVSS        X5, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z7, Y13
-	VADDPS        Y13, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X13
-	VADDPS        X13, X7, X7
-	VPERMILPD     $0x01, X7, X13
-	VADDPS        X13, X7, X7
-	VMOVSHDUP     X7, X13
-	VADDSS        X13, X7, X7
-	VMOVSS        X7, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z9, Y13
-	VADDPS        Y13, Y9, Y9
-	VEXTRACTF32X4 $0x01, Y9, X13
-	VADDPS        X13, X9, X9
-	VPERMILPD     $0x01, X9, X13
-	VADDPS        X13, X9, X9
-	VMOVSHDUP     X9, X13
-	VADDSS        X13, X9, X9
-	VMOVSS        X9, (R9)
-	ADDQ          CX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y13
-	VADDPS        Y13, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X13
-	VADDPS        X13, X11, X11
-	VPERMILPD     $0x01, X11, X13
-	VADDPS        X13, X11, X11
-	VMOVSHDUP     X11, X13
-	VADDSS        X13, X11, X11
-	VMOVSS        X11, (R9)
-	ADDQ          $0x04, AX
-	DECQ          BX
-	JNZ           row
 	VZEROUPPER
 	RET
 
@@ -3649,6 +4299,9 @@ DATA i16_q4032<>+40(SB)/8, $0xfffffffefffdfffc
 DATA i16_q4032<>+48(SB)/8, $0x0003000200010000
 DATA i16_q4032<>+56(SB)/8, $0x0007000600050004
 GLOBL i16_q4032<>(SB), RODATA|NOPTR, $64
+
+DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
+GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
 
 // func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+

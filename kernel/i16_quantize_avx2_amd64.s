@@ -88,7 +88,7 @@ chunk:
 	VPSHUFD      $0xb1, X2, X3
 	VPMAXUD      X3, X2, X2
 	VMOVD        X2, R9
-	MOVL         $0x46fffe00, R10
+	MOVL         $0x46fefe00, R10
 	VMOVD        R10, X4
 	VDIVSS       X2, X4, X3
 	VDIVSS       X4, X2, X2

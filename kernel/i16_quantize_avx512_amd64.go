@@ -9,3 +9,9 @@ package kernel
 //
 //go:noescape
 func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
+
+// fillPlanesAVX512 makes the planes of chunks of one token from q. Chunks are batch apart in
+// both; chunks is at least 1.
+//
+//go:noescape
+func fillPlanesAVX512(planes *int8, q *int16, chunks int, batch int)

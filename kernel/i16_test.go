@@ -342,7 +342,7 @@ func TestQuantizeI16Special(t *testing.T) {
 				QuantizeI16(&x, 0, row)
 				scale, want := x.Scale[tc.at/256], float32(0)
 				if v := float32(math.Abs(float64(tc.value))); v >= 0x1p-100 {
-					want = v / 32767
+					want = v / 32639
 				}
 				if isNaN := scale != scale; isNaN != tc.bad || !tc.bad && scale != want {
 					t.Fatalf("scale is %v, want %v (not a number: %v)", scale, want, tc.bad)

@@ -18,7 +18,7 @@ const (
 	Generic Level = iota
 	// AVX2 needs AVX2, FMA and F16C.
 	AVX2
-	// AVX512 needs AVX-512 F, BW, DQ, VL, VBMI and VNNI beside everything in AVX2.
+	// AVX512 needs AVX-512 F, BW, DQ, VL, VBMI, VNNI and GFNI beside everything in AVX2.
 	AVX512
 )
 
@@ -47,7 +47,7 @@ func detect() Level {
 	if !x.HasAVX2 || !x.HasFMA || !x.HasBMI2 || !x.HasF16C {
 		return Generic
 	}
-	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VNNI {
+	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VNNI && x.HasAVX512GFNI {
 		return AVX512
 	}
 	return AVX2

@@ -14,10 +14,11 @@ var batches = []int{1, 2, 4}
 
 func matVecs512() {
 	for _, tokens := range batches {
-		matVecK4512("Q4K", 144, tokens, q4Vectors, false)
-		matVecK4512("Q5K", 176, tokens, q5Vectors, true)
+		for _, f := range []func() planes512{newQ4KPlanes, newQ5KPlanes, newQ6KPlanes} {
+			matVecPlanes512(f(), tokens)
+		}
 	}
-	for _, f := range []func() folded512{newQ2K512, newQ3K512, newQ6K512, newIQ4XS512} {
+	for _, f := range []func() folded512{newQ2K512, newQ3K512, newIQ4XS512} {
 		for _, tokens := range batches {
 			matVecFolded512(f(), tokens)
 		}

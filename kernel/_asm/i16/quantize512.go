@@ -11,7 +11,7 @@ const (
 	tinyBits = 0x0d800000 // 2^-100
 	infBits  = 0x7f800000
 	nanBits  = 0x7fc00000
-	maxBits  = 0x46fffe00 // 32767
+	maxBits  = 0x46fefe00 // 32639
 )
 
 // quantize512 writes the rounding of whole chunks of activations.
