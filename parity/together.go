@@ -13,14 +13,20 @@ import (
 // ProbeTogether compares a step of one token in each of several sequences, run
 // at once as generation is about to run it, after the same tokens in fresh
 // sequences; and further such steps, which read what the first one stored. The
-// reference computes each sequence by itself. Reach and Want of the steps are not
-// looked at: the logits of every token are judged.
+// reference computes each text by itself, and once if several sequences hold it.
+// Reach and Want of the steps are not looked at: the logits of every token are judged.
 func ProbeTogether(ctx context.Context, reference, candidate Source, c Case, steps []Step, p Policy) Verdict {
 	pr := newProbe(ctx, reference, candidate, c, p)
-	refs, cands := make([]side, len(steps)), make([]side, len(steps))
-	for i := range steps {
-		refs[i], cands[i] = pr.ref, pr.cand
-		defer refs[i].close()
+	refs, cands := make([]*side, len(steps)), make([]side, len(steps))
+	for i, s := range steps {
+		if j := slices.IndexFunc(steps[:i], s.sameText); j >= 0 {
+			refs[i] = refs[j]
+		} else {
+			ref := pr.ref
+			refs[i] = &ref
+			defer refs[i].close()
+		}
+		cands[i] = pr.cand
 		defer cands[i].close()
 	}
 	err := pr.runTogether(reference, candidate, steps, refs, cands)
@@ -31,7 +37,14 @@ func ProbeTogether(ctx context.Context, reference, candidate Source, c Case, ste
 	return *pr.v
 }
 
-func (p *probe) runTogether(reference, candidate Source, steps []Step, refs, cands []side) error {
+// sameText reports whether both steps leave the same tokens in their sequences.
+func (s Step) sameText(other Step) bool {
+	return slices.Equal(s.Tokens, other.Tokens) && slices.Equal(s.History, other.History)
+}
+
+// runTogether has a side of the reference for each sequence, the same one for those
+// with the same text.
+func (p *probe) runTogether(reference, candidate Source, steps []Step, refs []*side, cands []side) error {
 	texts := make([][]int32, len(steps))
 	for i, s := range steps {
 		if len(s.Tokens) != 1 {
@@ -39,14 +52,16 @@ func (p *probe) runTogether(reference, candidate Source, steps []Step, refs, can
 		}
 		texts[i] = slices.Concat(s.History, s.Tokens)
 		total := len(texts[i]) + followUps
-		if err := refs[i].open(p.ctx, reference, total); err != nil {
-			return p.referenceFailed(err)
+		if refs[i].seq == nil {
+			if err := refs[i].open(p.ctx, reference, total); err != nil {
+				return p.referenceFailed(err)
+			}
+			if err := p.replay(refs[i], referenceBatch, s.History); err != nil {
+				return p.referenceFailed(err)
+			}
 		}
 		if err := cands[i].open(p.ctx, candidate, total); err != nil {
 			return p.candidateFailed("cannot start", err)
-		}
-		if err := p.replay(&refs[i], referenceBatch, s.History); err != nil {
-			return p.referenceFailed(err)
 		}
 		if err := p.replay(&cands[i], p.c.MaxBatch, s.History); err != nil {
 			return p.candidateFailed(fmt.Sprintf("replay of %d tokens", len(s.History)), err)
@@ -64,7 +79,7 @@ func (p *probe) runTogether(reference, candidate Source, steps []Step, refs, can
 }
 
 // judgeTogether runs the last token of each text on both sides.
-func (p *probe) judgeTogether(refs, cands []side, texts [][]int32) error {
+func (p *probe) judgeTogether(refs []*side, cands []side, texts [][]int32) error {
 	batch := make([]backend.Span, len(texts))
 	for i, text := range texts {
 		at := len(text) - 1
@@ -72,6 +87,9 @@ func (p *probe) judgeTogether(refs, cands []side, texts [][]int32) error {
 			return nil // no model is judged beyond its context
 		}
 		batch[i] = backend.Span{Seq: cands[i].seq, Tokens: text[at:], Want: backend.Last}
+		if slices.Index(refs, refs[i]) < i {
+			continue // its text is computed
+		}
 		if err := refs[i].step(p.ctx, text[at:], backend.Last); err != nil {
 			return p.referenceFailed(err)
 		}

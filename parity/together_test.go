@@ -59,3 +59,27 @@ func TestProbeTogether(t *testing.T) {
 		t.Errorf("a sequence without a token: %v", v.Status)
 	}
 }
+
+// What several sequences hold alike the reference computes once, and each of them is
+// judged.
+func TestProbeTogetherWithOneText(t *testing.T) {
+	same := parity.Step{History: prompt(40), Tokens: []int32{5}}
+	steps := []parity.Step{same, {History: prompt(39), Tokens: []int32{5}}, same, same}
+	for _, wrong := range []int{-1, 0, 1, 2, 3} {
+		ref := &toy{}
+		cand := &toy{noise: 0.01, after: func(_ *toy, batch []backend.Span, l *backend.Logits) error {
+			if len(batch) > 1 && wrong >= 0 {
+				negate(l.Row(wrong))
+			}
+			return nil
+		}}
+		v := parity.ProbeTogether(t.Context(), source("cpu-exact", ref), source("gpu", cand), toyCase(1), steps, parity.Standard())
+		if v.Passed() != (wrong < 0) || v.Passed() && len(v.Positions) != 12 {
+			t.Errorf("sequence %d wrong: %v %s, %d positions", wrong, v.Status, v.Reason, len(v.Positions))
+		}
+		// Two texts of 40 and 39 tokens, each in two steps, and three tokens more.
+		if wrong < 0 && ref.steps != 2*(2+3) || ref.open.Load() != 0 || cand.open.Load() != 0 {
+			t.Errorf("%d steps of the reference, %d and %d sequences left open", ref.steps, ref.open.Load(), cand.open.Load())
+		}
+	}
+}
