@@ -199,6 +199,9 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	f.BoolVar(&b.noGPU, "cpu", false, "the same as --no-gpu")
 	b.layers = allLayers
 	f.Var(layersValue{&b.layers}, "gpu-layers", "how many of the last layers a GPU gets; the CPU runs the others")
+	// llama.cpp's long name. Its -ngl cannot be a flag here: short ones have one letter.
+	f.Var(layersValue{&b.layers}, "n-gpu-layers", "the same as --gpu-layers")
+	f.Lookup("n-gpu-layers").Hidden = true
 	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
 	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
 }
