@@ -3,8 +3,10 @@ package backendtest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,8 +58,7 @@ func ConformanceOf(t *testing.T, backendName string, batch float64, names ...str
 			t.Fatalf("no model %s", name)
 		}
 		t.Run(name, func(t *testing.T) {
-			s := &suite{path: path, backend: backendName, batch: batch, tokens: randomTokens(90, 256)}
-			s.p, s.exec = load(t, s, backend.Options{KV: tensor.F32})
+			s := newSuite(t, backendName, path, batch, tensor.F32)
 			t.Run("chunks", s.chunks)
 			t.Run("wanted rows", s.wantedRows)
 			t.Run("sequences together", s.sequencesTogether)
@@ -67,6 +68,29 @@ func ConformanceOf(t *testing.T, backendName string, batch float64, names ...str
 			t.Run("half-precision cache", s.halfCache)
 		})
 	}
+}
+
+// HalfCacheOf runs on some of Conformance's models what depends on the cache with a
+// half-precision one, for which GPUs have other kernels.
+func HalfCacheOf(t *testing.T, backendName string, batch float64, names ...string) {
+	models := conformanceModels(t)
+	if len(names) == 0 {
+		names = slices.Sorted(maps.Keys(models))
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			s := newSuite(t, backendName, models[name], batch, tensor.F16)
+			t.Run("chunks", s.chunks)
+			t.Run("sequences together", s.sequencesTogether)
+			t.Run("truncate", s.truncate)
+		})
+	}
+}
+
+func newSuite(t *testing.T, backendName, path string, batch float64, kv tensor.DType) *suite {
+	s := &suite{path: path, backend: backendName, batch: batch, tokens: randomTokens(90, 256)}
+	s.p, s.exec = load(t, s, backend.Options{KV: kv})
+	return s
 }
 
 // suite is one architecture on one backend.

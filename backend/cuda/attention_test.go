@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apr-engine/apr/driver/cuda"
@@ -276,6 +277,9 @@ func TestDecodeAttention(t *testing.T) {
 		{"vector, head 8", attentionCase{shape: shape(5, 1, 8, 2), sequences: one(33), splits: 1}, "vector"},
 		{"vector, head 248", attentionCase{shape: shape(2, 1, 248, 4), sequences: one(33), splits: 1}, "vector"},
 		{"vector, F32", attentionCase{shape: shape(9, 1, 128, 4), sequences: one(150), splits: 3}, "vector"},
+		{"32k", attentionCase{shape: shape(2, 1, 64, 2), sequences: one(33000)}, "split"},
+		{"32k, a window of 4096", attentionCase{shape: window(shape(2, 1, 64, 2), 4096), sequences: one(33000)}, "split"},
+		{"32k, F32", attentionCase{shape: shape(2, 1, 64, 4), sequences: one(33000)}, "vector"},
 		{"vector, window and soft-cap", attentionCase{shape: capped(window(shape(6, 2, 64, 4), 50), 2), sequences: []sequenceCase{{150, 2, 160}, {20, 1, 20}}, splits: 3}, "vector"},
 	}
 	g := openGPU(t)
@@ -394,11 +398,16 @@ func TestPrefillAttention(t *testing.T) {
 		{"a window, split", attentionCase{shape: window(shape(2, 1, 64, 2), 90), sequences: []sequenceCase{{300, 20, 300}}, splits: 4}, "prefill/mma"},
 		{"a soft-cap", attentionCase{shape: capped(shape(2, 1, 128, 2), 3), sequences: []sequenceCase{{100, 33, 120}}, splits: 1}, "prefill/mma"},
 		{"several sequences", attentionCase{shape: shape(4, 2, 64, 2), sequences: []sequenceCase{{5, 5, 9}, {200, 100, 201}, {64, 1, 90}}, splits: 1}, "prefill/mma"},
+		{"a chunk at 32k", attentionCase{shape: shape(1, 1, 64, 2), sequences: []sequenceCase{{33000, 9, 33010}}}, "prefill/mma"},
+		{"a chunk at 32k, F32", attentionCase{shape: shape(1, 1, 64, 4), sequences: []sequenceCase{{33000, 9, 33010}}}, "prefill/mma"},
 		{"head 80", attentionCase{shape: shape(2, 1, 80, 2), sequences: []sequenceCase{{60, 20, 70}}}, "decode/vector"},
 	}
 	g := openGPU(t)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			if !long() && strings.Contains(c.name, "32k") {
+				t.Skip("takes the emulation a minute: runs on a GPU or with APR_LONG_TESTS=1")
+			}
 			c.c.prefill = true
 			tolerance := prefillTolerance
 			if c.c.shape.KVBytes == 4 {

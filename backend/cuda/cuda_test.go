@@ -41,6 +41,15 @@ func TestConformance(t *testing.T) {
 	backendtest.ConformanceOf(t, Name, conformance, "qwen2", "gemma3")
 }
 
+// The cache that serves: half precision, on kernels of its own.
+func TestHalfCache(t *testing.T) {
+	if long() {
+		backendtest.HalfCacheOf(t, Name, conformance)
+		return
+	}
+	backendtest.HalfCacheOf(t, Name, conformance, "qwen2")
+}
+
 // limits: f16 activations and weights where many tokens are multiplied.
 var limits = backendtest.Limits{Logits: conformance, Hidden: conformance, GreedyTies: 0.05}
 
