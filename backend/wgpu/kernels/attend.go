@@ -97,6 +97,7 @@ func (o Attend) text(d Device) (*attendText, error) {
 		v.KeyLoads = 2
 	}
 	v.Shuffle = d.Subgroups && d.SubgroupMin >= v.Lanes
+	v.Subgroup = d.SubgroupMin
 	v.Steps = halvings(v.Lanes)
 	for v.Share = v.Threads; v.Share*v.Heads > v.Threads; {
 		v.Share /= 2
@@ -207,6 +208,7 @@ type attendText struct {
 	MinTiles                       int
 	Scratch                        int
 	Shuffle                        bool
+	Subgroup                       int
 	Steps, ShareSteps              []int
 	TopsPerThread                  int
 }
@@ -238,6 +240,10 @@ func (v *attendText) Score(h int) string {
 	}
 	return fmt.Sprintf("s%d", h)
 }
+
+// ShuffleEight says that eight neighbouring threads may shuffle; Bit is 1 << n.
+func (v *attendText) ShuffleEight() bool { return v.Shuffle && v.Subgroup >= 8 }
+func (v *attendText) Bit(n int) int      { return 1 << n }
 
 // Component is where head h is among four.
 func (v *attendText) Component(h int) int { return h % 4 }

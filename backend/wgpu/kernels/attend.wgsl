@@ -34,6 +34,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let head = kv * {{.Group}}u + (wg.x % {{.Passes}}u) * GROUP; // first query head
 {{- if .Uneven}}
   let here = min(GROUP, {{.Group}}u - (wg.x % {{.Passes}}u) * GROUP); // query heads that there are
+{{- else}}
+  let here = GROUP;
 {{- end}}
   let row = span.x + wg.z;
   let end = min(step[1u + row].y + 1u, span.z);
@@ -209,6 +211,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     workgroupBarrier();
   }
   // Sums over the threads that share elements, then (max, total, numbers) of a head.
+{{- if .Merge}}
+  let pieces = (tiles * KEYS + piece - 1u) / piece;
+  if r == 0u && h < GROUP { fade[h] = total; }
+{{- end}}
 {{- range $c := seq .PerThread}}
 {{- if $c}}
   workgroupBarrier();
@@ -217,18 +223,35 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   sums[{{mul $h $v.Threads}}u + i] = o{{$h}}_{{$c}};
 {{- end}}
   workgroupBarrier();
-  for (var e = i; e < {{if $v.Uneven}}here{{else}}GROUP{{end}} * ACROSS; e += {{$v.Threads}}u) {
+  for (var e = i; e < here * ACROSS; e += {{$v.Threads}}u) {
     let own = e / ACROSS * {{$v.Threads}}u + e % ACROSS;
     var s = sums[own];
     for (var g = 1u; g < LINES; g++) { s += sums[own + g * ACROSS]; }
-    let to = ((wg.z * {{$v.AllHeads}}u + head + e / ACROSS) * {{$v.Splits}}u + wg.y) * {{$v.Part}}u + 4u + 4u * ({{mul $c $v.Across}}u + e % ACROSS);
+    let element = 4u * ({{mul $c $v.Across}}u + e % ACROSS);
+{{- if $v.Merge}}
+    if pieces == 1u { // nothing to merge
+      s /= fade[e / ACROSS];
+{{- range $j := seq 4}}
+{{- if $v.Quantise}}
+      merged[e / ACROSS * DIM + element + {{$j}}u] = s[{{$j}}];
+{{- else}}
+      y[(row * {{$v.AllHeads}}u + head + e / ACROSS) * DIM + element + {{$j}}u] = s[{{$j}}];
+{{- end}}
+{{- end}}
+      continue;
+    }
+{{- end}}
+    let to = ((wg.z * {{$v.AllHeads}}u + head + e / ACROSS) * {{$v.Splits}}u + wg.y) * {{$v.Part}}u + 4u + element;
     {{$v.PartStore "to" "s.x"}}
     {{$v.PartStore "to + 1u" "s.y"}}
     {{$v.PartStore "to + 2u" "s.z"}}
     {{$v.PartStore "to + 3u" "s.w"}}
   }
 {{- end}}
-  if r == 0u && h < {{if .Uneven}}here{{else}}GROUP{{end}} {
+{{- if .Merge}}
+  if pieces > 1u {
+{{- end}}
+  if r == 0u && h < here {
     let to = ((wg.z * {{.AllHeads}}u + head + h) * {{.Splits}}u + wg.y) * {{.Part}}u;
     {{.PartStore "to" "most"}}
     {{.PartStore "to + 1u" "total"}}

@@ -29,10 +29,11 @@ fn wide(c: vec4<u32>) -> vec4<f32> { return bitcast<vec4<f32>>(c); }
 {{- end}}
 
 @compute @workgroup_size(128)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32, @builtin(num_workgroups) grid: vec3<u32>) {
   let kv = wg.x;
   let count = span.y * GROUP; // rows of the span
-  let r0 = wg.y * ROWS;
+  // The last tokens see most keys: they begin first.
+  let r0 = (grid.y - 1u - wg.y) * ROWS;
   if r0 >= count { return; }
   for (var e = i; e < ROWS * QUADS; e += 128u) {
     let r = min(r0 + e / QUADS, count - 1u);

@@ -72,8 +72,6 @@ type Tuning struct {
 	Lanes   int // threads that share a row, a power of two
 	Rows    int // rows of a thread
 	Unroll  int // groups of 32 quantised weights of a row that a thread fetches at once
-	// Touch asks for the weights before Norm's work.
-	Touch bool
 }
 
 // Quantised reports whether x must be quantised rows (see Quantize), not float32.
@@ -139,7 +137,6 @@ type matVecText struct {
 	boundList
 	Threads, Lanes, Slots, Rows int
 	Unroll                      int
-	Touch                       bool
 	Sums                        int // of a thread: Rows × Tokens
 	Tree                        bool
 	Shuffle                     bool // the prologue may
@@ -186,6 +183,11 @@ func (v *matVecText) divide(d Device) error {
 	}
 	if v.Lanes == 0 {
 		v.Lanes = v.chooseLanes(d)
+		// Few rows, whose norm every workgroup makes: more threads of less work each.
+		const small = 1 << 16
+		if v.Norm && v.Act == nil && !d.Software && v.offset(len(v.Parts))*v.Lanes < small && d.Subgroups && d.SubgroupMin >= 32 {
+			v.Lanes = 32
+		}
 	}
 	v.Lanes = min(v.Lanes, v.Threads)
 	if v.Rows == 0 {
@@ -203,11 +205,15 @@ func (v *matVecText) divide(d Device) error {
 	v.Unroll = v.Tuning.Unroll
 	if v.Unroll == 0 {
 		v.Unroll = 1
-		if v.Rows*v.Tokens <= 2 && v.Units(v.Weights[0]) > 4*v.Lanes {
+		if v.Rows*v.Tokens <= 2 {
+			// All of a short row at once, else two groups.
+			rounds := (v.Units(v.Weights[0]) + v.Lanes - 1) / v.Lanes
 			v.Unroll = 2
+			if rounds <= 3 {
+				v.Unroll = rounds
+			}
 		}
 	}
-	v.Touch = v.Tuning.Touch && v.Norm
 	v.Slots = v.Threads / v.Lanes
 	v.Sums = v.Rows * v.Tokens
 	v.Tree = !d.Subgroups || d.SubgroupMin < v.Lanes
@@ -324,9 +330,6 @@ func (v *matVecText) name() string {
 	}
 	if v.Norm {
 		fmt.Fprintf(&b, "/norm%s", v.EpsText())
-	}
-	if v.Touch {
-		b.WriteString("/touch")
 	}
 	if v.Act != nil {
 		fmt.Fprintf(&b, "/act%d", *v.Act)

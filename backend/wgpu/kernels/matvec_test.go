@@ -251,7 +251,7 @@ func TestMatVecFused(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/act %v norm %v tokens %d", a.name, act != nil, norm, tokens), func(t *testing.T) {
 						dev := r.device()
 						a.take(&dev)
-						m := MatVec{K: k, Tokens: tokens, Act: act, QuantOut: act != nil, Norm: norm, Eps: 1e-5, Parts: []Part{{tensor.Q4_K, n}, {tensor.Q6_K, n}}, Tuning: Tuning{Touch: tokens == 1}}
+						m := MatVec{K: k, Tokens: tokens, Act: act, QuantOut: act != nil, Norm: norm, Eps: 1e-5, Parts: []Part{{tensor.Q4_K, n}, {tensor.Q6_K, n}}}
 						m.test(&rig{t, r.d}, dev)
 					})
 				}
