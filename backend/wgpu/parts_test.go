@@ -22,7 +22,7 @@ func TestParts(t *testing.T) {
 	}
 	needAdapter(t)
 	start := time.Now()
-	_, x := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
+	_, x := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16, MaxBatch: 2048})
 	e, ok := x.(*executor)
 	if !ok {
 		t.Fatalf("%T", x)
@@ -39,10 +39,30 @@ func TestParts(t *testing.T) {
 	}
 	defer s.Close()
 	seq := s.(*sequence)
+	for _, n := range []int{512, 2048} {
+		tokens := make([]int32, n)
+		for i := range tokens {
+			tokens[i] = int32(i)
+		}
+		var best time.Duration
+		for range 4 {
+			if err := s.Truncate(0); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			if err := e.Step([]backend.Span{{Seq: s, Tokens: tokens, Want: backend.Last}}, &backend.Logits{}); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(start); best == 0 || d < best {
+				best = d
+			}
+		}
+		fmt.Printf("prompt of %d: %.1f ms, %.0f tok/s\n", n, best.Seconds()*1e3, float64(n)/best.Seconds())
+	}
 	logits := make([]float32, e.program.Vocab)
 	batch := []backend.Span{{Seq: s, Tokens: []int32{5}, Want: backend.Last}}
 	p := e.cut(batch)[0]
-	for _, depth := range []int{16, 1024, 8192} {
+	for _, depth := range []int{64, 1024, 8192} {
 		for _, way := range []string{"sleep", "spin"} {
 			e.gpu.Spin = way == "spin"
 			var sum [6]time.Duration
