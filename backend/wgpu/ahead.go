@@ -51,7 +51,7 @@ func (a *ahead) prepare(e *executor, batch []backend.Span, p piece, logits int) 
 	now := alone(batch, p)
 	again := now != nil && slices.Equal(a.last, now)
 	a.last = now
-	if !again || e.trace != nil {
+	if !again || e.trace != nil || e.profile != nil {
 		return nil
 	}
 	rec := e.record(slices.Clone(batch), p, logits)

@@ -46,6 +46,8 @@ type executor struct {
 	busy      sync.Mutex // held by a step
 	dead      error      // why no step runs any more
 	ahead     ahead      // commands of the step to come
+	work      map[*driver.Pipeline]work
+	profile   *profile // nil while no step is timed
 }
 
 // maxPositions is the reach of the tables of rotary angles.
@@ -71,6 +73,7 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 		weights: map[string]*weight{}, vectors: map[string]*driver.Buffer{},
 		scratches: map[int]*driver.Buffer{},
 		plans:     map[shape][]string{}, used: map[shape]bool{},
+		work: map[*driver.Pipeline]work{},
 	}
 	err = e.build(w)
 	// Also after an error: what is being compiled belongs to this executor.

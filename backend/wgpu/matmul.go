@@ -294,6 +294,16 @@ type bundle struct {
 	first   int // element of y's rows
 }
 
+// work is what the kernel must do at least.
+func (b bundle) work(k int, integer bool) work {
+	w := work{integer: integer}
+	for i, p := range b.parts {
+		w.bytes += float64(b.buffers[i].Size)
+		w.operations += 2 * float64(p.Rows) * float64(k)
+	}
+	return w
+}
+
 // bundles divides a product's matrices among kernels, by the number of bindings
 // that the device has.
 func (c *compiler) bundles(p product, a amount) []bundle {
@@ -385,6 +395,7 @@ func (c *compiler) matVecs(p product, a amount, m kernels.MatVec, input map[stri
 		if err != nil {
 			return nil, err
 		}
+		c.work[bound.pipeline] = b.work(m.K, p.integer())
 		list = append(list, bound)
 	}
 	return func(r *recording, _ int) {
@@ -429,6 +440,7 @@ func (c *compiler) matMulMany(p product) (func(*recording, int), error) {
 		if err != nil {
 			return nil, err
 		}
+		c.work[bound.pipeline] = b.work(m.K, false)
 		list = append(list, tiles{bound, m})
 	}
 	caps := c.gpu.caps
@@ -474,6 +486,7 @@ func (c *compiler) halfMul(p product, x operand) (func(*recording, int), error) 
 			if err != nil {
 				return nil, err
 			}
+			c.work[bound.pipeline] = work{bytes: float64(part.buffer.Size) + 2*float64(part.rows*m.K)}
 			list = append(list, bound)
 			first += part.rows
 		}
@@ -482,6 +495,7 @@ func (c *compiler) halfMul(p product, x operand) (func(*recording, int), error) 
 	if err != nil {
 		return nil, err
 	}
+	c.work[bound.pipeline] = work{bytes: 2 * float64(m.Rows*m.K), operations: 2 * float64(m.Rows*m.K)}
 	return func(r *recording, n int) {
 		for _, k := range list {
 			r.Dispatch(k.pipeline, k.group, k.grid[0], k.grid[1], k.grid[2])

@@ -58,6 +58,19 @@ func TestParts(t *testing.T) {
 			}
 		}
 		fmt.Printf("prompt of %d: %.1f ms, %.0f tok/s\n", n, best.Seconds()*1e3, float64(n)/best.Seconds())
+		if err := s.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		e.SetProfile(true)
+		if err := e.Step([]backend.Span{{Seq: s, Tokens: tokens, Want: backend.Last}}, &backend.Logits{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range e.Profile() {
+			if o.Time > time.Millisecond/10 {
+				fmt.Printf("  %4d × %-70s %8.2f ms  %6.1f Top/s %6.0f GB/s\n", o.Calls, o.Name, o.Time.Seconds()*1e3, o.Operations/o.Time.Seconds()/1e12, o.Bytes/o.Time.Seconds()/1e9)
+			}
+		}
+		e.SetProfile(false)
 	}
 	logits := make([]float32, e.program.Vocab)
 	batch := []backend.Span{{Seq: s, Tokens: []int32{5}, Want: backend.Last}}

@@ -149,6 +149,9 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 			return err
 		}
 	}
+	if err := e.profile.add(); err != nil {
+		return err
+	}
 	if e.trace != nil {
 		return e.trace.report(e, p, logits)
 	}
@@ -157,7 +160,7 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 
 // record records all work of a piece and the copying of its logits.
 func (e *executor) record(batch []backend.Span, p piece, logits int) *recording {
-	rec := &recording{Commands: e.gpu.Begin(), piece: p, batch: batch}
+	rec := &recording{Commands: e.gpu.Begin(), piece: p, batch: batch, timed: e.profile, work: e.work}
 	for i := range e.nodes {
 		n := &e.nodes[i]
 		rows := p.tokens
@@ -177,6 +180,7 @@ func (e *executor) record(batch []backend.Span, p piece, logits int) *recording 
 	if e.trace != nil {
 		e.trace.copy(rec)
 	}
+	e.profile.collect(rec)
 	return rec
 }
 
@@ -202,6 +206,8 @@ type recording struct {
 	*driver.Commands
 	piece
 	batch []backend.Span
+	timed *profile // nil for none
+	work  map[*driver.Pipeline]work
 }
 
 // sequence of a run.

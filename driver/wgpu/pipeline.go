@@ -33,6 +33,7 @@ type PipelineDesc struct {
 
 // Pipeline is a shader with its layout, compiled or to be compiled.
 type Pipeline struct {
+	Name           string // as its description says
 	handle, layout uintptr
 	d              *Device
 	desc           PipelineDesc
@@ -66,7 +67,7 @@ func (d *Device) Layout(desc PipelineDesc) (*Pipeline, error) {
 	if err != nil {
 		return nil, fmt.Errorf("layout of %s: %w", desc.Name, err)
 	}
-	return &Pipeline{layout: layout, d: d, desc: desc}, nil
+	return &Pipeline{Name: desc.Name, layout: layout, d: d, desc: desc}, nil
 }
 
 // Compile compiles a pipeline's shader, which takes most of the time. Pipelines may be
