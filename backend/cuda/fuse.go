@@ -22,11 +22,13 @@ type fuser struct {
 	users  [][]int // the operations that read each value
 	taken  []bool  // operations that belong to a group
 	stages []stage
+	// rounded are the values that are passed on as integers: see roundGated.
+	rounded map[graph.ID]bool
 }
 
 // newFuser looks at who writes and reads each value.
 func newFuser(c *compiler) *fuser {
-	f := &fuser{compiler: c, made: make([]int, len(c.program.Values)), users: make([][]int, len(c.program.Values)), taken: make([]bool, len(c.program.Ops))}
+	f := &fuser{compiler: c, made: make([]int, len(c.program.Values)), users: make([][]int, len(c.program.Values)), taken: make([]bool, len(c.program.Ops)), rounded: map[graph.ID]bool{}}
 	for i := range f.made {
 		f.made[i] = -1
 	}
@@ -167,7 +169,8 @@ func (f *fuser) normProducts(at int, n *graph.RMSNorm) {
 	}
 	if g, i, ok := f.gated(products); ok {
 		p.ops, p.out = append(p.ops, i), []graph.ID{g.Out}
-		f.finish(&p, matvecRequest{eps: n.Eps, pair: true, gelu: g.Act == graph.GELU}, n.Weight, f.named(g, products))
+		f.rounded[g.Out] = f.roundsGated(g, products[0])
+		f.finish(&p, matvecRequest{eps: n.Eps, pair: true, gelu: g.Act == graph.GELU, round: f.rounded[g.Out]}, n.Weight, f.named(g, products))
 		return
 	}
 	for _, m := range products {
@@ -184,6 +187,22 @@ func (f *fuser) gated(products []*graph.MatMul) (*graph.GatedAct, int, bool) {
 	g, i, ok := only[*graph.GatedAct](f, products[0].Out)
 	_, j, also := only[*graph.GatedAct](f, products[1].Out)
 	return g, i, ok && also && i == j && g.Gate != g.Up
+}
+
+// roundGated lets the kernel that makes the input of the product after gate and up round
+// it at once: else every block of that product would, and read twice as many bytes.
+var roundGated = true
+
+// roundsGated reports whether it is possible: one product alone reads the value, and as
+// integers.
+func (f *fuser) roundsGated(g *graph.GatedAct, gate *graph.MatMul) bool {
+	m, _, ok := only[*graph.MatMul](f, g.Out)
+	if !ok || !roundGated {
+		return false
+	}
+	from, to := f.tensor(gate.Weight), f.tensor(m.Weight)
+	integers := func(t tensor.Tensor) bool { weights, _ := piece(t.Type); return weights == 32 }
+	return f.multiplies(to) && integers(from) && integers(to) && to.Cols()%32 == 0
 }
 
 // named returns gate and up in this order.
@@ -246,11 +265,11 @@ func (r *recorder) matvecs(req matvecRequest) error {
 	for t := 0; t < r.shape.tokens; t += most {
 		part := req
 		part.tokens = min(most, r.shape.tokens-t)
-		part.x += cuda.Ptr(4 * t * req.k)
+		part.x += cuda.Ptr(t * rowBytes(req.k, req.rounded))
 		part.matrices = slices.Clone(req.matrices)
 		for i := range part.matrices {
 			if m := &part.matrices[i]; m.out != 0 {
-				m.out += cuda.Ptr(4 * t * m.rows)
+				m.out += cuda.Ptr(t * rowBytes(m.rows, req.round))
 			}
 		}
 		if part.residual != 0 {
@@ -261,6 +280,14 @@ func (r *recorder) matvecs(req matvecRequest) error {
 		}
 	}
 	return nil
+}
+
+// rowBytes is what a token's n numbers take, as float32 or rounded.
+func rowBytes(n int, rounded bool) int {
+	if rounded {
+		return roundedBytes(n)
+	}
+	return 4 * n
 }
 
 // together appends the products of one run of tokens.
@@ -333,7 +360,7 @@ func (f *fuser) productAdd(at int, m *graph.MatMul) {
 		p.kind, p.ops, p.out = "product and sum", append(p.ops, i), []graph.ID{a.Out}
 		p.in = append(p.in, other(a, m.Out))
 	}
-	f.finish(&p, matvecRequest{}, "", []*graph.MatMul{m})
+	f.finish(&p, matvecRequest{rounded: f.rounded[m.In]}, "", []*graph.MatMul{m})
 }
 
 // other is the summand beside a value.

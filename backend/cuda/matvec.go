@@ -50,6 +50,8 @@ type matvecRequest struct {
 	// pair: the two matrices are gate and up, and the first's output is act(gate)·up.
 	pair bool
 	gelu bool // act is GELU (tanh), else SiLU
+	// round: the output of a pair is what round_rows would make of it.
+	round bool
 	// residual (tokens, rows of the only matrix) is added; it may be the output. 0 for none.
 	residual cuda.Ptr
 	cap      float32 // soft cap c·tanh(y/c), 0 for none
@@ -60,6 +62,7 @@ const (
 	matvecRounded = 1
 	matvecPair    = 2
 	matvecGELU    = 4
+	matvecRound   = 8
 )
 
 // matvecVariant is one compiled kernel for up to so many tokens.
@@ -114,8 +117,8 @@ var matvecBlocks = 1
 // matvecTokens is the most tokens of one launch on a device for a matrix of a type,
 // rows of k weights: 8, 4, 2, 1, or 0 if not even one row of activations fits.
 func matvecTokens(dev cuda.Device, t tensor.DType, rows, k int) int {
-	if streams(t, k) {
-		if n := streamMost(dev, t, rows, k); n > 0 {
+	if multipliesMMA(t, k) {
+		if n := mmaMost(dev, rows, k); n > 0 {
 			return n
 		}
 	}
@@ -137,7 +140,7 @@ func planMatvec(dev cuda.Device, r matvecRequest) (*kernelCall, error) {
 	if len(r.matrices) == 0 || len(r.matrices) > 3 || r.pair && len(r.matrices) != 2 || r.residual != 0 && len(r.matrices) != 1 && !r.pair {
 		return nil, fmt.Errorf("matvec: %d matrices", len(r.matrices))
 	}
-	if k := r.planStream(dev); k != nil {
+	if k := r.planMMA(dev); k != nil {
 		return k, nil
 	}
 	for _, v := range matvecVariants {
@@ -202,7 +205,7 @@ func (r *matvecRequest) plan(dev cuda.Device, v matvecVariant) (*kernelCall, err
 
 // matvecShape is a way to cut the rows.
 type matvecShape struct {
-	lanes  int // of a row; of stream.h: stages of a ring
+	lanes  int // of a row; 0 in matvec_mma.h
 	rows   int // of a block
 	starts [3]int
 	grid   int
@@ -225,12 +228,16 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 	if r.pair {
 		group, matrices = side, matrices[:1]
 	}
+	whole := group
+	if r.round {
+		whole = 32
+	}
 	blocks, total := max(dev.SMs*matvecBlocks, len(matrices)), 0
 	for _, m := range matrices {
 		total += m.rows
 	}
-	s := matvecShape{lanes: lanes, rows: roundUp(max(total/blocks, 1), group)}
-	for ; ; s.rows += group {
+	s := matvecShape{lanes: lanes, rows: roundUp(max(total/blocks, 1), whole)}
+	for ; ; s.rows += whole {
 		s.grid = 0
 		for i, m := range matrices {
 			s.starts[i] = s.grid
@@ -241,7 +248,7 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 		}
 	}
 	steps := (r.k/weights + lanes - 1) / lanes
-	groups := s.rows / group
+	groups := (s.rows + group - 1) / group
 	warps := v.threads / 32
 	s.work = groups * steps
 	s.run = (s.work + warps - 1) / warps
@@ -253,7 +260,7 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 // call writes the arguments; see MATVEC in kernels/matvec.h.
 func (r *matvecRequest) call(s matvecShape, module, kernel string, threads, alt int) *kernelCall {
 	flags := 0
-	for bit, on := range map[int]bool{matvecRounded: r.rounded, matvecPair: r.pair, matvecGELU: r.gelu} {
+	for bit, on := range map[int]bool{matvecRounded: r.rounded, matvecPair: r.pair, matvecGELU: r.gelu, matvecRound: r.round} {
 		if on {
 			flags |= bit
 		}

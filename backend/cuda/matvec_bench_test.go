@@ -153,6 +153,7 @@ type benchProduct struct {
 	matrices       []benchMatrix
 	pair, norm     bool
 	residual       bool
+	rounded        bool
 	variant        *matvecVariant // other than the plan's, with its kernel
 	module, kernel string
 }
@@ -161,7 +162,7 @@ func (b *bench) calls(p benchProduct) []*kernelCall {
 	b.t.Helper()
 	var calls []*kernelCall
 	for at := int64(0); len(calls) < 2 || at < rotation; {
-		r := matvecRequest{tokens: p.tokens, k: p.k, x: b.x, pair: p.pair, eps: 1e-6}
+		r := matvecRequest{tokens: p.tokens, k: p.k, x: b.x, pair: p.pair, eps: 1e-6, rounded: p.rounded}
 		if p.norm {
 			r.norm = b.x
 		}
@@ -306,21 +307,18 @@ var fusedProducts = []benchProduct{
 	{name: "7B down + residual", tokens: 1, k: 18944, matrices: []benchMatrix{{3584, tensor.Q6_K}}, residual: true},
 }
 
-// TestBenchStream compares stream.h with matvec.h on the products of a layer.
-func TestBenchStream(t *testing.T) {
+// TestBenchMMA compares matvec_mma.h with matvec.h on the products of a layer.
+func TestBenchMMA(t *testing.T) {
 	b := newBench(t)
-	defer func(on bool, ring, next int) { streamProducts, streamRing, matvecNext = on, ring, next }(streamProducts, streamRing, matvecNext)
+	defer func(on bool) { mmaProducts = on }(mmaProducts)
 	b.read = 4700
 	products := slices.Clone(fusedProducts)
 	if b.quick {
 		products = products[1:2]
 	}
-	for _, v := range []struct {
-		on   bool
-		ring int
-	}{{false, 0}, {true, 48 << 10}, {true, 64 << 10}, {true, 84 << 10}, {true, 104 << 10}} {
-		streamProducts, streamRing = v.on, v.ring
-		fmt.Printf("-- stream.h %v, rings of %d bytes\n", v.on, v.ring)
+	for _, on := range []bool{false, true} {
+		mmaProducts = on
+		fmt.Println("-- matvec_mma.h:", on)
 		for _, p := range products {
 			b.product(p)
 		}
@@ -328,16 +326,16 @@ func TestBenchStream(t *testing.T) {
 			continue
 		}
 		b.product(benchProduct{name: "7B logits", tokens: 1, k: 3584, matrices: []benchMatrix{{152064, tensor.Q6_K}}, norm: true})
-		for _, next := range []int{0, 4096} {
+		for _, next := range []int{0, 4096, 8192} {
 			for i, name := range []string{"1.5B", "7B"} {
 				fmt.Printf("%s: the four products of a layer in turn, %d bytes a warp prefetched for the next: %.2f µs\n", name, next, b.layer(products[4*i:4*i+4], next))
 			}
 		}
 	}
-	streamRing = 84 << 10
 	for _, tokens := range []int{2, 4, 8} {
 		for _, p := range products {
 			p.tokens = min(tokens, matvecTokens(b.c.Device, tensor.Q6_K, 3584, p.k))
+			p.rounded, p.norm = true, false
 			p.name = fmt.Sprintf("%s T=%d", p.name, p.tokens)
 			b.product(p)
 		}

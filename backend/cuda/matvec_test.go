@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -374,6 +375,61 @@ func TestMatvecAround(t *testing.T) {
 			checkProduct(t, fmt.Sprintf("%d tokens, gelu %v", tokens, gelu), got, want, bound, share)
 		}
 		g.release()
+	}
+}
+
+// TestMatvecRound: what gate and up leave rounded is what round_rows makes of their
+// result, in both families of kernels, also where a value is broken.
+func TestMatvecRound(t *testing.T) {
+	g := openGPU(t)
+	r := rand.New(rand.NewPCG(9, 10))
+	const k, rows = 512, 96
+	for _, dtype := range []tensor.DType{tensor.Q4_K, tensor.Q6_K, tensor.Q5_K} {
+		for _, c := range []struct {
+			tokens int
+			sms    int
+			broken bool
+		}{{1, 1, false}, {3, 3, false}, {2, 3, true}} { // 32 rows a block in either case: sums in the same order
+			dev := g.c.Device
+			dev.SMs = c.sms
+			x := outlierX(r, c.tokens, k)
+			if c.broken {
+				x[k+5] = float32(math.NaN())
+			}
+			out := g.alloc(int64(4 * c.tokens * rows))
+			req := matvecRequest{tokens: c.tokens, k: k, x: upload(g, x), pair: true}
+			for range 2 {
+				req.matrices = append(req.matrices, matvecMatrix{g.matrix(randomMatrix(r, dtype, rows, k, 0.01)), dtype, rows, 0, out})
+			}
+			call, err := planMatvec(dev, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.callOnce(call)
+			want := g.alloc(int64(c.tokens * roundedBytes(rows)))
+			g.callOnce(roundCall(out, 0, 0, c.tokens, rows, want))
+			req.round = true
+			req.matrices[0].out = g.alloc(int64(c.tokens * roundedBytes(rows)))
+			if call, err = planMatvec(dev, req); err != nil {
+				t.Fatal(err)
+			}
+			g.callOnce(call)
+			n := c.tokens * roundedBytes(rows)
+			a, b := download[byte](g, want, n), download[byte](g, req.matrices[0].out, n)
+			if c.broken { // the bits of NaN and what it is multiplied with do not matter
+				a, b = a[:roundedBytes(rows)], b[:roundedBytes(rows)]
+				scales := download[float32](g, req.matrices[0].out+cuda.Ptr(roundedBytes(rows)+rows*2), rows/32*2)
+				for i, v := range scales {
+					if !math.IsNaN(float64(v)) {
+						t.Errorf("%s: scale %d of a broken token is %v", dtype, i, v)
+					}
+				}
+			}
+			if !bytes.Equal(a, b) {
+				t.Errorf("%s, %d tokens: rounded at once is not what round_rows makes of it", dtype, c.tokens)
+			}
+			g.release()
+		}
 	}
 }
 

@@ -95,8 +95,8 @@ func manyMatvecName(dev cuda.Device, s productSize) string {
 		return ""
 	}
 	n := min(s.tokens, most)
-	if streams(s.dtype, s.k) {
-		return fmt.Sprintf("matmul/%s/i16/mma/tokens-%d", s.dtype, streamRound(n))
+	if multipliesMMA(s.dtype, s.k) {
+		return fmt.Sprintf("matmul/%s/i16/mma/tokens-%d", s.dtype, mmaRound(n))
 	}
 	for _, v := range matvecVariants {
 		if n <= v.tokens {
@@ -124,7 +124,33 @@ func emitMatvec(r *recorder, o operand) error {
 	return nil
 }
 
+// roundInside is the most tokens that every block of a product rounds by itself: for
+// more a kernel does it once for all.
+const roundInside = 2
+
+// roundFirst lets another kernel do what surrounds rounding, if the product wants
+// integers of many tokens.
+func (r *recorder) roundFirst(req *matvecRequest) error {
+	if req.tokens <= roundInside || req.rounded {
+		return nil
+	}
+	for _, m := range req.matrices {
+		if weights, _ := piece(m.dtype); weights < 32 {
+			return nil
+		}
+	}
+	to := r.e.scratch.rounded
+	if err := r.call(roundCall(req.x, req.norm, req.eps, req.tokens, req.k, to)); err != nil {
+		return err
+	}
+	req.x, req.norm, req.rounded = to, 0, true
+	return nil
+}
+
 func (r *recorder) matvec(req matvecRequest) error {
+	if err := r.roundFirst(&req); err != nil {
+		return err
+	}
 	call, err := planMatvec(r.e.c.Device, req)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ type scratch struct {
 	logitRows     int // rows of logits that are computed at once
 	vocab         int
 	gatheredWidth int
+	roundedWidth  int
 	halfNumbers   int64 // of x in f16
 	maxBatch      int
 	weightBytes   int64 // of a matrix in f16
@@ -19,6 +20,7 @@ type scratch struct {
 	gathered   cuda.Ptr // float32 (logitRows, gatheredWidth)
 	logits     cuda.Ptr // float32 (logitRows, vocab)
 	host       []byte   // pinned, for the logits
+	rounded    cuda.Ptr // of fewTokens, see roundedBytes
 	half       cuda.Ptr // f16 (maxBatch, width padded)
 	halfScales cuda.Ptr // float32 (maxBatch)
 	weights    cuda.Ptr // f16 (rows, k padded) of the matrix at hand
@@ -50,6 +52,7 @@ func (s *scratch) init(e *executor) {
 // to a limit. The sizes tried are those between which plans change little; where a
 // plan needs more all the same, recorder.work finds it.
 func (s *scratch) wantProducts(dev cuda.Device, t tensor.Tensor, limit int) {
+	s.roundedWidth = max(s.roundedWidth, t.Cols())
 	for tokens := 1; ; tokens = min(2*tokens, limit) {
 		size := productSize{t.Type, t.Rows(), t.Cols(), tokens}
 		k, _ := kernelFor(dev, size)
@@ -71,6 +74,7 @@ func (s *scratch) pieces() map[*cuda.Ptr]int64 {
 	return map[*cuda.Ptr]int64{
 		&s.gathered:   int64(s.logitRows) * int64(s.gatheredWidth) * 4,
 		&s.logits:     s.logitBytes(),
+		&s.rounded:    int64(fewTokens) * int64(roundedBytes(s.roundedWidth)),
 		&s.half:       s.halfNumbers * 2,
 		&s.halfScales: int64(s.maxBatch) * 4,
 		&s.weights:    s.weightBytes,

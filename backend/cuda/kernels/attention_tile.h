@@ -57,14 +57,15 @@ template <int D> DEV void combine_splits(const float *po, const float2 *ml, floa
 		int h = e / (D / 4), d = e % (D / 4) * 4;
 		const float *src = po + (size_t)h * S * D + d;
 		float4 a = {0.f, 0.f, 0.f, 0.f};
-		// eight loads in flight; the compiler does not unroll loops with assembly by itself
-		for (int s0 = share < shares ? share : active; s0 < active; s0 += 8 * shares) {
-			float4 v[8];
+		// loads in flight; the compiler does not unroll loops with assembly by itself
+		constexpr int FLIGHT = 17;
+		for (int s0 = share < shares ? share : active; s0 < active; s0 += FLIGHT * shares) {
+			float4 v[FLIGHT];
 #pragma unroll
-			for (int j = 0; j < 8; j++)
+			for (int j = 0; j < FLIGHT; j++)
 				if (s0 + j * shares < active) v[j] = ld_cg_f4(src + (size_t)(s0 + j * shares) * D);
 #pragma unroll
-			for (int j = 0; j < 8; j++)
+			for (int j = 0; j < FLIGHT; j++)
 				if (s0 + j * shares < active) {
 					float f = w[h * MAX_SPLITS + s0 + j * shares];
 					a.x += f * v[j].x, a.y += f * v[j].y, a.z += f * v[j].z, a.w += f * v[j].w;
@@ -103,9 +104,11 @@ template <int D, int ST> DEV void attention_decode(const Decode &a, const Cache 
 	int active = split_range(first, len, S, a.least, split, from, to);
 	pdl_launch();
 	if (from >= to) {
+		// Blocks with nothing to do make room for the next kernel's at once: step data is
+		// there before any kernel, and split 0 waits for all of them.
+		if (split > 0) return;
 		pdl_wait();
-		if (split == 0) // no position at all: only a misplaced token
-			for (int i = threadIdx.x; i < nh * D; i += blockDim.x) a.out[row * D + i] = 0.f;
+		for (int i = threadIdx.x; i < nh * D; i += blockDim.x) a.out[row * D + i] = 0.f; // no position at all: only a misplaced token
 		return;
 	}
 	const u16 *K = cache_keys<u16>(c, a.kvs[t], cap, kvh, D), *V = cache_values<u16>(c, a.kvs[t], cap, kvh, D);

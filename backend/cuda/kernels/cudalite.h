@@ -134,6 +134,20 @@ DEV uint4 ld_stream128(const void *p) { uint4 v; asm volatile("ld.global.nc.L1::
 DEV uint2 ld_stream64(const void *p) { uint2 v; asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p)); return v; }
 DEV u32 ld_stream32(const void *p) { u32 v; asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p)); return v; }
 DEV u32 ld_stream16(const void *p) { u16 v; asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(v) : "l"(p)); return v; }
+// The same if a condition holds; else the old value stays. keep: in L1, for what lanes or
+// the next load read again.
+DEV void ld_stream128_if(uint4 &v, const void *p, bool c) {
+	asm volatile("{ .reg .pred q; setp.ne.u32 q, %5, 0; @q ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4]; }" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"((u32)c));
+}
+DEV void ld_keep128_if(uint4 &v, const void *p, bool c) {
+	asm volatile("{ .reg .pred q; setp.ne.u32 q, %5, 0; @q ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4]; }" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"((u32)c));
+}
+DEV void ld_stream64_if(uint2 &v, const void *p, bool c) {
+	asm volatile("{ .reg .pred q; setp.ne.u32 q, %3, 0; @q ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2]; }" : "+r"(v.x), "+r"(v.y) : "l"(p), "r"((u32)c));
+}
+DEV void ld_keep16_if(u32 &v, const void *p, bool c) {
+	asm volatile("{ .reg .pred q; .reg .b16 h; setp.ne.u32 q, %2, 0; cvt.u16.u32 h, %0; @q ld.global.nc.u16 h, [%1]; cvt.u32.u16 %0, h; }" : "+r"(v) : "l"(p), "r"((u32)c));
+}
 DEV void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // not from L1, which does not see what other blocks write
@@ -146,8 +160,6 @@ DEV u32 smem_u32(const void *p) { u64 a; asm("cvta.to.shared.u64 %0, %1;" : "=l"
 
 // ---- cp.async (sm_80) ----
 DEV void cp_async16(u32 dst, const void *src) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory"); }
-// 8 or 4 bytes, both sides aligned to them
-template <int N> DEV void cp_async_small(u32 dst, const void *src) { asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(dst), "l"(src), "n"(N) : "memory"); }
 DEV void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEV void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 

@@ -21,6 +21,7 @@ enum {
 	MV_ROUNDED = 1, // x is what round_rows wrote, not float32
 	MV_PAIR = 2,    // matrices 0 and 1 are gate and up: y0 = act(gate)·up
 	MV_GELU = 4,    // act is GELU (tanh), else SiLU
+	MV_ROUND = 8,   // y0 becomes what round_rows writes: n and rows are multiples of 32
 };
 
 // MatVec is one block's part of a launch; see the comment above MATVEC.
@@ -300,7 +301,7 @@ struct Tail {
 		residual = 0.f;
 		if (a.residual && i < a.rows * a.tokens) residual = a.residual[out];
 	}
-	__device__ __forceinline__ void finish(const MatVec &a, const float *part, int size, int up) {
+	__device__ __forceinline__ float value(const MatVec &a, const float *part, int size, int up) {
 		bool pair = a.flags & MV_PAIR;
 		float v = 0.f, u = 0.f;
 		const float *from = part + at;
@@ -312,14 +313,38 @@ struct Tail {
 		if (pair) v = (a.flags & MV_GELU ? gelu_tanh(v) : sigmoid_mul(v)) * u;
 		v += bias;
 		if (a.cap > 0.f) v = a.cap * cl_tanh(v / a.cap);
-		a.y[out] = v + residual;
+		return v + residual;
 	}
 };
+
+// store_rounded writes a warp's 32 values, a group, as round_rows does; out is a lane's
+// place among the numbers of all tokens, row in its own.
+DEV void store_rounded(const MatVec &a, float v, size_t out, int row) {
+	float m = cl_fabs(v);
+#pragma unroll
+	for (int i = 1; i < 32; i <<= 1) m = cl_fmax_nan(m, shfl_xor(m, i));
+	float inverse = m > 1e-30f ? 32767.f / m : 0.f, d = m * (1.f / 32767.f);
+	u32 q = f2u_bits(cl_fma(v, inverse, 12582912.f)); // the integer is in the lower half
+	int sum = (short)q;
+#pragma unroll
+	for (int i = 1; i < 32; i <<= 1) sum += shfl_xor_i(sum, i);
+	int nb = a.n / 32, lane = row & 31;
+	u8 *to = (u8 *)a.y + (out - row) / 32 * 72;
+	u8 *at = to + ((size_t)(lane >> 4) * nb + row / 32) * 16 + (lane & 15);
+	at[0] = (u8)(q >> 8), at[(size_t)nb * 32] = (u8)q;
+	if (lane == 0) {
+		float2 s;
+		s.x = d, s.y = d * (float)sum;
+		((float2 *)(to + (size_t)nb * 64))[row / 32] = s;
+	}
+}
 
 // finish_rows does so for all rows of the block, first the one that tail is at.
 template <class F> DEV void finish_rows(const MatVec &a, const F &f, Tail &tail, const float *part, int size, int of_row, int up) {
 	while (tail.i < a.rows * a.tokens) {
-		tail.finish(a, part, size, up);
+		float v = tail.value(a, part, size, up);
+		if (a.flags & MV_ROUND) store_rounded(a, v, tail.out, tail.row);
+		else a.y[tail.out] = v;
 		tail.aim(a, f, tail.i + blockDim.x, size, of_row);
 		tail.wait(a);
 	}

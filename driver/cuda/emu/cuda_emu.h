@@ -225,6 +225,10 @@ DEV uint4 ld_stream128(const void *p) { return emu_ld<uint4>(p); }
 DEV uint2 ld_stream64(const void *p) { return emu_ld<uint2>(p); }
 DEV u32 ld_stream32(const void *p) { return emu_ld<u32>(p); }
 DEV u32 ld_stream16(const void *p) { return emu_ld<u16>(p); }
+DEV void ld_stream128_if(uint4 &v, const void *p, bool c) { if (c) v = emu_ld<uint4>(p); }
+DEV void ld_keep128_if(uint4 &v, const void *p, bool c) { if (c) v = emu_ld<uint4>(p); }
+DEV void ld_stream64_if(uint2 &v, const void *p, bool c) { if (c) v = emu_ld<uint2>(p); }
+DEV void ld_keep16_if(u32 &v, const void *p, bool c) { if (c) v = emu_ld<u16>(p); }
 DEV void prefetch_l2(const void *) {}
 DEV void bulk_prefetch_l2(const void *p, u32 bytes) {
 	if (((uintptr_t)p | bytes) & 15 || !bytes) emu::fault("misaligned bulk prefetch");
@@ -237,11 +241,6 @@ DEV void cp_async16(u32 dst, const void *src) {
 	emu_smem_check(dst, 16);
 	if (dst & 15) emu::fault("misaligned cp.async");
 	*(uint4 *)(emu::smem + dst) = emu_ld<uint4>(src);
-}
-template <int N> DEV void cp_async_small(u32 dst, const void *src) {
-	emu_smem_check(dst, N);
-	if ((dst | (uintptr_t)src) & (N - 1)) emu::fault("misaligned cp.async");
-	memcpy(emu::smem + dst, src, N);
 }
 DEV void cp_async_commit() {}
 template <int N> DEV void cp_async_wait() {}

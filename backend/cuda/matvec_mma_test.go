@@ -8,10 +8,10 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// TestStream: several tiles a block, the last of them not full, runs of steps that begin
-// and end anywhere, rings that come round, up to eight tokens; the bits are those
+// TestMatvecMMA: several tiles a block, the last of them not full, runs of steps that begin
+// and end anywhere, up to eight tokens; the bits are those
 // of one token alone.
-func TestStream(t *testing.T) {
+func TestMatvecMMA(t *testing.T) {
 	g := openGPU(t)
 	r := rand.New(rand.NewPCG(3, 1))
 	dev := g.c.Device
@@ -35,7 +35,7 @@ func TestStream(t *testing.T) {
 			ms = append(ms, randomMatrix(r, tensor.Q6_K, c.other, c.k, 0.1))
 			req.matrices = append(req.matrices, matvecMatrix{data: g.matrix(ms[1]), dtype: tensor.Q6_K, rows: c.other, out: g.alloc(int64(c.tokens*c.other) * 4)})
 		}
-		call := req.planStream(dev)
+		call := req.planMMA(dev)
 		if call == nil {
 			t.Fatalf("no kernel: %+v", c)
 		}
