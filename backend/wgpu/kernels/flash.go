@@ -66,6 +66,7 @@ func (o Flash) text(d Device) (*flashText, error) {
 		v.ThreadKeys = v.TileKeys / v.Across
 		v.Parts = 128 / v.TileRows
 		v.OutRows = v.TileRows * v.Quads / 128
+		v.KeyLoads = v.TileKeys * v.Quads / 128
 		memory := (v.Quads+1)*(16*v.TileRows+cell*v.TileKeys) + 4*v.TileKeys*v.TileRows + 4*(128+5*v.TileRows)
 		if memory <= d.WorkgroupMemory && v.ThreadKeys >= 1 && v.OutRows%4 == 0 {
 			return v, nil
@@ -83,6 +84,7 @@ type flashText struct {
 	Across, ThreadKeys int
 	Parts              int // threads a row in the softmax
 	OutRows            int // rows of a thread in the output
+	KeyLoads           int // quads of keys that a thread fetches
 }
 
 // Cell is the type of four elements of the cache.

@@ -60,12 +60,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $r := seq .OutRows}}
   var o{{$r}} = vec4<f32>();
 {{- end}}
+  // A tile of keys is on its way while the one before is worked on.
+{{- range $l := seq .KeyLoads}}
+  let kr{{$l}} = (i + {{mul $l 128}}u) / QUADS;
+  let kc{{$l}} = (i + {{mul $l 128}}u) % QUADS;
+  var next{{$l}} = keys[(min(begin + kr{{$l}}, end - 1u) * {{$v.KVHeads}}u + kv) * QUADS + kc{{$l}}];
+{{- end}}
   for (var start = begin; start < end; start += KEYS) {
-    for (var e = i; e < KEYS * QUADS; e += 128u) {
-      let key = min(start + e / QUADS, end - 1u);
-      tk[e / QUADS * (QUADS + 1u) + e % QUADS] = keys[(key * {{.KVHeads}}u + kv) * QUADS + e % QUADS];
-    }
+{{- range $l := seq .KeyLoads}}
+    tk[kr{{$l}} * (QUADS + 1u) + kc{{$l}}] = next{{$l}};
+{{- end}}
     workgroupBarrier();
+{{- range $l := seq .KeyLoads}}
+    next{{$l}} = keys[(min(start + KEYS + kr{{$l}}, end - 1u) * {{$v.KVHeads}}u + kv) * QUADS + kc{{$l}}];
+{{- end}}
     // Scores: four rows by {{.ThreadKeys}} keys a thread.
 {{- range $r := seq 4}}{{range $k := seq $v.ThreadKeys}}
     var s{{$r}}_{{$k}} = 0.0;
@@ -122,14 +130,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $r := seq .OutRows}}
     o{{$r}} *= fade[rg + {{$r}}u];
 {{- end}}
-    // Four values at a time, fetched before the first is used. Those past the end count
+    // Eight values at a time, fetched before the first is used. Those past the end count
     // nothing.
     let n = min(KEYS, end - start);
-    for (var k = 0u; k < n; k += 4u) {
-{{- range $u := seq 4}}
+    for (var k = 0u; k < n; k += 8u) {
+{{- range $u := seq 8}}
       let c{{$u}} = values[(min(start + k + {{$u}}u, end - 1u) * {{$v.KVHeads}}u + kv) * QUADS + dx];
 {{- end}}
-{{- range $u := seq 4}}
+{{- range $u := seq 8}}
       {
         let v = wide(c{{$u}});
 {{- range $g := seq (div $v.OutRows 4)}}
