@@ -84,7 +84,7 @@ type compiler struct {
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
 	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([]int, n), free: map[int][]int{}, freeP: map[int][]int{}}
-	e.plans, e.used = map[stepShape][]string{}, map[stepShape]bool{}
+	e.plans = backend.NewPlans(e.kernelsOf)
 	for _, l := range e.program.Caches {
 		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
 			e.window = l.Window

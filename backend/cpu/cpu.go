@@ -117,9 +117,8 @@ type executor struct {
 	// plain and timed are execute and executeTimed; making a function value of a
 	// method allocates.
 	plain, timed func(worker int)
-	plans        map[stepShape][]string
-	used         map[stepShape]bool // shapes of the steps so far
-	window       int                // of the layer with the shortest attention window; 0 if none has one
+	plans        backend.Plans[stepShape]
+	window       int // of the layer with the shortest attention window; 0 if none has one
 }
 
 // scratch is what one worker needs beside the shared buffers.

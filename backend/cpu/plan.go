@@ -1,8 +1,6 @@
 package cpu
 
 import (
-	"slices"
-
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/kernel"
 )
@@ -56,13 +54,10 @@ func (e *executor) shape(batch []backend.Span) stepShape {
 }
 
 // Plan names the kernels that a step would use.
-func (e *executor) Plan(batch []backend.Span) []string { return e.plan(e.shape(batch)) }
+func (e *executor) Plan(batch []backend.Span) []string { return e.plans.Of(e.shape(batch)) }
 
-// plan is computed once for each shape: it is asked for before every token.
-func (e *executor) plan(s stepShape) []string {
-	if names, ok := e.plans[s]; ok {
-		return names
-	}
+// kernelsOf names the kernels of a step.
+func (e *executor) kernelsOf(s stepShape) []string {
 	var names []string
 	for i := range e.code {
 		in := &e.code[i]
@@ -85,9 +80,6 @@ func (e *executor) plan(s stepShape) []string {
 			names = append(names, variantName(in.variant, s.tokens))
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	e.plans[s] = names
 	return names
 }
 
@@ -100,11 +92,4 @@ func variantName(family string, n amount) string {
 }
 
 // Variants names the kernels used so far.
-func (e *executor) Variants() []string {
-	var names []string
-	for s := range e.used {
-		names = append(names, e.plan(s)...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+func (e *executor) Variants() []string { return e.plans.Used() }

@@ -37,7 +37,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 	if err := e.prepare(batch, logits); err != nil {
 		return err
 	}
-	e.used[e.shape(batch)] = true
+	e.plans.Use(e.shape(batch))
 	if e.profile == nil {
 		if err := e.pool.run(e.plain); err != nil {
 			return err

@@ -42,8 +42,7 @@ type executor struct {
 	step     stepData
 	direct   directMemory
 	prepared map[stepSize]*prepared
-	plans    map[stepShape][]string
-	used     map[stepShape]bool
+	plans    backend.Plans[stepShape]
 
 	allocated int64
 	dead      error // of the device; every later call returns it
@@ -57,8 +56,9 @@ func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) (*executo
 	e := &executor{
 		c: c, program: p, opts: o, lib: lib,
 		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{}, multiplied: map[string]bool{},
-		prepared: map[stepSize]*prepared{}, plans: map[stepShape][]string{}, used: map[stepShape]bool{},
+		prepared: map[stepSize]*prepared{},
 	}
+	e.plans = backend.NewPlans(e.kernelsOf)
 	e.kvSize = o.KV.BlockBytes()
 	at := int64(0)
 	for _, l := range p.Caches {

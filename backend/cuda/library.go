@@ -18,6 +18,7 @@ import (
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/driver/cuda"
+	"github.com/apr-engine/apr/quant"
 )
 
 // ptx holds the kernels, compiled from the folder kernels by its gen.sh: a file
@@ -58,9 +59,9 @@ func (i image) family() string {
 		}
 	}
 	stem, _, _ := strings.Cut(path.Base(i.file), ".")
-	for _, prefix := range []string{"matvec_", "gemm_"} {
-		if format, ok := strings.CutPrefix(stem, prefix); ok {
-			return string(head) + format
+	for _, f := range quant.Formats() {
+		if name := "_" + strings.ToLower(f.Type.String()); strings.HasSuffix(stem, name) {
+			return string(head) + name
 		}
 	}
 	return string(head)

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/apr-engine/apr/backend"
 )
@@ -64,14 +63,11 @@ func amountName(n int) string {
 	return "batch"
 }
 
-// Plan names the kernels that a step would use. It is asked for before every
-// token, so it is computed once for each shape.
-func (e *executor) Plan(batch []backend.Span) []string { return e.plan(e.shapeOf(batch)) }
+// Plan names the kernels that a step would use.
+func (e *executor) Plan(batch []backend.Span) []string { return e.plans.Of(e.shapeOf(batch)) }
 
-func (e *executor) plan(s stepShape) []string {
-	if names, ok := e.plans[s]; ok {
-		return names
-	}
+// kernelsOf names the kernels of a step.
+func (e *executor) kernelsOf(s stepShape) []string {
 	var names []string
 	for _, op := range e.operations(s.stepSize) {
 		if op.variant == nil {
@@ -85,18 +81,8 @@ func (e *executor) plan(s stepShape) []string {
 		// The graph of one shape is not that of another.
 		names = append(names, fmt.Sprintf("graph/tokens-%d/rows-%d", s.tokens, s.rows))
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	e.plans[s] = names
 	return names
 }
 
 // Variants names the kernels used so far.
-func (e *executor) Variants() []string {
-	var names []string
-	for s := range e.used {
-		names = append(names, e.plan(s)...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+func (e *executor) Variants() []string { return e.plans.Used() }

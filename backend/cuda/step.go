@@ -25,7 +25,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 		}
 		logits.Resize(s.rows, e.program.Vocab)
 	}
-	e.used[s] = true
+	e.plans.Use(s)
 	err := e.c.Do(func() error {
 		err := e.run(batch, s.stepSize, logits)
 		var device *cuda.Error

@@ -38,8 +38,7 @@ type executor struct {
 	trace     *tracer        // nil without Options.Trace
 
 	host  [][4]uint32 // what is written to step
-	plans map[shape][]string
-	used  map[shape]bool
+	plans backend.Plans[shape]
 	// stretches is among how many workgroups attention divides the keys of a head.
 	stretches int
 	window    int        // of the layer with the shortest attention window; 0 if none has one
@@ -72,9 +71,9 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 		gpu: g, program: p, opts: o,
 		weights: map[string]*weight{}, vectors: map[string]*driver.Buffer{},
 		scratches: map[int]*driver.Buffer{},
-		plans:     map[shape][]string{}, used: map[shape]bool{},
-		work: map[*driver.Pipeline]work{},
+		work:      map[*driver.Pipeline]work{},
 	}
+	e.plans = backend.NewPlans(e.kernelsOf)
 	err = e.build(w)
 	// Also after an error: what is being compiled belongs to this executor.
 	if failed := g.settle(); err == nil {

@@ -2,11 +2,7 @@
 
 package wgpu
 
-import (
-	"slices"
-
-	"github.com/apr-engine/apr/backend"
-)
+import "github.com/apr-engine/apr/backend"
 
 // shape is all about a step that decides which kernels run and how.
 type shape struct {
@@ -48,13 +44,10 @@ func (e *executor) shape(batch []backend.Span) shape {
 }
 
 // Plan names the kernels that a step would use.
-func (e *executor) Plan(batch []backend.Span) []string { return e.plan(e.shape(batch)) }
+func (e *executor) Plan(batch []backend.Span) []string { return e.plans.Of(e.shape(batch)) }
 
-// plan is made once for each shape: it is asked for before every token.
-func (e *executor) plan(s shape) []string {
-	if names, ok := e.plans[s]; ok {
-		return names
-	}
+// kernelsOf names the kernels of a step.
+func (e *executor) kernelsOf(s shape) []string {
 	var names []string
 	for i := range e.nodes {
 		n := &e.nodes[i]
@@ -74,18 +67,8 @@ func (e *executor) plan(s shape) []string {
 	if s.pieces {
 		names = append(names, "step/pieces")
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	e.plans[s] = names
 	return names
 }
 
 // Variants names the kernels used so far.
-func (e *executor) Variants() []string {
-	var names []string
-	for s := range e.used {
-		names = append(names, e.plan(s)...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+func (e *executor) Variants() []string { return e.plans.Used() }

@@ -83,7 +83,7 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 		}
 		logits.Resize(wanted, e.program.Vocab)
 	}
-	e.used[e.shape(batch)] = true
+	e.plans.Use(e.shape(batch))
 	done := 0
 	for _, p := range e.cut(batch) {
 		var to []float32
