@@ -406,7 +406,7 @@ func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
 		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, b.fill(l.RowBytes*p.Rows), halves)}, l.RowBytes*p.Rows + 2*p.Rows*m.K, 0})
 	}
 	steps, x, scale, y := buffer(b.rig, step(make([]int, tokens)...)), b.fill(2*m.K*tokens), b.fill(4*tokens), b.empty(4*out*tokens)
-	for _, tile := range []Tile{{}, {64, 128, 8, 8, false}, {128, 64, 8, 8, false}, {128, 128, 8, 8, false}, {64, 32, 8, 4, false}, {64, 64, 8, 4, false}, {64, 64, 4, 8, false}} {
+	for _, tile := range []HalfTile{{}, {64, 64, 8, 8, 2}, {64, 128, 8, 8, 1}, {64, 128, 8, 8, 2}, {128, 64, 8, 8, 2}, {128, 128, 8, 8, 1}, {128, 128, 8, 8, 2}, {64, 64, 8, 4, 1}, {64, 64, 4, 8, 1}} {
 		h := HalfMul{K: m.K, Rows: out, Tile: tile}
 		k, err := h.Kernel(b.dev)
 		if err != nil {

@@ -45,7 +45,7 @@ func (v *unpackText) Helpers() string { return Helpers() }
 
 // HalfMul is the product of a half-precision matrix with many tokens, like MatMul with
 // F16 but of weights that Unpack made: threads keep squares of sums whose pairs run
-// along the columns. Sums of 16 products are half precision, all else float32.
+// along the columns. Sums of 16 products are half precision (of more if Tile says so), all else float32.
 type HalfMul struct {
 	K, Rows  int
 	Bias     bool
@@ -55,9 +55,13 @@ type HalfMul struct {
 	Wanted bool
 	// First and Out place the product in rows of y: Out elements a token, 0 for Rows.
 	First, Out int
-	// Tile overrides the choice of sizes; Quads means nothing here.
-	Tile Tile
+	// Tile overrides the choice of sizes.
+	Tile HalfTile
 }
+
+// HalfTile is how a product is divided: rows and tokens of a workgroup and of a thread,
+// and how often 16 products are summed in half precision before float32 takes over.
+type HalfTile struct{ Rows, Tokens, ThreadRows, ThreadTokens, Sums int }
 
 // Kernel binds w (Rows, K), step, x, scale (both made by Halve), then bias and residual
 // if there are any, then y. Grid's first axis is for one tile of tokens; TokenTiles says how many are
@@ -72,6 +76,7 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	v := &halfMulText{HalfMul: m}
 	t := m.tile()
 	v.TileRows, v.TileTokens, v.ThreadRows, v.ThreadTokens = t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens
+	v.Sums = t.Sums
 	v.Across, v.Down = t.Rows/t.ThreadRows, t.Tokens/t.ThreadTokens
 	v.Threads = v.Across * v.Down
 	v.WeightLoads, v.TokenLoads = (t.Rows+v.Threads-1)/v.Threads, (t.Tokens+v.Threads-1)/v.Threads
@@ -102,14 +107,14 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	if groups > d.Workgroups {
 		return Kernel{}, fmt.Errorf("%d tiles along one axis, the device takes %d", groups, d.Workgroups)
 	}
-	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens)
+	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d·%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens, t.Sums)
 	return Kernel{Name: name, WGSL: expand("halfmul.wgsl", v), Bindings: v.list(), Grid: [3]int{1, groups, 1}, Unchecked: true}, nil
 }
 
 // tile is the choice of sizes.
-func (m HalfMul) tile() Tile {
-	if m.Tile == (Tile{}) {
-		return Tile{Rows: 64, Tokens: 64, ThreadRows: 8, ThreadTokens: 8}
+func (m HalfMul) tile() HalfTile {
+	if m.Tile == (HalfTile{}) {
+		return HalfTile{Rows: 64, Tokens: 64, ThreadRows: 8, ThreadTokens: 8, Sums: 1}
 	}
 	return m.Tile
 }
@@ -125,7 +130,7 @@ type halfMulText struct {
 	HalfMul
 	boundList
 	TileRows, TileTokens, ThreadRows, ThreadTokens int
-	Threads, Across, Down                          int
+	Threads, Across, Down, Sums                    int
 	WeightLoads, TokenLoads                        int // of a thread, four rows each
 }
 
