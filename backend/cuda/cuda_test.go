@@ -432,3 +432,38 @@ func TestFrequencies(t *testing.T) {
 		}
 	}
 }
+
+// Many sequences that decode together run as a graph too, and get what a step that is
+// not captured gives them.
+func TestGraphOfManySequences(t *testing.T) {
+	e := open(t, "qwen2", backend.Options{KV: tensor.F16})
+	step := func(n int) []float32 {
+		t.Helper()
+		var batch []backend.Span
+		for i := range n {
+			seq, err := e.NewSequence(4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer seq.Close()
+			batch = append(batch, backend.Span{Seq: seq, Tokens: []int32{int32(i)}, Want: backend.Last})
+		}
+		var l backend.Logits
+		for range 2 {
+			if err := e.Step(batch, &l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l.Data
+	}
+	captured, launched := step(16), step(15)
+	if p := e.prepared[stepSize{16, 16, 16}]; p == nil || p.graph == 0 || p.nodes != len(p.segments[0].runs) {
+		t.Fatalf("no graph of all launches: %+v", p)
+	}
+	if p := e.prepared[stepSize{15, 15, 15}]; p == nil || p.graph != 0 {
+		t.Fatalf("15 sequences are captured: %+v", p)
+	}
+	if !slices.Equal(captured[:len(launched)], launched) {
+		t.Error("the graph gives other logits than its launches")
+	}
+}

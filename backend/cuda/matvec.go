@@ -111,9 +111,6 @@ var matvecAhead = 0
 // matvecSmall lets products with little work have half the threads.
 var matvecSmall = true
 
-// matvecBlocks is how many blocks a multiprocessor gets.
-var matvecBlocks = 1
-
 // matvecTokens is the most tokens of one launch on a device for a matrix of a type,
 // rows of k weights: 8, 4, 2, 1, or 0 if not even one row of activations fits.
 func matvecTokens(dev cuda.Device, t tensor.DType, rows, k int) int {
@@ -232,7 +229,7 @@ func (r *matvecRequest) shape(dev cuda.Device, v matvecVariant, main tensor.DTyp
 	if r.round {
 		whole = 32
 	}
-	blocks, total := max(dev.SMs*matvecBlocks, len(matrices)), 0
+	blocks, total := max(dev.SMs, len(matrices)), 0
 	for _, m := range matrices {
 		total += m.rows
 	}

@@ -148,14 +148,12 @@ type benchMatrix struct {
 
 // product is what is measured: copies of a launch on different weights.
 type benchProduct struct {
-	name           string
-	tokens, k      int
-	matrices       []benchMatrix
-	pair, norm     bool
-	residual       bool
-	rounded        bool
-	variant        *matvecVariant // other than the plan's, with its kernel
-	module, kernel string
+	name       string
+	tokens, k  int
+	matrices   []benchMatrix
+	pair, norm bool
+	residual   bool
+	rounded    bool
 }
 
 func (b *bench) calls(p benchProduct) []*kernelCall {
@@ -183,18 +181,9 @@ func (b *bench) calls(p benchProduct) []*kernelCall {
 		if p.residual {
 			r.residual = r.matrices[0].out
 		}
-		var k *kernelCall
-		var err error
-		if p.variant != nil {
-			k, err = r.plan(b.c.Device, *p.variant)
-		} else {
-			k, err = planMatvec(b.c.Device, r)
-		}
+		k, err := planMatvec(b.c.Device, r)
 		if err != nil {
 			b.t.Fatal(err)
-		}
-		if p.kernel != "" {
-			k.module, k.kernel = p.module, p.kernel
 		}
 		calls = append(calls, k)
 		if b.quick {
@@ -292,7 +281,6 @@ func TestBenchMatvec(t *testing.T) {
 	for _, d := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q8_0, tensor.Q5_0, tensor.Q4_0, tensor.Q5_K, tensor.Q3_K, tensor.Q2_K, tensor.IQ4_NL, tensor.IQ4_XS} {
 		b.product(one(4096, 14336, d, 1))
 	}
-	b.tune()
 }
 
 // fusedProducts are those of a layer of Qwen2.5 1.5B and 7B in Q4_K_M.
@@ -361,25 +349,4 @@ func (b *bench) layer(products []benchProduct, next int) float64 {
 		k.prefetchNext(chain[(i+1)%len(chain)], next)
 	}
 	return float64(len(products)) * b.time(b.launchAll(chain), true)
-}
-
-// tune tries other numbers of rows and steps, threads and blocks.
-func (b *bench) tune() {
-	fmt.Println("-- tuning")
-	for _, f := range []struct {
-		name  string
-		dtype tensor.DType
-	}{{"q4_k", tensor.Q4_K}, {"q6_k", tensor.Q6_K}} {
-		for _, s := range [][2]int{{4096, 14336}, {18944, 3584}, {1536, 8960}} {
-			for _, v := range []struct{ r, p int }{{1, 4}, {2, 2}, {2, 4}, {4, 1}} {
-				for _, c := range []struct{ threads, blocks int }{{512, 1}, {256, 2}, {256, 1}, {384, 1}} {
-					matvecBlocks = c.blocks
-					b.product(benchProduct{name: fmt.Sprintf("%s %d×%d r%dp%d %d×%d", f.name, s[0], s[1], v.r, v.p, c.blocks, c.threads), tokens: 1, k: s[1],
-						matrices: []benchMatrix{{s[0], f.dtype}}, variant: &matvecVariant{1, v.r, c.threads, v.p},
-						module: "matvec_tune", kernel: fmt.Sprintf("matvec_tune_%s_r%dp%d", f.name, v.r, v.p)})
-				}
-			}
-		}
-	}
-	matvecBlocks = 1
 }

@@ -112,7 +112,9 @@ func (e *executor) operations(s stepSize) []operation {
 }
 
 // captures reports whether steps of a shape run as one graph.
-func (e *executor) captures(s stepSize) bool { return s.few() && e.opts.Trace == nil }
+func (e *executor) captures(s stepSize) bool {
+	return (s.few() || s.together() && s.rows <= e.scratch.logitRows) && e.opts.Trace == nil
+}
 
 // segments records the launches of a shape.
 func (e *executor) segments(s stepSize) ([]segment, error) {

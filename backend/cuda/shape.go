@@ -22,6 +22,16 @@ const fewTokens = 8
 
 func (s stepSize) few() bool { return s.tokens <= fewTokens }
 
+// mostTogether is the most sequences whose common decode steps are captured.
+const mostTogether = 64
+
+// together reports whether a step is one token for each of many sequences, in a number
+// that is worth a graph: some 400 launches that would each take the host longer than the
+// device. Each number is another graph for the gate to look at, hence multiples.
+func (s stepSize) together() bool {
+	return s.tokens == s.tiles && s.tokens == s.rows && s.tokens%fewTokens == 0 && s.tokens <= mostTogether
+}
+
 // stepShape also has what decides how kernels run, not which.
 type stepShape struct {
 	stepSize
