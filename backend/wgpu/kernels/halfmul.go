@@ -26,7 +26,7 @@ func (u Unpack) Kernel(d Device) (Kernel, error) {
 	v := &unpackText{Unpack: u, Weight: w, Threads: min(256, d.Invocations)}
 	v.Grid = d.spread((u.Rows*u.K/16 + v.Threads - 1) / v.Threads)
 	v.bind("w", "array<vec4<u32>>", wgpu.ReadOnly)
-	v.bind("y", "array<vec4<f16>>", wgpu.ReadWrite)
+	v.bind("y", "array<H8>", wgpu.ReadWrite)
 	name := fmt.Sprintf("unpack/%s×%d/k%d/%d", u.Type, u.Rows, u.K, u.First)
 	return Kernel{Name: name, WGSL: expand("unpack.wgsl", v), Bindings: v.list(), Grid: v.Grid, Unchecked: true}, nil
 }

@@ -1,9 +1,6 @@
 // A group of 32 weights: quartet i (weights 4i … 4i+3) is four signed bytes in a[i] or
 // b[i-4]; a weight is s·q − m, with s.x, m.x for a and s.y, m.y for b.
 struct Group { a: vec4<u32>, b: vec4<u32>, s: vec2<f32>, m: vec2<f32> }
-// What is read of a group, before it is opened: quartets, scales, bits; which of them
-// are used depends on the format.
-struct Raw { n: vec4<u32>, h: vec4<u32>, t: vec2<u32>, k: u32 }
 
 fn half_of(h: u32) -> f32 { return unpack2x16float(h).x; }
 // the lower halves of bytes

@@ -205,13 +205,12 @@ func (v *matVecText) divide(d Device) error {
 	v.Unroll = v.Tuning.Unroll
 	if v.Unroll == 0 {
 		v.Unroll = 1
-		if v.Rows*v.Tokens <= 2 {
-			// All of a short row at once, else two groups.
-			rounds := (v.Units(v.Weights[0]) + v.Lanes - 1) / v.Lanes
+		rounds := (v.Units(v.Weights[0]) + v.Lanes - 1) / v.Lanes
+		switch {
+		case v.Rows*v.Tokens == 1 && rounds <= 3:
+			v.Unroll = rounds // a short row at once
+		case v.Rows*v.Tokens <= 2 && rounds > 4:
 			v.Unroll = 2
-			if rounds <= 3 {
-				v.Unroll = rounds
-			}
 		}
 	}
 	v.Slots = v.Threads / v.Lanes

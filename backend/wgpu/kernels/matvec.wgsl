@@ -27,22 +27,9 @@ var<workgroup> out: array<f32, {{mul .GroupRows .Tokens}}>; // (token, row)
 {{.SoftText}}
 {{- end}}
 
-{{- if not (index .Weights 0).Float}}
-// What a thread fetches at once: UNROLL groups of each of its rows.
-struct First { {{range $j := seq .Rows}}{{range $u := seq $v.Unroll}}r{{$j}}_{{$u}}: Raw, {{end}}{{end}} }
-{{- end}}
 {{range $p, $w := .Weights}}
-{{- if not $w.Float}}
-fn first{{$p}}(row: u32, lane: u32) -> First {
-  var f: First;
-{{- range $j := seq $v.Rows}}{{range $u := seq $v.Unroll}}
-  f.r{{$j}}_{{$u}} = {{$w.Name}}_fetch(min(row + {{$j}}u, {{(index $v.Parts $p).Rows}}u - 1u), min(lane + {{mul $u $v.Lanes}}u, {{div $v.K 32}}u - 1u));
-{{- end}}{{end}}
-  return f;
-}
-{{- end}}
 // sums of part {{$p}} for rows row … row+NR-1
-fn part{{$p}}(row: u32, lane: u32{{if not $w.Float}}, first: First{{end}}) -> array<f32, {{$v.Sums}}> {
+fn part{{$p}}(row: u32, lane: u32) -> array<f32, {{$v.Sums}}> {
 {{- range $j := seq $v.Rows}}{{range $t := seq $v.Tokens}}
   var a{{$j}}_{{$t}} = 0.0;
 {{- end}}{{end}}
@@ -81,21 +68,13 @@ fn part{{$p}}(row: u32, lane: u32{{if not $w.Float}}, first: First{{end}}) -> ar
 {{- end}}
   }
 {{- else}}
-  // UNROLL groups at a time, fetched while the ones before are multiplied. Those past the
-  // end repeat the last one and count as zero.
-  var now = first;
-{{- if le (mul $v.Lanes $v.Unroll) (sub (div $v.K 32) 1)}}
+  // UNROLL groups at a time, all fetched before the first is used. Those past the end
+  // repeat the last one and count as zero.
   for (var b0 = lane; b0 < {{div $v.K 32}}u; b0 += {{mul $v.Lanes $v.Unroll}}u) {
-    let ready = now;
-    if b0 + {{mul $v.Lanes $v.Unroll}}u < {{div $v.K 32}}u { now = first{{$p}}(row, b0 + {{mul $v.Lanes $v.Unroll}}u); }
-{{- else}}
-  for (var b0 = lane; b0 < {{div $v.K 32}}u; b0 += {{mul $v.Lanes $v.Unroll}}u) { // once at most
-    let ready = now;
-{{- end}}
 {{- range $u := seq $v.Unroll}}
     let b{{$u}} = {{if $u}}min(b0 + {{mul $u $v.Lanes}}u, {{div $v.K 32}}u - 1u){{else}}b0 + 0u{{end}};
 {{- range $j := seq $v.Rows}}
-    let g{{$j}}_{{$u}} = {{$w.Name}}_open(ready.r{{$j}}_{{$u}}, b{{$u}});
+    let g{{$j}}_{{$u}} = {{$w.Name}}_group(r{{$j}}, b{{$u}});
 {{- end}}
 {{- end}}
 {{- range $t := seq $v.Tokens}}
@@ -192,18 +171,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let slot = i / LANES;
 {{- if .Act}}
   let row = (group * SLOTS + slot) * NR;
-{{- if not (index .Weights 0).Float}}
-  let first_of0 = first0(row, lane);
-  let first_of1 = first1(row, lane);
-{{- end}}
-{{- if .Norm}}
-  normalise(i); // while the first weights are on their way
-{{- end}}
-  let g = gather(part0(row, lane{{if not (index .Weights 0).Float}}, first_of0{{end}}), i);
+  let g = gather(part0(row, lane), i);
 {{- if .Tree}}
   workgroupBarrier();
 {{- end}}
-  let u = gather(part1(row, lane{{if not (index .Weights 0).Float}}, first_of1{{end}}), i);
+  let u = gather(part1(row, lane), i);
 {{- if .QuantOut}}
   if lane == 0u {
 {{- range $j := seq .Rows}}
@@ -253,23 +225,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   }
 {{- end}}
 {{- else}}
-{{- if .Norm}}
-  // The first weights are on their way while the row is normalised.
-  var first: First;
-{{- range $p, $w := .Weights}}
-  {{if $p}} else {{end}}{{if $v.Last $p}}{{else}}if group < {{$v.EndGroup $p}}u {{end}}{
-    first = first{{$p}}(((group{{if $p}} - {{$v.StartGroup $p}}u{{end}}) * SLOTS + slot) * NR, lane);
-  }
-{{- end}}
-  normalise(i);
-{{- end}}
 {{- range $p, $w := .Weights}}
   {{if $p}} else {{end}}{{if $v.Last $p}}{{else}}if group < {{$v.EndGroup $p}}u {{end}}{
     let row = ((group{{if $p}} - {{$v.StartGroup $p}}u{{end}}) * SLOTS + slot) * NR;
-{{- if not (or $w.Float $v.Norm)}}
-    let first = first{{$p}}(row, lane);
-{{- end}}
-    let s = gather(part{{$p}}(row, lane{{if not $w.Float}}, first{{end}}), i);
+    let s = gather(part{{$p}}(row, lane), i);
     if lane == 0u {
 {{- range $j := seq $v.Rows}}
       if row + {{$j}}u < {{(index $v.Parts $p).Rows}}u {

@@ -1,6 +1,8 @@
 {{- /* Packed weights as half-precision numbers; see halfmul.go. */ -}}
 {{- $v := . -}}
 enable f16;
+// Eight numbers that are stored at once.
+struct H8 { @align(16) a: vec4<f16>, b: vec4<f16> }
 {{.Helpers}}
 {{range .Bound -}}
 @group(0) @binding({{.N}}) var<storage, {{.Mode}}> {{.Name}}: {{.Type}};
@@ -15,18 +17,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   if row >= {{.Rows}}u { return; }
   let b = (id >> 1u) % GROUPS;
   let half = id & 1u;
-  let at = ({{.First}}u + row) * {{div .K 4}}u + 8u * b + 4u * half;
+  let at = ({{.First}}u + row) * {{div .K 8}}u + 4u * b + 2u * half;
 {{- if eq .Weight.Kind "F32"}}
-  for (var j = 0u; j < 4u; j++) { y[at + j] = vec4<f16>(bitcast<vec4<f32>>(w[row * {{.Weight.RowVec4s}}u + 8u * b + 4u * half + j])); }
+  for (var j = 0u; j < 2u; j++) {
+    let source = row * {{.Weight.RowVec4s}}u + 8u * b + 4u * half + 2u * j;
+    y[at + j] = H8(vec4<f16>(bitcast<vec4<f32>>(w[source])), vec4<f16>(bitcast<vec4<f32>>(w[source + 1u])));
+  }
 {{- else if .Weight.Float}}
   for (var j = 0u; j < 2u; j++) {
     let e = w[row * {{.Weight.RowVec4s}}u + 4u * b + 2u * half + j];
 {{- if eq .Weight.Kind "F16"}}
-    y[at + 2u * j] = vec4<f16>(vec4<f32>(unpack2x16float(e.x), unpack2x16float(e.y)));
-    y[at + 2u * j + 1u] = vec4<f16>(vec4<f32>(unpack2x16float(e.z), unpack2x16float(e.w)));
+    y[at + j] = H8(vec4<f16>(vec4<f32>(unpack2x16float(e.x), unpack2x16float(e.y))), vec4<f16>(vec4<f32>(unpack2x16float(e.z), unpack2x16float(e.w))));
 {{- else}}
-    y[at + 2u * j] = vec4<f16>(bitcast<vec4<f32>>(vec4<u32>(e.x << 16u, e.x & 0xffff0000u, e.y << 16u, e.y & 0xffff0000u)));
-    y[at + 2u * j + 1u] = vec4<f16>(bitcast<vec4<f32>>(vec4<u32>(e.z << 16u, e.z & 0xffff0000u, e.w << 16u, e.w & 0xffff0000u)));
+    y[at + j] = H8(vec4<f16>(bitcast<vec4<f32>>(vec4<u32>(e.x << 16u, e.x & 0xffff0000u, e.y << 16u, e.y & 0xffff0000u))),
+      vec4<f16>(bitcast<vec4<f32>>(vec4<u32>(e.z << 16u, e.z & 0xffff0000u, e.w << 16u, e.w & 0xffff0000u))));
 {{- end}}
   }
 {{- else}}
@@ -37,7 +41,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let m = select(g.m.x, g.m.y, half == 1u);
 {{- end}}
 {{- range $j := seq 4}}
-  y[at + {{$j}}u] = vec4<f16>(s * vec4<f32>(unpack4xI8(q[{{$j}}])){{if $v.Weight.Offset}} - m{{end}});
+  let n{{$j}} = vec4<f16>(s * vec4<f32>(unpack4xI8(q[{{$j}}])){{if $v.Weight.Offset}} - m{{end}});
 {{- end}}
+  y[at] = H8(n0, n1);
+  y[at + 1u] = H8(n2, n3);
 {{- end}}
 }

@@ -22,122 +22,93 @@ fn {{$w}}_dequant32(row: u32, b: u32) -> array<vec4<f32>, 8> {
   return o;
 }
 {{- else}}
-// What is read of group b of a row.
-fn {{$w}}_fetch(row: u32, b: u32) -> Raw {
+fn {{$w}}_group(row: u32, b: u32) -> Group {
   let at = row * {{.RowVec4s}}u;
-  var r: Raw;
-{{- if eq .Kind "Q4_0" "IQ4_NL"}}
-  r.n = {{$w}}[at + b];
-  r.k = {{$w}}_u16(at + {{.Section 1}}u, b);
-{{- else if eq .Kind "Q4_1"}}
-  r.n = {{$w}}[at + b];
-  r.k = {{$w}}_word(at + {{.Section 1}}u, b);
-{{- else if eq .Kind "Q5_0"}}
-  r.n = {{$w}}[at + b];
-  r.t.x = {{$w}}_word(at + {{.Section 1}}u, b);
-  r.k = {{$w}}_u16(at + {{.Section 2}}u, b);
-{{- else if eq .Kind "Q5_1"}}
-  r.n = {{$w}}[at + b];
-  r.t.x = {{$w}}_word(at + {{.Section 1}}u, b);
-  r.k = {{$w}}_word(at + {{.Section 2}}u, b);
-{{- else if eq .Kind "Q8_0"}}
-  r.n = {{$w}}[at + b];
-  r.h = {{$w}}[at + {{.Section 1}}u + b];
-  r.k = {{$w}}_u16(at + {{.Section 2}}u, b);
-{{- else if eq .Kind "Q2_K"}}
-  r.t = vec2<u32>({{$w}}_word(at, 2u * b), {{$w}}_word(at, 2u * b + 1u));
-  r.k = {{$w}}_u16(at + {{.Section 1}}u, b);
-  r.n.x = {{$w}}_word(at + {{.Section 2}}u, b >> 3u);
-{{- else if eq .Kind "Q3_K"}}
-  r.t = vec2<u32>({{$w}}_word(at, 2u * b), {{$w}}_word(at, 2u * b + 1u));
-  r.k = {{$w}}_word(at + {{.Section 1}}u, b);
-  r.h = {{$w}}[at + {{.Section 2}}u + (b >> 3u)];
-{{- else if eq .Kind "Q4_K"}}
-  r.n = {{$w}}[at + b];
-  r.h = {{$w}}[at + {{.Section 1}}u + (b >> 3u)];
-{{- else if eq .Kind "Q5_K"}}
-  r.n = {{$w}}[at + b];
-  r.k = {{$w}}_word(at + {{.Section 1}}u, b);
-  r.h = {{$w}}[at + {{.Section 2}}u + (b >> 3u)];
-{{- else if eq .Kind "Q6_K"}}
-  r.n = {{$w}}[at + b];
-  r.t = vec2<u32>({{$w}}_word(at + {{.Section 1}}u, 2u * b), {{$w}}_word(at + {{.Section 1}}u, 2u * b + 1u));
-  r.k = {{$w}}_u16(at + {{.Section 2}}u, b);
-  r.h.x = {{$w}}_u16(at + {{.Section 3}}u, b >> 3u);
-{{- else if eq .Kind "IQ4_XS"}}
-  r.n = {{$w}}[at + b];
-  r.t = vec2<u32>({{$w}}_word(at + {{.Section 1}}u, 2u * (b >> 3u)), {{$w}}_word(at + {{.Section 1}}u, 2u * (b >> 3u) + 1u));
-{{- end}}
-  return r;
-}
-// The group that was fetched.
-fn {{$w}}_open(r: Raw, b: u32) -> Group {
   var g: Group;
 {{- if eq .Kind "Q4_0"}}
-  g.a = low_of(r.n) << vec4<u32>(4u);
-  g.b = r.n & vec4<u32>(0xf0f0f0f0u);
-  g.s = vec2<f32>(half_of(r.k) * 0.0625);
+  let n = {{$w}}[at + b];
+  g.a = low_of(n) << vec4<u32>(4u);
+  g.b = n & vec4<u32>(0xf0f0f0f0u);
+  g.s = vec2<f32>(half_of({{$w}}_u16(at + {{.Section 1}}u, b)) * 0.0625);
 {{- else if eq .Kind "Q4_1"}}
-  let dm = unpack2x16float(r.k);
-  g.a = low_of(r.n);
-  g.b = low_of(r.n >> vec4<u32>(4u));
+  let n = {{$w}}[at + b];
+  let dm = unpack2x16float({{$w}}_word(at + {{.Section 1}}u, b));
+  g.a = low_of(n);
+  g.b = low_of(n >> vec4<u32>(4u));
   g.s = vec2<f32>(dm.x);
   g.m = vec2<f32>(-dm.y);
 {{- else if eq .Kind "Q5_0"}}
-  g.a = (low_of(r.n) << vec4<u32>(3u)) | (one_of(r.t.x) << vec4<u32>(7u));
-  g.b = (low_of(r.n >> vec4<u32>(4u)) << vec4<u32>(3u)) | (one_of(r.t.x >> 4u) << vec4<u32>(7u));
-  g.s = vec2<f32>(half_of(r.k) * 0.125);
+  let n = {{$w}}[at + b];
+  let t = {{$w}}_word(at + {{.Section 1}}u, b);
+  g.a = (low_of(n) << vec4<u32>(3u)) | (one_of(t) << vec4<u32>(7u));
+  g.b = (low_of(n >> vec4<u32>(4u)) << vec4<u32>(3u)) | (one_of(t >> 4u) << vec4<u32>(7u));
+  g.s = vec2<f32>(half_of({{$w}}_u16(at + {{.Section 2}}u, b)) * 0.125);
 {{- else if eq .Kind "Q5_1"}}
-  let dm = unpack2x16float(r.k);
-  g.a = low_of(r.n) | (one_of(r.t.x) << vec4<u32>(4u));
-  g.b = low_of(r.n >> vec4<u32>(4u)) | (one_of(r.t.x >> 4u) << vec4<u32>(4u));
+  let n = {{$w}}[at + b];
+  let t = {{$w}}_word(at + {{.Section 1}}u, b);
+  let dm = unpack2x16float({{$w}}_word(at + {{.Section 2}}u, b));
+  g.a = low_of(n) | (one_of(t) << vec4<u32>(4u));
+  g.b = low_of(n >> vec4<u32>(4u)) | (one_of(t >> 4u) << vec4<u32>(4u));
   g.s = vec2<f32>(dm.x);
   g.m = vec2<f32>(-dm.y);
 {{- else if eq .Kind "Q8_0"}}
-  g.a = r.n;
-  g.b = r.h;
-  g.s = vec2<f32>(half_of(r.k));
+  g.a = {{$w}}[at + b];
+  g.b = {{$w}}[at + {{.Section 1}}u + b];
+  g.s = vec2<f32>(half_of({{$w}}_u16(at + {{.Section 2}}u, b)));
 {{- else if eq .Kind "IQ4_NL"}}
-  g.a = vec4<u32>(iq4_pair(r.n.x), iq4_pair(r.n.y));
-  g.b = vec4<u32>(iq4_pair(r.n.z), iq4_pair(r.n.w));
-  g.s = vec2<f32>(half_of(r.k));
+  let n = {{$w}}[at + b];
+  g.a = vec4<u32>(iq4_pair(n.x), iq4_pair(n.y));
+  g.b = vec4<u32>(iq4_pair(n.z), iq4_pair(n.w));
+  g.s = vec2<f32>(half_of({{$w}}_u16(at + {{.Section 1}}u, b)));
 {{- else if eq .Kind "Q2_K"}}
-  let dm = unpack2x16float(r.n.x);
-  g.a = two_of(r.t.x);
-  g.b = two_of(r.t.y);
-  g.s = dm.x * vec2<f32>(f32(r.k & 15u), f32((r.k >> 8u) & 15u));
-  g.m = dm.y * vec2<f32>(f32((r.k >> 4u) & 15u), f32(r.k >> 12u));
+  let k = {{$w}}_u16(at + {{.Section 1}}u, b);
+  let dm = unpack2x16float({{$w}}_word(at + {{.Section 2}}u, b >> 3u));
+  g.a = two_of({{$w}}_word(at, 2u * b));
+  g.b = two_of({{$w}}_word(at, 2u * b + 1u));
+  g.s = dm.x * vec2<f32>(f32(k & 15u), f32((k >> 8u) & 15u));
+  g.m = dm.y * vec2<f32>(f32((k >> 4u) & 15u), f32(k >> 12u));
 {{- else if eq .Kind "Q3_K"}}
-  g.a = (two_of(r.t.x) << vec4<u32>(5u)) | (one_of(r.k) << vec4<u32>(7u));
-  g.b = (two_of(r.t.y) << vec4<u32>(5u)) | (one_of(r.k >> 4u) << vec4<u32>(7u));
-  g.s = (half_of(r.h.x) * 0.03125) * vec2<f32>(vec2<i32>(head_of(r.h, b & 7u)) - vec2<i32>(32));
+  let t = {{$w}}_word(at + {{.Section 1}}u, b);
+  let h = {{$w}}[at + {{.Section 2}}u + (b >> 3u)];
+  g.a = (two_of({{$w}}_word(at, 2u * b)) << vec4<u32>(5u)) | (one_of(t) << vec4<u32>(7u));
+  g.b = (two_of({{$w}}_word(at, 2u * b + 1u)) << vec4<u32>(5u)) | (one_of(t >> 4u) << vec4<u32>(7u));
+  g.s = (half_of(h.x) * 0.03125) * vec2<f32>(vec2<i32>(head_of(h, b & 7u)) - vec2<i32>(32));
 {{- else if eq .Kind "Q4_K"}}
-  let sm = unpack2x16float(r.h.x) * vec2<f32>(head_of(r.h, b & 7u));
-  g.a = low_of(r.n);
-  g.b = low_of(r.n >> vec4<u32>(4u));
+  let n = {{$w}}[at + b];
+  let h = {{$w}}[at + {{.Section 1}}u + (b >> 3u)];
+  let sm = unpack2x16float(h.x) * vec2<f32>(head_of(h, b & 7u));
+  g.a = low_of(n);
+  g.b = low_of(n >> vec4<u32>(4u));
   g.s = vec2<f32>(sm.x);
   g.m = vec2<f32>(sm.y);
 {{- else if eq .Kind "Q5_K"}}
-  let sm = unpack2x16float(r.h.x) * vec2<f32>(head_of(r.h, b & 7u));
-  g.a = low_of(r.n) | (one_of(r.k) << vec4<u32>(4u));
-  g.b = low_of(r.n >> vec4<u32>(4u)) | (one_of(r.k >> 4u) << vec4<u32>(4u));
+  let n = {{$w}}[at + b];
+  let t = {{$w}}_word(at + {{.Section 1}}u, b);
+  let h = {{$w}}[at + {{.Section 2}}u + (b >> 3u)];
+  let sm = unpack2x16float(h.x) * vec2<f32>(head_of(h, b & 7u));
+  g.a = low_of(n) | (one_of(t) << vec4<u32>(4u));
+  g.b = low_of(n >> vec4<u32>(4u)) | (one_of(t >> 4u) << vec4<u32>(4u));
   g.s = vec2<f32>(sm.x);
   g.m = vec2<f32>(sm.y);
 {{- else if eq .Kind "Q6_K"}}
-  let d = half_of(r.h.x) * 0.25;
-  g.a = (low_of(r.n) << vec4<u32>(2u)) | (two_of(r.t.x) << vec4<u32>(6u));
-  g.b = (low_of(r.n >> vec4<u32>(4u)) << vec4<u32>(2u)) | (two_of(r.t.y) << vec4<u32>(6u));
-  g.s = d * vec2<f32>(f32(byte_of(r.k, 0u)), f32(byte_of(r.k, 1u)));
+  let n = {{$w}}[at + b];
+  let k = {{$w}}_u16(at + {{.Section 2}}u, b);
+  let d = half_of({{$w}}_u16(at + {{.Section 3}}u, b >> 3u)) * 0.25;
+  g.a = (low_of(n) << vec4<u32>(2u)) | (two_of({{$w}}_word(at + {{.Section 1}}u, 2u * b)) << vec4<u32>(6u));
+  g.b = (low_of(n >> vec4<u32>(4u)) << vec4<u32>(2u)) | (two_of({{$w}}_word(at + {{.Section 1}}u, 2u * b + 1u)) << vec4<u32>(6u));
+  g.s = d * vec2<f32>(f32(byte_of(k, 0u)), f32(byte_of(k, 1u)));
 {{- else if eq .Kind "IQ4_XS"}}
+  let n = {{$w}}[at + b];
+  let h0 = {{$w}}_word(at + {{.Section 1}}u, 2u * (b >> 3u));
+  let h1 = {{$w}}_word(at + {{.Section 1}}u, 2u * (b >> 3u) + 1u);
   let i = b & 7u;
-  let k = ((r.t.y >> (4u * i)) & 15u) | (((r.t.x >> (16u + 2u * i)) & 3u) << 4u);
-  g.a = vec4<u32>(iq4_pair(r.n.x), iq4_pair(r.n.y));
-  g.b = vec4<u32>(iq4_pair(r.n.z), iq4_pair(r.n.w));
-  g.s = vec2<f32>(half_of(r.t.x) * f32(i32(k) - 32));
+  let k = ((h1 >> (4u * i)) & 15u) | (((h0 >> (16u + 2u * i)) & 3u) << 4u);
+  g.a = vec4<u32>(iq4_pair(n.x), iq4_pair(n.y));
+  g.b = vec4<u32>(iq4_pair(n.z), iq4_pair(n.w));
+  g.s = vec2<f32>(half_of(h0) * f32(i32(k) - 32));
 {{- end}}
   return g;
 }
-fn {{$w}}_group(row: u32, b: u32) -> Group { return {{$w}}_open({{$w}}_fetch(row, b), b); }
 fn {{$w}}_dequant32(row: u32, b: u32) -> array<vec4<f32>, 8> {
   let g = {{$w}}_group(row, b);
   var o: array<vec4<f32>, 8>;
