@@ -167,3 +167,22 @@ func logitsOf(t *testing.T, exec backend.Executor, n int) []float32 {
 	}
 	return l.Row(0)
 }
+
+// Models whose widths are odd multiples of 32: the rounded numbers of a token then do
+// not end where 16 bytes could be read at once.
+func TestOddWidths(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	if err := synth.Write(path, synth.Options{Preset: "tiny-qwen2.5-0.5b", Quant: "q8_0", Layers: 1, VocabSize: 512}); err != nil {
+		t.Fatal(err)
+	}
+	p, reference := backendtest.Load(t, path, cpu.ExactName, backend.Options{KV: tensor.F32})
+	_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F32})
+	if width := p.Values[0].Width; width/32%2 != 1 {
+		t.Fatalf("the model is %d wide, want an odd multiple of 32", width)
+	}
+	for n := 1; n <= fewTokens; n++ {
+		if e := golden.RelativeRMS(logitsOf(t, exec, n), logitsOf(t, reference, n)); !(e <= 2e-4) {
+			t.Errorf("%d tokens: relative error %.2g", n, e)
+		}
+	}
+}

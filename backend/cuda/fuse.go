@@ -202,7 +202,7 @@ func (f *fuser) roundsGated(g *graph.GatedAct, gate *graph.MatMul) bool {
 	}
 	from, to := f.tensor(gate.Weight), f.tensor(m.Weight)
 	integers := func(t tensor.Tensor) bool { weights, _ := piece(t.Type); return weights == 32 }
-	return f.multiplies(to) && integers(from) && integers(to) && to.Cols()%32 == 0
+	return f.multiplies(to) && integers(from) && integers(to) && to.Cols()%32 == 0 && aligned(to.Cols())
 }
 
 // named returns gate and up in this order.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/driver/cuda"
-	"github.com/apr-engine/apr/quant"
 )
 
 // ptx holds the kernels, compiled from the folder kernels by its gen.sh: a file
@@ -43,9 +42,8 @@ func (i image) runs(capability int) bool {
 	return i.target == capability || !i.only && i.target < capability
 }
 
-// family is which kernels an image is compiled with: those that a model has because of
-// one of its formats, or all others, as far as they share version and target and declare
-// nothing that could clash.
+// family is which kernels an image is compiled with: all of its version and target that
+// declare nothing which could clash.
 func (i image) family() string {
 	var head []byte
 	for line := range bytes.Lines(i.head) {
@@ -56,12 +54,6 @@ func (i image) family() string {
 		case "", "//", ".address_size", ".extern":
 		default:
 			return string(i.body)
-		}
-	}
-	stem, _, _ := strings.Cut(path.Base(i.file), ".")
-	for _, f := range quant.Formats() {
-		if name := "_" + strings.ToLower(f.Type.String()); strings.HasSuffix(stem, name) {
-			return string(head) + name
 		}
 	}
 	return string(head)
@@ -154,9 +146,10 @@ var ptxHash = sync.OnceValue(func() uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 })
 
-// library has the kernels of one context. Only those that are used are compiled, at some
-// 40 ms each unless the driver has done it before: a family of them as one module, which
-// newer drivers compile on all processors, what comes later one by one.
+// library has the kernels of one context. Only those that a model uses are compiled, at
+// some 150 ms each unless the driver has done it before: a family of them as one module,
+// which newer drivers compile on all processors; what comes later, one by one. Several
+// modules at a time gain nothing: a context compiles one after the other.
 type library struct {
 	c     *cuda.Context
 	best  map[string]image // by kernel, for the device

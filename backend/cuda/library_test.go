@@ -204,38 +204,33 @@ func TestSpeedCompile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	together := func(l *library, kernels []string, parallel bool) error {
-		byTarget := map[bool][]image{}
+	t.Logf("cache disabled: %q, driver %d", os.Getenv("CUDA_CACHE_DISABLE"), probe(t).(*device).driver.Version)
+	inContext("as in loading", func(l *library, kernels []string) error {
+		_, err := l.start(kernels)()
+		return err
+	})
+	inContext("one thread", func(l *library, kernels []string) error {
+		families := map[string][]image{}
 		for _, k := range kernels {
-			byTarget[l.best[k].only] = append(byTarget[l.best[k].only], l.best[k])
+			families[l.best[k].family()] = append(families[l.best[k].family()], l.best[k])
 		}
-		for _, list := range byTarget {
+		for _, list := range families {
 			start := time.Now()
 			text := moduleOf(list...)
-			if _, _, err := l.c.LoadModule(text, parallel); err != nil {
+			if _, _, err := l.c.LoadModule(text, false); err != nil {
 				return err
 			}
 			t.Logf("  %d kernels, %d kB: %v", len(list), len(text)>>10, time.Since(start))
 		}
 		return nil
-	}
-	t.Logf("cache disabled: %q, driver %d", os.Getenv("CUDA_CACHE_DISABLE"), probe(t).(*device).driver.Version)
-	inContext("families, as in loading", func(l *library, kernels []string) error {
-		_, err := l.start(kernels)()
-		return err
 	})
-	inContext("all of a target together", func(l *library, kernels []string) error { return together(l, kernels, true) })
-	inContext("all of a target together, one thread", func(l *library, kernels []string) error { return together(l, kernels, false) })
-	inContext("a family each, one after the other", func(l *library, kernels []string) error {
-		for len(kernels) > 0 {
-			family := l.best[kernels[0]].family()
-			part := slices.DeleteFunc(slices.Clone(kernels), func(k string) bool { return l.best[k].family() != family })
-			kernels = slices.DeleteFunc(kernels, func(k string) bool { return l.best[k].family() == family })
+	inContext("one by one", func(l *library, kernels []string) error {
+		for _, k := range kernels {
 			start := time.Now()
-			if _, err := l.start(part)(); err != nil {
+			if _, err := l.function(k); err != nil {
 				return err
 			}
-			t.Logf("  %v: %v", part, time.Since(start))
+			t.Logf("  %-30s %v", k, time.Since(start))
 		}
 		return nil
 	})

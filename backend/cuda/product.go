@@ -131,7 +131,7 @@ const roundInside = 2
 // roundFirst lets another kernel do what surrounds rounding, if the product wants
 // integers of many tokens.
 func (r *recorder) roundFirst(req *matvecRequest) error {
-	if req.tokens <= roundInside || req.rounded {
+	if req.tokens <= roundInside || req.rounded || !aligned(req.k) {
 		return nil
 	}
 	for _, m := range req.matrices {
@@ -146,6 +146,10 @@ func (r *recorder) roundFirst(req *matvecRequest) error {
 	req.x, req.norm, req.rounded = to, 0, true
 	return nil
 }
+
+// aligned reports whether the rounded numbers of every token begin where 16 bytes can be
+// read at once, if there are k a token.
+func aligned(k int) bool { return roundedBytes(k)%16 == 0 }
 
 func (r *recorder) matvec(req matvecRequest) error {
 	if err := r.roundFirst(&req); err != nil {
