@@ -234,6 +234,9 @@ func (v *matVecText) divide(d Device) error {
 	return nil
 }
 
+// NormQuads is how many quads of a row a thread normalises.
+func (v *matVecText) NormQuads() int { return (v.K/4 + v.Threads - 1) / v.Threads }
+
 // GroupRows is how many rows a workgroup makes.
 func (v *matVecText) GroupRows() int { return v.Slots * v.Rows }
 

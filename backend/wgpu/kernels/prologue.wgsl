@@ -1,3 +1,4 @@
+{{- $v := . -}}
 
 // normalise puts the quantised rows of x/sqrt(mean(x²)+eps)·norm into the workgroup's
 // memory: each workgroup for itself, which costs less than a dispatch.
@@ -10,8 +11,20 @@ var<workgroup> sum: array<i32, THREADS>;
 {{- end}}
 fn normalise(i: u32) {
   for (var t = 0u; t < {{.Tokens}}u; t++) {
+    // Everything is asked for at once: the norm's weights come from far away.
+{{- range $n := seq .NormQuads}}
+    let c{{$n}} = i + {{mul $n $v.Threads}}u;
+    var v{{$n}} = vec4<f32>();
+    var w{{$n}} = vec4<f32>();
+    if c{{$n}} < QUADS {
+      v{{$n}} = x[t * QUADS + c{{$n}}];
+      w{{$n}} = norm[c{{$n}}];
+    }
+{{- end}}
     var ss = 0.0;
-    for (var c = i; c < QUADS; c += THREADS) { let v = x[t * QUADS + c]; ss += dot(v, v); }
+{{- range $n := seq .NormQuads}}
+    ss += dot(v{{$n}}, v{{$n}});
+{{- end}}
 {{- if .Shuffle}}
     ss = subgroupAdd(ss);
     if (i & {{.Subgroup}}u - 1u) == 0u { part[i / {{.Subgroup}}u] = ss; }
@@ -28,15 +41,15 @@ fn normalise(i: u32) {
     let all = part[0];
 {{- end}}
     let inv = 1.0 / sqrt(all / {{.K}}.0 + {{.EpsText}});
-    for (var c0 = 0u; c0 < QUADS; c0 += THREADS) {
-      let c = c0 + i;
+{{- range $n := seq .NormQuads}}
+    {
+      let c = c{{$n}};
       let inside = c < QUADS;
-      var v = vec4<f32>();
-      if inside { v = x[t * QUADS + c] * inv * norm[c]; }
+      let v = v{{$n}} * inv * w{{$n}};
       // As bits, so that NaN and infinity are the largest.
       let m = bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu);
       var bits = max(max(m.x, m.y), max(m.z, m.w));
-{{- if .Shuffle}}
+{{- if $v.Shuffle}}
       bits = max(bits, subgroupShuffleXor(bits, 1u));
       bits = max(bits, subgroupShuffleXor(bits, 2u));
       bits = max(bits, subgroupShuffleXor(bits, 4u));
@@ -51,7 +64,7 @@ fn normalise(i: u32) {
       let num = vec4<i32>(round(v * select(0.0, 32512.0 / largest, largest > 1e-30)));
       let hi = (num + vec4<i32>(128)) >> vec4<u32>(8u);
       var total = num.x + num.y + num.z + num.w;
-{{- if .Shuffle}}
+{{- if $v.Shuffle}}
       total += subgroupShuffleXor(total, 1u);
       total += subgroupShuffleXor(total, 2u);
       total += subgroupShuffleXor(total, 4u);
@@ -63,18 +76,19 @@ fn normalise(i: u32) {
 {{- end}}
       if inside {
         let b = c >> 3u;
-        let at = t * {{.QuantVec4s}}u + ((c >> 2u) & 1u) * {{div .K 32}}u + b;
+        let at = t * {{$v.QuantVec4s}}u + ((c >> 2u) & 1u) * {{div $v.K 32}}u + b;
         xs[at][c & 3u] = pack4xI8(hi);
-        xs[at + {{div .K 16}}u][c & 3u] = pack4xI8(num - hi * 256);
+        xs[at + {{div $v.K 16}}u][c & 3u] = pack4xI8(num - hi * 256);
         if (c & 7u) == 0u {
           // Garbage must not turn into numbers: the scale of such a group is NaN.
           let s = bitcast<u32>(scale) | select(0u, 0x7fc00000u, bits >= 0x7f800000u);
-          let pair = t * {{.QuantVec4s}}u + {{div .K 8}}u + (b >> 1u);
+          let pair = t * {{$v.QuantVec4s}}u + {{div $v.K 8}}u + (b >> 1u);
           xs[pair][(b & 1u) * 2u] = s;
           xs[pair][(b & 1u) * 2u + 1u] = bitcast<u32>(bitcast<f32>(s) * f32(total));
         }
       }
     }
+{{- end}}
     workgroupBarrier(); // before part is written again, and before xs is read
   }
 }
