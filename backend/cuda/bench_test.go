@@ -3,7 +3,6 @@ package cuda
 import (
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 
@@ -25,9 +24,7 @@ type timer struct {
 }
 
 func newTimer(t *testing.T) *timer {
-	if os.Getenv("APR_CUDA_BENCH") != "1" {
-		t.Skip("a measurement that nothing can fail: set APR_CUDA_BENCH=1 on a GPU (docs/performance.md)")
-	}
+	needBench(t)
 	b := &timer{gpu: openGPU(t)}
 	b.emulated = emutest.Emulated()
 	r := rand.New(rand.NewPCG(1, 1))
@@ -64,57 +61,63 @@ func (b *timer) floats(n int) cuda.Ptr {
 
 // time returns the microseconds of one pass: the median of graph replays.
 func (b *timer) time(launches []*cuda.Launch) float64 {
+	if b.emulated {
+		return b.replay(launches, 1, 1)
+	}
+	return b.replay(launches, 9, 5)
+}
+
+// replay captures launches as a graph and returns the microseconds of a run of it: the
+// median of measurements of some runs each.
+func (g *gpu) replay(launches []*cuda.Launch, measurements, runs int) float64 {
+	g.t.Helper()
 	var us []float64
-	b.do(func() error {
-		if err := b.c.BeginCapture(b.stream); err != nil {
+	g.do(func() error {
+		if err := g.c.BeginCapture(g.stream); err != nil {
 			return err
 		}
 		for _, l := range launches {
-			if err := b.c.Run(l, b.stream); err != nil {
+			if err := g.c.Run(l, g.stream); err != nil {
 				return err
 			}
 		}
-		graph, err := b.c.EndCapture(b.stream)
+		graph, err := g.c.EndCapture(g.stream)
 		if err != nil {
 			return err
 		}
-		defer b.c.DestroyGraph(graph)
-		exec, err := b.c.Instantiate(graph)
+		defer g.c.DestroyGraph(graph)
+		exec, err := g.c.Instantiate(graph)
 		if err != nil {
 			return err
 		}
-		defer b.c.DestroyExec(exec)
-		from, err := b.c.NewEvent()
+		defer g.c.DestroyExec(exec)
+		from, err := g.c.NewEvent()
 		if err != nil {
 			return err
 		}
-		defer b.c.DestroyEvent(from)
-		to, err := b.c.NewEvent()
+		defer g.c.DestroyEvent(from)
+		to, err := g.c.NewEvent()
 		if err != nil {
 			return err
 		}
-		defer b.c.DestroyEvent(to)
-		replays, inner := 9, 5
-		if b.emulated {
-			replays, inner = 1, 1
-		}
-		for range replays {
-			if err := b.c.Record(from, b.stream); err != nil {
+		defer g.c.DestroyEvent(to)
+		for range measurements {
+			if err := g.c.Record(from, g.stream); err != nil {
 				return err
 			}
-			for range inner {
-				if err := b.c.LaunchGraph(exec, b.stream); err != nil {
+			for range runs {
+				if err := g.c.LaunchGraph(exec, g.stream); err != nil {
 					return err
 				}
 			}
-			if err := b.c.Record(to, b.stream); err != nil {
+			if err := g.c.Record(to, g.stream); err != nil {
 				return err
 			}
-			ms, err := b.c.Elapsed(from, to)
+			ms, err := g.c.Elapsed(from, to)
 			if err != nil {
 				return err
 			}
-			us = append(us, ms*1000/float64(inner))
+			us = append(us, ms*1000/float64(runs))
 		}
 		return nil
 	})

@@ -18,9 +18,7 @@ import (
 //
 //	APR_CUDA_BENCH=1 APR_CUDA_MODEL=7b.gguf ./cuda.test -test.run TestBenchDecode -test.v
 func TestBenchDecode(t *testing.T) {
-	if os.Getenv(benchEnv) != "1" {
-		t.Skip("a measurement that nothing can fail: set " + benchEnv + "=1 on a GPU (docs/performance.md)")
-	}
+	needBench(t)
 	path := os.Getenv("APR_CUDA_MODEL")
 	steps := 60
 	if path == "" || emutest.Emulated() {

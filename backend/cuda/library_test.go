@@ -180,8 +180,9 @@ var speedKernels = []string{
 // in use, CUDA_CACHE_DISABLE unset, that is what loading takes when everything has been
 // compiled before.
 func TestSpeedCompile(t *testing.T) {
-	if os.Getenv("APR_CUDA_BENCH") != "1" || emutest.Emulated() {
-		t.Skip("a measurement that nothing can fail: set APR_CUDA_BENCH=1 on a GPU (docs/performance.md)")
+	needBench(t)
+	if emutest.Emulated() {
+		t.Skip("times a GPU's driver: runs on a GPU")
 	}
 	inContext := func(what string, f func(l *library, kernels []string) error) {
 		start := time.Now()

@@ -30,10 +30,16 @@ type bench struct {
 	size  int64
 }
 
-func newBench(t *testing.T) *bench {
+// needBench skips measurements unless they are asked for.
+func needBench(t *testing.T) {
+	t.Helper()
 	if os.Getenv(benchEnv) != "1" {
 		t.Skip("a measurement that nothing can fail: set " + benchEnv + "=1 on a GPU (docs/performance.md)")
 	}
+}
+
+func newBench(t *testing.T) *bench {
+	needBench(t)
 	b := &bench{gpu: openGPU(t), quick: emutest.Emulated(), size: 2 << 30}
 	if b.quick {
 		b.size = 64 << 20
@@ -55,63 +61,14 @@ func newBench(t *testing.T) *bench {
 // time returns the microseconds of a launch when all of them run in turn in a graph.
 func (b *bench) time(launches []*cuda.Launch, overlap bool) float64 {
 	b.t.Helper()
-	turns := max(1, 60/len(launches))
-	repeats := 15
+	turns, repeats := max(1, 60/len(launches)), 15
 	if b.quick {
 		turns, repeats = 1, 1
 	}
-	var times []float64
-	b.do(func() error {
-		if err := b.c.BeginCapture(b.stream); err != nil {
-			return err
-		}
-		for range turns {
-			for _, l := range launches {
-				l.Overlap = overlap
-				if err := b.c.Run(l, b.stream); err != nil {
-					return err
-				}
-			}
-		}
-		g, err := b.c.EndCapture(b.stream)
-		if err != nil {
-			return err
-		}
-		e, err := b.c.Instantiate(g)
-		if err != nil {
-			return err
-		}
-		from, err := b.c.NewEvent()
-		if err != nil {
-			return err
-		}
-		to, err := b.c.NewEvent()
-		if err != nil {
-			return err
-		}
-		for range repeats {
-			if err := b.c.Record(from, b.stream); err != nil {
-				return err
-			}
-			if err := b.c.LaunchGraph(e, b.stream); err != nil {
-				return err
-			}
-			if err := b.c.Record(to, b.stream); err != nil {
-				return err
-			}
-			ms, err := b.c.Elapsed(from, to)
-			if err != nil {
-				return err
-			}
-			times = append(times, ms*1000/float64(turns*len(launches)))
-		}
-		if err := b.c.DestroyExec(e); err != nil {
-			return err
-		}
-		return b.c.DestroyGraph(g)
-	})
-	slices.Sort(times)
-	return times[len(times)/2]
+	for _, l := range launches {
+		l.Overlap = overlap
+	}
+	return b.replay(slices.Repeat(launches, turns), repeats, 1) / float64(turns*len(launches))
 }
 
 // launchAll prepares calls.
