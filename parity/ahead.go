@@ -10,10 +10,12 @@ import (
 )
 
 // Ahead is a reference that begins before it is asked: while a candidate's
-// weights are still being uploaded it computes the prompt and the greedy
-// continuation, and a probe that comes later gets these answers at once. Its
-// executor is like the one it wraps in all other respects; several probes, one
-// after the other, may use the same answers.
+// weights are still being uploaded it computes the prompt, and a probe that comes
+// later gets these answers at once. It leaves the continuation to the probe: the
+// reference checks what the candidate proposes in batches, each for little more than
+// one token takes, while token by token it would hold up the upload for longer than
+// it saves. Its executor is like the one it wraps in all other respects; several
+// probes, one after the other, may use the same answers.
 type Ahead struct {
 	exec     backend.Executor
 	seq      backend.Sequence
@@ -75,18 +77,6 @@ func (a *Ahead) run(c Case, p Policy) error {
 			return err
 		}
 		prompt = prompt[n:]
-	}
-	if len(c.Tokens) > p.Probe.PromptPositions {
-		return nil
-	}
-	for len(a.tokens) < a.capacity {
-		next := argmax(a.rows[len(a.rows)-1].logits)
-		if next < 0 {
-			return nil
-		}
-		if ok, err := a.compute([]int32{next}); !ok || err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -74,8 +74,8 @@ func gpuCommand(ctx context.Context, root, name string, args []string) error {
 		flags.StringVar(&o.faults, "faults", "", "only these faults, separated by commas; none for no fault")
 		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, for the record")
 		flags.IntVar(&o.sound, "sound", 1000, "sound runs of all models together, at least")
-		flags.IntVar(&o.parallel, "parallel", 2, "models that are judged at the same time")
-		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for a third of the processors, at most 8")
+		flags.IntVar(&o.parallel, "parallel", 4, "models that are judged at the same time")
+		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for what is left when each has one for its device, at most 8")
 		flags.DurationVar(&o.limit, "limit", 0, "time after which nothing new is begun; 0 for none")
 	}
 	if err := flags.Parse(args); err != nil {
@@ -185,9 +185,8 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 	if o.threads == 0 {
 		// Workers wait for each other at every operation, so that one that finds no
 		// processor holds all up: drivers and comparisons need some too.
-		o.threads = min(8, max(1, runtime.NumCPU()/3))
+		o.threads = min(8, max(1, (runtime.NumCPU()-o.parallel)/o.parallel))
 	}
-	each := (o.sound + len(subjects) - 1) / len(subjects)
 	s.Models = make([]*modelScore, len(subjects))
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -197,7 +196,7 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			one := judgeModel(ctx, subject, faults, each, o.threads)
+			one := judgeModel(ctx, subject, faults, share(subjects, i, o.sound), o.threads)
 			mu.Lock()
 			defer mu.Unlock()
 			s.Models[i], s.Seconds = one, time.Since(start).Seconds()
@@ -211,6 +210,23 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 	}
 	wait.Wait()
 	return errors.Join(failures...)
+}
+
+// share is how many of n sound runs a model gets: a large vocabulary takes far longer
+// to compare, and gets a quarter of what others get.
+func share(subjects []subject, i, n int) int {
+	const usual, large = 4, 1
+	weight := func(s subject) int {
+		if s.model.Program.Vocab > largeVocab {
+			return large
+		}
+		return usual
+	}
+	total := 0
+	for _, s := range subjects {
+		total += weight(s)
+	}
+	return (n*weight(subjects[i]) + total - 1) / total
 }
 
 func failure(m *modelScore) string {
@@ -239,7 +255,7 @@ func judgeModel(ctx context.Context, s subject, faults []fault.Fault, sound, thr
 	m := &modelScore{Name: s.name}
 	err := m.judge(ctx, s, faults, sound, threads)
 	if err != nil {
-		m.Failed = err.Error()
+		m.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	m.Seconds = time.Since(start).Seconds()
 	return m
