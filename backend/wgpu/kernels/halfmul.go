@@ -86,22 +86,26 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	if memory := 16 * 16 * (t.Rows/4 + t.Tokens/4 + 2); memory > d.WorkgroupMemory {
 		return Kernel{}, fmt.Errorf("tiles of %d × %d need %d bytes of workgroup memory", t.Rows, t.Tokens, memory)
 	}
+	if v.Out == 0 {
+		v.Out = m.Rows
+	}
+	number := "array<f32>"
+	if v.Fours = m.Rows%4 == 0 && m.First%4 == 0 && v.Out%4 == 0; v.Fours {
+		number = "array<vec4<f32>>"
+	}
 	v.bind("w", "array<H8>", wgpu.ReadOnly)
 	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
 	v.bind("x", "array<H8>", wgpu.ReadOnly)
 	v.bind("scale", "array<f32>", wgpu.ReadOnly)
 	if m.Bias {
-		v.bind("bias", "array<f32>", wgpu.ReadOnly)
+		v.bind("bias", number, wgpu.ReadOnly)
 	}
 	if m.Residual == FromBuffer {
-		v.bind("residual", "array<f32>", wgpu.ReadOnly)
+		v.bind("residual", number, wgpu.ReadOnly)
 	}
-	v.bind("y", "array<f32>", wgpu.ReadWrite)
+	v.bind("y", number, wgpu.ReadWrite)
 	if len(v.Bound) > d.StorageBuffers {
 		return Kernel{}, fmt.Errorf("%d bindings, the device has %d", len(v.Bound), d.StorageBuffers)
-	}
-	if v.Out == 0 {
-		v.Out = m.Rows
 	}
 	groups := (m.Rows + t.Rows - 1) / t.Rows
 	if groups > d.Workgroups {
@@ -131,7 +135,8 @@ type halfMulText struct {
 	boundList
 	TileRows, TileTokens, ThreadRows, ThreadTokens int
 	Threads, Across, Down, Sums                    int
-	WeightLoads, TokenLoads                        int // of a thread, four rows each
+	WeightLoads, TokenLoads                        int  // of a thread, four rows each
+	Fours                                          bool // results are stored four at a time
 }
 
 // CapText is SoftCap as WGSL, SoftText the function soft.

@@ -14,6 +14,25 @@ const XROW = {{add (div .TileTokens 4) 1}}u;
 var<workgroup> tw: array<H8, {{mul 16 (add (div .TileRows 4) 1)}}>;
 var<workgroup> tx: array<H8, {{mul 16 (add (div .TileTokens 4) 1)}}>;
 {{if .CapText}}{{.SoftText}}{{end}}
+{{- if .Fours}}
+// Four rows at once.
+fn store(row: u32, t: u32, sum: vec4<f32>) {
+  let at = (t * {{.Out}}u + {{.First}}u + row) / 4u;
+  var v = sum * scale[t];
+{{- if .Bias}}
+  v += bias[({{.First}}u + row) / 4u];
+{{- end}}
+{{- if eq .Residual 1}}
+  v += y[at];
+{{- else if eq .Residual 2}}
+  v += residual[at];
+{{- end}}
+{{- if .CapText}}
+  v = vec4<f32>(soft(v.x), soft(v.y), soft(v.z), soft(v.w));
+{{- end}}
+  y[at] = v;
+}
+{{- else}}
 fn store(row: u32, t: u32, sum: f32) {
   let at = t * {{.Out}}u + {{.First}}u + row;
   var v = sum * scale[t];
@@ -30,6 +49,7 @@ fn store(row: u32, t: u32, sum: f32) {
 {{- end}}
   y[at] = v;
 }
+{{- end}}
 
 @compute @workgroup_size({{.Threads}})
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
@@ -108,11 +128,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   {
     let t = t0 + 4u * (iy + {{$v.Times $b $v.Down}}u) + {{$v.Rest $b}}u;
     if t < n {
+{{- if $v.Fours}}
+{{- range $a := seq (div $v.ThreadRows 4)}}
+      {
+        let row = row0 + 4u * (ix + {{mul $a $v.Across}}u);
+        if row < {{$v.Rows}}u { store(row, t, vec4<f32>(f{{mul $a 4}}_{{$b}}, f{{add (mul $a 4) 1}}_{{$b}}, f{{add (mul $a 4) 2}}_{{$b}}, f{{add (mul $a 4) 3}}_{{$b}})); }
+      }
+{{- end}}
+{{- else}}
 {{- range $a := seq $v.ThreadRows}}
       {
         let row = row0 + 4u * (ix + {{$v.Times $a $v.Across}}u) + {{$v.Rest $a}}u;
         if row < {{$v.Rows}}u { store(row, t, f{{$a}}_{{$b}}); }
       }
+{{- end}}
 {{- end}}
     }
   }
