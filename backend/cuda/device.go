@@ -98,6 +98,15 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 	if err := supported(p, w, o); err != nil {
 		return nil, err
 	}
+	watch := &watch{}
+	e, err := watch.loaded(func() (*executor, error) { return d.load(p, w, o, watch) })
+	if err != nil {
+		return nil, err // not an executor that is nil
+	}
+	return e, nil
+}
+
+func (d *device) load(p *graph.Program, w graph.Weights, o backend.Options, watch *watch) (*executor, error) {
 	start := time.Now()
 	c, err := d.driver.NewContext(d.Device)
 	if err != nil {
@@ -106,6 +115,7 @@ func (d *device) Load(p *graph.Program, w graph.Weights, o backend.Options) (bac
 	slog.Debug("cuda: context", "took", time.Since(start))
 	e, err := newExecutor(c, p, o)
 	if err == nil {
+		e.watch = watch
 		err = c.Do(func() error { return e.load(w) })
 	}
 	if err != nil {

@@ -44,6 +44,7 @@ type executor struct {
 	prepared map[stepSize]*prepared
 	plans    backend.Plans[stepShape]
 
+	watch     *watch // of loading
 	allocated int64
 	dead      error // of the device; every later call returns it
 }
@@ -54,7 +55,7 @@ func newExecutor(c *cuda.Context, p *graph.Program, o backend.Options) (*executo
 		return nil, err
 	}
 	e := &executor{
-		c: c, program: p, opts: o, lib: lib,
+		c: c, program: p, opts: o, lib: lib, watch: &watch{},
 		weights: map[string]*weight{}, vectors: map[string]cuda.Ptr{}, multiplied: map[string]bool{},
 		prepared: map[stepSize]*prepared{},
 	}
@@ -98,7 +99,7 @@ func (e *executor) load(w graph.Weights) error {
 		return err
 	}
 	begun := time.Now()
-	wait := e.lib.start(kernels)
+	wait := e.lib.start(kernels, e.watch.step)
 	err = e.loadWeights(w)
 	uploaded := time.Since(begun)
 	// A kernel that the driver refuses is found here, not in the middle.
@@ -158,6 +159,9 @@ func sizeOf[T any](v []T) int64 {
 
 // alloc allocates device memory that lives as long as the executor.
 func (e *executor) alloc(n int64) (cuda.Ptr, error) {
+	if err := e.watch.step(); err != nil {
+		return 0, err
+	}
 	p, err := e.c.Alloc(max(n, 1))
 	if cuda.IsCode(err, cuda.OutOfMemory) {
 		free, total, _ := e.c.Memory()

@@ -292,6 +292,37 @@ func illegalAddress(t *testing.T, at int) {
 	t.Logf("opened again: %q", again.lines)
 }
 
+// A driver that hangs while a model is loaded is given up; the CPU answers, and the
+// context goes when the driver comes back.
+func TestHangWhileLoading(t *testing.T) {
+	if !emutest.Emulated() {
+		t.Skip("makes calls of the driver hang: needs the emulation")
+	}
+	defer func(d time.Duration) { loadPatience = d }(loadPatience)
+	loadPatience = time.Second
+	m, prompt := failingModel(t)
+	want := generate(t, openFailing(t, m, engine.Options{NoGPU: true}, nil).session(t, failCapacity), prompt, failTokens)
+	for _, call := range []string{"cuMemcpyHtoDAsync_v2", "cuModuleLoadDataEx"} {
+		t.Run(call, func(t *testing.T) {
+			emutest.Set(t, "hang", 4000)
+			emutest.Set(t, "fail at once", 1)
+			emutest.Set(t, "fail "+call, 0)
+			start := time.Now()
+			f := openFailing(t, m, engine.Options{}, nil)
+			if took := time.Since(start); took > 4*time.Second {
+				t.Errorf("loading took %v", took)
+			}
+			if got := generate(t, f.session(t, failCapacity), prompt, failTokens); !slices.Equal(got, want) {
+				t.Errorf("tokens %v, want %v", got, want)
+			}
+			if n := len(f.lines); n != 2 || !strings.HasPrefix(f.lines[0], gateTag) || !strings.Contains(f.lines[0], "no answer within 1s while loading") || f.lines[1] != "Backend: CPU" {
+				t.Errorf("lines %q", f.lines)
+			}
+			tornDown(t)
+		})
+	}
+}
+
 // A device that fails in the step of one session is gone for the others too: they go
 // on, on the CPU, from the tokens that they have.
 func TestFailureInSecondSequence(t *testing.T) {

@@ -253,8 +253,8 @@ func (k *loading) end(f cuda.Function, err error) {
 }
 
 // start begins to load kernels and returns at once; the caller, inside the context's Do,
-// calls wait before it leaves, which says how long it took.
-func (l *library) start(kernels []string) (wait func() (time.Duration, error)) {
+// calls wait before it leaves, which says how long it took. step is told of each module.
+func (l *library) start(kernels []string, step func() error) (wait func() (time.Duration, error)) {
 	begun := time.Now()
 	families := map[string]map[string]*loading{}
 	l.mu.Lock()
@@ -278,6 +278,7 @@ func (l *library) start(kernels []string) (wait func() (time.Duration, error)) {
 		err := l.c.Beside(func() error {
 			for _, name := range slices.Sorted(maps.Keys(families)) {
 				l.load(families[name])
+				_ = step() // what is left is needed by whoever waits
 			}
 			return nil
 		})

@@ -207,7 +207,7 @@ func TestSpeedCompile(t *testing.T) {
 	}
 	t.Logf("cache disabled: %q, driver %d", os.Getenv("CUDA_CACHE_DISABLE"), probe(t).(*device).driver.Version)
 	inContext("as in loading", func(l *library, kernels []string) error {
-		_, err := l.start(kernels)()
+		_, err := l.start(kernels, new(watch).step)()
 		return err
 	})
 	inContext("one thread", func(l *library, kernels []string) error {

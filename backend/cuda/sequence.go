@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/driver/cuda"
@@ -55,10 +56,13 @@ func (s *kvSequence) Truncate(n int) error {
 	return nil
 }
 
+// sequencePatience is how long freeing a cache waits for a step that is under way.
+const sequencePatience = 10 * time.Second
+
 // Close frees the cache. After the executor has been closed or has failed there is
-// nothing left to free.
+// nothing left to free; while it hangs, what there is goes with its context.
 func (s *kvSequence) Close() error {
-	return s.e.c.Do(func() error {
+	return s.e.c.Try(sequencePatience, func() error {
 		p := s.data
 		s.data = 0
 		if p == 0 || s.e.dead != nil {

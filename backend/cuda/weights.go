@@ -66,13 +66,14 @@ const (
 type staging struct {
 	c       *cuda.Context
 	stream  cuda.Stream
+	step    func() error // before each piece
 	buffers [stagingCount][]byte
 	passed  [stagingCount]cuda.Event
 	next    int
 }
 
-func newStaging(c *cuda.Context, s cuda.Stream, bytes int) (*staging, error) {
-	st := &staging{c: c, stream: s}
+func newStaging(c *cuda.Context, s cuda.Stream, bytes int, step func() error) (*staging, error) {
+	st := &staging{c: c, stream: s, step: step}
 	var err error
 	for i := range st.buffers {
 		if st.buffers[i], err = c.HostAlloc(bytes); err != nil {
@@ -124,6 +125,9 @@ func (s *staging) upload(w *weight, t tensor.Tensor) error {
 	step := max(len(s.buffers[0])/w.rowBytes, 1)
 	for r := 0; r < w.rows; r += step {
 		n := min(step, w.rows-r)
+		if err := s.step(); err != nil {
+			return err
+		}
 		buf, err := s.buffer()
 		if err != nil {
 			return err
@@ -177,7 +181,7 @@ func (e *executor) loadWeights(w graph.Weights) error {
 	for _, m := range e.weights {
 		largest = max(largest, m.rowBytes)
 	}
-	s, err := newStaging(e.c, e.stream, largest)
+	s, err := newStaging(e.c, e.stream, largest, e.watch.step)
 	if err != nil {
 		return err
 	}
