@@ -10,14 +10,18 @@ import (
 // attention compiles attention. Positions may be wrong on purpose.
 func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 	pos := c.positions(wrong)
-	l := c.program.Caches[o.Layer]
-	a := attentionShape{
-		Heads: o.Heads, KVHeads: l.Heads, HeadDim: l.HeadDim, KVBytes: c.kvSize, Unit: uint64(c.layerAt[o.Layer]),
-		Scale: o.Scale, SoftCap: o.SoftCap, Window: l.Window,
-	}
+	a := c.attentionShape(o)
 	variant := func(s stepShape) string { return c.attentionVariant(a, s) }
 	c.wantAttention(a)
-	c.add(whole(o, wrong), variant, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error { return r.attend(a, in[0], out, pos(r)) })
+	c.add(whole(o, wrong), variant, func(r *recorder, in []cuda.Ptr, out cuda.Ptr) error { return r.attend(a, in[0], out, pos(r), nil) })
+}
+
+func (e *executor) attentionShape(o *graph.Attention) attentionShape {
+	l := e.program.Caches[o.Layer]
+	return attentionShape{
+		Heads: o.Heads, KVHeads: l.Heads, HeadDim: l.HeadDim, KVBytes: e.kvSize, Unit: uint64(e.layerAt[o.Layer]),
+		Scale: o.Scale, SoftCap: o.SoftCap, Window: l.Window,
+	}
 }
 
 // tokensForTile is how many tokens of a sequence, on average, are worth a tile of
@@ -86,8 +90,9 @@ func (c *compiler) wantAttention(a attentionShape) {
 	}
 }
 
-// attend appends attention with the queries q.
-func (r *recorder) attend(a attentionShape, q, out, pos cuda.Ptr) error {
+// attend appends attention with the queries q, which the kernel rotates, with the key
+// and value, if rotate is given.
+func (r *recorder) attend(a attentionShape, q, out, pos cuda.Ptr, rotate *ropeStore) error {
 	kv, capacity := r.ints(r.at.kv), r.ints(r.at.cap)
 	p, ok := r.e.attentionPlanFor(a, r.shape)
 	if !ok {
@@ -101,7 +106,7 @@ func (r *recorder) attend(a attentionShape, q, out, pos cuda.Ptr) error {
 	if n := p.Counters(); n > r.e.scratch.counterBytes {
 		return fmt.Errorf("attention of %d tokens needs %d bytes of counters, there are %d", r.shape.tokens, n, r.e.scratch.counterBytes)
 	}
-	runs, err := p.launches(r.e.c, r.e.lib.find, attentionArgs{Q: q, Out: out, Pos: pos, KV: kv, Cap: capacity, Tiles: r.ints(r.at.tiles), Work: work, Counters: r.e.scratch.counters})
+	runs, err := p.launches(r.e.c, r.e.lib.find, attentionArgs{Q: q, Out: out, Pos: pos, KV: kv, Cap: capacity, Tiles: r.ints(r.at.tiles), Work: work, Counters: r.e.scratch.counters, Rotate: rotate})
 	if err != nil {
 		return err
 	}

@@ -23,18 +23,22 @@ type ropeStore struct {
 	f16          bool     // elements of the cache; else float32
 }
 
+// order is the kernels' number for how elements pair.
+func (r ropeStore) order() int {
+	if r.interleaved {
+		return 1
+	}
+	return 0
+}
+
 func (r ropeStore) call() *kernelCall {
 	kernel := "rope_store_f32"
 	if r.f16 {
 		kernel = "rope_store_f16"
 	}
-	interleaved := 0
-	if r.interleaved {
-		interleaved = 1
-	}
 	return &kernelCall{
 		module: "decode", kernel: kernel, grid: (r.heads + 2*r.kvHeads + 3) / 4, gridY: r.tokens, threads: 128,
-		args: []any{r.q, r.k, r.v, r.qOut, r.qNorm, r.kNorm, r.eps, r.ropePos, r.freq, r.pairs, interleaved, r.magnitude,
+		args: []any{r.q, r.k, r.v, r.qOut, r.qNorm, r.kNorm, r.eps, r.ropePos, r.freq, r.pairs, r.order(), r.magnitude,
 			r.pos, r.kv, r.cap, r.layer, r.heads, r.kvHeads, r.headDim},
 	}
 }

@@ -53,7 +53,7 @@ func (c *compiler) fuseFew() []stage {
 			f.normProducts(i, o)
 			f.normAdd(i, o)
 		case *graph.KVStore:
-			f.rotateAndStore(i, o)
+			f.rotateAndStore(i, o, rotateInside)
 		}
 	}
 	for i, op := range c.program.Ops {
@@ -422,9 +422,12 @@ func (h head) like(o head) bool {
 	return same && h.norm.Eps == o.norm.Eps
 }
 
+// rotateInside lets attention of one token rotate and store by itself.
+var rotateInside = true
+
 // rotateAndStore fuses the rotations of a layer's queries and keys with filling the
-// cache.
-func (f *fuser) rotateAndStore(at int, s *graph.KVStore) {
+// cache, and inside with attention, which does all that where one token decodes.
+func (f *fuser) rotateAndStore(at int, s *graph.KVStore, inside bool) {
 	cache := f.program.Caches[s.Layer]
 	i := slices.IndexFunc(f.program.Ops, func(op graph.Op) bool {
 		a, ok := op.(*graph.Attention)
@@ -440,24 +443,63 @@ func (f *fuser) rotateAndStore(at int, s *graph.KVStore) {
 		return
 	}
 	freq := frequencies(q.rope.InvFreq)
-	f.take(stage{
+	prepare := func(r *recorder, in []cuda.Ptr, qOut cuda.Ptr) (ropeStore, error) {
+		table, err := r.constant(freq)
+		rs := ropeStore{
+			tokens: r.shape.tokens, heads: attention.Heads, kvHeads: cache.Heads, headDim: cache.HeadDim,
+			q: in[0], k: in[1], v: in[2], qOut: qOut, ropePos: r.ints(r.at.pos), pos: r.ints(r.at.pos),
+			freq: table, pairs: len(freq), interleaved: q.rope.Pairing == graph.Interleaved, magnitude: float32(q.rope.Magnitude),
+			kv: r.ints(r.at.kv), cap: r.ints(r.at.cap), layer: uint64(r.e.layerAt[s.Layer]), f16: r.e.opts.KV == tensor.F16,
+		}
+		if q.norm != nil {
+			rs.qNorm, rs.kNorm, rs.eps = r.e.vectors[q.norm.Weight], r.e.vectors[k.norm.Weight], q.norm.Eps
+		}
+		return rs, err
+	}
+	p := stage{
 		kind: "rotation and cache", ops: slices.Concat(q.ops, k.ops, []int{at}), in: []graph.ID{q.in, k.in, s.V}, out: []graph.ID{attention.Q},
 		variant: func(stepShape) string { return "fused/rotation and cache" },
 		launch: func(r *recorder, in, out []cuda.Ptr) error {
-			table, err := r.constant(freq)
+			rs, err := prepare(r, in, out[0])
 			if err != nil {
 				return err
 			}
-			rs := ropeStore{
-				tokens: r.shape.tokens, heads: attention.Heads, kvHeads: cache.Heads, headDim: cache.HeadDim,
-				q: in[0], k: in[1], v: in[2], qOut: out[0], ropePos: r.ints(r.at.pos), pos: r.ints(r.at.pos),
-				freq: table, pairs: len(freq), interleaved: q.rope.Pairing == graph.Interleaved, magnitude: float32(q.rope.Magnitude),
-				kv: r.ints(r.at.kv), cap: r.ints(r.at.cap), layer: uint64(r.e.layerAt[s.Layer]), f16: r.e.opts.KV == tensor.F16,
-			}
-			if q.norm != nil {
-				rs.qNorm, rs.kNorm, rs.eps = r.e.vectors[q.norm.Weight], r.e.vectors[k.norm.Weight], q.norm.Eps
-			}
 			return r.call(rs.call())
 		},
-	})
+	}
+	shape := f.attentionShape(attention)
+	one, ok := f.attentionPlanFor(shape, stepSize{tokens: 1, rows: 1, tiles: 1})
+	if inside && ok && one.rotates() && q.norm == nil && len(f.users[attention.Q]) == 1 && !f.taken[i] {
+		f.rotateAndAttend(p, i, attention, prepare)
+		return
+	}
+	f.take(p)
+}
+
+// rotateAndAttend extends the stage that rotates and stores by attention, operation i:
+// with one token in one launch.
+func (f *fuser) rotateAndAttend(p stage, i int, attention *graph.Attention, prepare func(*recorder, []cuda.Ptr, cuda.Ptr) (ropeStore, error)) {
+	shape, store := f.attentionShape(attention), p.launch
+	p.kind, p.ops, p.out = "rotation, cache and attention", append(p.ops, i), append(p.out, attention.Out)
+	p.variant = func(s stepShape) string {
+		if s.tokens == 1 {
+			return "fused/rotation, cache and " + f.attentionVariant(shape, s)
+		}
+		return "fused/rotation and cache/" + f.attentionVariant(shape, s)
+	}
+	p.launch = func(r *recorder, in, out []cuda.Ptr) error {
+		pos := r.ints(r.at.pos)
+		if r.shape.tokens > 1 {
+			if err := store(r, in, out); err != nil {
+				return err
+			}
+			return r.attend(shape, out[0], out[1], pos, nil)
+		}
+		rs, err := prepare(r, in, out[0])
+		if err != nil {
+			return err
+		}
+		return r.attend(shape, in[0], out[1], pos, &rs)
+	}
+	f.take(p)
 }

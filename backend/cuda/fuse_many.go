@@ -19,7 +19,7 @@ func (c *compiler) fuseMany() []stage {
 			f.normThenProducts(i, o)
 			f.normAdd(i, o)
 		case *graph.KVStore:
-			f.rotateAndStore(i, o)
+			f.rotateAndStore(i, o, false)
 		case *graph.GatedAct:
 			f.gatedThenProduct(i, o)
 		}

@@ -29,6 +29,9 @@ type attentionArgs struct {
 	// Counters is memory of attentionPlan.Counters bytes that was set to zero once;
 	// every launch leaves zeros. Launches that may overlap need their own.
 	Counters cuda.Ptr
+	// Rotate says that one token's queries, keys and values are as the products gave
+	// them: for plans that rotate.
+	Rotate *ropeStore
 }
 
 // queryTile is the number of query tokens of one block of prefill attention.
@@ -168,6 +171,11 @@ func planPrefill(dev cuda.Device, s attentionShape, tokens, tiles, longest int) 
 // countsBlocks reports whether the last block of the splits combines them.
 func (p *attentionPlan) countsBlocks() bool { return p.tiles == 0 && p.module != "attention" }
 
+// rotates reports whether decode can also do what ropeStore does.
+func (p *attentionPlan) rotates() bool {
+	return p.countsBlocks() && p.tokens == 1 && (p.shape.HeadDim == 64 || p.shape.HeadDim == 128)
+}
+
 // Counters is the memory of counters in bytes.
 func (p *attentionPlan) Counters() int64 {
 	if !p.countsBlocks() {
@@ -208,7 +216,13 @@ func (p *attentionPlan) launches(c *cuda.Context, find lookup, a attentionArgs) 
 		grid = [3]int{p.Splits, s.KVHeads * p.parts(), p.tokens}
 		args = slices.Concat([]any{a.Q, a.Out, sums, weights, a.Counters}, cache, []any{p.tokens, p.least})
 	}
-	l, err := prepare(find, c, p.module, p.kernel, grid, p.threads, p.shared, args...)
+	kernel, shared := p.kernel, p.shared
+	if r := a.Rotate; r != nil {
+		kernel = fmt.Sprintf("attention_decode_rotate_f16_d%d", s.HeadDim)
+		shared += 8 * (s.HeadDim + 8) * 4
+		args = append(args, r.k, r.v, r.freq, r.pairs, r.order(), r.magnitude)
+	}
+	l, err := prepare(find, c, p.module, kernel, grid, p.threads, shared, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,15 @@
 
 // grid (splits ≤ 256, heads × ⌈group/8⌉, tokens); whole warps, at most 8
 KERNEL_(CAT(attention_decode_f16_d, HEAD_DIM), 256, const float *q, float *out, float *po, float2 *ml, u32 *count, CACHE_ARGS, int H, int T, int least) {
-	attention_decode<HEAD_DIM, STAGES>(Decode{q, out, po, ml, count, pos, caps, kvs, H, T, least}, Cache{unit, heads, scale, cap, window});
+	attention_decode<HEAD_DIM, STAGES, false>(Decode{q, out, po, ml, count, pos, caps, kvs, H, T, least}, Cache{unit, heads, scale, cap, window}, Rotate{});
 }
+#if HEAD_DIM % 64 == 0 && HEAD_DIM <= 128
+// the same for one token, with what comes before: see Rotate; (8, D+8) float32 more shared memory
+KERNEL_(CAT(attention_decode_rotate_f16_d, HEAD_DIM), 256, const float *q, float *out, float *po, float2 *ml, u32 *count, CACHE_ARGS, int H, int T, int least, const float *k, const float *v,
+        const u64 *freq, int n, int interleaved, float magnitude) {
+	attention_decode<HEAD_DIM, STAGES, true>(Decode{q, out, po, ml, count, pos, caps, kvs, H, T, least}, Cache{unit, heads, scale, cap, window}, Rotate{k, v, freq, n, interleaved, magnitude});
+}
+#endif
 // grid (query heads, tiles, splits)
 KERNEL_(CAT(attention_prefill_f16_d, HEAD_DIM), 128, const float *q, float *out, float *po, float2 *ml, const int *tiles, CACHE_ARGS, int H) {
 	attention_prefill<HEAD_DIM, ROUND, u16>(q, out, po, ml, tiles, pos, kvs, caps, Cache{unit, heads, scale, cap, window}, H);

@@ -2,6 +2,7 @@
 // one head size D, a multiple of 16. attention_<D>.cu gives D and makes them kernels.
 #pragma once
 #include "attention.h"
+#include "rope.h"
 
 // ---------------------------------------------------------------- decode
 // One block: 8 query heads of one key/value head, one token, one split of the positions.
@@ -24,6 +25,66 @@ struct Decode {
 };
 
 constexpr int MAX_SPLITS = 256;
+
+// Rotate is what decode of one token rotates and stores itself, for heads of whole 64
+// elements: queries are then as the products gave them, and so are k and v (KV heads, D).
+struct Rotate {
+	const float *k, *v;
+	const u64 *freq; // (n), see rope.h
+	int n, interleaved; // pairs (i, i+n), or (2i, 2i+1)
+	float magnitude;
+};
+
+// Turns are a lane's pairs of a head: where their elements are, and their angles.
+template <int D> struct Turns {
+	static constexpr int N = D / 64;
+	int first[N], second[N];
+	float c[N], s[N];
+
+	__device__ __forceinline__ void aim(const Rotate &r, int pos) {
+#pragma unroll
+		for (int j = 0; j < N; j++) {
+			int i = (threadIdx.x & 31) + 32 * j;
+			bool half = i < r.n && !r.interleaved;
+			first[j] = half ? i : 2 * i, second[j] = half ? i + r.n : 2 * i + 1;
+			c[j] = 1.f, s[j] = 0.f;
+			if (i < r.n) {
+				rope_angle(r.freq[i], pos, &c[j], &s[j]);
+				c[j] *= r.magnitude, s[j] *= r.magnitude;
+			}
+		}
+	}
+};
+
+// rotate_heads writes the block's rotated queries to shared memory, a row D + 8 numbers,
+// and where it has the token's own position the key and the value to the cache. A
+// warp takes every NW-th of them and loads all before it uses the first.
+template <int D> DEV void rotate_heads(const Rotate &r, const Turns<D> &turns, const float *q, int nh, int kvh, float *to, u16 *key, u16 *value) {
+	constexpr int N = Turns<D>::N, JOBS = 3;
+	int NW = blockDim.x >> 5, wid = threadIdx.x >> 5, jobs = key ? nh + 2 : nh;
+	float a[JOBS][N], b[JOBS][N];
+#pragma unroll
+	for (int j = 0; j < JOBS; j++) {
+		int h = wid + j * NW;
+		if (h >= jobs) break;
+		const float *x = h < nh ? q + h * D : (h == nh ? r.k : r.v) + kvh * D;
+#pragma unroll
+		for (int i = 0; i < N; i++) a[j][i] = x[turns.first[i]], b[j][i] = x[turns.second[i]];
+	}
+#pragma unroll
+	for (int j = 0; j < JOBS; j++) {
+		int h = wid + j * NW;
+		if (h >= jobs) break;
+#pragma unroll
+		for (int i = 0; i < N; i++) {
+			int first = turns.first[i], second = turns.second[i];
+			float x = a[j][i], y = b[j][i], u = x * turns.c[i] - y * turns.s[i], v = x * turns.s[i] + y * turns.c[i];
+			if (h < nh) to[h * (D + 8) + first] = u, to[h * (D + 8) + second] = v;
+			else if (h == nh) key[first] = f2h(u), key[second] = f2h(v);
+			else value[first] = f2h(x), value[second] = f2h(y);
+		}
+	}
+}
 
 // Adds up the splits of nh heads whose sums begin at po and ml (heads S apart): first each
 // head's weights by one warp, then threads share elements and, if they are many, splits.
@@ -85,7 +146,7 @@ template <int D> DEV void combine_splits(const float *po, const float2 *ml, floa
 	}
 }
 
-template <int D, int ST> DEV void attention_decode(const Decode &a, const Cache &c) {
+template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a, const Cache &c, const Rotate &rot) {
 	constexpr int ROW = D * 2 + 16;     // bytes of a row in shared memory: 16 more, against bank conflicts
 	constexpr int STAGE = 2 * 16 * ROW; // 16 keys, 16 values
 	constexpr int PIECES = D / 8;       // of 16 bytes in a row
@@ -136,13 +197,24 @@ template <int D, int ST> DEV void attention_decode(const Decode &a, const Cache 
 	// Only the last T positions can be the work of the kernel before this one.
 	bool early = to <= len - a.T;
 	if (early) fill();
-	pdl_wait();
+	float *turned = (float *)(smem + NW * (ST * STAGE)); // (8, D+8) queries
+	if constexpr (ROTATES) {
+		Turns<D> turns;
+		turns.aim(rot, a.pos[t]);
+		pdl_wait();
+		bool stores = to == len && a.pos[t] < cap;
+		rotate_heads<D>(rot, turns, a.q + row * D, nh, kvh, turned, stores ? (u16 *)K + (size_t)(len - 1) * D : (u16 *)0, (u16 *)V + (size_t)(len - 1) * D);
+		__syncthreads();
+	} else {
+		pdl_wait();
+	}
 	if (!early) fill();
 
 	u32 qa[D / 16][4];
 	float unscale;
 	{
 		const float *src = a.q + (row + (g < nh ? g : 0)) * D + t4 * 2;
+		if constexpr (ROTATES) src = turned + (g < nh ? g : 0) * (D + 8) + t4 * 2;
 		float amax = 0.f;
 #pragma unroll
 		for (int k = 0; k < D / 8; k++) {
