@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ func gpuCommand(ctx context.Context, root, name string, args []string) error {
 		flags.StringVar(&o.models, "models", "", "folder of further models (*.gguf)")
 		flags.StringVar(&o.only, "only", "", "only models whose name contains one of these texts, separated by commas")
 		flags.StringVar(&o.faults, "faults", "", "only these faults, separated by commas; none for no fault")
-		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, for the record")
+		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, if it does not know")
 		flags.IntVar(&o.sound, "sound", 1000, "sound runs of all models together, at least")
 		flags.IntVar(&o.parallel, "parallel", 4, "models that are judged at the same time")
 		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for what is left when each has one for its device, at most 8")
@@ -157,6 +158,13 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 	d, err := device(candidate)
 	if err != nil {
 		return err
+	}
+	if built, ok := debug.ReadBuildInfo(); ok && o.commit == "" {
+		for _, v := range built.Settings {
+			if v.Key == "vcs.revision" {
+				o.commit = v.Value
+			}
+		}
 	}
 	s := gpuScore{
 		Backend: candidate, Device: d.Name(), Driver: d.Identity(), Commit: o.commit, Processors: runtime.NumCPU(),
