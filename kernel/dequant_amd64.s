@@ -2117,28 +2117,63 @@ DATA word_00000020<>+0(SB)/4, $0x00000020
 GLOBL word_00000020<>(SB), RODATA|NOPTR, $4
 
 // func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX2, CMOV, FMA3
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
 TEXT ·dot4F32AVX2(SB), NOSPLIT, $0-40
 	MOVQ  w+16(FP), AX
 	MOVQ  rowBytes+24(FP), CX
 	LEAQ  (CX)(CX*2), DX
 	MOVQ  n+32(FP), BX
 	MOVQ  x+8(FP), SI
+	LEAQ  2048(AX)(DX*1), DI
 	VPXOR X0, X0, X0
 
 part36:
-	MOVQ    $+1024, DI
-	CMPQ    BX, DI
-	CMOVQLT BX, DI
-	SUBQ    DI, BX
+	MOVQ    $+1024, R8
+	CMPQ    BX, R8
+	CMOVQLT BX, R8
+	SUBQ    R8, BX
 	VPXOR   Y1, Y1, Y1
 	VPXOR   Y2, Y2, Y2
 	VPXOR   Y3, Y3, Y3
 	VPXOR   Y4, Y4, Y4
-	SUBQ    $+8, DI
-	JLT     tail37
+	SUBQ    $+16, R8
+	JLT     done37
 
-loop39:
+loop38:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	PREFETCHT0  128(DI)
+	PREFETCHT0  192(DI)
+	ADDQ        $+256, DI
+	VMOVUPS     (SI), Y5
+	VMOVUPS     (AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     (AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     (AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     (AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	VMOVUPS     32(SI), Y5
+	VMOVUPS     32(AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     32(AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     32(AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     32(AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+64, AX
+	ADDQ        $+64, SI
+	SUBQ        $+16, R8
+	JGE         loop38
+
+done37:
+	ADDQ $+16, R8
+	SUBQ $+8, R8
+	JLT  done39
+
+loop40:
 	VMOVUPS     (SI), Y5
 	VMOVUPS     (AX), Y6
 	VFMADD231PS Y5, Y6, Y1
@@ -2150,30 +2185,31 @@ loop39:
 	VFMADD231PS Y5, Y6, Y4
 	ADDQ        $+32, AX
 	ADDQ        $+32, SI
-	SUBQ        $+8, DI
-	JGE         loop39
+	SUBQ        $+8, R8
+	JGE         loop40
 
-tail37:
-	ADDQ        $+8, DI
-	JZ          done38
-	LEAQ        tail_mask<>+32(SB), R8
-	NEGQ        DI
-	VMOVUPS     (R8)(DI*4), Y5
+done39:
+	ADDQ        $+8, R8
+	TESTQ       R8, R8
+	JZ          done41
+	LEAQ        tail_mask<>+32(SB), R9
+	NEGQ        R8
+	VMOVUPS     (R9)(R8*4), Y5
 	VMASKMOVPS  (SI), Y5, Y5
-	VMOVUPS     (R8)(DI*4), Y6
+	VMOVUPS     (R9)(R8*4), Y6
 	VMASKMOVPS  (AX), Y6, Y6
 	VFMADD231PS Y5, Y6, Y1
-	VMOVUPS     (R8)(DI*4), Y6
+	VMOVUPS     (R9)(R8*4), Y6
 	VMASKMOVPS  (AX)(CX*1), Y6, Y6
 	VFMADD231PS Y5, Y6, Y2
-	VMOVUPS     (R8)(DI*4), Y6
+	VMOVUPS     (R9)(R8*4), Y6
 	VMASKMOVPS  (AX)(CX*2), Y6, Y6
 	VFMADD231PS Y5, Y6, Y3
-	VMOVUPS     (R8)(DI*4), Y6
+	VMOVUPS     (R9)(R8*4), Y6
 	VMASKMOVPS  (AX)(DX*1), Y6, Y6
 	VFMADD231PS Y5, Y6, Y4
 
-done38:
+done41:
 	VUNPCKHPS    Y2, Y1, Y5
 	VUNPCKLPS    Y2, Y1, Y1
 	VADDPS       Y5, Y1, Y1
@@ -2194,28 +2230,81 @@ done38:
 	RET
 
 // func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX2, CMOV, F16C, FMA3
+// Requires: AVX, AVX2, CMOV, F16C, FMA3, MMX+
 TEXT ·dot4F16AVX2(SB), NOSPLIT, $64-40
 	MOVQ  w+16(FP), AX
 	MOVQ  rowBytes+24(FP), CX
 	LEAQ  (CX)(CX*2), DX
 	MOVQ  n+32(FP), BX
 	MOVQ  x+8(FP), SI
+	LEAQ  2048(AX)(DX*1), DI
 	VPXOR X0, X0, X0
 
-part40:
-	MOVQ    $+1024, DI
-	CMPQ    BX, DI
-	CMOVQLT BX, DI
-	SUBQ    DI, BX
+part42:
+	MOVQ    $+1024, R8
+	CMPQ    BX, R8
+	CMOVQLT BX, R8
+	SUBQ    R8, BX
 	VPXOR   Y1, Y1, Y1
 	VPXOR   Y2, Y2, Y2
 	VPXOR   Y3, Y3, Y3
 	VPXOR   Y4, Y4, Y4
-	SUBQ    $+8, DI
-	JLT     tail41
+	SUBQ    $+32, R8
+	JLT     done43
 
-loop43:
+loop44:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	PREFETCHT0  128(DI)
+	PREFETCHT0  192(DI)
+	ADDQ        $+256, DI
+	VMOVUPS     (SI), Y5
+	VCVTPH2PS   (AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VCVTPH2PS   (AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VCVTPH2PS   (AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VCVTPH2PS   (AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	VMOVUPS     32(SI), Y5
+	VCVTPH2PS   16(AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VCVTPH2PS   16(AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VCVTPH2PS   16(AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VCVTPH2PS   16(AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	VMOVUPS     64(SI), Y5
+	VCVTPH2PS   32(AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VCVTPH2PS   32(AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VCVTPH2PS   32(AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VCVTPH2PS   32(AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	VMOVUPS     96(SI), Y5
+	VCVTPH2PS   48(AX), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VCVTPH2PS   48(AX)(CX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VCVTPH2PS   48(AX)(CX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VCVTPH2PS   48(AX)(DX*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+64, AX
+	ADDQ        $+128, SI
+	SUBQ        $+32, R8
+	JGE         loop44
+
+done43:
+	ADDQ $+32, R8
+	SUBQ $+8, R8
+	JLT  done45
+
+loop46:
 	VMOVUPS     (SI), Y5
 	VCVTPH2PS   (AX), Y6
 	VFMADD231PS Y5, Y6, Y1
@@ -2227,75 +2316,76 @@ loop43:
 	VFMADD231PS Y5, Y6, Y4
 	ADDQ        $+16, AX
 	ADDQ        $+32, SI
-	SUBQ        $+8, DI
-	JGE         loop43
+	SUBQ        $+8, R8
+	JGE         loop46
 
-tail41:
-	ADDQ       $+8, DI
-	JZ         done42
-	LEAQ       tail_mask<>+32(SB), R8
-	MOVQ       DI, R9
-	NEGQ       R9
-	VMOVUPS    (R8)(R9*4), Y5
+done45:
+	ADDQ       $+8, R8
+	TESTQ      R8, R8
+	JZ         done47
+	LEAQ       tail_mask<>+32(SB), R9
+	MOVQ       R8, R10
+	NEGQ       R10
+	VMOVUPS    (R9)(R10*4), Y5
 	VMASKMOVPS (SI), Y5, Y5
 	VPXOR      X6, X6, X6
 	VMOVDQU    X6, (SP)
-	LEAQ       (AX), R8
-	LEAQ       (SP), R9
-	XORQ       R10, R10
+	LEAQ       (AX), R9
+	LEAQ       (SP), R10
+	XORQ       R11, R11
 
-halves44:
-	MOVWLZX     (R8)(R10*2), R11
-	MOVW        R11, (R9)(R10*2)
-	INCQ        R10
-	CMPQ        R10, DI
-	JLT         halves44
+halves48:
+	MOVWLZX     (R9)(R11*2), R12
+	MOVW        R12, (R10)(R11*2)
+	INCQ        R11
+	CMPQ        R11, R8
+	JLT         halves48
 	VCVTPH2PS   (SP), Y6
 	VFMADD231PS Y5, Y6, Y1
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 16(SP)
-	LEAQ        (AX)(CX*1), R8
-	LEAQ        16(SP), R9
-	XORQ        R10, R10
+	LEAQ        (AX)(CX*1), R9
+	LEAQ        16(SP), R10
+	XORQ        R11, R11
 
-halves45:
-	MOVWLZX     (R8)(R10*2), R11
-	MOVW        R11, (R9)(R10*2)
-	INCQ        R10
-	CMPQ        R10, DI
-	JLT         halves45
+halves49:
+	MOVWLZX     (R9)(R11*2), R12
+	MOVW        R12, (R10)(R11*2)
+	INCQ        R11
+	CMPQ        R11, R8
+	JLT         halves49
 	VCVTPH2PS   16(SP), Y6
 	VFMADD231PS Y5, Y6, Y2
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 32(SP)
-	LEAQ        (AX)(CX*2), R8
-	LEAQ        32(SP), R9
-	XORQ        R10, R10
+	LEAQ        (AX)(CX*2), R9
+	LEAQ        32(SP), R10
+	XORQ        R11, R11
 
-halves46:
-	MOVWLZX     (R8)(R10*2), R11
-	MOVW        R11, (R9)(R10*2)
-	INCQ        R10
-	CMPQ        R10, DI
-	JLT         halves46
+halves50:
+	MOVWLZX     (R9)(R11*2), R12
+	MOVW        R12, (R10)(R11*2)
+	INCQ        R11
+	CMPQ        R11, R8
+	JLT         halves50
 	VCVTPH2PS   32(SP), Y6
 	VFMADD231PS Y5, Y6, Y3
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 48(SP)
-	LEAQ        (AX)(DX*1), R8
-	LEAQ        48(SP), R9
-	XORQ        R10, R10
+	LEAQ        (AX)(DX*1), R9
+	LEAQ        48(SP), R10
+	XORQ        R11, R11
 
-halves47:
-	MOVWLZX     (R8)(R10*2), R11
-	MOVW        R11, (R9)(R10*2)
-	INCQ        R10
-	CMPQ        R10, DI
-	JLT         halves47
+halves51:
+	MOVWLZX     (R9)(R11*2), R12
+	MOVW        R12, (R10)(R11*2)
+	INCQ        R11
+	CMPQ        R11, R8
+	JLT         halves51
 	VCVTPH2PS   48(SP), Y6
 	VFMADD231PS Y5, Y6, Y4
 
-done42:
+done47:
 	VUNPCKHPS    Y2, Y1, Y5
 	VUNPCKLPS    Y2, Y1, Y1
 	VADDPS       Y5, Y1, Y1
@@ -2309,7 +2399,7 @@ done42:
 	VADDPS       X2, X1, X1
 	VADDPS       X1, X0, X0
 	TESTQ        BX, BX
-	JNZ          part40
+	JNZ          part42
 	MOVQ         out+0(FP), AX
 	VMOVUPS      X0, (AX)
 	VZEROUPPER
@@ -2323,9 +2413,9 @@ TEXT ·dequantF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next49
+	JLT  next53
 
-loop48:
+loop52:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
@@ -2336,24 +2426,24 @@ loop48:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop48
+	JGE       loop52
 
-next49:
+next53:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next51
+	JLT  next55
 
-loop50:
+loop54:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop50
+	JGE       loop54
 
-next51:
+next55:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done52
+	JZ          done56
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2361,7 +2451,7 @@ next51:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done52:
+done56:
 	VZEROUPPER
 	RET
 
@@ -2373,9 +2463,9 @@ TEXT ·dequantBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next54
+	JLT  next58
 
-loop53:
+loop57:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
@@ -2390,30 +2480,30 @@ loop53:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop53
+	JGE       loop57
 
-next54:
+next58:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next56
+	JLT  next60
 
-loop55:
+loop59:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop55
+	JGE       loop59
 
-next56:
+next60:
 	ADDQ  $+16, CX
 	TESTQ CX, CX
-	JZ    done57
+	JZ    done61
 	MOVQ  $-1, AX
 	BZHIQ CX, AX, AX
 	KMOVW AX, K1
 
-done57:
+done61:
 	VZEROUPPER
 	RET
 
@@ -2424,9 +2514,9 @@ TEXT ·dequantQ8_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ dst_len+8(FP), CX
 	MOVQ src_base+24(FP), DX
 
-block58:
+block62:
 	SUBQ         $+32, CX
-	JLT          done59
+	JLT          done63
 	VPBROADCASTW (DX), Y0
 	VCVTPH2PS    Y0, Z0
 	VPMOVSXBD    2(DX), Z1
@@ -2439,9 +2529,9 @@ block58:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+34, DX
 	ADDQ         $+128, AX
-	JMP          block58
+	JMP          block62
 
-done59:
+done63:
 	VZEROUPPER
 	RET
 
@@ -2453,9 +2543,9 @@ TEXT ·dequantQ4_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_0<>+0(SB), Z0
 
-block60:
+block64:
 	SUBQ         $+32, CX
-	JLT          done61
+	JLT          done65
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2467,9 +2557,9 @@ block60:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block60
+	JMP          block64
 
-done61:
+done65:
 	VZEROUPPER
 	RET
 
@@ -2499,9 +2589,9 @@ TEXT ·dequantQ4_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_1<>+0(SB), Z0
 
-block62:
+block66:
 	SUBQ         $+32, CX
-	JLT          done63
+	JLT          done67
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2516,9 +2606,9 @@ block62:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+20, DX
 	ADDQ         $+128, AX
-	JMP          block62
+	JMP          block66
 
-done63:
+done67:
 	VZEROUPPER
 	RET
 
@@ -2548,9 +2638,9 @@ TEXT ·dequantIQ4NLAVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block64:
+block68:
 	SUBQ         $+32, CX
-	JLT          done65
+	JLT          done69
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2562,9 +2652,9 @@ block64:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block64
+	JMP          block68
 
-done65:
+done69:
 	VZEROUPPER
 	RET
 
@@ -2597,9 +2687,9 @@ TEXT ·dequantQ5_0AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block66:
+block70:
 	SUBQ         $+32, CX
-	JLT          done67
+	JLT          done71
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VMOVDQU      6(DX), X5
@@ -2623,9 +2713,9 @@ block66:
 	VMOVUPS      Z6, 64(AX)
 	ADDQ         $+22, DX
 	ADDQ         $+128, AX
-	JMP          block66
+	JMP          block70
 
-done67:
+done71:
 	VZEROUPPER
 	RET
 
@@ -2640,9 +2730,9 @@ TEXT ·dequantQ5_1AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block68:
+block72:
 	SUBQ         $+32, CX
-	JLT          done69
+	JLT          done73
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VPBROADCASTW 2(DX), Y5
@@ -2670,9 +2760,9 @@ block68:
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         $+24, DX
 	ADDQ         $+128, AX
-	JMP          block68
+	JMP          block72
 
-done69:
+done73:
 	VZEROUPPER
 	RET
 
@@ -2684,9 +2774,9 @@ TEXT ·dequantQ4KAVX512(SB), NOSPLIT, $64-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS count<>+0(SB), Z0
 
-block70:
+block74:
 	SUBQ         $+256, CX
-	JLT          done71
+	JLT          done75
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VPBROADCASTW 2(DX), Y2
@@ -2789,9 +2879,9 @@ block70:
 	VMOVUPS      Z1, 960(AX)
 	ADDQ         $+144, DX
 	ADDQ         $+1024, AX
-	JMP          block70
+	JMP          block74
 
-done71:
+done75:
 	VZEROUPPER
 	RET
 
@@ -2822,9 +2912,9 @@ TEXT ·dequantQ5KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_0f0f0f0f<>+0(SB), Y0
 	VPBROADCASTD word_10101010<>+0(SB), Y1
 
-block72:
+block76:
 	SUBQ         $+256, CX
-	JLT          done73
+	JLT          done77
 	VPBROADCASTW (DX), Y2
 	VCVTPH2PS    Y2, Z2
 	VPBROADCASTW 2(DX), Y3
@@ -3007,9 +3097,9 @@ block72:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+176, DX
 	ADDQ         $+1024, AX
-	JMP          block72
+	JMP          block76
 
-done73:
+done77:
 	VZEROUPPER
 	RET
 
@@ -3023,9 +3113,9 @@ TEXT ·dequantQ6KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_30303030<>+0(SB), Y1
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 
-block74:
+block78:
 	SUBQ         $+256, CX
-	JLT          done75
+	JLT          done79
 	VPBROADCASTW 208(DX), Y3
 	VCVTPH2PS    Y3, Z3
 	VPMOVSXBD    192(DX), Z4
@@ -3170,9 +3260,9 @@ block74:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+210, DX
 	ADDQ         $+1024, AX
-	JMP          block74
+	JMP          block78
 
-done75:
+done79:
 	VZEROUPPER
 	RET
 
@@ -3185,9 +3275,9 @@ TEXT ·dequantQ3KAVX512(SB), NOSPLIT, $80-48
 	VPBROADCASTD word_03030303<>+0(SB), Y0
 	VPBROADCASTD word_04040404<>+0(SB), Y1
 
-block76:
+block80:
 	SUBQ         $+256, CX
-	JLT          done77
+	JLT          done81
 	VMOVQ        96(DX), X2
 	VPSRLW       $0x04, X2, X3
 	VPUNPCKLQDQ  X3, X2, X2
@@ -3346,9 +3436,9 @@ block76:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+110, DX
 	ADDQ         $+1024, AX
-	JMP          block76
+	JMP          block80
 
-done77:
+done81:
 	VZEROUPPER
 	RET
 
@@ -3361,9 +3451,9 @@ TEXT ·dequantQ2KAVX512(SB), NOSPLIT, $128-48
 	VPBROADCASTD word_03030303<>+0(SB), Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Z0
 
-block78:
+block82:
 	SUBQ         $+256, CX
-	JLT          done79
+	JLT          done83
 	VPBROADCASTW 80(DX), Y2
 	VCVTPH2PS    Y2, Z2
 	VPBROADCASTW 82(DX), Y3
@@ -3515,9 +3605,9 @@ block78:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+84, DX
 	ADDQ         $+1024, AX
-	JMP          block78
+	JMP          block82
 
-done79:
+done83:
 	VZEROUPPER
 	RET
 
@@ -3529,9 +3619,9 @@ TEXT ·dequantIQ4XSAVX512(SB), NOSPLIT, $32-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block80:
+block84:
 	SUBQ         $+256, CX
-	JLT          done81
+	JLT          done85
 	VPBROADCASTD 4(DX), Y1
 	VPSRLVD      every_four_bits_of_8<>+0(SB), Y1, Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Y3
@@ -3615,35 +3705,41 @@ block80:
 	VMOVUPS      Z1, 960(AX)
 	ADDQ         $+136, DX
 	ADDQ         $+1024, AX
-	JMP          block80
+	JMP          block84
 
-done81:
+done85:
 	VZEROUPPER
 	RET
 
 // func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV
+// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV, MMX+
 TEXT ·dot4F32AVX512(SB), NOSPLIT, $0-40
 	MOVQ  w+16(FP), AX
 	MOVQ  rowBytes+24(FP), CX
 	LEAQ  (CX)(CX*2), DX
 	MOVQ  n+32(FP), BX
 	MOVQ  x+8(FP), SI
+	LEAQ  2048(AX)(DX*1), DI
 	VPXOR X0, X0, X0
 
-part82:
-	MOVQ    $+1024, DI
-	CMPQ    BX, DI
-	CMOVQLT BX, DI
-	SUBQ    DI, BX
+part86:
+	MOVQ    $+1024, R8
+	CMPQ    BX, R8
+	CMOVQLT BX, R8
+	SUBQ    R8, BX
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	SUBQ    $+16, DI
-	JLT     tail83
+	SUBQ    $+16, R8
+	JLT     done87
 
-loop85:
+loop88:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	PREFETCHT0  128(DI)
+	PREFETCHT0  192(DI)
+	ADDQ        $+256, DI
 	VMOVUPS     (SI), Z5
 	VMOVUPS     (AX), Z6
 	VFMADD231PS Z5, Z6, Z1
@@ -3655,15 +3751,16 @@ loop85:
 	VFMADD231PS Z5, Z6, Z4
 	ADDQ        $+64, AX
 	ADDQ        $+64, SI
-	SUBQ        $+16, DI
-	JGE         loop85
+	SUBQ        $+16, R8
+	JGE         loop88
 
-tail83:
-	ADDQ        $+16, DI
-	JZ          done84
-	MOVQ        $-1, R8
-	BZHIQ       DI, R8, R8
-	KMOVW       R8, K1
+done87:
+	ADDQ        $+16, R8
+	TESTQ       R8, R8
+	JZ          done89
+	MOVQ        $-1, R9
+	BZHIQ       R8, R9, R9
+	KMOVW       R9, K1
 	VMOVUPS.Z   (SI), K1, Z5
 	VMOVUPS.Z   (AX), K1, Z6
 	VFMADD231PS Z5, Z6, Z1
@@ -3674,86 +3771,7 @@ tail83:
 	VMOVUPS.Z   (AX)(DX*1), K1, Z6
 	VFMADD231PS Z5, Z6, Z4
 
-done84:
-	VUNPCKHPS     Z2, Z1, Z5
-	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
-	VADDPS        X1, X0, X0
-	TESTQ         BX, BX
-	JNZ           part82
-	MOVQ          out+0(FP), AX
-	VMOVUPS       X0, (AX)
-	VZEROUPPER
-	RET
-
-// func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV
-TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
-	MOVQ  x+8(FP), SI
-	VPXOR X0, X0, X0
-
-part86:
-	MOVQ    $+1024, DI
-	CMPQ    BX, DI
-	CMOVQLT BX, DI
-	SUBQ    DI, BX
-	VPXORD  Z1, Z1, Z1
-	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+16, DI
-	JLT     tail87
-
-loop89:
-	VMOVUPS     (SI), Z5
-	VCVTPH2PS   (AX), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   (AX)(CX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   (AX)(CX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   (AX)(DX*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+32, AX
-	ADDQ        $+64, SI
-	SUBQ        $+16, DI
-	JGE         loop89
-
-tail87:
-	ADDQ        $+16, DI
-	JZ          done88
-	MOVQ        $-1, R8
-	BZHIQ       DI, R8, R8
-	KMOVW       R8, K1
-	VMOVUPS.Z   (SI), K1, Z5
-	VMOVDQU16.Z (AX), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVDQU16.Z (AX)(CX*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVDQU16.Z (AX)(CX*2), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVDQU16.Z (AX)(DX*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z4
-
-done88:
+done89:
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -3775,72 +3793,100 @@ done88:
 	VZEROUPPER
 	RET
 
-// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV
-TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-40
+// func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-40
 	MOVQ  w+16(FP), AX
 	MOVQ  rowBytes+24(FP), CX
 	LEAQ  (CX)(CX*2), DX
 	MOVQ  n+32(FP), BX
 	MOVQ  x+8(FP), SI
+	LEAQ  2048(AX)(DX*1), DI
 	VPXOR X0, X0, X0
 
 part90:
-	MOVQ    $+1024, DI
-	CMPQ    BX, DI
-	CMOVQLT BX, DI
-	SUBQ    DI, BX
+	MOVQ    $+1024, R8
+	CMPQ    BX, R8
+	CMOVQLT BX, R8
+	SUBQ    R8, BX
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	SUBQ    $+16, DI
-	JLT     tail91
+	SUBQ    $+32, R8
+	JLT     done91
 
-loop93:
+loop92:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	PREFETCHT0  128(DI)
+	PREFETCHT0  192(DI)
+	ADDQ        $+256, DI
 	VMOVUPS     (SI), Z5
-	VPMOVZXWD   (AX), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   (AX), Z6
 	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   (AX)(CX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   (AX)(CX*1), Z6
 	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   (AX)(CX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   (AX)(CX*2), Z6
 	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   (AX)(DX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   (AX)(DX*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS     64(SI), Z5
+	VCVTPH2PS   32(AX), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VCVTPH2PS   32(AX)(CX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VCVTPH2PS   32(AX)(CX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VCVTPH2PS   32(AX)(DX*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+64, AX
+	ADDQ        $+128, SI
+	SUBQ        $+32, R8
+	JGE         loop92
+
+done91:
+	ADDQ $+32, R8
+	SUBQ $+16, R8
+	JLT  done93
+
+loop94:
+	VMOVUPS     (SI), Z5
+	VCVTPH2PS   (AX), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VCVTPH2PS   (AX)(CX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VCVTPH2PS   (AX)(CX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VCVTPH2PS   (AX)(DX*1), Z6
 	VFMADD231PS Z5, Z6, Z4
 	ADDQ        $+32, AX
 	ADDQ        $+64, SI
-	SUBQ        $+16, DI
-	JGE         loop93
+	SUBQ        $+16, R8
+	JGE         loop94
 
-tail91:
-	ADDQ        $+16, DI
-	JZ          done92
-	MOVQ        $-1, R8
-	BZHIQ       DI, R8, R8
-	KMOVW       R8, K1
+done93:
+	ADDQ        $+16, R8
+	TESTQ       R8, R8
+	JZ          done95
+	MOVQ        $-1, R9
+	BZHIQ       R8, R9, R9
+	KMOVW       R9, K1
 	VMOVUPS.Z   (SI), K1, Z5
 	VMOVDQU16.Z (AX), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   Y6, Z6
 	VFMADD231PS Z5, Z6, Z1
 	VMOVDQU16.Z (AX)(CX*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   Y6, Z6
 	VFMADD231PS Z5, Z6, Z2
 	VMOVDQU16.Z (AX)(CX*2), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   Y6, Z6
 	VFMADD231PS Z5, Z6, Z3
 	VMOVDQU16.Z (AX)(DX*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
+	VCVTPH2PS   Y6, Z6
 	VFMADD231PS Z5, Z6, Z4
 
-done92:
+done95:
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -3862,6 +3908,137 @@ done92:
 	VZEROUPPER
 	RET
 
+// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ  w+16(FP), AX
+	MOVQ  rowBytes+24(FP), CX
+	LEAQ  (CX)(CX*2), DX
+	MOVQ  n+32(FP), BX
+	MOVQ  x+8(FP), SI
+	LEAQ  2048(AX)(DX*1), DI
+	VPXOR X0, X0, X0
+
+part96:
+	MOVQ    $+1024, R8
+	CMPQ    BX, R8
+	CMOVQLT BX, R8
+	SUBQ    R8, BX
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	SUBQ    $+32, R8
+	JLT     done97
+
+loop98:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	PREFETCHT0  128(DI)
+	PREFETCHT0  192(DI)
+	ADDQ        $+256, DI
+	VMOVUPS     (SI), Z5
+	VPMOVZXWD   (AX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   (AX)(CX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   (AX)(CX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   (AX)(DX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS     64(SI), Z5
+	VPMOVZXWD   32(AX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   32(AX)(CX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   32(AX)(CX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   32(AX)(DX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+64, AX
+	ADDQ        $+128, SI
+	SUBQ        $+32, R8
+	JGE         loop98
+
+done97:
+	ADDQ $+32, R8
+	SUBQ $+16, R8
+	JLT  done99
+
+loop100:
+	VMOVUPS     (SI), Z5
+	VPMOVZXWD   (AX), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   (AX)(CX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   (AX)(CX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   (AX)(DX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+32, AX
+	ADDQ        $+64, SI
+	SUBQ        $+16, R8
+	JGE         loop100
+
+done99:
+	ADDQ        $+16, R8
+	TESTQ       R8, R8
+	JZ          done101
+	MOVQ        $-1, R9
+	BZHIQ       R8, R9, R9
+	KMOVW       R9, K1
+	VMOVUPS.Z   (SI), K1, Z5
+	VMOVDQU16.Z (AX), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVDQU16.Z (AX)(CX*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVDQU16.Z (AX)(CX*2), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVDQU16.Z (AX)(DX*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+
+done101:
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         BX, BX
+	JNZ           part96
+	MOVQ          out+0(FP), AX
+	VMOVUPS       X0, (AX)
+	VZEROUPPER
+	RET
+
 // func dot4Q8_0AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV
 TEXT ·dot4Q8_0AVX512(SB), NOSPLIT, $0-40
@@ -3872,7 +4049,7 @@ TEXT ·dot4Q8_0AVX512(SB), NOSPLIT, $0-40
 	MOVQ  x+8(FP), SI
 	VPXOR X0, X0, X0
 
-part94:
+part102:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -3882,7 +4059,7 @@ part94:
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 
-block95:
+block103:
 	VMOVUPS       (SI), Z5
 	VMOVUPS       64(SI), Z6
 	VPBROADCASTW  (AX), Y7
@@ -3928,7 +4105,7 @@ block95:
 	ADDQ          $+34, AX
 	ADDQ          $+128, SI
 	SUBQ          $+32, DI
-	JNZ           block95
+	JNZ           block103
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -3944,7 +4121,7 @@ block95:
 	VADDPS        X5, X1, X1
 	VADDPS        X1, X0, X0
 	TESTQ         BX, BX
-	JNZ           part94
+	JNZ           part102
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X0, (AX)
 	VZEROUPPER
@@ -3961,7 +4138,7 @@ TEXT ·dot4Q4KAVX512(SB), NOSPLIT, $256-40
 	VMOVUPS count<>+0(SB), Z0
 	VPXOR   X1, X1, X1
 
-part96:
+part104:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -3971,7 +4148,7 @@ part96:
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 
-block97:
+block105:
 	LEAQ          (AX), R8
 	VPBROADCASTW  (R8), Y6
 	VCVTPH2PS     Y6, Z6
@@ -4395,7 +4572,7 @@ block97:
 	ADDQ          $+144, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block97
+	JNZ           block105
 	VUNPCKHPS     Z3, Z2, Z6
 	VUNPCKLPS     Z3, Z2, Z2
 	VADDPS        Z6, Z2, Z2
@@ -4411,7 +4588,7 @@ block97:
 	VADDPS        X6, X2, X2
 	VADDPS        X2, X1, X1
 	TESTQ         BX, BX
-	JNZ           part96
+	JNZ           part104
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X1, (AX)
 	VZEROUPPER
@@ -4429,7 +4606,7 @@ TEXT ·dot4Q5KAVX512(SB), NOSPLIT, $256-40
 	VPBROADCASTD word_10101010<>+0(SB), Y1
 	VPXOR        X2, X2, X2
 
-part98:
+part106:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -4439,7 +4616,7 @@ part98:
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 
-block99:
+block107:
 	LEAQ          (AX), R8
 	VPBROADCASTW  (R8), Y7
 	VCVTPH2PS     Y7, Z7
@@ -5147,7 +5324,7 @@ block99:
 	ADDQ          $+176, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block99
+	JNZ           block107
 	VUNPCKHPS     Z4, Z3, Z7
 	VUNPCKLPS     Z4, Z3, Z3
 	VADDPS        Z7, Z3, Z3
@@ -5163,7 +5340,7 @@ block99:
 	VADDPS        X7, X3, X3
 	VADDPS        X3, X2, X2
 	TESTQ         BX, BX
-	JNZ           part98
+	JNZ           part106
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X2, (AX)
 	VZEROUPPER
@@ -5182,7 +5359,7 @@ TEXT ·dot4Q6KAVX512(SB), NOSPLIT, $256-40
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 	VPXOR        X3, X3, X3
 
-part100:
+part108:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -5192,7 +5369,7 @@ part100:
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 
-block101:
+block109:
 	LEAQ          (AX), R8
 	VPBROADCASTW  208(R8), Y8
 	VCVTPH2PS     Y8, Z8
@@ -5744,7 +5921,7 @@ block101:
 	ADDQ          $+210, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block101
+	JNZ           block109
 	VUNPCKHPS     Z5, Z4, Z8
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z8, Z4, Z4
@@ -5760,7 +5937,7 @@ block101:
 	VADDPS        X8, X4, X4
 	VADDPS        X4, X3, X3
 	TESTQ         BX, BX
-	JNZ           part100
+	JNZ           part108
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X3, (AX)
 	VZEROUPPER

@@ -1,9 +1,12 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/apr-engine/apr/tensor"
 )
 
 // BenchmarkVector measures the kernels on vectors at the widths of a small
@@ -53,4 +56,25 @@ func BenchmarkPeakF32(b *testing.B) {
 		flops = PeakF32Flops(10000)
 	}
 	b.ReportMetric(float64(flops)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOP/s")
+}
+
+// BenchmarkMatVecF32 multiplies strips of a matrix that no cache holds by one token.
+func BenchmarkMatVecF32(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, d := range []tensor.DType{tensor.F16, tensor.BF16, tensor.Q4_K} {
+		for _, cols := range []int{1536, 8960} {
+			b.Run(fmt.Sprintf("%s/cols=%d", d, cols), func(b *testing.B) {
+				const strip = 64
+				piece := randomTensor(rng, d, strip, cols)
+				strips := 128<<20/len(piece.Data) + 1
+				w := tensor.Tensor{Name: "w", Type: d, Shape: []int{strips * strip, cols}, Data: bytes.Repeat(piece.Data, strips)}
+				x, out := make([]float32, cols), make([]float32, w.Rows())
+				var ws WorkspaceF32
+				reportRates(b, len(piece.Data), "GB/s", func(i int) {
+					r := i % strips * strip
+					MatMulF32(out, w.Rows(), w, r, r+strip, x, 0, 1, &ws)
+				})
+			})
+		}
+	}
 }

@@ -92,29 +92,55 @@ func (g *gen) loadBF16(m operand.Mem, t *lanes.Tail) reg.VecVirtual {
 	return v
 }
 
+// prefetchAhead is how far ahead of the fourth of its rows fusedPlain fetches
+// weights, in bytes.
+const prefetchAhead = 2048
+
 // fusedPlain writes the product for a type without blocks, elements of size bytes.
+// Weights are fetched in the order of memory, four lines for one of each row: rows
+// follow each other, so that the next four are on their way when these end.
 func (g *gen) fusedPlain(name string, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
 	w, n, x := g.beginFused(name, "")
+	ahead := g.GP64()
+	g.LEAQ(operand.Mem{Base: w.base, Index: w.stride3, Scale: 1, Disp: prefetchAhead}, ahead)
 	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
-		step := func(t *lanes.Tail) {
-			xs := g.LoadF32(at(x, 0), t)
+		step := func(u int, t *lanes.Tail) {
+			xs := g.LoadF32(at(x, 4*g.L*u), t)
 			for r := range sums {
-				g.VFMADD231PS(xs, load(w.at(r, 0), t), sums[r])
+				g.VFMADD231PS(xs, load(w.at(r, size*g.L*u), t), sums[r])
 			}
 		}
-		tail, done, loop := g.Fresh("tail"), g.Fresh("done"), g.Fresh("loop")
-		g.SUBQ(operand.I32(g.L), count)
-		g.JLT(operand.LabelRef(tail))
-		g.Label(loop)
-		step(nil)
-		g.ADDQ(operand.I32(size*g.L), w.base)
-		g.ADDQ(operand.I32(4*g.L), x)
-		g.SUBQ(operand.I32(g.L), count)
-		g.JGE(operand.LabelRef(loop))
-		g.Label(tail)
-		g.ADDQ(operand.I32(g.L), count)
+		// rounds runs steps of a number of vectors as long as there are so many.
+		rounds := func(vectors int, fetch bool) {
+			done, loop := g.Fresh("done"), g.Fresh("loop")
+			g.SUBQ(operand.I32(g.L*vectors), count)
+			g.JLT(operand.LabelRef(done))
+			g.Label(loop)
+			if fetch {
+				for i := range 4 {
+					g.PREFETCHT0(at(ahead, 64*i))
+				}
+				g.ADDQ(operand.I32(256), ahead)
+			}
+			for u := range vectors {
+				step(u, nil)
+			}
+			g.ADDQ(operand.I32(size*g.L*vectors), w.base)
+			g.ADDQ(operand.I32(4*g.L*vectors), x)
+			g.SUBQ(operand.I32(g.L*vectors), count)
+			g.JGE(operand.LabelRef(loop))
+			g.Label(done)
+			g.ADDQ(operand.I32(g.L*vectors), count)
+		}
+		line := 64 / (size * g.L) // vectors in a cache line
+		rounds(line, true)
+		if line > 1 {
+			rounds(1, false)
+		}
+		done := g.Fresh("done")
+		g.TESTQ(count, count)
 		g.JZ(operand.LabelRef(done))
-		step(g.NewTail(count)) // only the last part has a tail
+		step(0, g.NewTail(count)) // only the last part has a tail
 		g.Label(done)
 	})
 }
