@@ -28,7 +28,8 @@ var (
 type Options struct {
 	// Threads is the number of CPU workers; 0 means one for each CPU.
 	Threads int
-	// KV is the element type of the key/value cache, F16 or F32.
+	// KV is the element type of the key/value cache: F16, F32, or, where the backend
+	// has it, Q8_0.
 	KV tensor.DType
 	// MaxBatch is the largest number of tokens in one Step; 0 means 512.
 	MaxBatch int

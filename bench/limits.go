@@ -59,10 +59,7 @@ type Cost struct {
 // cacheBytes is what decoding reads of the cache for each token of the context. A
 // sliding window, beyond which nothing is read, is not taken into account.
 func (c Cost) cacheBytes(kv tensor.DType) float64 {
-	if kv == tensor.F32 {
-		return 4 * float64(c.CacheValues)
-	}
-	return 2 * float64(c.CacheValues)
+	return float64(c.CacheValues) * float64(kv.BlockBytes()) / float64(kv.BlockLen())
 }
 
 // Work adds up the weights of a model's program.

@@ -32,7 +32,8 @@ type Options struct {
 	NoGPU bool
 	// Threads is the number of CPU workers; 0 means one for each CPU.
 	Threads int
-	// KV is the cache's element type, KVDefault, KVF16 or KVF32.
+	// KV is the cache's element type, KVDefault, KVF16, KVF32 or KVQ8; backends that
+	// lack the last are passed over.
 	KV KVType
 	// MaxBatch is the number of prompt tokens in one step; 0 for the default.
 	MaxBatch int
@@ -55,6 +56,7 @@ const (
 	KVDefault KVType = ""
 	KVF16     KVType = "f16"
 	KVF32     KVType = "f32"
+	KVQ8      KVType = "q8_0"
 )
 
 // reference names the executors that others are compared with.
@@ -281,8 +283,11 @@ func backendOptions(name string, o Options, maxBatch int) backend.Options {
 	if opts.Threads == 0 {
 		opts.Threads = runtime.NumCPU()
 	}
-	if o.KV == KVF32 || o.KV == KVDefault && reference[name] {
+	switch {
+	case o.KV == KVF32 || o.KV == KVDefault && reference[name]:
 		opts.KV = tensor.F32
+	case o.KV == KVQ8:
+		opts.KV = tensor.Q8_0
 	}
 	return opts
 }
@@ -322,7 +327,7 @@ func (e *Engine) Selection() Selection {
 // were rejected.
 func (e *Engine) GateTimes() (validate, rejected time.Duration) { return e.validate, e.rejected }
 
-// KV is the element type of the key/value cache, F16 or F32.
+// KV is the element type of the key/value cache.
 func (e *Engine) KV() tensor.DType { return backendOptions(e.cand.name, e.options, e.maxBatch).KV }
 
 // DeviceLimits measures what the serving device can do at most; ok is false for

@@ -87,7 +87,7 @@ func Inspect(path string) (*Info, error) {
 // given element type.
 func (m *Model) CacheBytes(element tensor.DType) (n int64) {
 	for _, c := range m.Program.Caches {
-		n += 2 * int64(element.BlockBytes()) * int64(c.Heads) * int64(c.HeadDim)
+		n += 2 * int64(c.Heads) * int64(c.HeadDim) * int64(element.BlockBytes()) / int64(element.BlockLen())
 	}
 	return n
 }

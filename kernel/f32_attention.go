@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"github.com/apr-engine/apr/tensor"
+)
 
 // attnBlock is the number of positions whose scores, weights and partial sums
 // are formed together. Blocks start at multiples of it, whatever range a query
@@ -32,10 +36,11 @@ type AttentionJob struct {
 	HeadDim int
 	Group   int // query heads that share the key/value head
 
-	// The cache of one key/value head: (positions, HeadDim), contiguous, either in
-	// IEEE half precision or in float32.
+	// The cache of one key/value head: (positions, HeadDim), contiguous, in IEEE half
+	// precision, in float32, or in blocks of Q8_0, which HeadDim is a multiple of.
 	K16, V16 []uint16
 	K32, V32 []float32
+	K8, V8   []byte
 
 	// Token t sees positions [Starts[t], Ends[t]). Both must not decrease with t.
 	Starts, Ends []int
@@ -86,9 +91,12 @@ func (j *AttentionJob) check() {
 	tokens := len(j.Starts)
 	mustLen(len(j.Ends), tokens)
 	end := j.Ends[tokens-1]
-	if j.K32 != nil {
+	switch {
+	case j.K32 != nil:
 		mustLen(min(len(j.K32), len(j.V32)), end*j.HeadDim)
-	} else {
+	case j.K8 != nil:
+		mustLen(min(len(j.K8), len(j.V8)), end*CacheRowBytes(j.HeadDim))
+	default:
 		mustLen(min(len(j.K16), len(j.V16)), end*j.HeadDim)
 	}
 	width := j.Group * j.HeadDim
@@ -170,6 +178,13 @@ func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int,
 func (j *AttentionJob) rows(ws *AttentionWorkspace, lo, hi int) (k, v []float32) {
 	dim, n := j.HeadDim, hi-lo
 	pad := (n + tileRows - 1) / tileRows * tileRows
+	if j.K8 != nil {
+		row := CacheRowBytes(dim)
+		Dequantize(tensor.Q8_0, ws.k[:n*dim], j.K8[lo*row:hi*row])
+		Dequantize(tensor.Q8_0, ws.v[:n*dim], j.V8[lo*row:hi*row])
+		clear(ws.k[n*dim : pad*dim])
+		return ws.k, ws.v
+	}
 	if j.K32 == nil {
 		slotFromF16.active(ws.k[:n*dim], j.K16[lo*dim:hi*dim])
 		slotFromF16.active(ws.v[:n*dim], j.V16[lo*dim:hi*dim])

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/apr-engine/apr/kernel/kerneltest"
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
 )
 
 type attnCase struct {
@@ -16,7 +18,7 @@ type attnCase struct {
 	tokens     int
 	window     int // positions a token sees back, 0 for all
 	softcap    float32
-	half       bool
+	half, q8   bool
 }
 
 var attnCases = []attnCase{
@@ -26,6 +28,8 @@ var attnCases = []attnCase{
 	{name: "prefill", dim: 64, group: 2, tokens: 150},
 	{name: "prefill half", dim: 128, group: 6, tokens: 70, half: true},
 	{name: "prefill later", dim: 80, group: 3, first: 130, tokens: 33},
+	{name: "decode Q8_0", dim: 128, group: 6, first: 301, tokens: 1, q8: true},
+	{name: "prefill Q8_0", dim: 64, group: 2, first: 60, tokens: 37, q8: true},
 	{name: "window", dim: 64, group: 4, first: 200, tokens: 100, window: 50},
 	{name: "softcap", dim: 256, group: 2, first: 60, tokens: 20, softcap: 30},
 	{name: "odd head", dim: 72, group: 1, first: 3, tokens: 5},
@@ -50,6 +54,20 @@ func (c attnCase) job(t testing.TB, rng *rand.Rand) (j *AttentionJob, k, v []flo
 			start = max(0, end-c.window)
 		}
 		j.Starts, j.Ends = append(j.Starts, start), append(j.Ends, end)
+	}
+	if c.q8 {
+		size := CacheRowBytes(len(k))
+		j.K8, j.V8 = kerneltest.Slice[byte](t, size, kerneltest.AtEnd), kerneltest.Slice[byte](t, size, kerneltest.AtEnd)
+		for _, x := range []struct {
+			blocks []byte
+			values []float32
+		}{{j.K8, k}, {j.V8, v}} {
+			QuantizeQ8(x.blocks, x.values)
+			if err := quant.Dequantize(tensor.Q8_0, x.values, x.blocks); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return j, k, v
 	}
 	if !c.half {
 		j.K32, j.V32 = k, v

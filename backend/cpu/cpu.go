@@ -75,8 +75,14 @@ func (d device) Load(p *graph.Program, w graph.Weights, o backend.Options) (back
 	}
 	switch o.KV {
 	case tensor.F16, tensor.F32:
+	case tensor.Q8_0:
+		for i, c := range p.Caches {
+			if c.HeadDim%tensor.Q8_0.BlockLen() != 0 {
+				return nil, fmt.Errorf("%w: KV cache of type Q8_0 with heads of %d elements (layer %d)", backend.ErrUnsupported, c.HeadDim, i)
+			}
+		}
 	default:
-		return nil, fmt.Errorf("%w: KV cache of type %s (want F16 or F32)", backend.ErrUnsupported, o.KV)
+		return nil, fmt.Errorf("%w: KV cache of type %s (want F16, F32 or Q8_0)", backend.ErrUnsupported, o.KV)
 	}
 	for _, op := range p.Ops {
 		for _, name := range op.Weights() {

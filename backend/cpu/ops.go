@@ -122,10 +122,16 @@ func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int)
 			for h := range l.Heads {
 				at := (h*seq.capacity + pos) * l.HeadDim
 				from, to := h*l.HeadDim, (h+1)*l.HeadDim
-				if l.k32 != nil {
+				switch {
+				case l.k32 != nil:
 					copy(l.k32[at:], keys[from:to])
 					copy(l.v32[at:], values[from:to])
-				} else {
+				case l.k8 != nil:
+					row := kernel.CacheRowBytes(l.HeadDim)
+					at = (h*seq.capacity + pos) * row
+					kernel.QuantizeQ8(l.k8[at:at+row], keys[from:to])
+					kernel.QuantizeQ8(l.v8[at:at+row], values[from:to])
+				default:
 					kernel.F32ToF16Slice(l.k16[at:at+l.HeadDim], keys[from:to])
 					kernel.F32ToF16Slice(l.v16[at:at+l.HeadDim], values[from:to])
 				}
@@ -171,9 +177,14 @@ func (e *executor) runAttention(o *graph.Attention, wrong *graph.Misplace, src, 
 				Starts: ws.starts, Ends: ends,
 				Scale: o.Scale, SoftCap: o.SoftCap,
 			}
-			if l.k32 != nil {
+			switch {
+			case l.k32 != nil:
 				job.K32, job.V32 = l.k32[from:to], l.v32[from:to]
-			} else {
+			case l.k8 != nil:
+				row := kernel.CacheRowBytes(c.HeadDim)
+				from, to = from/c.HeadDim*row, to/c.HeadDim*row
+				job.K8, job.V8 = l.k8[from:to], l.v8[from:to]
+			default:
 				job.K16, job.V16 = l.k16[from:to], l.v16[from:to]
 			}
 			kernel.Attention(&job, &ws.attn)

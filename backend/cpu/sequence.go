@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/apr-engine/apr/graph"
+	"github.com/apr-engine/apr/kernel"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -18,11 +19,12 @@ type sequence struct {
 }
 
 // layerCache holds one layer's keys and values in the type the executor was
-// loaded with; the slices of the other type are nil.
+// loaded with; the slices of the other types are nil.
 type layerCache struct {
 	graph.Cache
 	k16, v16 []uint16
 	k32, v32 []float32
+	k8, v8   []byte // blocks of Q8_0
 }
 
 func newSequence(p *graph.Program, capacity int, kv tensor.DType) (*sequence, error) {
@@ -33,9 +35,13 @@ func newSequence(p *graph.Program, capacity int, kv tensor.DType) (*sequence, er
 	for _, c := range p.Caches {
 		l := layerCache{Cache: c}
 		n := c.Heads * c.HeadDim * capacity
-		if kv == tensor.F32 {
+		switch kv {
+		case tensor.F32:
 			l.k32, l.v32 = make([]float32, n), make([]float32, n)
-		} else {
+		case tensor.Q8_0:
+			n = n / c.HeadDim * kernel.CacheRowBytes(c.HeadDim)
+			l.k8, l.v8 = make([]byte, n), make([]byte, n)
+		default:
 			l.k16, l.v16 = make([]uint16, n), make([]uint16, n)
 		}
 		s.layers = append(s.layers, l)

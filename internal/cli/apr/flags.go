@@ -183,7 +183,7 @@ type backendFlags struct {
 var gpuBackends = []string{"cuda", "wgpu"}
 
 // cacheTypes are the element types of the key/value cache.
-var cacheTypes = []string{"f16", "f32"}
+var cacheTypes = []string{"f16", "f32", "q8_0"}
 
 func (b *backendFlags) register(f *pflag.FlagSet) {
 	b.registerWithoutThreads(f)
@@ -202,7 +202,7 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 	// llama.cpp's long name. Its -ngl cannot be a flag here: short ones have one letter.
 	f.Var(layersValue{&b.layers}, "n-gpu-layers", "the same as --gpu-layers")
 	f.Lookup("n-gpu-layers").Hidden = true
-	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16 or f32 (default f16, f32 for cpu-exact and oracle)")
+	f.Var(choiceValue{&b.kv, cacheTypes}, "kv", "type of the key/value cache: f16, f32, or q8_0 on a CPU (default f16, f32 for cpu-exact and oracle)")
 	f.BoolVar(&b.renew, "revalidate", false, "compare the backend with the reference again, in spite of a certificate")
 }
 
