@@ -62,6 +62,9 @@ type GateOptions struct {
 	ChildLimit time.Duration
 	// Notify is told each decision about a backend as it is made.
 	Notify func(Decision)
+	// Roomy lets a probe leave memory to the collector's usual pace: it need not stay
+	// within what serving takes.
+	Roomy bool
 }
 
 func (o GateOptions) overrideReason() string {
@@ -95,7 +98,10 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 		g.Policy = parity.Standard()
 	}
 	g.Override, g.Renew = o.Gate.override(), o.Gate.Renew
-	g.File, g.Probing = filepath.Base(m.Path), tightMemory
+	g.File = filepath.Base(m.Path)
+	if !o.Gate.Roomy {
+		g.Probing = tightMemory
+	}
 	if o.Gate.Fault == nil {
 		g.Store = o.Gate.Store
 		if g.Store != nil {
@@ -278,13 +284,27 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 	return cert, v
 }
 
+// tight counts the probes that run in this process; usual is what is set otherwise.
+var tight struct {
+	sync.Mutex
+	probes, usual int
+}
+
 // tightMemory collects early while a probe runs, whose logits and caches are
 // larger than what serving needs, and gives back what it took.
 func tightMemory() (done func()) {
 	const percent = 1
-	usual := debug.SetGCPercent(percent)
+	tight.Lock()
+	defer tight.Unlock()
+	if tight.probes++; tight.probes == 1 {
+		tight.usual = debug.SetGCPercent(percent)
+	}
 	return func() {
-		debug.SetGCPercent(usual)
+		tight.Lock()
+		defer tight.Unlock()
+		if tight.probes--; tight.probes == 0 {
+			debug.SetGCPercent(tight.usual)
+		}
 		debug.FreeOSMemory()
 	}
 }

@@ -226,7 +226,7 @@ func (s *scoring) generate(f fault.Fault, p parity.Policy) (outcome, error) {
 
 // answer continues the long prompt beyond position 500.
 func (s *scoring) answer(p parity.Policy, f *fault.Fault) (engine.Result, error) {
-	o := engine.Options{Backend: candidate, Threads: s.threads, MaxBatch: s.batch(), Gate: engine.GateOptions{Policy: p}}
+	o := engine.Options{Backend: candidate, Threads: s.threads, MaxBatch: s.batch(), Gate: engine.GateOptions{Policy: p, Roomy: true}}
 	if f != nil {
 		o.Gate.FaultSpec = f.Name
 		o.Gate.Fault = func(name string, d backend.Device) backend.Device {
