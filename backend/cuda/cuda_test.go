@@ -183,8 +183,8 @@ func TestPlanNamesWhatRuns(t *testing.T) {
 	}
 }
 
-// An error of the device is the step's error, ends the executor for good, and
-// leaves the process able to open another.
+// An error of the device is the step's error and ends the executor for good. Another
+// opens where the driver allows it: the emulation always does.
 func TestDeviceErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name            string

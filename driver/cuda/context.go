@@ -13,7 +13,8 @@ var ErrBusy = errors.New("the CUDA context is busy")
 
 // Context is the state of one device for one user: its memory, modules and
 // streams live until Close, which is also the only way out after an error such as
-// an illegal address, which every later call returns again. Except for Do, Try, Beside
+// an illegal address, which every later call returns again. After that one NVIDIA's driver
+// makes no other context in the process either. Except for Do, Try, Beside
 // and Close, its methods and those of what it makes must be called inside Do.
 type Context struct {
 	*Driver
