@@ -19,25 +19,21 @@
 #pragma once
 #include "matvec.h"
 
-// Stage is what a lane has of a step: rows r, pieces 4u + lane%4. Pointers are to the
-// lane's part of the step; aim sets them to the start of a row, next goes one step on,
-// load fills the stage if live[r].
+// Stage is what a lane has of a step: rows r, pieces 4u + lane%4. load fills it from step
+// of two rows, those that are live.
 template <class D> struct Stage;
 
 template <> struct Stage<DotQ4_K> {
 	uint4 q[2][2], h[2];
 
-	struct From {
-		const u8 *q, *h;
-		__device__ __forceinline__ void aim(const u8 *row, int k, int step) { q = row + step * 128 + (threadIdx.x & 3) * 16, h = row + k / 2 + step * 16; }
-		__device__ __forceinline__ void next() { q += 128, h += 16; }
-	};
-	__device__ __forceinline__ void load(const From (&from)[2], const bool (&live)[2]) {
+	__device__ __forceinline__ void load(const u8 *const (&rows)[2], const bool (&live)[2], int k, int step) {
+		int at = step * 128 + (threadIdx.x & 3) * 16, head = k / 2 + step * 16;
 #pragma unroll
 		for (int r = 0; r < 2; r++) {
-			ld_stream128_if(q[0][r], from[r].q, live[r]);
-			ld_stream128_if(q[1][r], from[r].q + 64, live[r]);
-			ld_keep128_if(h[r], from[r].h, live[r]);
+			const u8 *from = rows[r] + at;
+			ld_stream128_if(q[0][r], from, live[r]);
+			ld_stream128_if(q[1][r], from + 64, live[r]);
+			ld_keep128_if(h[r], rows[r] + head, live[r]);
 		}
 	}
 	__device__ __forceinline__ void raw(DotQ4_K::Raw &to, int u, int r) const { to.q = q[u][r], to.h = h[r]; }
@@ -48,25 +44,19 @@ template <> struct Stage<DotQ6_K> {
 	uint2 t[2][2];
 	u32 s[2][2], d[2];
 
-	struct From {
-		const u8 *q, *t, *s, *d;
-		__device__ __forceinline__ void aim(const u8 *row, int k, int step) {
-			int i = threadIdx.x & 3;
-			q = row + step * 128 + i * 16, t = row + k / 2 + step * 64 + i * 8;
-			s = row + k / 2 + k / 4 + step * 16 + i * 2, d = row + k / 2 + k / 4 + k / 16 + step * 2;
-		}
-		__device__ __forceinline__ void next() { q += 128, t += 64, s += 16, d += 2; }
-	};
-	__device__ __forceinline__ void load(const From (&from)[2], const bool (&live)[2]) {
+	__device__ __forceinline__ void load(const u8 *const (&rows)[2], const bool (&live)[2], int k, int step) {
+		int i = threadIdx.x & 3, at = step * 128 + i * 16, two = k / 2 + step * 64 + i * 8;
+		int scale = k / 2 + k / 4 + step * 16 + i * 2, head = k / 2 + k / 4 + k / 16 + step * 2;
 #pragma unroll
 		for (int r = 0; r < 2; r++) {
+			const u8 *fours = rows[r] + at, *twos = rows[r] + two, *scales = rows[r] + scale;
 #pragma unroll
 			for (int u = 0; u < 2; u++) {
-				ld_stream128_if(q[u][r], from[r].q + u * 64, live[r]);
-				ld_stream64_if(t[u][r], from[r].t + u * 32, live[r]);
-				ld_keep16_if(s[u][r], from[r].s + u * 8, live[r]);
+				ld_stream128_if(q[u][r], fours + u * 64, live[r]);
+				ld_stream64_if(t[u][r], twos + u * 32, live[r]);
+				ld_keep16_if(s[u][r], scales + u * 8, live[r]);
 			}
-			ld_keep16_if(d[r], from[r].d, live[r]);
+			ld_keep16_if(d[r], rows[r] + head, live[r]);
 		}
 	}
 	__device__ __forceinline__ void raw(DotQ6_K::Raw &to, int u, int r) const { to.q = q[u][r], to.t = t[u][r], to.s = s[u][r], to.d = d[r]; }
@@ -89,7 +79,7 @@ template <class D> struct Loader {
 	const MatVec &a;
 	const Course &c;
 	int group, step, left;
-	typename Stage<D>::From from[2];
+	const u8 *rows[2];
 	bool live[2];
 
 	__device__ __forceinline__ Loader(const MatVec &a, const Course &c) : a(a), c(c), left(c.last - c.first) {
@@ -102,16 +92,13 @@ template <class D> struct Loader {
 		for (int r = 0; r < 2; r++) {
 			int j = group * c.per_group + ((threadIdx.x & 31) >> 2) + (pair ? 0 : 8 * r);
 			live[r] = j < a.rows && left > 0;
-			from[r].aim((pair && r ? a.w1 : a.w0) + (size_t)(a.row0 + (live[r] ? j : 0)) * D::Format::row_bytes(a.k), a.k, step);
+			rows[r] = (pair && r ? a.w1 : a.w0) + (size_t)(a.row0 + (live[r] ? j : 0)) * D::Format::row_bytes(a.k);
 		}
 	}
 	__device__ __forceinline__ void load(Stage<D> &to) {
-		to.load(from, live);
+		to.load(rows, live, a.k, step);
 		left--, step++;
-		if (step < c.steps && left > 0) {
-			from[0].next(), from[1].next();
-			return;
-		}
+		if (step < c.steps && left > 0) return;
 		step = 0, group++;
 		aim();
 	}
