@@ -7,17 +7,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/apr-engine/apr/parity"
 	"github.com/apr-engine/apr/parity/fault"
 )
 
@@ -41,16 +38,17 @@ type gpuScore struct {
 // modelScore is what the gate did on one model.
 type modelScore struct {
 	Name string `json:"name"`
-	// Marks has a sign for each of gpuScore.Faults, shorter if time was up.
+	// Marks has a sign for each of gpuScore.Faults, a space where time was up.
 	Marks string     `json:"marks"`
 	Sound []soundSet `json:"sound"`
+	// SoundWanted is how many sound runs there should be at least.
+	SoundWanted int `json:"sound_wanted"`
 	// Broken lists why sound runs were rejected, Failed what could not be measured.
 	Broken  []string `json:"broken,omitempty"`
 	Failed  string   `json:"failed,omitempty"`
 	Seconds float64  `json:"seconds"`
-	// Slowest are the faults that took longest, FaultSeconds what all of them took.
-	Slowest      string  `json:"slowest,omitempty"`
-	FaultSeconds float64 `json:"fault_seconds"`
+	// Slowest are the faults that took longest.
+	Slowest string `json:"slowest,omitempty"`
 }
 
 // gpuOptions are the flags of "gatescore gpu".
@@ -76,7 +74,7 @@ func gpuCommand(ctx context.Context, root, name string, args []string) error {
 		flags.StringVar(&o.commit, "commit", "", "commit that the program was built from, if it does not know")
 		flags.IntVar(&o.sound, "sound", 1000, "sound runs of all models together, at least")
 		flags.IntVar(&o.parallel, "parallel", 4, "models that are judged at the same time")
-		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for what is left when each has one for its device, at most 8")
+		flags.IntVar(&o.threads, "threads", 0, "CPU threads of the reference of each; 0 for a quarter of its share of the processors")
 		flags.DurationVar(&o.limit, "limit", 0, "time after which nothing new is begun; 0 for none")
 	}
 	if err := flags.Parse(args); err != nil {
@@ -192,31 +190,26 @@ func measureGPU(ctx context.Context, root string, o gpuOptions) error {
 	}
 	if o.threads == 0 {
 		// Workers wait for each other at every operation, so that one that finds no
-		// processor holds all up: drivers and comparisons need some too.
-		o.threads = min(8, max(1, (runtime.NumCPU()-o.parallel)/o.parallel))
+		// processor holds all up: with several models at a time each has one thread.
+		o.threads = max(1, runtime.NumCPU()/(4*o.parallel))
 	}
-	s.Models = make([]*modelScore, len(subjects))
-	var mu sync.Mutex
-	var wait sync.WaitGroup
-	slots := make(chan struct{}, o.parallel)
-	var failures []error
+	q := newQueue(ctx, faults, o.threads)
 	for i, subject := range subjects {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			one := judgeModel(ctx, subject, faults, share(subjects, i, o.sound), o.threads)
-			mu.Lock()
-			defer mu.Unlock()
-			s.Models[i], s.Seconds = one, time.Since(start).Seconds()
-			fmt.Fprintf(os.Stderr, "%6.1f s  %-45s %5.1f s  %s  %d sound, %d rejected; faults %.1f s, slowest %s%s\n", s.Seconds, one.Name, one.Seconds, one.Marks,
-				one.runs(), len(one.Broken), one.FaultSeconds, one.Slowest, failure(one))
-			if one.Failed != "" {
-				failures = append(failures, errors.New(failure(one)[2:]))
-			}
-			failures = append(failures, subject.model.Close(), s.write(o.out))
-		})
+		m := &modelScore{Name: subject.name, SoundWanted: share(subjects, i, o.sound), Marks: strings.Repeat(" ", len(faults))}
+		s.Models = append(s.Models, m)
+		q.add(subject, m, i)
 	}
-	wait.Wait()
+	var failures []error
+	q.done = func(m *modelScore, what string, took time.Duration) {
+		s.Seconds = time.Since(start).Seconds()
+		fmt.Fprintf(os.Stderr, "%6.1f s  %-45s %-6s %5.1f s  %s  %d sound, %d rejected; slowest %s%s\n", s.Seconds, m.Name, what, took.Seconds(), m.Marks,
+			m.runs(), len(m.Broken), m.Slowest, failure(m))
+		failures = append(failures, s.write(o.out))
+	}
+	q.run(o.parallel)
+	if left := s.missing(); len(left) > 0 {
+		failures = append(failures, fmt.Errorf("not measured: %s", strings.Join(left, "; ")))
+	}
 	return errors.Join(failures...)
 }
 
@@ -246,66 +239,11 @@ func failure(m *modelScore) string {
 
 // write replaces the file by the score so far.
 func (s gpuScore) write(path string) error {
-	s.Models = slices.DeleteFunc(slices.Clone(s.Models), func(m *modelScore) bool { return m == nil })
 	data, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
-}
-
-// unknown is the mark of a fault that could not be judged.
-const unknown = "?"
-
-// judgeModel puts the faults and at least so many sound runs to one model.
-func judgeModel(ctx context.Context, s subject, faults []fault.Fault, sound, threads int) *modelScore {
-	start := time.Now()
-	m := &modelScore{Name: s.name}
-	err := m.judge(ctx, s, faults, sound, threads)
-	if err != nil {
-		m.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
-	m.Seconds = time.Since(start).Seconds()
-	return m
-}
-
-func (m *modelScore) judge(ctx context.Context, s subject, faults []fault.Fault, sound, threads int) error {
-	sc, err := newScoring(ctx, s, threads)
-	if err != nil {
-		return err
-	}
-	defer sc.end()
-	// Sound runs come last: they use the executors that the faults have surrounded,
-	// and would all fail if one of those had been lost on the way.
-	var failures []error
-	took := map[string]time.Duration{}
-	begin := time.Now()
-	defer func() { m.Slowest = slowest(took) }()
-	for _, f := range faults {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(failures, err)...)
-		}
-		start := time.Now()
-		o, err := sc.fault(f, parity.Standard())
-		took[f.Name], m.FaultSeconds = time.Since(start), time.Since(begin).Seconds()
-		if err != nil {
-			failures = append(failures, err)
-			m.Marks += unknown
-			continue
-		}
-		m.Marks += o.mark()
-	}
-	return errors.Join(append(failures, sc.soundRuns(m, sound))...)
-}
-
-// slowest names the five that took longest.
-func slowest(took map[string]time.Duration) string {
-	names := slices.SortedFunc(maps.Keys(took), func(a, b string) int { return cmp.Compare(took[b], took[a]) })
-	var parts []string
-	for _, n := range names[:min(5, len(names))] {
-		parts = append(parts, fmt.Sprintf("%s %.2f s", n, took[n].Seconds()))
-	}
-	return strings.Join(parts, ", ")
 }
 
 func (m *modelScore) runs() int {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/apr-engine/apr/engine"
 )
@@ -74,8 +73,11 @@ func (s gpuScore) counts() map[string]int {
 func (s gpuScore) missing() []string {
 	var list []string
 	for _, m := range s.Models {
-		if n := len(s.Faults) - utf8.RuneCountInString(m.Marks); n > 0 {
-			list = append(list, fmt.Sprintf("%s: %d faults were not injected", m.Name, n))
+		if n := len(s.Faults) - len(strings.Fields(strings.Join(strings.Split(m.Marks, ""), " "))); n > 0 {
+			list = append(list, fmt.Sprintf("%s: %d faults were not injected, time was up", m.Name, n))
+		}
+		if n := m.SoundWanted - m.runs(); n > 0 {
+			list = append(list, fmt.Sprintf("%s: %d sound runs fewer than wanted, time was up", m.Name, n))
 		}
 		if m.Failed != "" {
 			list = append(list, fmt.Sprintf("%s: %s", m.Name, m.Failed))

@@ -47,7 +47,8 @@ type scoring struct {
 	ref parity.Source
 	// sound is the candidate's device, with the executors that are used again.
 	sound   *keeper
-	threads int // of the reference
+	threads int    // of the reference
+	device  string // for the engine; empty for its choice
 	end     func()
 	// right are the tokens of a long answer without a fault, once it is known.
 	right []int32
@@ -57,8 +58,9 @@ type scoring struct {
 // bytes: every fault is judged on the same prompts.
 const rememberedLogits = 512 << 20
 
-// newScoring loads the reference, with so many threads; 0 for one for each CPU.
-func newScoring(ctx context.Context, s subject, threads int) (*scoring, error) {
+// newScoring loads the reference, with so many threads; 0 for one for each CPU. The
+// candidate runs on the device of the given number, counted round those that are alike.
+func newScoring(ctx context.Context, s subject, threads, number int) (*scoring, error) {
 	d, err := device(engine.ReferenceBackend)
 	if err != nil {
 		return nil, err
@@ -67,12 +69,17 @@ func newScoring(ctx context.Context, s subject, threads int) (*scoring, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := device(candidate)
+	alike, err := alikeDevices(candidate)
 	if err != nil {
 		return nil, errors.Join(err, exec.Close())
 	}
+	number %= len(alike)
+	c := alike[number]
 	sc := &scoring{subject: s, ctx: ctx, threads: threads, ref: opened(engine.ReferenceBackend, parity.Remember(exec, s.model.Program.Vocab, rememberedLogits))}
 	sc.sound = &keeper{Device: c, model: s.model, kept: map[keptOptions]backend.Executor{}}
+	if candidate != "cpu" {
+		sc.device = engine.DeviceID(candidate, number) // the one that is judged, even if it is software
+	}
 	sc.end = func() { sc.sound.end(); exec.Close() }
 	return sc, nil
 }
@@ -116,9 +123,20 @@ func (k *keeper) end() {
 	for _, exec := range k.kept {
 		exec.Close()
 	}
+	clear(k.kept)
 }
 
 func device(name string) (backend.Device, error) {
+	devices, err := alikeDevices(name)
+	if err != nil {
+		return nil, err
+	}
+	return devices[0], nil
+}
+
+// alikeDevices are a backend's first device and those after it that nothing tells
+// from it.
+func alikeDevices(name string) ([]backend.Device, error) {
 	b, err := backend.Find(name)
 	if err != nil {
 		return nil, err
@@ -127,7 +145,11 @@ func device(name string) (backend.Device, error) {
 	if err != nil || len(devices) == 0 {
 		return nil, fmt.Errorf("%s: no device: %w", name, err)
 	}
-	return devices[0], nil
+	n := 1
+	for n < len(devices) && devices[n].Identity() == devices[0].Identity() {
+		n++
+	}
+	return devices[:n], nil
 }
 
 func opened(name string, exec backend.Executor) parity.Source {
@@ -236,9 +258,7 @@ func (s *scoring) answer(p parity.Policy, f *fault.Fault) (engine.Result, error)
 			return fault.Wrap(d, *f)
 		}
 	}
-	if candidate != "cpu" {
-		o.Device = candidate + ":0" // the one that is judged, even if it is software
-	}
+	o.Device = s.device
 	e, err := engine.Open(s.model, o)
 	if err != nil {
 		return engine.Result{}, err

@@ -57,8 +57,9 @@ func (s subject) soundPrompt(seed int) []int32 {
 }
 
 // soundRuns probes sound executors, with both types of cache and steps of several
-// sizes, on as many prompts as make at least n runs.
-func (s *scoring) soundRuns(m *modelScore, n int) error {
+// sizes, on as many prompts as make at least n runs. show is called now and then.
+func (s *scoring) soundRuns(m *modelScore, n int, show func()) error {
+	defer show()
 	var ways []backend.Options
 	for _, kv := range []tensor.DType{tensor.F16, tensor.F32} {
 		for _, size := range soundBatches {
@@ -66,18 +67,31 @@ func (s *scoring) soundRuns(m *modelScore, n int) error {
 			m.Sound = append(m.Sound, soundSet{KV: kv.String(), Batch: size, MinTokens: maxSoundPrompt, MinCosine: 1})
 		}
 	}
-	for seed := 0; m.runs() < n; seed++ {
-		prompt := s.soundPrompt(seed)
-		for i, o := range ways {
+	seeds := (n + len(ways) - 1) / len(ways)
+	for i, o := range ways {
+		for seed := range seeds {
 			if err := s.ctx.Err(); err != nil {
 				return err
 			}
-			if err := s.soundOnce(&m.Sound[i], m, prompt, seed, o); err != nil {
+			if err := s.soundOnce(&m.Sound[i], m, s.soundPrompt(seed), seed, o); err != nil {
 				return err
 			}
 		}
+		show()
+		s.sound.end() // an executor of each kind for every model would take much memory
 	}
 	return nil
+}
+
+// alive probes the executor that faults surround without one.
+func (s *scoring) alive() error {
+	var set soundSet
+	var m modelScore
+	err := s.soundOnce(&set, &m, s.prompts[0], -1, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
+	if err == nil && len(m.Broken) > 0 {
+		err = fmt.Errorf("after the faults: %s", m.Broken[0])
+	}
+	return err
 }
 
 // soundOnce is one of them.

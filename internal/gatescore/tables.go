@@ -77,7 +77,7 @@ func measure(ctx context.Context, subjects []subject, faults []fault.Fault, choo
 }
 
 func (t *score) model(ctx context.Context, s subject, faults []fault.Fault, choose func([]config) []config) error {
-	sc, err := newScoring(ctx, s, 0)
+	sc, err := newScoring(ctx, s, 0, 0)
 	if err != nil {
 		return err
 	}
