@@ -132,7 +132,7 @@ func (e *executor) build(w graph.Weights) error {
 		return fmt.Errorf("%w: one token's values (%d and %d numbers) are more than the device's binding limit of %d bytes", backend.ErrUnsupported, widest, e.program.Vocab, limit)
 	}
 	// So many workgroups a layer, or twice, keep a large device busy.
-	const workgroups, fewest, most = 128, 8, 64
+	const workgroups, fewest, most = 128, 8, 32
 	e.stretches = most
 	for _, l := range e.program.Caches {
 		e.stretches = min(e.stretches, max(fewest, workgroups/l.Heads))

@@ -112,6 +112,12 @@ func (b *bench) decode(s shape) {
 		const n = 512
 		b.prefill(fmt.Sprintf("%s qkv %d", s.name, n), MatMul{K: s.hidden, F16: f16, Bias: true, Parts: []Part{{q4, s.hidden}, {q4, kv}, {q6, kv}}}, n)
 		b.prefill(fmt.Sprintf("%s gate+up %d", s.name, n), MatMul{K: s.hidden, F16: f16, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, n)
+		if f16 {
+			const more = 2048
+			b.halfMul(fmt.Sprintf("%s long o", s.name), MatMul{K: s.hidden, Parts: []Part{{q4, s.hidden}}}, s.hidden, more, 2*float64(s.hidden*s.hidden*more))
+			b.halfMul(fmt.Sprintf("%s long down", s.name), MatMul{K: s.ff, Parts: []Part{{q6, s.hidden}}}, s.hidden, more, 2*float64(s.hidden*s.ff*more))
+			b.halfMul(fmt.Sprintf("%s long gate+up", s.name), MatMul{K: s.hidden, Parts: []Part{{q4, 2 * s.ff}}}, 2*s.ff, more, 4*float64(s.hidden*s.ff*more))
+		}
 		b.prefill(fmt.Sprintf("%s down %d", s.name, n), MatMul{K: s.ff, F16: f16, Parts: []Part{{q6, s.hidden}}}, n)
 	}
 	if s.name == "1.5B" {
@@ -166,6 +172,9 @@ func (b *bench) prefill(name string, m MatMul, tokens int) {
 // halfMul times a product of many tokens with weights in half precision, and making
 // these.
 func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
+	if !b.wanted(name) {
+		return
+	}
 	halves := b.fill(2 * out * m.K)
 	defer halves.Release()
 	var all []candidate
@@ -181,7 +190,7 @@ func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
 		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, b.fill(l.RowBytes*p.Rows), halves)}, l.RowBytes*p.Rows + 2*p.Rows*m.K, 0})
 	}
 	steps, x, scale, y := buffer(b.rig, step(make([]int, tokens)...)), b.fill(2*m.K*tokens), b.fill(4*tokens), b.empty(4*out*tokens)
-	for _, tile := range []HalfTile{{}, {64, 64, 8, 8, 2}, {64, 128, 8, 8, 1}, {64, 128, 8, 8, 2}, {128, 64, 8, 8, 2}, {128, 128, 8, 8, 1}, {128, 128, 8, 8, 2}, {64, 64, 8, 4, 1}, {64, 64, 4, 8, 1}} {
+	for _, tile := range []HalfTile{{}, {64, 128, 8, 8}, {128, 64, 8, 8}, {128, 128, 8, 8}, {64, 32, 8, 4}, {64, 64, 8, 4}, {64, 64, 4, 8}, {32, 64, 4, 8}} {
 		h := HalfMul{K: m.K, Rows: out, Tile: tile}
 		k, err := h.Kernel(b.dev)
 		if err != nil {

@@ -24,7 +24,7 @@ func (u Unpack) Kernel(d Device) (Kernel, error) {
 		return Kernel{}, err
 	}
 	v := &unpackText{Unpack: u, Weight: w, Threads: min(256, d.Invocations)}
-	v.Grid = d.spread((u.Rows*u.K/16 + v.Threads - 1) / v.Threads)
+	v.Grid = d.spread((u.Rows*u.K/8 + v.Threads - 1) / v.Threads)
 	v.bind("w", "array<vec4<u32>>", wgpu.ReadOnly)
 	v.bind("y", "array<H8>", wgpu.ReadWrite)
 	name := fmt.Sprintf("unpack/%s×%d/k%d/%d", u.Type, u.Rows, u.K, u.First)
@@ -45,7 +45,7 @@ func (v *unpackText) Helpers() string { return Helpers() }
 
 // HalfMul is the product of a half-precision matrix with many tokens, like MatMul with
 // F16 but of weights that Unpack made: threads keep squares of sums whose pairs run
-// along the columns. Sums of 16 products are half precision (of more if Tile says so), all else float32.
+// along the columns. Sums of 16 products are half precision, all else float32.
 type HalfMul struct {
 	K, Rows  int
 	Bias     bool
@@ -59,9 +59,8 @@ type HalfMul struct {
 	Tile HalfTile
 }
 
-// HalfTile is how a product is divided: rows and tokens of a workgroup and of a thread,
-// and how often 16 products are summed in half precision before float32 takes over.
-type HalfTile struct{ Rows, Tokens, ThreadRows, ThreadTokens, Sums int }
+// HalfTile is how a product is divided: rows and tokens of a workgroup and of a thread.
+type HalfTile struct{ Rows, Tokens, ThreadRows, ThreadTokens int }
 
 // Kernel binds w (Rows, K), step, x, scale (both made by Halve), then bias and residual
 // if there are any, then y. Grid's first axis is for one tile of tokens; TokenTiles says how many are
@@ -76,7 +75,6 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	v := &halfMulText{HalfMul: m}
 	t := m.tile()
 	v.TileRows, v.TileTokens, v.ThreadRows, v.ThreadTokens = t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens
-	v.Sums = t.Sums
 	v.Across, v.Down = t.Rows/t.ThreadRows, t.Tokens/t.ThreadTokens
 	v.Threads = v.Across * v.Down
 	v.WeightLoads, v.TokenLoads = (t.Rows+v.Threads-1)/v.Threads, (t.Tokens+v.Threads-1)/v.Threads
@@ -111,14 +109,14 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	if groups > d.Workgroups {
 		return Kernel{}, fmt.Errorf("%d tiles along one axis, the device takes %d", groups, d.Workgroups)
 	}
-	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d·%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens, t.Sums)
+	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens)
 	return Kernel{Name: name, WGSL: expand("halfmul.wgsl", v), Bindings: v.list(), Grid: [3]int{1, groups, 1}, Unchecked: true}, nil
 }
 
 // tile is the choice of sizes.
 func (m HalfMul) tile() HalfTile {
 	if m.Tile == (HalfTile{}) {
-		return HalfTile{Rows: 64, Tokens: 64, ThreadRows: 8, ThreadTokens: 8, Sums: 1}
+		return HalfTile{Rows: 64, Tokens: 64, ThreadRows: 8, ThreadTokens: 8}
 	}
 	return m.Tile
 }
@@ -134,7 +132,7 @@ type halfMulText struct {
 	HalfMul
 	boundList
 	TileRows, TileTokens, ThreadRows, ThreadTokens int
-	Threads, Across, Down, Sums                    int
+	Threads, Across, Down                          int
 	WeightLoads, TokenLoads                        int  // of a thread, four rows each
 	Fours                                          bool // results are stored four at a time
 }

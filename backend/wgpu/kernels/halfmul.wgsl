@@ -62,7 +62,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let iy = ((i >> 3u) & 3u) + 4u * ((i >> 5u) / {{div .Across 8}}u);
 {{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
   var f{{$a}}_{{$b}} = 0.0;
-  var h{{$a}}_{{$b}} = vec2<f16>();
 {{- end}}{{end}}
   // A thread fetches eight columns of four rows.
 {{- range $l := seq .WeightLoads}}
@@ -104,6 +103,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $l := seq .TokenLoads}}{{range $r := seq 4}}
     gx{{$l}}_{{$r}} = x[xa{{$l}}_{{$r}} + next];
 {{- end}}{{end}}
+{{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
+    var h{{$a}}_{{$b}} = vec2<f16>();
+{{- end}}{{end}}
     for (var k = 0u; k < 16u; k++) {
 {{- range $a := seq (div .ThreadRows 4)}}
       let w{{$a}} = tw[k * WROW + ix + {{mul $a $v.Across}}u];
@@ -115,13 +117,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
       h{{$a}}_{{$b}} = fma(w{{div $a 4}}.{{$v.Pair $a}}, v{{div $b 4}}.{{$v.Pair $b}}, h{{$a}}_{{$b}});
 {{- end}}{{end}}
     }
-    // Half-precision sums of {{mul 16 .Sums}} products go into float32 sums.
-{{- if gt .Sums 1}}
-    if b % {{.Sums}}u != {{sub .Sums 1}}u && b + 1u < {{div .K 32}}u { continue; }
-{{- end}}
+    // Half-precision sums of 16 products go into float32 sums.
 {{- range $a := seq .ThreadRows}}{{range $b := seq $v.ThreadTokens}}
     f{{$a}}_{{$b}} += f32(h{{$a}}_{{$b}}.x) + f32(h{{$a}}_{{$b}}.y);
-    h{{$a}}_{{$b}} = vec2<f16>();
 {{- end}}{{end}}
   }
 {{- range $b := seq .ThreadTokens}}

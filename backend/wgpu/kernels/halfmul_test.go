@@ -64,7 +64,7 @@ func TestHalfMul(t *testing.T) {
 			k, n, tokens := shortRow(f.Type), 37, 21
 			w := newMatrix(t, f.Type, k, n, 2)
 			x := activations(k, tokens, 5)
-			y := HalfMul{K: k, Tile: HalfTile{64, 64, 8, 8, 2}}.run(&rig{t, r.d}, dev, []*matrix{w}, x, nil, nil, tokens)
+			y := HalfMul{K: k}.run(&rig{t, r.d}, dev, []*matrix{w}, x, nil, nil, tokens)
 			want, mag := w.times(x)
 			worst, rms := MatMul{F16: true}.precision()
 			compareRMS(t, y, want, mag, worst, rms)
@@ -77,14 +77,14 @@ func TestHalfMulParts(t *testing.T) {
 	r, dev := halfRig(t)
 	k, tokens := 768, 130
 	types := []tensor.DType{tensor.Q4_K, tensor.F16, tensor.Q6_K}
-	for _, tile := range []HalfTile{{}, {64, 64, 8, 8, 2}, {64, 128, 8, 8, 1}, {128, 64, 8, 8, 2}, {64, 32, 8, 4, 1}} {
+	for _, tile := range []HalfTile{{}, {64, 128, 8, 8}, {128, 64, 8, 8}, {64, 32, 8, 4}} {
 		t.Run(fmt.Sprint(tile), func(t *testing.T) {
 			m := HalfMul{K: k, Bias: true, Residual: InPlace, Tile: tile}
 			x := activations(k, tokens, 6)
 			var ws []*matrix
 			out := 0
 			sizes := []int{66, 9, 70}
-			if tile.Sums != 2 {
+			if tile.Tokens != 128 {
 				sizes = []int{66, 10, 72} // stored four at a time
 			}
 			for i, n := range sizes {

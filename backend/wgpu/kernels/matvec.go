@@ -237,6 +237,10 @@ func (v *matVecText) divide(d Device) error {
 // NormQuads is how many quads of a row a thread normalises.
 func (v *matVecText) NormQuads() int { return (v.K/4 + v.Threads - 1) / v.Threads }
 
+// Ahead says that a thread keeps what it normalises in registers. Two matrices at once
+// leave none for long rows.
+func (v *matVecText) Ahead() bool { return v.NormQuads() <= 2 || v.Act == nil && v.NormQuads() <= 4 }
+
 // GroupRows is how many rows a workgroup makes.
 func (v *matVecText) GroupRows() int { return v.Slots * v.Rows }
 

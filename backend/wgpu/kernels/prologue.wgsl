@@ -11,6 +11,8 @@ var<workgroup> sum: array<i32, THREADS>;
 {{- end}}
 fn normalise(i: u32) {
   for (var t = 0u; t < {{.Tokens}}u; t++) {
+    var ss = 0.0;
+{{- if .Ahead}}
     // Everything is asked for at once: the norm's weights come from far away.
 {{- range $n := seq .NormQuads}}
     let c{{$n}} = i + {{mul $n $v.Threads}}u;
@@ -21,9 +23,11 @@ fn normalise(i: u32) {
       w{{$n}} = norm[c{{$n}}];
     }
 {{- end}}
-    var ss = 0.0;
 {{- range $n := seq .NormQuads}}
     ss += dot(v{{$n}}, v{{$n}});
+{{- end}}
+{{- else}}
+    for (var c = i; c < QUADS; c += THREADS) { let v = x[t * QUADS + c]; ss += dot(v, v); }
 {{- end}}
 {{- if .Shuffle}}
     ss = subgroupAdd(ss);
@@ -41,11 +45,29 @@ fn normalise(i: u32) {
     let all = part[0];
 {{- end}}
     let inv = 1.0 / sqrt(all / {{.K}}.0 + {{.EpsText}});
+{{- if .Ahead}}
 {{- range $n := seq .NormQuads}}
     {
       let c = c{{$n}};
       let inside = c < QUADS;
       let v = v{{$n}} * inv * w{{$n}};
+{{- template "normalised" $v}}
+    }
+{{- end}}
+{{- else}}
+    for (var c0 = 0u; c0 < QUADS; c0 += THREADS) {
+      let c = c0 + i;
+      let inside = c < QUADS;
+      var v = vec4<f32>();
+      if inside { v = x[t * QUADS + c] * inv * norm[c]; }
+{{- template "normalised" .}}
+    }
+{{- end}}
+    workgroupBarrier(); // before part is written again, and before xs is read
+  }
+}
+{{- define "normalised"}}
+{{- $v := .}}
       // As bits, so that NaN and infinity are the largest.
       let m = bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu);
       var bits = max(max(m.x, m.y), max(m.z, m.w));
@@ -87,8 +109,4 @@ fn normalise(i: u32) {
           xs[pair][(b & 1u) * 2u + 1u] = bitcast<u32>(bitcast<f32>(s) * f32(total));
         }
       }
-    }
 {{- end}}
-    workgroupBarrier(); // before part is written again, and before xs is read
-  }
-}
