@@ -170,7 +170,7 @@ func (s *scoring) judge(f fault.Fault, p parity.Policy, prompts ...[]int32) (v p
 		// A fault that only surrounds an executor begins from its first step again;
 		// one that is in program or weights stays loaded.
 		if i == 0 || !s.sound.anew {
-			exec, err = fault.Wrap(s.sound, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
+			exec, err = fault.Wrap(s.sound, f).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: s.batch(), Threads: s.threads})
 			if err != nil {
 				return v, err
 			}

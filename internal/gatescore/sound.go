@@ -63,7 +63,7 @@ func (s *scoring) soundRuns(m *modelScore, n int, show func()) error {
 	var ways []backend.Options
 	for _, kv := range []tensor.DType{tensor.F16, tensor.F32} {
 		for _, size := range soundBatches {
-			ways = append(ways, backend.Options{KV: kv, MaxBatch: size})
+			ways = append(ways, backend.Options{KV: kv, MaxBatch: size, Threads: s.threads})
 			m.Sound = append(m.Sound, soundSet{KV: kv.String(), Batch: size, MinTokens: maxSoundPrompt, MinCosine: 1})
 		}
 	}
@@ -87,7 +87,7 @@ func (s *scoring) soundRuns(m *modelScore, n int, show func()) error {
 func (s *scoring) alive() error {
 	var set soundSet
 	var m modelScore
-	err := s.soundOnce(&set, &m, s.prompts[0], -1, backend.Options{KV: tensor.F16, MaxBatch: s.batch()})
+	err := s.soundOnce(&set, &m, s.prompts[0], -1, backend.Options{KV: tensor.F16, MaxBatch: s.batch(), Threads: s.threads})
 	if err == nil && len(m.Broken) > 0 {
 		err = fmt.Errorf("after the faults: %s", m.Broken[0])
 	}
