@@ -24,29 +24,24 @@ func TestBenchDecode(t *testing.T) {
 	if path == "" || emutest.Emulated() {
 		path, steps = golden.Path(t, "testdata", "architectures", "qwen2.gguf"), 2
 	}
-	defer func(mma, gated, rotate bool, next int) {
-		mmaProducts, roundGated, rotateInside, matvecNext = mma, gated, rotate, next
-	}(mmaProducts, roundGated, rotateInside, matvecNext)
+	defer func(least int, conditional, gated bool) {
+		mmaLeast, matvecConditional, roundGated = least, conditional, gated
+	}(mmaLeast, matvecConditional, roundGated)
 	for _, v := range []struct {
-		mma, gated, rotate bool
-		next               int
-	}{
-		{true, true, true, 4096}, {true, true, true, 0}, {true, true, true, 8192}, {true, true, false, 4096}, {true, false, false, 4096},
-		{false, true, true, 4096}, {false, true, false, 4096}, {false, false, false, 4096},
-	} {
-		mmaProducts, roundGated, rotateInside, matvecNext = v.mma, v.gated, v.rotate, v.next
+		least              int
+		conditional, gated bool
+	}{{3, false, false}, {3, false, true}, {3, true, false}, {3, true, true}, {1, false, true}} {
+		mmaLeast, matvecConditional, roundGated = v.least, v.conditional, v.gated
 		_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
 		e := exec.(*executor)
-		for _, depth := range []int{0, 8192} {
-			us := benchSteps(t, e, 1, depth, steps)
-			t.Logf("matvec_mma.h %v, gated rounded %v, rotated in attention %v, %d prefetched for the next: depth %4d: %8.1f µs a step, %8.1f tok/s", v.mma, v.gated, v.rotate, v.next, depth, us, 1e6/us)
-		}
+		us := benchSteps(t, e, 1, 0, steps)
+		t.Logf("matvec_mma.h from %d tokens, conditional loads %v, gated rounded %v: %8.1f µs a step, %8.1f tok/s", v.least, v.conditional, v.gated, us, 1e6/us)
 		exec.Close()
 	}
-	mmaProducts, roundGated, rotateInside, matvecNext = true, true, true, 4096
+	mmaLeast, matvecConditional, roundGated = 3, true, true
 	_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
 	e := exec.(*executor)
-	for _, s := range []struct{ sequences, depth int }{{8, 0}, {32, 0}, {2, 0}, {4, 0}, {8, 8192}, {16, 0}, {15, 0}, {32, 2048}} {
+	for _, s := range []struct{ sequences, depth int }{{1, 0}, {1, 8192}, {8, 0}, {8, 8192}, {2, 0}, {3, 0}, {4, 0}, {16, 0}, {32, 0}, {32, 2048}} {
 		us := benchSteps(t, e, s.sequences, s.depth, steps)
 		t.Logf("%2d sequences, depth %4d: %8.1f µs a step, %8.1f tok/s", s.sequences, s.depth, us, float64(s.sequences)*1e6/us)
 	}

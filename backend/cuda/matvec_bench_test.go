@@ -255,15 +255,18 @@ var fusedProducts = []benchProduct{
 // TestBenchMMA compares matvec_mma.h with matvec.h on the products of a layer.
 func TestBenchMMA(t *testing.T) {
 	b := newBench(t)
-	defer func(on bool) { mmaProducts = on }(mmaProducts)
+	defer func(least int, conditional bool) { mmaLeast, matvecConditional = least, conditional }(mmaLeast, matvecConditional)
 	b.read = 4700
 	products := slices.Clone(fusedProducts)
 	if b.quick {
 		products = products[1:2]
 	}
-	for _, on := range []bool{false, true} {
-		mmaProducts = on
-		fmt.Println("-- matvec_mma.h:", on)
+	for _, v := range []struct {
+		least       int
+		conditional bool
+	}{{3, false}, {3, true}, {1, false}} {
+		mmaLeast, matvecConditional = v.least, v.conditional
+		fmt.Printf("-- matvec_mma.h from %d tokens, conditional loads %v\n", v.least, v.conditional)
 		for _, p := range products {
 			b.product(p)
 		}
@@ -271,7 +274,7 @@ func TestBenchMMA(t *testing.T) {
 			continue
 		}
 		b.product(benchProduct{name: "7B logits", tokens: 1, k: 3584, matrices: []benchMatrix{{152064, tensor.Q6_K}}, norm: true})
-		for _, next := range []int{0, 4096, 8192} {
+		for _, next := range []int{4096} {
 			for i, name := range []string{"1.5B", "7B"} {
 				fmt.Printf("%s: the four products of a layer in turn, %d bytes a warp prefetched for the next: %.2f µs\n", name, next, b.layer(products[4*i:4*i+4], next))
 			}

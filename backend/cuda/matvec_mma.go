@@ -18,11 +18,12 @@ var mmaFormats = map[tensor.DType]bool{tensor.Q4_K: true, tensor.Q6_K: true}
 // a block.
 var mmaKernels = []struct{ tokens, threads int }{{1, 512}, {2, 512}, {4, 384}, {8, 384}}
 
-// mmaProducts lets matvec_mma.h serve where it can.
-var mmaProducts = true
+// mmaLeast is the fewest tokens that matvec_mma.h multiplies: fewer are faster by dp4a
+// (docs/performance.md).
+var mmaLeast = 3
 
 // multipliesMMA reports whether matvec_mma.h multiplies rows of k weights of a format.
-func multipliesMMA(t tensor.DType, k int) bool { return mmaProducts && mmaFormats[t] && k%256 == 0 }
+func multipliesMMA(t tensor.DType, k int) bool { return mmaFormats[t] && k%256 == 0 }
 
 // mmaShared is the shared memory of a block that works on so many tiles.
 func mmaShared(k, tokens, tiles, threads int) int {
@@ -52,6 +53,9 @@ func mmaRound(n int) int {
 
 // planMMA chooses kernel and shape; nil if matvec.h has to do it.
 func (r *matvecRequest) planMMA(dev cuda.Device) *kernelCall {
+	if r.tokens < mmaLeast {
+		return nil
+	}
 	for _, m := range r.matrices {
 		if !multipliesMMA(m.dtype, r.k) {
 			return nil

@@ -95,7 +95,7 @@ func manyMatvecName(dev cuda.Device, s productSize) string {
 		return ""
 	}
 	n := min(s.tokens, most)
-	if multipliesMMA(s.dtype, s.k) {
+	if multipliesMMA(s.dtype, s.k) && n >= mmaLeast {
 		return fmt.Sprintf("matmul/%s/i16/mma/tokens-%d", s.dtype, mmaRound(n))
 	}
 	for _, v := range matvecVariants {

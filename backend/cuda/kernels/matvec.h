@@ -176,7 +176,7 @@ template <class D> struct Fill {
 };
 
 // copy_ints takes them from what round_rows wrote: the same with pieces k/32 and
-// one token after the other, 72 bytes a piece.
+// one token after the other, 72 bytes a piece. All is asked for before any is awaited.
 DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
 	int nb = a.k / 32;
 	uint4 zero;
@@ -187,21 +187,22 @@ DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
 		const u8 *from = (const u8 *)a.x + (size_t)t * nb * 72;
 		bool live = t < a.tokens;
 #pragma unroll 1
-		for (int p = 0; p < 4; p++)
-#pragma unroll 1
-			for (int b = threadIdx.x; b < padded; b += blockDim.x) {
-				uint4 v = zero;
-				if (live && b < nb) v = ((const uint4 *)from)[p * nb + b];
-				((uint4 *)base)[(t * 4 + p) * padded + b] = v;
-			}
-#pragma unroll 1
 		for (int b = threadIdx.x; b < padded; b += blockDim.x) {
 			float2 v;
 			v.x = 0.f, v.y = 0.f;
-			if (live && b < nb) v = ((const float2 *)(from + (size_t)nb * 64))[b];
+			bool there = live && b < nb;
+#pragma unroll
+			for (int p = 0; p < 4; p++) {
+				uint4 *to = (uint4 *)base + (t * 4 + p) * padded + b;
+				if (there) cp_async16(smem_u32(to), (const uint4 *)from + p * nb + b);
+				else *to = zero;
+			}
+			if (there) v = ((const float2 *)(from + (size_t)nb * 64))[b];
 			ds[t * padded + b] = v;
 		}
 	}
+	cp_async_commit();
+	cp_async_wait<0>();
 }
 
 // One piece of R rows with the activations of T tokens, added to acc.
@@ -256,11 +257,14 @@ template <class D, int R> struct Feed {
 			rows[r] = ((a.flags & MV_PAIR) && r ? a.w1 : a.w0) + (size_t)row * stride;
 		}
 	}
-	__device__ __forceinline__ void load(typename D::Raw (&to)[R]) {
+	template <bool IF> __device__ __forceinline__ void load(typename D::Raw (&to)[R], bool c = true) {
 		int b = step * lanes + at;
 		b = b < pieces ? b : pieces - 1; // the activations there are zeros
 #pragma unroll
-		for (int r = 0; r < R; r++) D::load(to[r], rows[r], a.k, b);
+		for (int r = 0; r < R; r++) {
+			if constexpr (IF) D::load_if(to[r], rows[r], a.k, b, c);
+			else D::load(to[r], rows[r], a.k, b);
+		}
 		if (++step == steps) {
 			step = 0, group++;
 			aim();
@@ -362,13 +366,21 @@ DEV void prefetch_next(const MatVec &a) {
 	if (a.then1) bulk_prefetch_l2(a.then1 + at, n);
 }
 
-template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
+// IF: loads are always there and have conditions, so that no registers change places.
+template <class D, int T, int R, int P, bool IF> DEV void matvec(const MatVec &a) {
 	int wid = threadIdx.x >> 5;
 	Feed<D, R> feed(a, a.lanes, R, 1);
 	typename D::Raw raw[P][R];
+	if constexpr (IF)
 #pragma unroll
-	for (int p = 0; p < P; p++)
-		if (feed.first + p < feed.last) feed.load(raw[p]);
+		for (int p = 0; p < P; p++)
+#pragma unroll
+			for (int r = 0; r < R; r++) raw[p][r] = typename D::Raw{};
+#pragma unroll
+	for (int p = 0; p < P; p++) {
+		if constexpr (IF) feed.template load<true>(raw[p], feed.first + p < feed.last);
+		else if (feed.first + p < feed.last) feed.template load<false>(raw[p]);
+	}
 	if (a.ahead) feed.prefetch();
 	int group = feed.first / feed.steps, step = feed.first - group * feed.steps;
 	int padded = feed.steps * feed.lanes, size = R * T * (32 / feed.lanes), of_row = a.flags & MV_PAIR ? R * T : T;
@@ -397,7 +409,8 @@ template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
 			typename D::Weights w[R];
 #pragma unroll
 			for (int r = 0; r < R; r++) D::decode(w[r], raw[p][r], b);
-			if (i + p + P < feed.last) feed.load(raw[p]);
+			if constexpr (IF) feed.template load<true>(raw[p], i + p + P < feed.last);
+			else if (i + p + P < feed.last) feed.template load<false>(raw[p]);
 			piece_products<D, R, T>(acc, w, base, padded, b);
 			if (++step < feed.steps && i + p + 1 < feed.last) continue;
 #pragma unroll 1
@@ -425,14 +438,14 @@ template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
 }
 
 // run_matvec chooses between two formats, the second of which may be the same.
-template <class D, class ALT, int T, int R, int P> DEV void run_matvec(const MatVec &a, int alt) {
+template <class D, class ALT, int T, int R, int P, bool IF = false> DEV void run_matvec(const MatVec &a, int alt) {
 	if constexpr (D::Format::TYPE != ALT::Format::TYPE) {
 		if (alt) {
-			matvec<ALT, T, R, P>(a);
+			matvec<ALT, T, R, P, IF>(a);
 			return;
 		}
 	}
-	matvec<D, T, R, P>(a);
+	matvec<D, T, R, P, IF>(a);
 }
 
 // MATVEC(name, threads, blocks, D, ALT, T, R, P) is a kernel for up to T tokens and
@@ -468,6 +481,8 @@ template <class D, class ALT, int T, int R, int P> DEV void run_matvec(const Mat
 //
 // With MV_PAIR: w0 is gate, w1 up, both of n0 rows and of D; y0 = act(gate)·up.
 #define MATVEC(name, threads, blocks, D, ALT, T, R, P) MATVEC_KERNEL(name, threads, blocks, (run_matvec<D, ALT, T, R, P>(a, (alt >> s) & 1)))
+// MATVEC_IF is the same for one token, two rows and three steps; see IF.
+#define MATVEC_IF(name, D, ALT) MATVEC_KERNEL(name, 512, 1, (run_matvec<D, ALT, 1, 2, 3, true>(a, (alt >> s) & 1)))
 #define MATVEC_KERNEL(name, threads, blocks, body)                                                                              \
 	KERNEL_MIN(name, threads, blocks, const void *x, const float *norm, float eps, int flags, int tokens, int k, int lanes,     \
 	           const u8 *w0, const u8 *w1, const u8 *w2, const float *b0, const float *b1, const float *b2, float *y0,         \

@@ -152,26 +152,6 @@ template <class D> DEV void pair_products(int (&sums)[2][4], const typename D::W
 DEV float add_scaled(float acc, const DotNib1::Weights &w, int all, int, float2 x) { return cl_fma(-w.m, x.y, cl_fma(w.s * x.x, (float)all, acc)); }
 DEV float add_scaled(float acc, const DotHalves::Weights &w, int first, int second, float2 x) { return cl_fma(x.x, cl_fma(w.s0, (float)first, w.s1 * (float)second), acc); }
 
-// take_rounded asks for what round_rows wrote, all at once; there are as many pieces as
-// k has, so a token's integers lie as they do in shared memory. Missing tokens are zeros.
-DEV void take_rounded(const MatVec &a, u8 *base, int pieces, int slots) {
-	u8 *scales = base + (size_t)slots * pieces * 64;
-	uint4 zero;
-	zero.x = 0, zero.y = 0, zero.z = 0, zero.w = 0;
-#pragma unroll 1
-	for (int t = 0; t < slots; t++) {
-		const u8 *from = (const u8 *)a.x + (size_t)t * pieces * 72;
-#pragma unroll 1
-		for (int i = threadIdx.x; i < pieces * 9 / 2; i += blockDim.x) {
-			u8 *to = i < pieces * 4 ? base + ((size_t)t * pieces * 4 + i) * 16 : scales + (size_t)t * pieces * 8 + (i - pieces * 4) * 16;
-			if (t < a.tokens) cp_async16(smem_u32(to), from + i * 16);
-			else *(uint4 *)to = zero;
-		}
-	}
-	cp_async_commit();
-	cp_async_wait<0>();
-}
-
 template <class D, int T> DEV void matvec_mma(const MatVec &a) {
 	constexpr int PAIRS = (T + 1) / 2, P = 2;
 	int wid = threadIdx.x >> 5, lane = threadIdx.x & 31, i4 = lane & 3, pieces = a.k / 32, size = 16 * T;
@@ -189,7 +169,7 @@ template <class D, int T> DEV void matvec_mma(const MatVec &a) {
 
 	pdl_wait();
 	tail.wait(a);
-	if (a.flags & MV_ROUNDED) take_rounded(a, base, pieces, T);
+	if (a.flags & MV_ROUNDED) copy_ints(a, base, pieces, T);
 	else fill.tokens(base, T, part);
 	__syncthreads();
 
