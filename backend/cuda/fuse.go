@@ -43,25 +43,33 @@ func newFuser(c *compiler) *fuser {
 	return f
 }
 
-// fuseFew returns the program in stages for few tokens, in an order in which they
-// can run; nil if no operations could be fused.
-func (c *compiler) fuseFew() []stage {
+// fuse returns the program in stages, in an order in which they can run; nil if no
+// operations could be fused. group looks for one that begins with an operation; then
+// product sees the products, of which those that belong to no group are left.
+func (c *compiler) fuse(group func(f *fuser, at int, op graph.Op), product func(f *fuser, at int, m *graph.MatMul)) []stage {
 	f := newFuser(c)
 	for i, op := range c.program.Ops {
-		switch o := op.(type) {
-		case *graph.RMSNorm:
-			f.normProducts(i, o)
-			f.normAdd(i, o)
-		case *graph.KVStore:
-			f.rotateAndStore(i, o, rotateInside)
-		}
+		group(f, i, op)
 	}
 	for i, op := range c.program.Ops {
-		if o, ok := op.(*graph.MatMul); ok {
-			f.productAdd(i, o)
+		if m, ok := op.(*graph.MatMul); ok {
+			product(f, i, m)
 		}
 	}
 	return f.ordered()
+}
+
+// fuseFew is for steps of few tokens.
+func (c *compiler) fuseFew() []stage {
+	return c.fuse(func(f *fuser, at int, op graph.Op) {
+		switch o := op.(type) {
+		case *graph.RMSNorm:
+			f.normProducts(at, o)
+			f.normAdd(at, o)
+		case *graph.KVStore:
+			f.rotateAndStore(at, o, rotateInside)
+		}
+	}, (*fuser).productAdd)
 }
 
 // ordered adds the operations that belong to no group and sorts the stages by their

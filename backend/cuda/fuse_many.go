@@ -9,27 +9,19 @@ import (
 // or an activation writes the f16 operand at once, a product adds the residual
 // stream itself.
 
-// fuseMany returns the program in stages for many tokens; nil if no operations
-// could be fused.
+// fuseMany is for steps of many tokens.
 func (c *compiler) fuseMany() []stage {
-	f := newFuser(c)
-	for i, op := range c.program.Ops {
+	return c.fuse(func(f *fuser, at int, op graph.Op) {
 		switch o := op.(type) {
 		case *graph.RMSNorm:
-			f.normThenProducts(i, o)
-			f.normAdd(i, o)
+			f.normThenProducts(at, o)
+			f.normAdd(at, o)
 		case *graph.KVStore:
-			f.rotateAndStore(i, o, false)
+			f.rotateAndStore(at, o, false)
 		case *graph.GatedAct:
-			f.gatedThenProduct(i, o)
+			f.gatedThenProduct(at, o)
 		}
-	}
-	for i, op := range c.program.Ops {
-		if o, ok := op.(*graph.MatMul); ok {
-			f.productThenAdd(i, o)
-		}
-	}
-	return f.ordered()
+	}, (*fuser).productThenAdd)
 }
 
 // halves reports whether the kernels of products with so many tokens all take f16.
