@@ -21,7 +21,10 @@ type executor struct {
 	opts    backend.Options
 	weights map[string]*weight
 	vectors map[string]*driver.Buffer // biases, norms: float32
-	owned   []*driver.Buffer          // everything else
+	owned   []*driver.Buffer          // everything else, and what weights and vectors are parts of
+	// arena has room for more weights after arenaUsed bytes.
+	arena     *driver.Buffer
+	arenaUsed uint64
 	// scratches are buffers by size whose contents do not outlive two kernels.
 	scratches map[int]*driver.Buffer
 	groups    []*driver.Group

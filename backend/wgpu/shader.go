@@ -64,25 +64,21 @@ type gpu struct {
 	settings
 	caps      kernels.Device
 	mu        sync.Mutex // guards what follows
-	pipelines map[pipelineKey]*compilation
-	// slots bounds how many shaders are compiled at once.
-	slots chan struct{}
+	pipelines map[pipelineKey]*driver.Pipeline
+	// pending are those not compiled yet.
+	pending map[pipelineKey]*driver.Pipeline
 }
 
 func newGPU(d *driver.Device, s settings) *gpu {
-	return &gpu{Device: d, settings: s, caps: kernels.DeviceOf(d.Info), pipelines: map[pipelineKey]*compilation{}, slots: make(chan struct{}, compilers())}
+	return &gpu{
+		Device: d, settings: s, caps: kernels.DeviceOf(d.Info),
+		pipelines: map[pipelineKey]*driver.Pipeline{}, pending: map[pipelineKey]*driver.Pipeline{},
+	}
 }
 
 // compilers is how many shaders are compiled at once: each takes a processor and some
 // ten megabytes.
 func compilers() int { return min(runtime.GOMAXPROCS(0), 16) }
-
-// compilation is a pipeline on its way.
-type compilation struct {
-	*driver.Pipeline
-	done chan struct{} // closed when it has been compiled
-	err  error         // of that
-}
 
 type pipelineKey struct {
 	source    string
@@ -98,45 +94,42 @@ func (g *gpu) pipeline(shader string, sizes any, bindings ...driver.Access) (*dr
 	return g.compiled(driver.PipelineDesc{Name: shader, WGSL: b.String(), Bindings: bindings})
 }
 
-// compiled returns a shader's pipeline, once a device. It is compiled by a goroutine of
-// its own: whoever dispatches it calls settle first, which also tells errors of
-// compiling.
+// compiled returns a shader's pipeline, once a device, to be bound. It is compiled by settle,
+// which whoever dispatches it calls first.
 func (g *gpu) compiled(desc driver.PipelineDesc) (*driver.Pipeline, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	key := pipelineKey{desc.WGSL, desc.Unchecked}
-	if c, ok := g.pipelines[key]; ok {
-		return c.Pipeline, nil
+	if p, ok := g.pipelines[key]; ok {
+		return p, nil
 	}
 	p, err := g.Layout(desc)
 	if err != nil {
 		return nil, err
 	}
-	c := &compilation{Pipeline: p, done: make(chan struct{})}
-	g.pipelines[key] = c
-	go func() {
-		g.slots <- struct{}{}
-		c.err = p.Compile()
-		<-g.slots
-		close(c.done)
-	}()
+	g.pipelines[key], g.pending[key] = p, p
 	return p, nil
 }
 
-// settle waits for all pipelines asked for and returns an error of any that could not
-// be compiled, which are forgotten.
+// settle compiles all pipelines asked for, on all processors, and returns an error of any
+// that could not be, which are forgotten.
 func (g *gpu) settle() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	var keys []pipelineKey
+	var list []*driver.Pipeline
+	for key, p := range g.pending {
+		keys, list = append(keys, key), append(list, p)
+	}
+	clear(g.pending)
 	var first error
-	for key, c := range g.pipelines {
-		<-c.done
-		if c.err == nil {
+	for i, err := range g.CompileAll(list, compilers()) {
+		if err == nil {
 			continue
 		}
-		delete(g.pipelines, key)
-		if first == nil || c.err.Error() < first.Error() { // the same every time
-			first = c.err
+		delete(g.pipelines, keys[i])
+		if first == nil || err.Error() < first.Error() { // the same every time
+			first = err
 		}
 	}
 	return first

@@ -57,7 +57,7 @@ func (e *executor) weight(name string, t tensor.Tensor) (*weight, error) {
 	most := int(limit / uint64(size))
 	for first := 0; first < t.Rows(); first += most {
 		p := part{first: first, rows: min(most, t.Rows()-first)}
-		if p.buffer, err = e.gpu.NewBuffer(uint64(p.rows*size), driver.Storage|driver.CopyDst); err != nil {
+		if p.buffer, err = e.room(uint64(p.rows * size)); err != nil {
 			return nil, fmt.Errorf("tensor %v: %w", t, err)
 		}
 		w.parts = append(w.parts, p)
@@ -66,6 +66,39 @@ func (e *executor) weight(name string, t tensor.Tensor) (*weight, error) {
 		}
 	}
 	return w, nil
+}
+
+// Weights lie in buffers of up to arenaBytes, each twice as large as the one before, but
+// for those larger than a quarter of that: the library looks at every buffer of a step
+// when it is submitted, which for the hundreds of matrices of a model takes as long as some
+// of their products.
+const arenaBytes, firstArena = 64 << 20, 1 << 20
+
+// room is memory for size bytes of weights. Close releases it.
+func (e *executor) room(size uint64) (*driver.Buffer, error) {
+	own := size > arenaBytes/4 || arenaBytes > min(e.gpu.Binding, e.gpu.Buffer)
+	if !own && e.arena != nil && e.arenaUsed+size <= e.arena.Size {
+		b := e.arena.Part(e.arenaUsed, size)
+		const step = driver.PartAlignment
+		e.arenaUsed += (size + step - 1) / step * step
+		return b, nil
+	}
+	total := size
+	if !own {
+		for total = firstArena; total < size || e.arena != nil && total <= e.arena.Size && total < arenaBytes; {
+			total *= 2
+		}
+	}
+	b, err := e.gpu.NewBuffer(total, driver.Storage|driver.CopyDst)
+	if err != nil {
+		return nil, err
+	}
+	e.owned = append(e.owned, b)
+	if own {
+		return b, nil
+	}
+	e.arena, e.arenaUsed = b, 0
+	return e.room(size)
 }
 
 // packBytes is about how much is laid out at a time.
@@ -136,7 +169,7 @@ func packRows(dst, src []byte, t tensor.Tensor, rows int) error {
 
 // upload copies bytes, a multiple of 4, to a new buffer.
 func (e *executor) upload(data []byte) (*driver.Buffer, error) {
-	b, err := e.gpu.NewBuffer(uint64(max(len(data), 16)), driver.Storage|driver.CopyDst)
+	b, err := e.room(uint64(max(len(data), 16)))
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (c *Commands) Copy(dst *Buffer, dstOffset uint64, src *Buffer, srcOffset, n
 		return
 	}
 	c.endPass()
-	call(proc.copyBuffer, c.encoder, src.handle, uintptr(srcOffset), dst.handle, uintptr(dstOffset), uintptr(n))
+	call(proc.copyBuffer, c.encoder, src.handle, uintptr(src.base+srcOffset), dst.handle, uintptr(dst.base+dstOffset), uintptr(n))
 }
 
 // Finish ends the recording, so that Submit has little left to do: what is sure to

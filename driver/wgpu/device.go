@@ -21,6 +21,7 @@ type Device struct {
 	mu     sync.Mutex // guards err
 	err    error      // the first that makes the device useless
 	submit sync.Mutex // keeps a recording's check and submission together
+	scopes sync.Mutex // held while error scopes are open
 }
 
 // fail records the first error that nothing else caught.
@@ -46,12 +47,15 @@ const (
 	scopeMemory     = 2
 )
 
-// scoped runs f and returns its result and the error that it caused. Error
-// scopes belong to a thread.
+// scoped runs f and returns its result and the error that it caused. The library has one
+// stack of scopes a device, so only one goroutine at a time has any open; f must not call
+// scoped.
 func (d *Device) scoped(f func() uintptr) (uintptr, error) {
 	if err := d.Err(); err != nil {
 		return 0, err
 	}
+	d.scopes.Lock()
+	defer d.scopes.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	call(proc.pushScope, d.handle, scopeValidation)
@@ -113,7 +117,18 @@ const (
 // Buffer is memory of the device.
 type Buffer struct {
 	handle uintptr
+	base   uint64 // where a part begins
+	part   bool
 	Size   uint64 // bytes
+}
+
+// PartAlignment is what offsets of parts are multiples of: enough for every adapter.
+const PartAlignment = 256
+
+// Part is size bytes of a buffer from offset on, a multiple of PartAlignment. It goes with
+// the buffer: releasing it does nothing.
+func (b *Buffer) Part(offset, size uint64) *Buffer {
+	return &Buffer{b.handle, b.base + offset, true, size}
 }
 
 // NewBuffer allocates size bytes, a multiple of 4, filled with zeros.
@@ -126,13 +141,13 @@ func (d *Device) NewBuffer(size uint64, usage Usage) (*Buffer, error) {
 		}
 		return nil, fmt.Errorf("buffer of %d bytes: %w", size, err)
 	}
-	return &Buffer{h, size}, nil
+	return &Buffer{handle: h, Size: size}, nil
 }
 
 // Release frees the memory once the device has done with it. A nil buffer is
 // released already.
 func (b *Buffer) Release() {
-	if b != nil && b.handle != 0 {
+	if b != nil && b.handle != 0 && !b.part {
 		call(proc.releaseBuffer, b.handle)
 		b.handle = 0
 	}
@@ -149,7 +164,7 @@ func (d *Device) Write(b *Buffer, offset uint64, data []byte) error {
 		n := min(len(data), uploadChunk)
 		part := data[:n]
 		if _, err := d.scoped(func() uintptr {
-			return call(proc.writeBuffer, d.queue, b.handle, uintptr(offset), uintptr(unsafe.Pointer(&part[0])), uintptr(n))
+			return call(proc.writeBuffer, d.queue, b.handle, uintptr(b.base+offset), uintptr(unsafe.Pointer(&part[0])), uintptr(n))
 		}); err != nil {
 			return err
 		}

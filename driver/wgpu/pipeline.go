@@ -5,6 +5,7 @@ package wgpu
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"unsafe"
 )
 
@@ -70,36 +71,70 @@ func (d *Device) Layout(desc PipelineDesc) (*Pipeline, error) {
 	return &Pipeline{Name: desc.Name, layout: layout, d: d, desc: desc}, nil
 }
 
-// Compile compiles a pipeline's shader, which takes most of the time. Pipelines may be
-// compiled by several goroutines at once, each by one.
-func (p *Pipeline) Compile() error {
+// Compile compiles a pipeline's shader, which takes most of the time.
+func (p *Pipeline) Compile() error { return p.compile(p.d.scoped) }
+
+// CompileAll compiles pipelines on as many processors as workers says and returns an error
+// for each. Nothing else that can fail is done with the device meanwhile: the library
+// has one stack of error scopes a device, whoever opens them, so one scope is around all, and
+// if it catches anything they are compiled again one by one to find out which it was.
+func (d *Device) CompileAll(list []*Pipeline, workers int) []error {
+	errs := make([]error, len(list))
+	_, err := d.scoped(func() uintptr {
+		var group sync.WaitGroup
+		slots := make(chan struct{}, max(1, workers))
+		for _, p := range list {
+			slots <- struct{}{}
+			group.Go(func() {
+				_ = p.compile(func(f func() uintptr) (uintptr, error) { return f(), nil }) // the scope around all catches errors
+				<-slots
+			})
+		}
+		group.Wait()
+		return 0
+	})
+	if err == nil {
+		return errs
+	}
+	for i, p := range list {
+		if p.handle != 0 {
+			call(proc.releasePipeline, p.handle)
+			p.handle = 0
+		}
+		errs[i] = p.Compile()
+	}
+	return errs
+}
+
+// compile compiles with whatever catches the errors of a call.
+func (p *Pipeline) compile(scoped func(func() uintptr) (uintptr, error)) error {
 	d, name := p.d, p.desc.Name
-	module, err := d.shader(p.desc)
+	module, err := d.shader(p.desc, scoped)
 	if err != nil {
 		return fmt.Errorf("shader %s: %w", name, err)
 	}
 	defer call(proc.releaseShader, module)
 	list := &p.layout
 	all := &pipelineLayoutDescriptor{listDescriptor: listDescriptor{count: 1, items: unsafe.Pointer(list)}}
-	whole, err := d.scoped(func() uintptr { return call(proc.createPipelineLayout, d.handle, uintptr(unsafe.Pointer(all))) })
+	whole, err := scoped(func() uintptr { return call(proc.createPipelineLayout, d.handle, uintptr(unsafe.Pointer(all))) })
 	if err != nil {
 		return fmt.Errorf("layout of %s: %w", name, err)
 	}
 	defer call(proc.releasePipelineLayout, whole)
 	desc := &pipelineDescriptor{label: view(name), layout: whole, module: module, entryPoint: view(p.desc.Entry)}
-	h, err := d.scoped(func() uintptr { return call(proc.createPipeline, d.handle, uintptr(unsafe.Pointer(desc))) })
+	h, err := scoped(func() uintptr { return call(proc.createPipeline, d.handle, uintptr(unsafe.Pointer(desc))) })
 	runtime.KeepAlive(p)
 	if err != nil {
 		return fmt.Errorf("pipeline %s: %w", name, err)
 	}
-	p.handle, p.desc = h, PipelineDesc{} // the text is not needed any more
+	p.handle = h
 	return nil
 }
 
-func (d *Device) shader(p PipelineDesc) (uintptr, error) {
+func (d *Device) shader(p PipelineDesc, scoped func(func() uintptr) (uintptr, error)) (uintptr, error) {
 	source := &wgslSource{chain: chain{sType: sTypeWGSL}, code: view(p.WGSL)}
 	desc := &shaderDescriptor{next: unsafe.Pointer(source), label: view(p.Name)}
-	h, err := d.scoped(func() uintptr {
+	h, err := scoped(func() uintptr {
 		if p.Unchecked {
 			const noChecks = 0 // WGPUShaderRuntimeChecks by value: two false
 			return call(proc.createShaderTrusted, d.handle, uintptr(unsafe.Pointer(desc)), noChecks)
@@ -139,7 +174,7 @@ func (d *Device) NewGroup(p *Pipeline, bindings ...Binding) (*Group, error) {
 		if size == 0 {
 			size = b.Buffer.Size - b.Offset
 		}
-		entries[i] = groupEntry{binding: uint32(i), buffer: b.Buffer.handle, offset: b.Offset, size: size}
+		entries[i] = groupEntry{binding: uint32(i), buffer: b.Buffer.handle, offset: b.Buffer.base + b.Offset, size: size}
 	}
 	desc := &groupDescriptor{layout: p.layout, count: uint64(len(bindings)), items: unsafe.Pointer(&entries[0])}
 	h, err := d.scoped(func() uintptr { return call(proc.createGroup, d.handle, uintptr(unsafe.Pointer(desc))) })

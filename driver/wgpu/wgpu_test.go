@@ -121,6 +121,43 @@ func TestCompute(t *testing.T) {
 	}
 }
 
+// Parts of a buffer are written, bound and copied like buffers of their own.
+func TestParts(t *testing.T) {
+	d := open(t)
+	s := newAdder(t, d, false)
+	whole := buffer(t, d, 8*PartAlignment, Storage|CopyDst|CopySrc)
+	from, to := whole.Part(PartAlignment, 64), whole.Part(4*PartAlignment, 64)
+	in := make([]byte, 64)
+	for i := range 16 {
+		binary.LittleEndian.PutUint32(in[i*4:], uint32(i))
+	}
+	if err := d.Write(from, 0, in); err != nil {
+		t.Fatal(err)
+	}
+	other := buffer(t, d, 64, Storage|CopySrc)
+	g, err := d.NewGroup(s.p, Whole(from), Whole(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Release()
+	c := d.Begin()
+	c.Dispatch(s.p, g, 1, 1, 1)
+	c.Copy(to, 0, other, 0, 64)
+	c.Copy(s.result, 0, to, 0, 64)
+	if err := c.Submit(); err != nil {
+		t.Fatal(err)
+	}
+	from.Release() // which releases nothing
+	if err := d.Read(s.result, 0, in); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 16 {
+		if got := binary.LittleEndian.Uint32(in[i*4:]); got != uint32(i+1) {
+			t.Fatalf("element %d is %d, want %d", i, got, i+1)
+		}
+	}
+}
+
 func TestTimer(t *testing.T) {
 	d := open(t)
 	if !d.Features.Timestamps {
@@ -179,36 +216,30 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Shaders are compiled by several goroutines at once, and each learns of its own errors.
-func TestCompileAtOnce(t *testing.T) {
+// Shaders are compiled by several goroutines at once, and each is told its own errors.
+func TestCompileAll(t *testing.T) {
 	d := open(t)
-	const many = 24
-	errs := make(chan error, many)
-	for i := range many {
-		desc := PipelineDesc{Name: fmt.Sprintf("shader %d.", i), WGSL: addOne, Bindings: []Access{ReadOnly, ReadWrite}}
-		switch i % 3 {
-		case 1:
-			desc.WGSL = strings.Replace(addOne, "+ 1u", fmt.Sprintf("+ %d", i), 1) // signed or not: still right
-		case 2:
-			desc.WGSL = strings.Replace(addOne, "1u", "1.5", 1)
-		}
-		p, err := d.Layout(desc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			err := p.Compile()
-			if wrong := i%3 == 2; wrong != (err != nil) || wrong && !strings.Contains(err.Error(), desc.Name) {
-				errs <- fmt.Errorf("shader %d: %v", i, err)
-				return
+	for _, wrong := range []bool{false, true} {
+		var list []*Pipeline
+		for i := range 24 {
+			desc := PipelineDesc{Name: fmt.Sprintf("shader %d.", i), WGSL: addOne, Bindings: []Access{ReadOnly, ReadWrite}}
+			if wrong && i%3 == 2 {
+				desc.WGSL = strings.Replace(addOne, "1u", "1.5", 1)
 			}
-			p.Release()
-			errs <- nil
-		}()
-	}
-	for range many {
-		if err := <-errs; err != nil {
-			t.Error(err)
+			p, err := d.Layout(desc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Release)
+			list = append(list, p)
+		}
+		for i, err := range d.CompileAll(list, 8) {
+			if bad := wrong && i%3 == 2; bad != (err != nil) || bad && !strings.Contains(err.Error(), list[i].Name) {
+				t.Errorf("shader %d: %v", i, err)
+			}
+			if (list[i].handle != 0) != (err == nil) {
+				t.Errorf("shader %d has the pipeline %#x, error %v", i, list[i].handle, err)
+			}
 		}
 	}
 	if err := d.Err(); err != nil {
