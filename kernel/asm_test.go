@@ -16,7 +16,7 @@ import (
 func TestInstructionSets(t *testing.T) {
 	// MMX+ is avo's name for the set with PREFETCH.
 	avx2 := []string{"SSE", "MMX+", "SSE2", "SSE3", "SSSE3", "SSE4.1", "SSE4.2", "AVX", "AVX2", "FMA3", "F16C", "BMI2", "CMOV", "POPCNT"}
-	avx512 := append([]string{"AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL", "AVX512VBMI", "AVX512VNNI"}, avx2...)
+	avx512 := append([]string{"AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL", "AVX512VBMI", "AVX512VNNI", "GFNI"}, avx2...)
 	files, err := filepath.Glob("*_amd64.s")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no assembly found: %v", err)
