@@ -1406,8 +1406,8 @@ TEXT ·tile1AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), CX
 
 rows80:
@@ -1458,9 +1458,11 @@ tail81:
 
 fold82:
 	SUBQ         R8, R9
+	MOVQ         R9, R8
+	SHLQ         $0x02, R8
+	SUBQ         R8, DX
 	SHLQ         $0x02, R9
 	SUBQ         R9, DI
-	SUBQ         R9, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R8
 	VUNPCKHPS    Y1, Y0, Y4
@@ -1493,8 +1495,8 @@ TEXT ·tile2AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
 rows84:
@@ -1560,9 +1562,11 @@ tail85:
 
 fold86:
 	SUBQ         R10, R11
+	MOVQ         R11, R10
+	SHLQ         $0x02, R10
+	SUBQ         R10, DX
 	SHLQ         $0x02, R11
 	SUBQ         R11, DI
-	SUBQ         R11, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R10
 	VUNPCKHPS    Y1, Y0, Y8
@@ -1609,8 +1613,8 @@ TEXT ·tile3AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
 rows88:
@@ -1691,9 +1695,11 @@ tail89:
 
 fold90:
 	SUBQ         R10, R11
+	MOVQ         R11, R10
+	SHLQ         $0x02, R10
+	SUBQ         R10, DX
 	SHLQ         $0x02, R11
 	SUBQ         R11, DI
-	SUBQ         R11, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R10
 	VUNPCKHPS    Y1, Y0, Y12
@@ -2646,6 +2652,1503 @@ done132:
 	VZEROUPPER
 	RET
 
+// func tile1F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tile1F16AVX2(SB), NOSPLIT, $64-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), CX
+
+rows140:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  n+56(FP), R9
+	MOVQ  R9, R8
+	SUBQ  $+8, R8
+	JLT   tail141
+
+loop143:
+	VMOVUPS     (DI), Y4
+	VCVTPH2PS   (DX), Y5
+	VFMADD231PS Y4, Y5, Y0
+	VCVTPH2PS   (DX)(BX*1), Y5
+	VFMADD231PS Y4, Y5, Y1
+	VCVTPH2PS   (DX)(BX*2), Y5
+	VFMADD231PS Y4, Y5, Y2
+	VCVTPH2PS   (DX)(CX*1), Y5
+	VFMADD231PS Y4, Y5, Y3
+	ADDQ        $+16, DX
+	ADDQ        $+32, DI
+	SUBQ        $+8, R8
+	JGE         loop143
+
+tail141:
+	ADDQ       $+8, R8
+	JZ         fold142
+	LEAQ       tail_mask<>+32(SB), R10
+	MOVQ       R8, R11
+	NEGQ       R11
+	VMOVUPS    (R10)(R11*4), Y4
+	VMASKMOVPS (DI), Y4, Y4
+	VPXOR      X5, X5, X5
+	VMOVDQU    X5, (SP)
+	LEAQ       (DX), R10
+	LEAQ       (SP), R11
+	XORQ       R12, R12
+
+halves144:
+	MOVWLZX     (R10)(R12*2), R13
+	MOVW        R13, (R11)(R12*2)
+	INCQ        R12
+	CMPQ        R12, R8
+	JLT         halves144
+	VCVTPH2PS   (SP), Y5
+	VFMADD231PS Y4, Y5, Y0
+	VPXOR       X5, X5, X5
+	VMOVDQU     X5, 16(SP)
+	LEAQ        (DX)(BX*1), R10
+	LEAQ        16(SP), R11
+	XORQ        R12, R12
+
+halves145:
+	MOVWLZX     (R10)(R12*2), R13
+	MOVW        R13, (R11)(R12*2)
+	INCQ        R12
+	CMPQ        R12, R8
+	JLT         halves145
+	VCVTPH2PS   16(SP), Y5
+	VFMADD231PS Y4, Y5, Y1
+	VPXOR       X5, X5, X5
+	VMOVDQU     X5, 32(SP)
+	LEAQ        (DX)(BX*2), R10
+	LEAQ        32(SP), R11
+	XORQ        R12, R12
+
+halves146:
+	MOVWLZX     (R10)(R12*2), R13
+	MOVW        R13, (R11)(R12*2)
+	INCQ        R12
+	CMPQ        R12, R8
+	JLT         halves146
+	VCVTPH2PS   32(SP), Y5
+	VFMADD231PS Y4, Y5, Y2
+	VPXOR       X5, X5, X5
+	VMOVDQU     X5, 48(SP)
+	LEAQ        (DX)(CX*1), R10
+	LEAQ        48(SP), R11
+	XORQ        R12, R12
+
+halves147:
+	MOVWLZX     (R10)(R12*2), R13
+	MOVW        R13, (R11)(R12*2)
+	INCQ        R12
+	CMPQ        R12, R8
+	JLT         halves147
+	VCVTPH2PS   48(SP), Y5
+	VFMADD231PS Y4, Y5, Y3
+
+fold142:
+	SUBQ         R8, R9
+	MOVQ         R9, R8
+	SHLQ         $0x01, R8
+	SUBQ         R8, DX
+	SHLQ         $0x02, R9
+	SUBQ         R9, DI
+	LEAQ         (DX)(BX*4), DX
+	MOVQ         AX, R8
+	VUNPCKHPS    Y1, Y0, Y4
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VADDPS       (R8), X0, X0
+	VMOVUPS      X0, (R8)
+	ADDQ         $0x10, AX
+	DECQ         SI
+	JNZ          rows140
+	VZEROUPPER
+	RET
+
+// func tile2F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tile2F16AVX2(SB), NOSPLIT, $64-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows148:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  n+56(FP), R11
+	MOVQ  R11, R10
+	SUBQ  $+8, R10
+	JLT   tail149
+
+loop151:
+	VMOVUPS     (DI), Y8
+	VMOVUPS     (DI)(R8*1), Y9
+	VCVTPH2PS   (DX), Y10
+	VFMADD231PS Y8, Y10, Y0
+	VFMADD231PS Y9, Y10, Y4
+	VCVTPH2PS   (DX)(BX*1), Y10
+	VFMADD231PS Y8, Y10, Y1
+	VFMADD231PS Y9, Y10, Y5
+	VCVTPH2PS   (DX)(BX*2), Y10
+	VFMADD231PS Y8, Y10, Y2
+	VFMADD231PS Y9, Y10, Y6
+	VCVTPH2PS   (DX)(R9*1), Y10
+	VFMADD231PS Y8, Y10, Y3
+	VFMADD231PS Y9, Y10, Y7
+	ADDQ        $+16, DX
+	ADDQ        $+32, DI
+	SUBQ        $+8, R10
+	JGE         loop151
+
+tail149:
+	ADDQ       $+8, R10
+	JZ         fold150
+	LEAQ       tail_mask<>+32(SB), R12
+	MOVQ       R10, R13
+	NEGQ       R13
+	VMOVUPS    (R12)(R13*4), Y8
+	VMASKMOVPS (DI), Y8, Y8
+	VMOVUPS    (R12)(R13*4), Y9
+	VMASKMOVPS (DI)(R8*1), Y9, Y9
+	VPXOR      X10, X10, X10
+	VMOVDQU    X10, (SP)
+	LEAQ       (DX), R12
+	LEAQ       (SP), R13
+	XORQ       R14, R14
+
+halves152:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves152
+	VCVTPH2PS   (SP), Y10
+	VFMADD231PS Y8, Y10, Y0
+	VFMADD231PS Y9, Y10, Y4
+	VPXOR       X10, X10, X10
+	VMOVDQU     X10, 16(SP)
+	LEAQ        (DX)(BX*1), R12
+	LEAQ        16(SP), R13
+	XORQ        R14, R14
+
+halves153:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves153
+	VCVTPH2PS   16(SP), Y10
+	VFMADD231PS Y8, Y10, Y1
+	VFMADD231PS Y9, Y10, Y5
+	VPXOR       X10, X10, X10
+	VMOVDQU     X10, 32(SP)
+	LEAQ        (DX)(BX*2), R12
+	LEAQ        32(SP), R13
+	XORQ        R14, R14
+
+halves154:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves154
+	VCVTPH2PS   32(SP), Y10
+	VFMADD231PS Y8, Y10, Y2
+	VFMADD231PS Y9, Y10, Y6
+	VPXOR       X10, X10, X10
+	VMOVDQU     X10, 48(SP)
+	LEAQ        (DX)(R9*1), R12
+	LEAQ        48(SP), R13
+	XORQ        R14, R14
+
+halves155:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves155
+	VCVTPH2PS   48(SP), Y10
+	VFMADD231PS Y8, Y10, Y3
+	VFMADD231PS Y9, Y10, Y7
+
+fold150:
+	SUBQ         R10, R11
+	MOVQ         R11, R10
+	SHLQ         $0x01, R10
+	SUBQ         R10, DX
+	SHLQ         $0x02, R11
+	SUBQ         R11, DI
+	LEAQ         (DX)(BX*4), DX
+	MOVQ         AX, R10
+	VUNPCKHPS    Y1, Y0, Y8
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y8, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VADDPS       (R10), X0, X0
+	VMOVUPS      X0, (R10)
+	ADDQ         CX, R10
+	VUNPCKHPS    Y5, Y4, Y0
+	VUNPCKLPS    Y5, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y0
+	VUNPCKLPS    Y7, Y6, Y6
+	VADDPS       Y0, Y6, Y6
+	VUNPCKHPD    Y6, Y4, Y0
+	VUNPCKLPD    Y6, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X4
+	VADDPS       (R10), X4, X4
+	VMOVUPS      X4, (R10)
+	ADDQ         $0x10, AX
+	DECQ         SI
+	JNZ          rows148
+	VZEROUPPER
+	RET
+
+// func tile3F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tile3F16AVX2(SB), NOSPLIT, $64-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows156:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	MOVQ  n+56(FP), R11
+	MOVQ  R11, R10
+	SUBQ  $+8, R10
+	JLT   tail157
+
+loop159:
+	VMOVUPS     (DI), Y12
+	VMOVUPS     (DI)(R8*1), Y13
+	VMOVUPS     (DI)(R8*2), Y14
+	VCVTPH2PS   (DX), Y15
+	VFMADD231PS Y12, Y15, Y0
+	VFMADD231PS Y13, Y15, Y4
+	VFMADD231PS Y14, Y15, Y8
+	VCVTPH2PS   (DX)(BX*1), Y15
+	VFMADD231PS Y12, Y15, Y1
+	VFMADD231PS Y13, Y15, Y5
+	VFMADD231PS Y14, Y15, Y9
+	VCVTPH2PS   (DX)(BX*2), Y15
+	VFMADD231PS Y12, Y15, Y2
+	VFMADD231PS Y13, Y15, Y6
+	VFMADD231PS Y14, Y15, Y10
+	VCVTPH2PS   (DX)(R9*1), Y15
+	VFMADD231PS Y12, Y15, Y3
+	VFMADD231PS Y13, Y15, Y7
+	VFMADD231PS Y14, Y15, Y11
+	ADDQ        $+16, DX
+	ADDQ        $+32, DI
+	SUBQ        $+8, R10
+	JGE         loop159
+
+tail157:
+	ADDQ       $+8, R10
+	JZ         fold158
+	LEAQ       tail_mask<>+32(SB), R12
+	MOVQ       R10, R13
+	NEGQ       R13
+	VMOVUPS    (R12)(R13*4), Y12
+	VMASKMOVPS (DI), Y12, Y12
+	VMOVUPS    (R12)(R13*4), Y13
+	VMASKMOVPS (DI)(R8*1), Y13, Y13
+	VMOVUPS    (R12)(R13*4), Y14
+	VMASKMOVPS (DI)(R8*2), Y14, Y14
+	VPXOR      X15, X15, X15
+	VMOVDQU    X15, (SP)
+	LEAQ       (DX), R12
+	LEAQ       (SP), R13
+	XORQ       R14, R14
+
+halves160:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves160
+	VCVTPH2PS   (SP), Y15
+	VFMADD231PS Y12, Y15, Y0
+	VFMADD231PS Y13, Y15, Y4
+	VFMADD231PS Y14, Y15, Y8
+	VPXOR       X15, X15, X15
+	VMOVDQU     X15, 16(SP)
+	LEAQ        (DX)(BX*1), R12
+	LEAQ        16(SP), R13
+	XORQ        R14, R14
+
+halves161:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves161
+	VCVTPH2PS   16(SP), Y15
+	VFMADD231PS Y12, Y15, Y1
+	VFMADD231PS Y13, Y15, Y5
+	VFMADD231PS Y14, Y15, Y9
+	VPXOR       X15, X15, X15
+	VMOVDQU     X15, 32(SP)
+	LEAQ        (DX)(BX*2), R12
+	LEAQ        32(SP), R13
+	XORQ        R14, R14
+
+halves162:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves162
+	VCVTPH2PS   32(SP), Y15
+	VFMADD231PS Y12, Y15, Y2
+	VFMADD231PS Y13, Y15, Y6
+	VFMADD231PS Y14, Y15, Y10
+	VPXOR       X15, X15, X15
+	VMOVDQU     X15, 48(SP)
+	LEAQ        (DX)(R9*1), R12
+	LEAQ        48(SP), R13
+	XORQ        R14, R14
+
+halves163:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R10
+	JLT         halves163
+	VCVTPH2PS   48(SP), Y15
+	VFMADD231PS Y12, Y15, Y3
+	VFMADD231PS Y13, Y15, Y7
+	VFMADD231PS Y14, Y15, Y11
+
+fold158:
+	SUBQ         R10, R11
+	MOVQ         R11, R10
+	SHLQ         $0x01, R10
+	SUBQ         R10, DX
+	SHLQ         $0x02, R11
+	SUBQ         R11, DI
+	LEAQ         (DX)(BX*4), DX
+	MOVQ         AX, R10
+	VUNPCKHPS    Y1, Y0, Y12
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y12, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VADDPS       (R10), X0, X0
+	VMOVUPS      X0, (R10)
+	ADDQ         CX, R10
+	VUNPCKHPS    Y5, Y4, Y0
+	VUNPCKLPS    Y5, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y0
+	VUNPCKLPS    Y7, Y6, Y6
+	VADDPS       Y0, Y6, Y6
+	VUNPCKHPD    Y6, Y4, Y0
+	VUNPCKLPD    Y6, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X4
+	VADDPS       (R10), X4, X4
+	VMOVUPS      X4, (R10)
+	ADDQ         CX, R10
+	VUNPCKHPS    Y9, Y8, Y0
+	VUNPCKLPS    Y9, Y8, Y8
+	VADDPS       Y0, Y8, Y8
+	VUNPCKHPS    Y11, Y10, Y0
+	VUNPCKLPS    Y11, Y10, Y10
+	VADDPS       Y0, Y10, Y10
+	VUNPCKHPD    Y10, Y8, Y0
+	VUNPCKLPD    Y10, Y8, Y8
+	VADDPS       Y0, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VADDPS       X0, X8, X8
+	VADDPS       (R10), X8, X8
+	VMOVUPS      X8, (R10)
+	ADDQ         $0x10, AX
+	DECQ         SI
+	JNZ          rows156
+	VZEROUPPER
+	RET
+
+// func weighted1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted1F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next165
+
+chunk166:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position167:
+	VCVTPH2PS    (DI), Y2
+	VCVTPH2PS    16(DI), Y3
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position167
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk166
+
+next165:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next168
+
+chunk169:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position170:
+	VCVTPH2PS    (DI), Y1
+	VBROADCASTSS (SI), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position170
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk169
+
+next168:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done164
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position171:
+	VPXOR   X1, X1, X1
+	VMOVDQU X1, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves172:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves172
+	VCVTPH2PS    (SP), Y1
+	VBROADCASTSS (R8), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position171
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y1
+	VMASKMOVPS   Y0, Y1, (R8)
+
+done164:
+	VZEROUPPER
+	RET
+
+// func weighted2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted2F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next174
+
+chunk175:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position176:
+	VCVTPH2PS    (DI), Y4
+	VCVTPH2PS    16(DI), Y5
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 256(SI), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position176
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	VMOVUPS      Y3, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk175
+
+next174:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next177
+
+chunk178:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y1
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position179:
+	VCVTPH2PS    (DI), Y2
+	VBROADCASTSS (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS 256(SI), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position179
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y1, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk178
+
+next177:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done173
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y1
+	VMASKMOVPS (R8), Y1, Y1
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position180:
+	VPXOR   X2, X2, X2
+	VMOVDQU X2, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves181:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves181
+	VCVTPH2PS    (SP), Y2
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position180
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y2
+	VMASKMOVPS   Y0, Y2, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y1, Y0, (R8)
+
+done173:
+	VZEROUPPER
+	RET
+
+// func weighted3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted3F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next183
+
+chunk184:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position185:
+	VCVTPH2PS    (DI), Y6
+	VCVTPH2PS    16(DI), Y7
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS 256(SI), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS 512(SI), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position185
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	VMOVUPS      Y3, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk184
+
+next183:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next186
+
+chunk187:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position188:
+	VCVTPH2PS    (DI), Y3
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS 256(SI), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS 512(SI), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position188
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk187
+
+next186:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done182
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y1
+	VMASKMOVPS (R8), Y1, Y1
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y2
+	VMASKMOVPS (R8), Y2, Y2
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position189:
+	VPXOR   X3, X3, X3
+	VMOVDQU X3, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves190:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves190
+	VCVTPH2PS    (SP), Y3
+	VBROADCASTSS (R8), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS 256(R8), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS 512(R8), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position189
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y3
+	VMASKMOVPS   Y0, Y3, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y2, Y0, (R8)
+
+done182:
+	VZEROUPPER
+	RET
+
+// func weighted4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted4F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next192
+
+chunk193:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position194:
+	VCVTPH2PS    (DI), Y8
+	VCVTPH2PS    16(DI), Y9
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS 256(SI), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS 512(SI), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 768(SI), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position194
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	VMOVUPS      Y3, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y7, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk193
+
+next192:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next195
+
+chunk196:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y3
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position197:
+	VCVTPH2PS    (DI), Y4
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS 256(SI), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS 512(SI), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS 768(SI), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position197
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y3, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk196
+
+next195:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done191
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y1
+	VMASKMOVPS (R8), Y1, Y1
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y2
+	VMASKMOVPS (R8), Y2, Y2
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y3
+	VMASKMOVPS (R8), Y3, Y3
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position198:
+	VPXOR   X4, X4, X4
+	VMOVDQU X4, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves199:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves199
+	VCVTPH2PS    (SP), Y4
+	VBROADCASTSS (R8), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS 256(R8), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS 512(R8), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS 768(R8), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position198
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y4
+	VMASKMOVPS   Y0, Y4, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y3, Y0, (R8)
+
+done191:
+	VZEROUPPER
+	RET
+
+// func weighted5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted5F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next201
+
+chunk202:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position203:
+	VCVTPH2PS    (DI), Y10
+	VCVTPH2PS    16(DI), Y11
+	VBROADCASTSS (SI), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS 256(SI), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS 512(SI), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS 768(SI), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS 1024(SI), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position203
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	VMOVUPS      Y3, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y7, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y8, (SI)
+	VMOVUPS      Y9, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk202
+
+next201:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next204
+
+chunk205:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position206:
+	VCVTPH2PS    (DI), Y5
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS 256(SI), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 512(SI), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS 768(SI), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS 1024(SI), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position206
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y3, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk205
+
+next204:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done200
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y1
+	VMASKMOVPS (R8), Y1, Y1
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y2
+	VMASKMOVPS (R8), Y2, Y2
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y3
+	VMASKMOVPS (R8), Y3, Y3
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y4
+	VMASKMOVPS (R8), Y4, Y4
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position207:
+	VPXOR   X5, X5, X5
+	VMOVDQU X5, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves208:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves208
+	VCVTPH2PS    (SP), Y5
+	VBROADCASTSS (R8), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS 256(R8), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS 512(R8), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS 768(R8), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS 1024(R8), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position207
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y5
+	VMASKMOVPS   Y0, Y5, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y4, Y0, (R8)
+
+done200:
+	VZEROUPPER
+	RET
+
+// func weighted6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, F16C, FMA3
+TEXT ·weighted6F16AVX2(SB), NOSPLIT, $16-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+16, BX
+	JLT  next210
+
+chunk211:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y10
+	VMOVUPS 32(SI), Y11
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position212:
+	VCVTPH2PS    (DI), Y12
+	VCVTPH2PS    16(DI), Y13
+	VBROADCASTSS (SI), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS 256(SI), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS 512(SI), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS 768(SI), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS 1024(SI), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS 1280(SI), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position212
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y1, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	VMOVUPS      Y3, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y6, (SI)
+	VMOVUPS      Y7, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y8, (SI)
+	VMOVUPS      Y9, 32(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y10, (SI)
+	VMOVUPS      Y11, 32(SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk211
+
+next210:
+	ADDQ $+16, BX
+	SUBQ $+8, BX
+	JLT  next213
+
+chunk214:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Y0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y4
+	ADDQ    DX, SI
+	VMOVUPS (SI), Y5
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position215:
+	VCVTPH2PS    (DI), Y6
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS 256(SI), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS 512(SI), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS 768(SI), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS 1024(SI), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS 1280(SI), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position215
+	MOVQ         AX, SI
+	VMOVUPS      Y0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y3, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y4, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Y5, (SI)
+	ADDQ         $+32, AX
+	ADDQ         $+16, CX
+	SUBQ         $+8, BX
+	JGE          chunk214
+
+next213:
+	ADDQ       $+8, BX
+	TESTQ      BX, BX
+	JZ         done209
+	LEAQ       tail_mask<>+32(SB), SI
+	MOVQ       BX, DI
+	NEGQ       DI
+	MOVQ       AX, R8
+	VMOVUPS    (SI)(DI*4), Y0
+	VMASKMOVPS (R8), Y0, Y0
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y1
+	VMASKMOVPS (R8), Y1, Y1
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y2
+	VMASKMOVPS (R8), Y2, Y2
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y3
+	VMASKMOVPS (R8), Y3, Y3
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y4
+	VMASKMOVPS (R8), Y4, Y4
+	ADDQ       DX, R8
+	VMOVUPS    (SI)(DI*4), Y5
+	VMASKMOVPS (R8), Y5, Y5
+	MOVQ       weight+8(FP), R8
+	MOVQ       n+24(FP), R9
+
+position216:
+	VPXOR   X6, X6, X6
+	VMOVDQU X6, (SP)
+	LEAQ    (CX), R10
+	LEAQ    (SP), R11
+	XORQ    R12, R12
+
+halves217:
+	MOVWLZX      (R10)(R12*2), R13
+	MOVW         R13, (R11)(R12*2)
+	INCQ         R12
+	CMPQ         R12, BX
+	JLT          halves217
+	VCVTPH2PS    (SP), Y6
+	VBROADCASTSS (R8), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS 256(R8), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS 512(R8), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS 768(R8), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS 1024(R8), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS 1280(R8), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	MOVQ         DX, R10
+	SHRQ         $0x01, R10
+	ADDQ         R10, CX
+	ADDQ         $0x04, R8
+	DECQ         R9
+	JNZ          position216
+	MOVQ         AX, R8
+	VMOVUPS      (SI)(DI*4), Y6
+	VMASKMOVPS   Y0, Y6, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         DX, R8
+	VMOVUPS      (SI)(DI*4), Y0
+	VMASKMOVPS   Y5, Y0, (R8)
+
+done209:
+	VZEROUPPER
+	RET
+
 // func peakAVX2(iterations int) float32
 // Requires: AVX, FMA3, SSE
 TEXT ·peakAVX2(SB), NOSPLIT, $0-12
@@ -2665,7 +4168,7 @@ TEXT ·peakAVX2(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Y12
 	VBROADCASTSS word_41400000<>+0(SB), Y13
 
-loop140:
+loop218:
 	VFMADD213PS  Y1, Y0, Y2
 	VFMADD213PS  Y1, Y0, Y3
 	VFMADD213PS  Y1, Y0, Y4
@@ -2679,7 +4182,7 @@ loop140:
 	VFMADD213PS  Y1, Y0, Y12
 	VFMADD213PS  Y1, Y0, Y13
 	DECQ         AX
-	JNZ          loop140
+	JNZ          loop218
 	VADDPS       Y3, Y2, Y2
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y2, Y2
@@ -2752,9 +4255,9 @@ TEXT ·dotF32AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next142
+	JLT    next220
 
-loop141:
+loop219:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -2769,25 +4272,25 @@ loop141:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop141
+	JGE         loop219
 
-next142:
+next220:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next144
+	JLT  next222
 
-loop143:
+loop221:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop143
+	JGE         loop221
 
-next144:
+next222:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done145
+	JZ          done223
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2795,7 +4298,7 @@ next144:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done145:
+done223:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -2823,9 +4326,9 @@ TEXT ·dotF16AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next147
+	JLT    next225
 
-loop146:
+loop224:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -2840,25 +4343,25 @@ loop146:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop146
+	JGE         loop224
 
-next147:
+next225:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next149
+	JLT  next227
 
-loop148:
+loop226:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop148
+	JGE         loop226
 
-next149:
+next227:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done150
+	JZ          done228
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2867,7 +4370,7 @@ next149:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done150:
+done228:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -2892,9 +4395,9 @@ TEXT ·axpyF32AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next152
+	JLT          next230
 
-loop151:
+loop229:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -2905,26 +4408,26 @@ loop151:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop151
+	JGE         loop229
 
-next152:
+next230:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next154
+	JLT  next232
 
-loop153:
+loop231:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop153
+	JGE         loop231
 
-next154:
+next232:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done155
+	JZ          done233
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2933,7 +4436,7 @@ next154:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done155:
+done233:
 	VZEROUPPER
 	RET
 
@@ -2946,9 +4449,9 @@ TEXT ·axpyF16AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next157
+	JLT          next235
 
-loop156:
+loop234:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -2959,26 +4462,26 @@ loop156:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop156
+	JGE         loop234
 
-next157:
+next235:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next159
+	JLT  next237
 
-loop158:
+loop236:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop158
+	JGE         loop236
 
-next159:
+next237:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done160
+	JZ          done238
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2988,7 +4491,7 @@ next159:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done160:
+done238:
 	VZEROUPPER
 	RET
 
@@ -3001,9 +4504,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next162
+	JLT  next240
 
-loop161:
+loop239:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -3014,26 +4517,26 @@ loop161:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop161
+	JGE     loop239
 
-next162:
+next240:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next164
+	JLT  next242
 
-loop163:
+loop241:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop163
+	JGE     loop241
 
-next164:
+next242:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done165
+	JZ        done243
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -3042,7 +4545,7 @@ next164:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done165:
+done243:
 	VZEROUPPER
 	RET
 
@@ -3055,9 +4558,9 @@ TEXT ·mulAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next167
+	JLT  next245
 
-loop166:
+loop244:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
@@ -3068,26 +4571,26 @@ loop166:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop166
+	JGE     loop244
 
-next167:
+next245:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next169
+	JLT  next247
 
-loop168:
+loop246:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop168
+	JGE     loop246
 
-next169:
+next247:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done170
+	JZ        done248
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -3096,7 +4599,7 @@ next169:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done170:
+done248:
 	VZEROUPPER
 	RET
 
@@ -3109,9 +4612,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-52
 	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next172
+	JLT          next250
 
-loop171:
+loop249:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
@@ -3120,25 +4623,25 @@ loop171:
 	VMOVUPS Z1, 64(AX)(BX*4)
 	ADDQ    $+32, BX
 	SUBQ    $+32, CX
-	JGE     loop171
+	JGE     loop249
 
-next172:
+next250:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next174
+	JLT  next252
 
-loop173:
+loop251:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
 	ADDQ    $+16, BX
 	SUBQ    $+16, CX
-	JGE     loop173
+	JGE     loop251
 
-next174:
+next252:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done175
+	JZ        done253
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -3146,7 +4649,7 @@ next174:
 	VMULPS    Z0, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(BX*4)
 
-done175:
+done253:
 	VZEROUPPER
 	RET
 
@@ -3158,33 +4661,33 @@ TEXT ·f32ToF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next177
+	JLT  next255
 
-loop176:
+loop254:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	VMOVUPS   64(DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, 32(AX)(BX*2)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop176
+	JGE       loop254
 
-next177:
+next255:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next179
+	JLT  next257
 
-loop178:
+loop256:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop178
+	JGE       loop256
 
-next179:
+next257:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done180
+	JZ        done258
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -3192,7 +4695,7 @@ next179:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVDQU16 Y0, K1, (AX)(BX*2)
 
-done180:
+done258:
 	VZEROUPPER
 	RET
 
@@ -3204,33 +4707,33 @@ TEXT ·f16ToF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next182
+	JLT  next260
 
-loop181:
+loop259:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
 	VMOVUPS   Z0, 64(AX)(BX*4)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop181
+	JGE       loop259
 
-next182:
+next260:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next184
+	JLT  next262
 
-loop183:
+loop261:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop183
+	JGE       loop261
 
-next184:
+next262:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done185
+	JZ          done263
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -3238,7 +4741,7 @@ next184:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done185:
+done263:
 	VZEROUPPER
 	RET
 
@@ -3253,9 +4756,9 @@ TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-32
 	VPXORD Z3, Z3, Z3
 	XORQ   DX, DX
 	SUBQ   $+32, CX
-	JLT    next187
+	JLT    next265
 
-loop186:
+loop264:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -3270,14 +4773,14 @@ loop186:
 	VFMADD231PD   Z5, Z5, Z3
 	ADDQ          $+32, DX
 	SUBQ          $+32, CX
-	JGE           loop186
+	JGE           loop264
 
-next187:
+next265:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next189
+	JLT  next267
 
-loop188:
+loop266:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -3286,12 +4789,12 @@ loop188:
 	VFMADD231PD   Z5, Z5, Z1
 	ADDQ          $+16, DX
 	SUBQ          $+16, CX
-	JGE           loop188
+	JGE           loop266
 
-next189:
+next267:
 	ADDQ          $+16, CX
 	TESTQ         CX, CX
-	JZ            done190
+	JZ            done268
 	MOVQ          $-1, BX
 	BZHIQ         CX, BX, BX
 	KMOVW         BX, K1
@@ -3302,7 +4805,7 @@ next189:
 	VFMADD231PD   Z4, Z4, Z0
 	VFMADD231PD   Z5, Z5, Z1
 
-done190:
+done268:
 	VADDPD        Z2, Z0, Z0
 	VADDPD        Z3, Z1, Z1
 	VADDPD        Z1, Z0, Z0
@@ -3326,9 +4829,9 @@ TEXT ·normScaleAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 	SUBQ         $+32, CX
-	JLT          next192
+	JLT          next270
 
-loop191:
+loop269:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -3341,14 +4844,14 @@ loop191:
 	VMOVUPS Z1, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop191
+	JGE     loop269
 
-next192:
+next270:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next194
+	JLT  next272
 
-loop193:
+loop271:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -3356,12 +4859,12 @@ loop193:
 	VMOVUPS Z1, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop193
+	JGE     loop271
 
-next194:
+next272:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done195
+	JZ        done273
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -3371,7 +4874,7 @@ next194:
 	VMULPS    Z2, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(SI*4)
 
-done195:
+done273:
 	VZEROUPPER
 	RET
 
@@ -3383,19 +4886,19 @@ TEXT ·maxAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS word_ff800000<>+0(SB), Z0
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next197
+	JLT          next275
 
-loop196:
+loop274:
 	VMOVUPS (AX)(DX*4), Z1
 	VMAXPS  Z0, Z1, Z0
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
-	JGE     loop196
+	JGE     loop274
 
-next197:
+next275:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done198
+	JZ        done276
 	MOVQ      $-1, BX
 	BZHIQ     CX, BX, BX
 	KMOVW     BX, K1
@@ -3403,7 +4906,7 @@ next197:
 	VBLENDMPS Z1, Z0, K1, Z1
 	VMAXPS    Z0, Z1, Z0
 
-done198:
+done276:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X1
@@ -3432,9 +4935,9 @@ TEXT ·expSubAVX512(SB), NOSPLIT, $0-36
 	VPXORD       Z8, Z8, Z8
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next200
+	JLT          next278
 
-loop199:
+loop277:
 	VMOVUPS          (AX)(DX*4), Z6
 	VSUBPS           Z0, Z6, Z6
 	VMINPS           Z6, Z4, Z6
@@ -3460,12 +4963,12 @@ loop199:
 	VADDPD           Z6, Z7, Z7
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop199
+	JGE              loop277
 
-next200:
+next278:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done201
+	JZ               done279
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -3494,7 +4997,7 @@ next200:
 	VCVTPS2PD        Y1, Z0
 	VADDPD           Z0, Z7, Z7
 
-done201:
+done279:
 	VADDPD        Z8, Z7, Z7
 	VEXTRACTF64X4 $0x01, Z7, Y0
 	VADDPD        Y0, Y7, Y7
@@ -3523,9 +5026,9 @@ TEXT ·siluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_80000000<>+0(SB), Z6
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next203
+	JLT          next281
 
-loop202:
+loop280:
 	VMOVUPS          (DX)(SI*4), Z7
 	VXORPS           Z6, Z7, Z8
 	VMINPS           Z8, Z3, Z8
@@ -3550,12 +5053,12 @@ loop202:
 	VMOVUPS          Z10, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop202
+	JGE              loop280
 
-next203:
+next281:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done204
+	JZ               done282
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -3582,7 +5085,7 @@ next203:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done204:
+done282:
 	VZEROUPPER
 	RET
 
@@ -3603,9 +5106,9 @@ TEXT ·geluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_bd922279<>+0(SB), Z7
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next206
+	JLT          next284
 
-loop205:
+loop283:
 	VMOVUPS          (DX)(SI*4), Z8
 	VMULPS           Z8, Z8, Z9
 	VMULPS           Z7, Z9, Z9
@@ -3633,12 +5136,12 @@ loop205:
 	VMOVUPS          Z11, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop205
+	JGE              loop283
 
-next206:
+next284:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done207
+	JZ               done285
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -3668,7 +5171,7 @@ next206:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done207:
+done285:
 	VZEROUPPER
 	RET
 
@@ -3688,9 +5191,9 @@ TEXT ·softCapAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS word_3f800000<>+0(SB), Z7
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next209
+	JLT          next287
 
-loop208:
+loop286:
 	VMOVUPS          (AX)(DX*4), Z8
 	VMULPS           Z0, Z8, Z8
 	VMINPS           Z8, Z5, Z8
@@ -3719,12 +5222,12 @@ loop208:
 	VMOVUPS          Z9, (AX)(DX*4)
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop208
+	JGE              loop286
 
-next209:
+next287:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done210
+	JZ               done288
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -3755,7 +5258,7 @@ next209:
 	VMULPS           Z1, Z3, Z3
 	VMOVUPS          Z3, K1, (AX)(DX*4)
 
-done210:
+done288:
 	VZEROUPPER
 	RET
 
@@ -3769,9 +5272,9 @@ TEXT ·ropeNeoXAVX512(SB), NOSPLIT, $0-72
 	LEAQ (AX)(CX*4), SI
 	XORQ DI, DI
 	SUBQ $+16, CX
-	JLT  next212
+	JLT  next290
 
-loop211:
+loop289:
 	VMOVUPS (AX)(DI*4), Z0
 	VMOVUPS (SI)(DI*4), Z1
 	VMOVUPS (DX)(DI*4), Z2
@@ -3786,12 +5289,12 @@ loop211:
 	VMOVUPS Z3, (SI)(DI*4)
 	ADDQ    $+16, DI
 	SUBQ    $+16, CX
-	JGE     loop211
+	JGE     loop289
 
-next212:
+next290:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done213
+	JZ        done291
 	MOVQ      $-1, R8
 	BZHIQ     CX, R8, R8
 	KMOVW     R8, K1
@@ -3808,7 +5311,7 @@ next212:
 	VADDPS    Z2, Z3, Z3
 	VMOVUPS   Z3, K1, (SI)(DI*4)
 
-done213:
+done291:
 	VZEROUPPER
 	RET
 
@@ -3823,9 +5326,9 @@ TEXT ·ropeNormAVX512(SB), NOSPLIT, $0-72
 	VMOVDQU32 sign_of_even<>+0(SB), Z1
 	XORQ      SI, SI
 
-loop214:
+loop292:
 	CMPQ      SI, CX
-	JGE       done215
+	JGE       done293
 	VMOVUPS   (DX)(SI*4), Y2
 	VMOVUPS   (BX)(SI*4), Y3
 	VPERMPS   Z2, Z0, Z2
@@ -3838,9 +5341,9 @@ loop214:
 	VADDPS    Z5, Z4, Z4
 	VMOVUPS   Z4, (AX)(SI*8)
 	ADDQ      $+8, SI
-	JMP       loop214
+	JMP       loop292
 
-done215:
+done293:
 	VZEROUPPER
 	RET
 
@@ -3855,11 +5358,11 @@ TEXT ·tile1AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), CX
 
-rows216:
+rows294:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3867,9 +5370,9 @@ rows216:
 	MOVQ   n+56(FP), R9
 	MOVQ   R9, R8
 	SUBQ   $+16, R8
-	JLT    tail217
+	JLT    tail295
 
-loop219:
+loop297:
 	VMOVUPS     (DX), Z4
 	VMOVUPS     (DX)(BX*1), Z5
 	VMOVUPS     (DX)(BX*2), Z6
@@ -3882,11 +5385,11 @@ loop219:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R8
-	JGE         loop219
+	JGE         loop297
 
-tail217:
+tail295:
 	ADDQ        $+16, R8
-	JZ          fold218
+	JZ          fold296
 	MOVQ        $-1, R10
 	BZHIQ       R8, R10, R10
 	KMOVW       R10, K1
@@ -3900,11 +5403,13 @@ tail217:
 	VFMADD231PS Z8, Z6, Z2
 	VFMADD231PS Z8, Z7, Z3
 
-fold218:
+fold296:
 	SUBQ          R8, R9
+	MOVQ          R9, R8
+	SHLQ          $0x02, R8
+	SUBQ          R8, DX
 	SHLQ          $0x02, R9
 	SUBQ          R9, DI
-	SUBQ          R9, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R8
 	VUNPCKHPS     Z1, Z0, Z4
@@ -3924,7 +5429,7 @@ fold218:
 	VMOVUPS       X0, (R8)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows216
+	JNZ           rows294
 	VZEROUPPER
 	RET
 
@@ -3939,11 +5444,11 @@ TEXT ·tile2AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
-rows220:
+rows298:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3955,9 +5460,9 @@ rows220:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail221
+	JLT    tail299
 
-loop223:
+loop301:
 	VMOVUPS     (DX), Z8
 	VMOVUPS     (DX)(BX*1), Z9
 	VMOVUPS     (DX)(BX*2), Z10
@@ -3975,11 +5480,11 @@ loop223:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop223
+	JGE         loop301
 
-tail221:
+tail299:
 	ADDQ        $+16, R10
-	JZ          fold222
+	JZ          fold300
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -3998,11 +5503,13 @@ tail221:
 	VFMADD231PS Z12, Z10, Z6
 	VFMADD231PS Z12, Z11, Z7
 
-fold222:
+fold300:
 	SUBQ          R10, R11
+	MOVQ          R11, R10
+	SHLQ          $0x02, R10
+	SUBQ          R10, DX
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
-	SUBQ          R11, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z8
@@ -4038,7 +5545,7 @@ fold222:
 	VMOVUPS       X4, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows220
+	JNZ           rows298
 	VZEROUPPER
 	RET
 
@@ -4053,11 +5560,11 @@ TEXT ·tile3AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
-rows224:
+rows302:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4073,9 +5580,9 @@ rows224:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail225
+	JLT    tail303
 
-loop227:
+loop305:
 	VMOVUPS     (DX), Z12
 	VMOVUPS     (DX)(BX*1), Z13
 	VMOVUPS     (DX)(BX*2), Z14
@@ -4098,11 +5605,11 @@ loop227:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop227
+	JGE         loop305
 
-tail225:
+tail303:
 	ADDQ        $+16, R10
-	JZ          fold226
+	JZ          fold304
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -4126,11 +5633,13 @@ tail225:
 	VFMADD231PS Z16, Z14, Z10
 	VFMADD231PS Z16, Z15, Z11
 
-fold226:
+fold304:
 	SUBQ          R10, R11
+	MOVQ          R11, R10
+	SHLQ          $0x02, R10
+	SUBQ          R10, DX
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
-	SUBQ          R11, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z12
@@ -4182,7 +5691,7 @@ fold226:
 	VMOVUPS       X8, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows224
+	JNZ           rows302
 	VZEROUPPER
 	RET
 
@@ -4197,11 +5706,11 @@ TEXT ·tile4AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
-rows228:
+rows306:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4223,9 +5732,9 @@ rows228:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail229
+	JLT    tail307
 
-loop231:
+loop309:
 	VMOVUPS     (DX), Z16
 	VMOVUPS     (DX)(BX*1), Z17
 	VMOVUPS     (DX)(BX*2), Z18
@@ -4254,11 +5763,11 @@ loop231:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop231
+	JGE         loop309
 
-tail229:
+tail307:
 	ADDQ        $+16, R11
-	JZ          fold230
+	JZ          fold308
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -4287,11 +5796,13 @@ tail229:
 	VFMADD231PS Z20, Z18, Z14
 	VFMADD231PS Z20, Z19, Z15
 
-fold230:
+fold308:
 	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x02, R10
+	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
-	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z16
@@ -4359,7 +5870,7 @@ fold230:
 	VMOVUPS       X12, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows228
+	JNZ           rows306
 	VZEROUPPER
 	RET
 
@@ -4374,11 +5885,11 @@ TEXT ·tile5AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
-rows232:
+rows310:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4404,9 +5915,9 @@ rows232:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail233
+	JLT    tail311
 
-loop235:
+loop313:
 	VMOVUPS     (DX), Z20
 	VMOVUPS     (DX)(BX*1), Z21
 	VMOVUPS     (DX)(BX*2), Z22
@@ -4440,11 +5951,11 @@ loop235:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop235
+	JGE         loop313
 
-tail233:
+tail311:
 	ADDQ        $+16, R11
-	JZ          fold234
+	JZ          fold312
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -4478,11 +5989,13 @@ tail233:
 	VFMADD231PS Z24, Z22, Z18
 	VFMADD231PS Z24, Z23, Z19
 
-fold234:
+fold312:
 	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x02, R10
+	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
-	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z20
@@ -4566,7 +6079,7 @@ fold234:
 	VMOVUPS       X16, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows232
+	JNZ           rows310
 	VZEROUPPER
 	RET
 
@@ -4581,11 +6094,11 @@ TEXT ·tile6AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, BX
 	SHLQ $0x02, R8
+	SHLQ $0x02, BX
 	LEAQ (BX)(BX*2), R9
 
-rows236:
+rows314:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4615,9 +6128,9 @@ rows236:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail237
+	JLT    tail315
 
-loop239:
+loop317:
 	VMOVUPS     (DX), Z24
 	VMOVUPS     (DX)(BX*1), Z25
 	VMOVUPS     (DX)(BX*2), Z26
@@ -4656,11 +6169,11 @@ loop239:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop239
+	JGE         loop317
 
-tail237:
+tail315:
 	ADDQ        $+16, R11
-	JZ          fold238
+	JZ          fold316
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -4699,11 +6212,13 @@ tail237:
 	VFMADD231PS Z28, Z26, Z22
 	VFMADD231PS Z28, Z27, Z23
 
-fold238:
+fold316:
 	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x02, R10
+	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
-	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z24
@@ -4803,7 +6318,7 @@ fold238:
 	VMOVUPS       X20, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows236
+	JNZ           rows314
 	VZEROUPPER
 	RET
 
@@ -4816,9 +6331,9 @@ TEXT ·weighted1AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next241
+	JLT  next319
 
-chunk242:
+chunk320:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -4828,7 +6343,7 @@ chunk242:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position243:
+position321:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
 	VMOVUPS      128(DI), Z6
@@ -4841,7 +6356,7 @@ position243:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position243
+	JNZ          position321
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -4850,39 +6365,39 @@ position243:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk242
+	JGE          chunk320
 
-next241:
+next319:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next244
+	JLT  next322
 
-chunk245:
+chunk323:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	MOVQ    weight+8(FP), SI
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position246:
+position324:
 	VMOVUPS      (DI), Z1
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position246
+	JNZ          position324
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk245
+	JGE          chunk323
 
-next244:
+next322:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done240
+	JZ        done318
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -4891,18 +6406,18 @@ next244:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position247:
+position325:
 	VMOVUPS.Z    (CX), K1, Z1
 	VBROADCASTSS (BX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position247
+	JNZ          position325
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 
-done240:
+done318:
 	VZEROUPPER
 	RET
 
@@ -4915,9 +6430,9 @@ TEXT ·weighted2AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next249
+	JLT  next327
 
-chunk250:
+chunk328:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -4932,7 +6447,7 @@ chunk250:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position251:
+position329:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VMOVUPS      128(DI), Z10
@@ -4950,7 +6465,7 @@ position251:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position251
+	JNZ          position329
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -4964,14 +6479,14 @@ position251:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk250
+	JGE          chunk328
 
-next249:
+next327:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next252
+	JLT  next330
 
-chunk253:
+chunk331:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -4980,7 +6495,7 @@ chunk253:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position254:
+position332:
 	VMOVUPS      (DI), Z2
 	VBROADCASTSS (SI), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -4989,7 +6504,7 @@ position254:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position254
+	JNZ          position332
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -4997,12 +6512,12 @@ position254:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk253
+	JGE          chunk331
 
-next252:
+next330:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done248
+	JZ        done326
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -5013,7 +6528,7 @@ next252:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position255:
+position333:
 	VMOVUPS.Z    (CX), K1, Z2
 	VBROADCASTSS (BX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -5022,13 +6537,13 @@ position255:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position255
+	JNZ          position333
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
 	VMOVUPS      Z1, K1, (BX)
 
-done248:
+done326:
 	VZEROUPPER
 	RET
 
@@ -5041,9 +6556,9 @@ TEXT ·weighted3AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next257
+	JLT  next335
 
-chunk258:
+chunk336:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -5063,7 +6578,7 @@ chunk258:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position259:
+position337:
 	VMOVUPS      (DI), Z12
 	VMOVUPS      64(DI), Z13
 	VMOVUPS      128(DI), Z14
@@ -5086,7 +6601,7 @@ position259:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position259
+	JNZ          position337
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -5105,14 +6620,14 @@ position259:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk258
+	JGE          chunk336
 
-next257:
+next335:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next260
+	JLT  next338
 
-chunk261:
+chunk339:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -5123,7 +6638,7 @@ chunk261:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position262:
+position340:
 	VMOVUPS      (DI), Z3
 	VBROADCASTSS (SI), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -5134,7 +6649,7 @@ position262:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position262
+	JNZ          position340
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -5144,12 +6659,12 @@ position262:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk261
+	JGE          chunk339
 
-next260:
+next338:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done256
+	JZ        done334
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -5162,7 +6677,7 @@ next260:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position263:
+position341:
 	VMOVUPS.Z    (CX), K1, Z3
 	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -5173,7 +6688,7 @@ position263:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position263
+	JNZ          position341
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -5181,7 +6696,7 @@ position263:
 	ADDQ         DX, BX
 	VMOVUPS      Z2, K1, (BX)
 
-done256:
+done334:
 	VZEROUPPER
 	RET
 
@@ -5194,9 +6709,9 @@ TEXT ·weighted4AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next265
+	JLT  next343
 
-chunk266:
+chunk344:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -5221,7 +6736,7 @@ chunk266:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position267:
+position345:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	VMOVUPS      128(DI), Z18
@@ -5249,7 +6764,7 @@ position267:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position267
+	JNZ          position345
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -5273,14 +6788,14 @@ position267:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk266
+	JGE          chunk344
 
-next265:
+next343:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next268
+	JLT  next346
 
-chunk269:
+chunk347:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -5293,7 +6808,7 @@ chunk269:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position270:
+position348:
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -5306,7 +6821,7 @@ position270:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position270
+	JNZ          position348
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -5318,12 +6833,12 @@ position270:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk269
+	JGE          chunk347
 
-next268:
+next346:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done264
+	JZ        done342
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -5338,7 +6853,7 @@ next268:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position271:
+position349:
 	VMOVUPS.Z    (CX), K1, Z4
 	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -5351,7 +6866,7 @@ position271:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position271
+	JNZ          position349
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -5361,7 +6876,7 @@ position271:
 	ADDQ         DX, BX
 	VMOVUPS      Z3, K1, (BX)
 
-done264:
+done342:
 	VZEROUPPER
 	RET
 
@@ -5374,9 +6889,9 @@ TEXT ·weighted5AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next273
+	JLT  next351
 
-chunk274:
+chunk352:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -5406,7 +6921,7 @@ chunk274:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position275:
+position353:
 	VMOVUPS      (DI), Z20
 	VMOVUPS      64(DI), Z21
 	VMOVUPS      128(DI), Z22
@@ -5439,7 +6954,7 @@ position275:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position275
+	JNZ          position353
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -5468,14 +6983,14 @@ position275:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk274
+	JGE          chunk352
 
-next273:
+next351:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next276
+	JLT  next354
 
-chunk277:
+chunk355:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -5490,7 +7005,7 @@ chunk277:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position278:
+position356:
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (SI), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -5505,7 +7020,7 @@ position278:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position278
+	JNZ          position356
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -5519,12 +7034,12 @@ position278:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk277
+	JGE          chunk355
 
-next276:
+next354:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done272
+	JZ        done350
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -5541,7 +7056,7 @@ next276:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position279:
+position357:
 	VMOVUPS.Z    (CX), K1, Z5
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -5556,7 +7071,7 @@ position279:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position279
+	JNZ          position357
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -5568,7 +7083,7 @@ position279:
 	ADDQ         DX, BX
 	VMOVUPS      Z4, K1, (BX)
 
-done272:
+done350:
 	VZEROUPPER
 	RET
 
@@ -5581,9 +7096,9 @@ TEXT ·weighted6AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next281
+	JLT  next359
 
-chunk282:
+chunk360:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -5618,7 +7133,7 @@ chunk282:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position283:
+position361:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -5656,7 +7171,7 @@ position283:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position283
+	JNZ          position361
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -5690,14 +7205,14 @@ position283:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk282
+	JGE          chunk360
 
-next281:
+next359:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next284
+	JLT  next362
 
-chunk285:
+chunk363:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -5714,7 +7229,7 @@ chunk285:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position286:
+position364:
 	VMOVUPS      (DI), Z6
 	VBROADCASTSS (SI), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -5731,7 +7246,7 @@ position286:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position286
+	JNZ          position364
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -5747,12 +7262,12 @@ position286:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk285
+	JGE          chunk363
 
-next284:
+next362:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done280
+	JZ        done358
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -5771,7 +7286,7 @@ next284:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position287:
+position365:
 	VMOVUPS.Z    (CX), K1, Z6
 	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -5788,7 +7303,7 @@ position287:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position287
+	JNZ          position365
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -5802,7 +7317,2047 @@ position287:
 	ADDQ         DX, BX
 	VMOVUPS      Z5, K1, (BX)
 
-done280:
+done358:
+	VZEROUPPER
+	RET
+
+// func tile1F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile1F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), CX
+
+rows366:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   n+56(FP), R9
+	MOVQ   R9, R8
+	SUBQ   $+16, R8
+	JLT    tail367
+
+loop369:
+	VCVTPH2PS   (DX), Z4
+	VCVTPH2PS   (DX)(BX*1), Z5
+	VCVTPH2PS   (DX)(BX*2), Z6
+	VCVTPH2PS   (DX)(CX*1), Z7
+	VMOVUPS     (DI), Z8
+	VFMADD231PS Z8, Z4, Z0
+	VFMADD231PS Z8, Z5, Z1
+	VFMADD231PS Z8, Z6, Z2
+	VFMADD231PS Z8, Z7, Z3
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	SUBQ        $+16, R8
+	JGE         loop369
+
+tail367:
+	ADDQ        $+16, R8
+	JZ          fold368
+	MOVQ        $-1, R10
+	BZHIQ       R8, R10, R10
+	KMOVW       R10, K1
+	VMOVDQU16.Z (DX), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VMOVDQU16.Z (DX)(BX*1), K1, Y5
+	VCVTPH2PS   Y5, Z5
+	VMOVDQU16.Z (DX)(BX*2), K1, Y6
+	VCVTPH2PS   Y6, Z6
+	VMOVDQU16.Z (DX)(CX*1), K1, Y7
+	VCVTPH2PS   Y7, Z7
+	VMOVUPS.Z   (DI), K1, Z8
+	VFMADD231PS Z8, Z4, Z0
+	VFMADD231PS Z8, Z5, Z1
+	VFMADD231PS Z8, Z6, Z2
+	VFMADD231PS Z8, Z7, Z3
+
+fold368:
+	SUBQ          R8, R9
+	MOVQ          R9, R8
+	SHLQ          $0x01, R8
+	SUBQ          R8, DX
+	SHLQ          $0x02, R9
+	SUBQ          R9, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R8
+	VUNPCKHPS     Z1, Z0, Z4
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z4
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z4, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z4
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VADDPS        (R8), X0, X0
+	VMOVUPS       X0, (R8)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows366
+	VZEROUPPER
+	RET
+
+// func tile2F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile2F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows370:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   n+56(FP), R11
+	MOVQ   R11, R10
+	SUBQ   $+16, R10
+	JLT    tail371
+
+loop373:
+	VCVTPH2PS   (DX), Z8
+	VCVTPH2PS   (DX)(BX*1), Z9
+	VCVTPH2PS   (DX)(BX*2), Z10
+	VCVTPH2PS   (DX)(R9*1), Z11
+	VMOVUPS     (DI), Z12
+	VFMADD231PS Z12, Z8, Z0
+	VFMADD231PS Z12, Z9, Z1
+	VFMADD231PS Z12, Z10, Z2
+	VFMADD231PS Z12, Z11, Z3
+	VMOVUPS     (DI)(R8*1), Z12
+	VFMADD231PS Z12, Z8, Z4
+	VFMADD231PS Z12, Z9, Z5
+	VFMADD231PS Z12, Z10, Z6
+	VFMADD231PS Z12, Z11, Z7
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	SUBQ        $+16, R10
+	JGE         loop373
+
+tail371:
+	ADDQ        $+16, R10
+	JZ          fold372
+	MOVQ        $-1, R12
+	BZHIQ       R10, R12, R12
+	KMOVW       R12, K1
+	VMOVDQU16.Z (DX), K1, Y8
+	VCVTPH2PS   Y8, Z8
+	VMOVDQU16.Z (DX)(BX*1), K1, Y9
+	VCVTPH2PS   Y9, Z9
+	VMOVDQU16.Z (DX)(BX*2), K1, Y10
+	VCVTPH2PS   Y10, Z10
+	VMOVDQU16.Z (DX)(R9*1), K1, Y11
+	VCVTPH2PS   Y11, Z11
+	VMOVUPS.Z   (DI), K1, Z12
+	VFMADD231PS Z12, Z8, Z0
+	VFMADD231PS Z12, Z9, Z1
+	VFMADD231PS Z12, Z10, Z2
+	VFMADD231PS Z12, Z11, Z3
+	VMOVUPS.Z   (DI)(R8*1), K1, Z12
+	VFMADD231PS Z12, Z8, Z4
+	VFMADD231PS Z12, Z9, Z5
+	VFMADD231PS Z12, Z10, Z6
+	VFMADD231PS Z12, Z11, Z7
+
+fold372:
+	SUBQ          R10, R11
+	MOVQ          R11, R10
+	SHLQ          $0x01, R10
+	SUBQ          R10, DX
+	SHLQ          $0x02, R11
+	SUBQ          R11, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R10
+	VUNPCKHPS     Z1, Z0, Z8
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z8
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z8, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z8
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y8
+	VADDPS        Y8, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X8
+	VADDPS        X8, X0, X0
+	VADDPS        (R10), X0, X0
+	VMOVUPS       X0, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z5, Z4, Z8
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z8, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z8
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z8, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z8
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z8, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y8
+	VADDPS        Y8, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X8
+	VADDPS        X8, X4, X4
+	VADDPS        (R10), X4, X4
+	VMOVUPS       X4, (R10)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows370
+	VZEROUPPER
+	RET
+
+// func tile3F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile3F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows374:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	MOVQ   n+56(FP), R11
+	MOVQ   R11, R10
+	SUBQ   $+16, R10
+	JLT    tail375
+
+loop377:
+	VCVTPH2PS   (DX), Z12
+	VCVTPH2PS   (DX)(BX*1), Z13
+	VCVTPH2PS   (DX)(BX*2), Z14
+	VCVTPH2PS   (DX)(R9*1), Z15
+	VMOVUPS     (DI), Z16
+	VFMADD231PS Z16, Z12, Z0
+	VFMADD231PS Z16, Z13, Z1
+	VFMADD231PS Z16, Z14, Z2
+	VFMADD231PS Z16, Z15, Z3
+	VMOVUPS     (DI)(R8*1), Z16
+	VFMADD231PS Z16, Z12, Z4
+	VFMADD231PS Z16, Z13, Z5
+	VFMADD231PS Z16, Z14, Z6
+	VFMADD231PS Z16, Z15, Z7
+	VMOVUPS     (DI)(R8*2), Z16
+	VFMADD231PS Z16, Z12, Z8
+	VFMADD231PS Z16, Z13, Z9
+	VFMADD231PS Z16, Z14, Z10
+	VFMADD231PS Z16, Z15, Z11
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	SUBQ        $+16, R10
+	JGE         loop377
+
+tail375:
+	ADDQ        $+16, R10
+	JZ          fold376
+	MOVQ        $-1, R12
+	BZHIQ       R10, R12, R12
+	KMOVW       R12, K1
+	VMOVDQU16.Z (DX), K1, Y12
+	VCVTPH2PS   Y12, Z12
+	VMOVDQU16.Z (DX)(BX*1), K1, Y13
+	VCVTPH2PS   Y13, Z13
+	VMOVDQU16.Z (DX)(BX*2), K1, Y14
+	VCVTPH2PS   Y14, Z14
+	VMOVDQU16.Z (DX)(R9*1), K1, Y15
+	VCVTPH2PS   Y15, Z15
+	VMOVUPS.Z   (DI), K1, Z16
+	VFMADD231PS Z16, Z12, Z0
+	VFMADD231PS Z16, Z13, Z1
+	VFMADD231PS Z16, Z14, Z2
+	VFMADD231PS Z16, Z15, Z3
+	VMOVUPS.Z   (DI)(R8*1), K1, Z16
+	VFMADD231PS Z16, Z12, Z4
+	VFMADD231PS Z16, Z13, Z5
+	VFMADD231PS Z16, Z14, Z6
+	VFMADD231PS Z16, Z15, Z7
+	VMOVUPS.Z   (DI)(R8*2), K1, Z16
+	VFMADD231PS Z16, Z12, Z8
+	VFMADD231PS Z16, Z13, Z9
+	VFMADD231PS Z16, Z14, Z10
+	VFMADD231PS Z16, Z15, Z11
+
+fold376:
+	SUBQ          R10, R11
+	MOVQ          R11, R10
+	SHLQ          $0x01, R10
+	SUBQ          R10, DX
+	SHLQ          $0x02, R11
+	SUBQ          R11, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R10
+	VUNPCKHPS     Z1, Z0, Z12
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z12
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z12, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z12
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y12
+	VADDPS        Y12, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X12
+	VADDPS        X12, X0, X0
+	VADDPS        (R10), X0, X0
+	VMOVUPS       X0, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z5, Z4, Z12
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z12, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z12
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z12, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z12
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y12
+	VADDPS        Y12, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X12
+	VADDPS        X12, X4, X4
+	VADDPS        (R10), X4, X4
+	VMOVUPS       X4, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z9, Z8, Z12
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z12, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z12
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z12, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z12
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z12, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y12
+	VADDPS        Y12, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X12
+	VADDPS        X12, X8, X8
+	VADDPS        (R10), X8, X8
+	VMOVUPS       X8, (R10)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows374
+	VZEROUPPER
+	RET
+
+// func tile4F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile4F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows378:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	LEAQ   (R8)(R8*2), R10
+	ADDQ   DI, R10
+	MOVQ   n+56(FP), R12
+	MOVQ   R12, R11
+	SUBQ   $+16, R11
+	JLT    tail379
+
+loop381:
+	VCVTPH2PS   (DX), Z16
+	VCVTPH2PS   (DX)(BX*1), Z17
+	VCVTPH2PS   (DX)(BX*2), Z18
+	VCVTPH2PS   (DX)(R9*1), Z19
+	VMOVUPS     (DI), Z20
+	VFMADD231PS Z20, Z16, Z0
+	VFMADD231PS Z20, Z17, Z1
+	VFMADD231PS Z20, Z18, Z2
+	VFMADD231PS Z20, Z19, Z3
+	VMOVUPS     (DI)(R8*1), Z20
+	VFMADD231PS Z20, Z16, Z4
+	VFMADD231PS Z20, Z17, Z5
+	VFMADD231PS Z20, Z18, Z6
+	VFMADD231PS Z20, Z19, Z7
+	VMOVUPS     (DI)(R8*2), Z20
+	VFMADD231PS Z20, Z16, Z8
+	VFMADD231PS Z20, Z17, Z9
+	VFMADD231PS Z20, Z18, Z10
+	VFMADD231PS Z20, Z19, Z11
+	VMOVUPS     (R10), Z20
+	VFMADD231PS Z20, Z16, Z12
+	VFMADD231PS Z20, Z17, Z13
+	VFMADD231PS Z20, Z18, Z14
+	VFMADD231PS Z20, Z19, Z15
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	ADDQ        $+64, R10
+	SUBQ        $+16, R11
+	JGE         loop381
+
+tail379:
+	ADDQ        $+16, R11
+	JZ          fold380
+	MOVQ        $-1, R13
+	BZHIQ       R11, R13, R13
+	KMOVW       R13, K1
+	VMOVDQU16.Z (DX), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVDQU16.Z (DX)(BX*1), K1, Y17
+	VCVTPH2PS   Y17, Z17
+	VMOVDQU16.Z (DX)(BX*2), K1, Y18
+	VCVTPH2PS   Y18, Z18
+	VMOVDQU16.Z (DX)(R9*1), K1, Y19
+	VCVTPH2PS   Y19, Z19
+	VMOVUPS.Z   (DI), K1, Z20
+	VFMADD231PS Z20, Z16, Z0
+	VFMADD231PS Z20, Z17, Z1
+	VFMADD231PS Z20, Z18, Z2
+	VFMADD231PS Z20, Z19, Z3
+	VMOVUPS.Z   (DI)(R8*1), K1, Z20
+	VFMADD231PS Z20, Z16, Z4
+	VFMADD231PS Z20, Z17, Z5
+	VFMADD231PS Z20, Z18, Z6
+	VFMADD231PS Z20, Z19, Z7
+	VMOVUPS.Z   (DI)(R8*2), K1, Z20
+	VFMADD231PS Z20, Z16, Z8
+	VFMADD231PS Z20, Z17, Z9
+	VFMADD231PS Z20, Z18, Z10
+	VFMADD231PS Z20, Z19, Z11
+	VMOVUPS.Z   (R10), K1, Z20
+	VFMADD231PS Z20, Z16, Z12
+	VFMADD231PS Z20, Z17, Z13
+	VFMADD231PS Z20, Z18, Z14
+	VFMADD231PS Z20, Z19, Z15
+
+fold380:
+	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x01, R10
+	SUBQ          R10, DX
+	SHLQ          $0x02, R12
+	SUBQ          R12, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R10
+	VUNPCKHPS     Z1, Z0, Z16
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z16
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z16, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z16
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y16
+	VADDPS        Y16, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X16
+	VADDPS        X16, X0, X0
+	VADDPS        (R10), X0, X0
+	VMOVUPS       X0, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z5, Z4, Z16
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z16, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z16
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z16, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z16
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z16, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y16
+	VADDPS        Y16, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X16
+	VADDPS        X16, X4, X4
+	VADDPS        (R10), X4, X4
+	VMOVUPS       X4, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z9, Z8, Z16
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z16, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z16
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z16, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z16
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z16, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y16
+	VADDPS        Y16, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X16
+	VADDPS        X16, X8, X8
+	VADDPS        (R10), X8, X8
+	VMOVUPS       X8, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z13, Z12, Z16
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z16, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z16
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z16, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z16
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z16, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y16
+	VADDPS        Y16, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X16
+	VADDPS        X16, X12, X12
+	VADDPS        (R10), X12, X12
+	VMOVUPS       X12, (R10)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows378
+	VZEROUPPER
+	RET
+
+// func tile5F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile5F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows382:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	LEAQ   (R8)(R8*2), R10
+	ADDQ   DI, R10
+	MOVQ   n+56(FP), R12
+	MOVQ   R12, R11
+	SUBQ   $+16, R11
+	JLT    tail383
+
+loop385:
+	VCVTPH2PS   (DX), Z20
+	VCVTPH2PS   (DX)(BX*1), Z21
+	VCVTPH2PS   (DX)(BX*2), Z22
+	VCVTPH2PS   (DX)(R9*1), Z23
+	VMOVUPS     (DI), Z24
+	VFMADD231PS Z24, Z20, Z0
+	VFMADD231PS Z24, Z21, Z1
+	VFMADD231PS Z24, Z22, Z2
+	VFMADD231PS Z24, Z23, Z3
+	VMOVUPS     (DI)(R8*1), Z24
+	VFMADD231PS Z24, Z20, Z4
+	VFMADD231PS Z24, Z21, Z5
+	VFMADD231PS Z24, Z22, Z6
+	VFMADD231PS Z24, Z23, Z7
+	VMOVUPS     (DI)(R8*2), Z24
+	VFMADD231PS Z24, Z20, Z8
+	VFMADD231PS Z24, Z21, Z9
+	VFMADD231PS Z24, Z22, Z10
+	VFMADD231PS Z24, Z23, Z11
+	VMOVUPS     (R10), Z24
+	VFMADD231PS Z24, Z20, Z12
+	VFMADD231PS Z24, Z21, Z13
+	VFMADD231PS Z24, Z22, Z14
+	VFMADD231PS Z24, Z23, Z15
+	VMOVUPS     (R10)(R8*1), Z24
+	VFMADD231PS Z24, Z20, Z16
+	VFMADD231PS Z24, Z21, Z17
+	VFMADD231PS Z24, Z22, Z18
+	VFMADD231PS Z24, Z23, Z19
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	ADDQ        $+64, R10
+	SUBQ        $+16, R11
+	JGE         loop385
+
+tail383:
+	ADDQ        $+16, R11
+	JZ          fold384
+	MOVQ        $-1, R13
+	BZHIQ       R11, R13, R13
+	KMOVW       R13, K1
+	VMOVDQU16.Z (DX), K1, Y20
+	VCVTPH2PS   Y20, Z20
+	VMOVDQU16.Z (DX)(BX*1), K1, Y21
+	VCVTPH2PS   Y21, Z21
+	VMOVDQU16.Z (DX)(BX*2), K1, Y22
+	VCVTPH2PS   Y22, Z22
+	VMOVDQU16.Z (DX)(R9*1), K1, Y23
+	VCVTPH2PS   Y23, Z23
+	VMOVUPS.Z   (DI), K1, Z24
+	VFMADD231PS Z24, Z20, Z0
+	VFMADD231PS Z24, Z21, Z1
+	VFMADD231PS Z24, Z22, Z2
+	VFMADD231PS Z24, Z23, Z3
+	VMOVUPS.Z   (DI)(R8*1), K1, Z24
+	VFMADD231PS Z24, Z20, Z4
+	VFMADD231PS Z24, Z21, Z5
+	VFMADD231PS Z24, Z22, Z6
+	VFMADD231PS Z24, Z23, Z7
+	VMOVUPS.Z   (DI)(R8*2), K1, Z24
+	VFMADD231PS Z24, Z20, Z8
+	VFMADD231PS Z24, Z21, Z9
+	VFMADD231PS Z24, Z22, Z10
+	VFMADD231PS Z24, Z23, Z11
+	VMOVUPS.Z   (R10), K1, Z24
+	VFMADD231PS Z24, Z20, Z12
+	VFMADD231PS Z24, Z21, Z13
+	VFMADD231PS Z24, Z22, Z14
+	VFMADD231PS Z24, Z23, Z15
+	VMOVUPS.Z   (R10)(R8*1), K1, Z24
+	VFMADD231PS Z24, Z20, Z16
+	VFMADD231PS Z24, Z21, Z17
+	VFMADD231PS Z24, Z22, Z18
+	VFMADD231PS Z24, Z23, Z19
+
+fold384:
+	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x01, R10
+	SUBQ          R10, DX
+	SHLQ          $0x02, R12
+	SUBQ          R12, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R10
+	VUNPCKHPS     Z1, Z0, Z20
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z20
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z20, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z20
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y20
+	VADDPS        Y20, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X20
+	VADDPS        X20, X0, X0
+	VADDPS        (R10), X0, X0
+	VMOVUPS       X0, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z5, Z4, Z20
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z20, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z20
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z20, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z20
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z20, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y20
+	VADDPS        Y20, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X20
+	VADDPS        X20, X4, X4
+	VADDPS        (R10), X4, X4
+	VMOVUPS       X4, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z9, Z8, Z20
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z20, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z20
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z20, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z20
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z20, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y20
+	VADDPS        Y20, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X20
+	VADDPS        X20, X8, X8
+	VADDPS        (R10), X8, X8
+	VMOVUPS       X8, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z13, Z12, Z20
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z20, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z20
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z20, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z20
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z20, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y20
+	VADDPS        Y20, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X20
+	VADDPS        X20, X12, X12
+	VADDPS        (R10), X12, X12
+	VMOVUPS       X12, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z17, Z16, Z20
+	VUNPCKLPS     Z17, Z16, Z16
+	VADDPS        Z20, Z16, Z16
+	VUNPCKHPS     Z19, Z18, Z20
+	VUNPCKLPS     Z19, Z18, Z18
+	VADDPS        Z20, Z18, Z18
+	VUNPCKHPD     Z18, Z16, Z20
+	VUNPCKLPD     Z18, Z16, Z16
+	VADDPS        Z20, Z16, Z16
+	VEXTRACTF64X4 $0x01, Z16, Y20
+	VADDPS        Y20, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X20
+	VADDPS        X20, X16, X16
+	VADDPS        (R10), X16, X16
+	VMOVUPS       X16, (R10)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows382
+	VZEROUPPER
+	RET
+
+// func tile6F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·tile6F16AVX512(SB), NOSPLIT, $0-64
+	MOVQ acc+0(FP), AX
+	MOVQ accStride+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ wStride+24(FP), BX
+	MOVQ quads+32(FP), SI
+	MOVQ x+40(FP), DI
+	MOVQ xStride+48(FP), R8
+	SHLQ $0x02, CX
+	SHLQ $0x02, R8
+	SHLQ $0x01, BX
+	LEAQ (BX)(BX*2), R9
+
+rows386:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	LEAQ   (R8)(R8*2), R10
+	ADDQ   DI, R10
+	MOVQ   n+56(FP), R12
+	MOVQ   R12, R11
+	SUBQ   $+16, R11
+	JLT    tail387
+
+loop389:
+	VCVTPH2PS   (DX), Z24
+	VCVTPH2PS   (DX)(BX*1), Z25
+	VCVTPH2PS   (DX)(BX*2), Z26
+	VCVTPH2PS   (DX)(R9*1), Z27
+	VMOVUPS     (DI), Z28
+	VFMADD231PS Z28, Z24, Z0
+	VFMADD231PS Z28, Z25, Z1
+	VFMADD231PS Z28, Z26, Z2
+	VFMADD231PS Z28, Z27, Z3
+	VMOVUPS     (DI)(R8*1), Z28
+	VFMADD231PS Z28, Z24, Z4
+	VFMADD231PS Z28, Z25, Z5
+	VFMADD231PS Z28, Z26, Z6
+	VFMADD231PS Z28, Z27, Z7
+	VMOVUPS     (DI)(R8*2), Z28
+	VFMADD231PS Z28, Z24, Z8
+	VFMADD231PS Z28, Z25, Z9
+	VFMADD231PS Z28, Z26, Z10
+	VFMADD231PS Z28, Z27, Z11
+	VMOVUPS     (R10), Z28
+	VFMADD231PS Z28, Z24, Z12
+	VFMADD231PS Z28, Z25, Z13
+	VFMADD231PS Z28, Z26, Z14
+	VFMADD231PS Z28, Z27, Z15
+	VMOVUPS     (R10)(R8*1), Z28
+	VFMADD231PS Z28, Z24, Z16
+	VFMADD231PS Z28, Z25, Z17
+	VFMADD231PS Z28, Z26, Z18
+	VFMADD231PS Z28, Z27, Z19
+	VMOVUPS     (R10)(R8*2), Z28
+	VFMADD231PS Z28, Z24, Z20
+	VFMADD231PS Z28, Z25, Z21
+	VFMADD231PS Z28, Z26, Z22
+	VFMADD231PS Z28, Z27, Z23
+	ADDQ        $+32, DX
+	ADDQ        $+64, DI
+	ADDQ        $+64, R10
+	SUBQ        $+16, R11
+	JGE         loop389
+
+tail387:
+	ADDQ        $+16, R11
+	JZ          fold388
+	MOVQ        $-1, R13
+	BZHIQ       R11, R13, R13
+	KMOVW       R13, K1
+	VMOVDQU16.Z (DX), K1, Y24
+	VCVTPH2PS   Y24, Z24
+	VMOVDQU16.Z (DX)(BX*1), K1, Y25
+	VCVTPH2PS   Y25, Z25
+	VMOVDQU16.Z (DX)(BX*2), K1, Y26
+	VCVTPH2PS   Y26, Z26
+	VMOVDQU16.Z (DX)(R9*1), K1, Y27
+	VCVTPH2PS   Y27, Z27
+	VMOVUPS.Z   (DI), K1, Z28
+	VFMADD231PS Z28, Z24, Z0
+	VFMADD231PS Z28, Z25, Z1
+	VFMADD231PS Z28, Z26, Z2
+	VFMADD231PS Z28, Z27, Z3
+	VMOVUPS.Z   (DI)(R8*1), K1, Z28
+	VFMADD231PS Z28, Z24, Z4
+	VFMADD231PS Z28, Z25, Z5
+	VFMADD231PS Z28, Z26, Z6
+	VFMADD231PS Z28, Z27, Z7
+	VMOVUPS.Z   (DI)(R8*2), K1, Z28
+	VFMADD231PS Z28, Z24, Z8
+	VFMADD231PS Z28, Z25, Z9
+	VFMADD231PS Z28, Z26, Z10
+	VFMADD231PS Z28, Z27, Z11
+	VMOVUPS.Z   (R10), K1, Z28
+	VFMADD231PS Z28, Z24, Z12
+	VFMADD231PS Z28, Z25, Z13
+	VFMADD231PS Z28, Z26, Z14
+	VFMADD231PS Z28, Z27, Z15
+	VMOVUPS.Z   (R10)(R8*1), K1, Z28
+	VFMADD231PS Z28, Z24, Z16
+	VFMADD231PS Z28, Z25, Z17
+	VFMADD231PS Z28, Z26, Z18
+	VFMADD231PS Z28, Z27, Z19
+	VMOVUPS.Z   (R10)(R8*2), K1, Z28
+	VFMADD231PS Z28, Z24, Z20
+	VFMADD231PS Z28, Z25, Z21
+	VFMADD231PS Z28, Z26, Z22
+	VFMADD231PS Z28, Z27, Z23
+
+fold388:
+	SUBQ          R11, R12
+	MOVQ          R12, R10
+	SHLQ          $0x01, R10
+	SUBQ          R10, DX
+	SHLQ          $0x02, R12
+	SUBQ          R12, DI
+	LEAQ          (DX)(BX*4), DX
+	MOVQ          AX, R10
+	VUNPCKHPS     Z1, Z0, Z24
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z24, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z24
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z24, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z24
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z24, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y24
+	VADDPS        Y24, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X24
+	VADDPS        X24, X0, X0
+	VADDPS        (R10), X0, X0
+	VMOVUPS       X0, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z5, Z4, Z24
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z24, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z24
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z24, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z24
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z24, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y24
+	VADDPS        Y24, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X24
+	VADDPS        X24, X4, X4
+	VADDPS        (R10), X4, X4
+	VMOVUPS       X4, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z9, Z8, Z24
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z24, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z24
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z24, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z24
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z24, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y24
+	VADDPS        Y24, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X24
+	VADDPS        X24, X8, X8
+	VADDPS        (R10), X8, X8
+	VMOVUPS       X8, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z13, Z12, Z24
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z24, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z24
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z24, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z24
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z24, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y24
+	VADDPS        Y24, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X24
+	VADDPS        X24, X12, X12
+	VADDPS        (R10), X12, X12
+	VMOVUPS       X12, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z17, Z16, Z24
+	VUNPCKLPS     Z17, Z16, Z16
+	VADDPS        Z24, Z16, Z16
+	VUNPCKHPS     Z19, Z18, Z24
+	VUNPCKLPS     Z19, Z18, Z18
+	VADDPS        Z24, Z18, Z18
+	VUNPCKHPD     Z18, Z16, Z24
+	VUNPCKLPD     Z18, Z16, Z16
+	VADDPS        Z24, Z16, Z16
+	VEXTRACTF64X4 $0x01, Z16, Y24
+	VADDPS        Y24, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X24
+	VADDPS        X24, X16, X16
+	VADDPS        (R10), X16, X16
+	VMOVUPS       X16, (R10)
+	ADDQ          CX, R10
+	VUNPCKHPS     Z21, Z20, Z24
+	VUNPCKLPS     Z21, Z20, Z20
+	VADDPS        Z24, Z20, Z20
+	VUNPCKHPS     Z23, Z22, Z24
+	VUNPCKLPS     Z23, Z22, Z22
+	VADDPS        Z24, Z22, Z22
+	VUNPCKHPD     Z22, Z20, Z24
+	VUNPCKLPD     Z22, Z20, Z20
+	VADDPS        Z24, Z20, Z20
+	VEXTRACTF64X4 $0x01, Z20, Y24
+	VADDPS        Y24, Y20, Y20
+	VEXTRACTF32X4 $0x01, Y20, X24
+	VADDPS        X24, X20, X20
+	VADDPS        (R10), X20, X20
+	VMOVUPS       X20, (R10)
+	ADDQ          $0x10, AX
+	DECQ          SI
+	JNZ           rows386
+	VZEROUPPER
+	RET
+
+// func weighted1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted1F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next391
+
+chunk392:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position393:
+	VCVTPH2PS    (DI), Z4
+	VCVTPH2PS    32(DI), Z5
+	VCVTPH2PS    64(DI), Z6
+	VCVTPH2PS    96(DI), Z7
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position393
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk392
+
+next391:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next394
+
+chunk395:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position396:
+	VCVTPH2PS    (DI), Z1
+	VBROADCASTSS (SI), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position396
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk395
+
+next394:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done390
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position397:
+	VMOVDQU16.Z  (CX), K1, Y1
+	VCVTPH2PS    Y1, Z1
+	VBROADCASTSS (BX), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position397
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+
+done390:
+	VZEROUPPER
+	RET
+
+// func weighted2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted2F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next399
+
+chunk400:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position401:
+	VCVTPH2PS    (DI), Z8
+	VCVTPH2PS    32(DI), Z9
+	VCVTPH2PS    64(DI), Z10
+	VCVTPH2PS    96(DI), Z11
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS 256(SI), Z12
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position401
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, 64(SI)
+	VMOVUPS      Z6, 128(SI)
+	VMOVUPS      Z7, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk400
+
+next399:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next402
+
+chunk403:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z1
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position404:
+	VCVTPH2PS    (DI), Z2
+	VBROADCASTSS (SI), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS 256(SI), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position404
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z1, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk403
+
+next402:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done398
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z1
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position405:
+	VMOVDQU16.Z  (CX), K1, Y2
+	VCVTPH2PS    Y2, Z2
+	VBROADCASTSS (BX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS 256(BX), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position405
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z1, K1, (BX)
+
+done398:
+	VZEROUPPER
+	RET
+
+// func weighted3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted3F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next407
+
+chunk408:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position409:
+	VCVTPH2PS    (DI), Z12
+	VCVTPH2PS    32(DI), Z13
+	VCVTPH2PS    64(DI), Z14
+	VCVTPH2PS    96(DI), Z15
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z12, Z16, Z0
+	VFMADD231PS  Z13, Z16, Z1
+	VFMADD231PS  Z14, Z16, Z2
+	VFMADD231PS  Z15, Z16, Z3
+	VBROADCASTSS 256(SI), Z16
+	VFMADD231PS  Z12, Z16, Z4
+	VFMADD231PS  Z13, Z16, Z5
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z7
+	VBROADCASTSS 512(SI), Z16
+	VFMADD231PS  Z12, Z16, Z8
+	VFMADD231PS  Z13, Z16, Z9
+	VFMADD231PS  Z14, Z16, Z10
+	VFMADD231PS  Z15, Z16, Z11
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position409
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, 64(SI)
+	VMOVUPS      Z6, 128(SI)
+	VMOVUPS      Z7, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z8, (SI)
+	VMOVUPS      Z9, 64(SI)
+	VMOVUPS      Z10, 128(SI)
+	VMOVUPS      Z11, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk408
+
+next407:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next410
+
+chunk411:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z2
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position412:
+	VCVTPH2PS    (DI), Z3
+	VBROADCASTSS (SI), Z4
+	VFMADD231PS  Z3, Z4, Z0
+	VBROADCASTSS 256(SI), Z4
+	VFMADD231PS  Z3, Z4, Z1
+	VBROADCASTSS 512(SI), Z4
+	VFMADD231PS  Z3, Z4, Z2
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position412
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z2, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk411
+
+next410:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done406
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z1
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z2
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position413:
+	VMOVDQU16.Z  (CX), K1, Y3
+	VCVTPH2PS    Y3, Z3
+	VBROADCASTSS (BX), Z4
+	VFMADD231PS  Z3, Z4, Z0
+	VBROADCASTSS 256(BX), Z4
+	VFMADD231PS  Z3, Z4, Z1
+	VBROADCASTSS 512(BX), Z4
+	VFMADD231PS  Z3, Z4, Z2
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position413
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z1, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z2, K1, (BX)
+
+done406:
+	VZEROUPPER
+	RET
+
+// func weighted4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted4F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next415
+
+chunk416:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z12
+	VMOVUPS 64(SI), Z13
+	VMOVUPS 128(SI), Z14
+	VMOVUPS 192(SI), Z15
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position417:
+	VCVTPH2PS    (DI), Z16
+	VCVTPH2PS    32(DI), Z17
+	VCVTPH2PS    64(DI), Z18
+	VCVTPH2PS    96(DI), Z19
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z16, Z20, Z0
+	VFMADD231PS  Z17, Z20, Z1
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS 256(SI), Z20
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z5
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS 512(SI), Z20
+	VFMADD231PS  Z16, Z20, Z8
+	VFMADD231PS  Z17, Z20, Z9
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS 768(SI), Z20
+	VFMADD231PS  Z16, Z20, Z12
+	VFMADD231PS  Z17, Z20, Z13
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position417
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, 64(SI)
+	VMOVUPS      Z6, 128(SI)
+	VMOVUPS      Z7, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z8, (SI)
+	VMOVUPS      Z9, 64(SI)
+	VMOVUPS      Z10, 128(SI)
+	VMOVUPS      Z11, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z12, (SI)
+	VMOVUPS      Z13, 64(SI)
+	VMOVUPS      Z14, 128(SI)
+	VMOVUPS      Z15, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk416
+
+next415:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next418
+
+chunk419:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z3
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position420:
+	VCVTPH2PS    (DI), Z4
+	VBROADCASTSS (SI), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS 256(SI), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS 512(SI), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS 768(SI), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position420
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z3, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk419
+
+next418:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done414
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z1
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z2
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z3
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position421:
+	VMOVDQU16.Z  (CX), K1, Y4
+	VCVTPH2PS    Y4, Z4
+	VBROADCASTSS (BX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS 256(BX), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS 512(BX), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS 768(BX), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position421
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z1, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z2, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z3, K1, (BX)
+
+done414:
+	VZEROUPPER
+	RET
+
+// func weighted5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted5F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next423
+
+chunk424:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z12
+	VMOVUPS 64(SI), Z13
+	VMOVUPS 128(SI), Z14
+	VMOVUPS 192(SI), Z15
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z16
+	VMOVUPS 64(SI), Z17
+	VMOVUPS 128(SI), Z18
+	VMOVUPS 192(SI), Z19
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position425:
+	VCVTPH2PS    (DI), Z20
+	VCVTPH2PS    32(DI), Z21
+	VCVTPH2PS    64(DI), Z22
+	VCVTPH2PS    96(DI), Z23
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z20, Z24, Z0
+	VFMADD231PS  Z21, Z24, Z1
+	VFMADD231PS  Z22, Z24, Z2
+	VFMADD231PS  Z23, Z24, Z3
+	VBROADCASTSS 256(SI), Z24
+	VFMADD231PS  Z20, Z24, Z4
+	VFMADD231PS  Z21, Z24, Z5
+	VFMADD231PS  Z22, Z24, Z6
+	VFMADD231PS  Z23, Z24, Z7
+	VBROADCASTSS 512(SI), Z24
+	VFMADD231PS  Z20, Z24, Z8
+	VFMADD231PS  Z21, Z24, Z9
+	VFMADD231PS  Z22, Z24, Z10
+	VFMADD231PS  Z23, Z24, Z11
+	VBROADCASTSS 768(SI), Z24
+	VFMADD231PS  Z20, Z24, Z12
+	VFMADD231PS  Z21, Z24, Z13
+	VFMADD231PS  Z22, Z24, Z14
+	VFMADD231PS  Z23, Z24, Z15
+	VBROADCASTSS 1024(SI), Z24
+	VFMADD231PS  Z20, Z24, Z16
+	VFMADD231PS  Z21, Z24, Z17
+	VFMADD231PS  Z22, Z24, Z18
+	VFMADD231PS  Z23, Z24, Z19
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position425
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, 64(SI)
+	VMOVUPS      Z6, 128(SI)
+	VMOVUPS      Z7, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z8, (SI)
+	VMOVUPS      Z9, 64(SI)
+	VMOVUPS      Z10, 128(SI)
+	VMOVUPS      Z11, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z12, (SI)
+	VMOVUPS      Z13, 64(SI)
+	VMOVUPS      Z14, 128(SI)
+	VMOVUPS      Z15, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z16, (SI)
+	VMOVUPS      Z17, 64(SI)
+	VMOVUPS      Z18, 128(SI)
+	VMOVUPS      Z19, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk424
+
+next423:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next426
+
+chunk427:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position428:
+	VCVTPH2PS    (DI), Z5
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z5, Z6, Z0
+	VBROADCASTSS 256(SI), Z6
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 512(SI), Z6
+	VFMADD231PS  Z5, Z6, Z2
+	VBROADCASTSS 768(SI), Z6
+	VFMADD231PS  Z5, Z6, Z3
+	VBROADCASTSS 1024(SI), Z6
+	VFMADD231PS  Z5, Z6, Z4
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position428
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z3, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk427
+
+next426:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done422
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z1
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z2
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z3
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z4
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position429:
+	VMOVDQU16.Z  (CX), K1, Y5
+	VCVTPH2PS    Y5, Z5
+	VBROADCASTSS (BX), Z6
+	VFMADD231PS  Z5, Z6, Z0
+	VBROADCASTSS 256(BX), Z6
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS 512(BX), Z6
+	VFMADD231PS  Z5, Z6, Z2
+	VBROADCASTSS 768(BX), Z6
+	VFMADD231PS  Z5, Z6, Z3
+	VBROADCASTSS 1024(BX), Z6
+	VFMADD231PS  Z5, Z6, Z4
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position429
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z1, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z2, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z3, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z4, K1, (BX)
+
+done422:
+	VZEROUPPER
+	RET
+
+// func weighted6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
+TEXT ·weighted6F16AVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), AX
+	MOVQ v+16(FP), CX
+	MOVQ dim+32(FP), DX
+	MOVQ DX, BX
+	SHLQ $0x02, DX
+	SUBQ $+64, BX
+	JLT  next431
+
+chunk432:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS 128(SI), Z2
+	VMOVUPS 192(SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z12
+	VMOVUPS 64(SI), Z13
+	VMOVUPS 128(SI), Z14
+	VMOVUPS 192(SI), Z15
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z16
+	VMOVUPS 64(SI), Z17
+	VMOVUPS 128(SI), Z18
+	VMOVUPS 192(SI), Z19
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z20
+	VMOVUPS 64(SI), Z21
+	VMOVUPS 128(SI), Z22
+	VMOVUPS 192(SI), Z23
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position433:
+	VCVTPH2PS    (DI), Z24
+	VCVTPH2PS    32(DI), Z25
+	VCVTPH2PS    64(DI), Z26
+	VCVTPH2PS    96(DI), Z27
+	VBROADCASTSS (SI), Z28
+	VFMADD231PS  Z24, Z28, Z0
+	VFMADD231PS  Z25, Z28, Z1
+	VFMADD231PS  Z26, Z28, Z2
+	VFMADD231PS  Z27, Z28, Z3
+	VBROADCASTSS 256(SI), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VFMADD231PS  Z26, Z28, Z6
+	VFMADD231PS  Z27, Z28, Z7
+	VBROADCASTSS 512(SI), Z28
+	VFMADD231PS  Z24, Z28, Z8
+	VFMADD231PS  Z25, Z28, Z9
+	VFMADD231PS  Z26, Z28, Z10
+	VFMADD231PS  Z27, Z28, Z11
+	VBROADCASTSS 768(SI), Z28
+	VFMADD231PS  Z24, Z28, Z12
+	VFMADD231PS  Z25, Z28, Z13
+	VFMADD231PS  Z26, Z28, Z14
+	VFMADD231PS  Z27, Z28, Z15
+	VBROADCASTSS 1024(SI), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VFMADD231PS  Z26, Z28, Z18
+	VFMADD231PS  Z27, Z28, Z19
+	VBROADCASTSS 1280(SI), Z28
+	VFMADD231PS  Z24, Z28, Z20
+	VFMADD231PS  Z25, Z28, Z21
+	VFMADD231PS  Z26, Z28, Z22
+	VFMADD231PS  Z27, Z28, Z23
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position433
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	VMOVUPS      Z1, 64(SI)
+	VMOVUPS      Z2, 128(SI)
+	VMOVUPS      Z3, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	VMOVUPS      Z5, 64(SI)
+	VMOVUPS      Z6, 128(SI)
+	VMOVUPS      Z7, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z8, (SI)
+	VMOVUPS      Z9, 64(SI)
+	VMOVUPS      Z10, 128(SI)
+	VMOVUPS      Z11, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z12, (SI)
+	VMOVUPS      Z13, 64(SI)
+	VMOVUPS      Z14, 128(SI)
+	VMOVUPS      Z15, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z16, (SI)
+	VMOVUPS      Z17, 64(SI)
+	VMOVUPS      Z18, 128(SI)
+	VMOVUPS      Z19, 192(SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z20, (SI)
+	VMOVUPS      Z21, 64(SI)
+	VMOVUPS      Z22, 128(SI)
+	VMOVUPS      Z23, 192(SI)
+	ADDQ         $+256, AX
+	ADDQ         $+128, CX
+	SUBQ         $+64, BX
+	JGE          chunk432
+
+next431:
+	ADDQ $+64, BX
+	SUBQ $+16, BX
+	JLT  next434
+
+chunk435:
+	MOVQ    AX, SI
+	VMOVUPS (SI), Z0
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DX, SI
+	VMOVUPS (SI), Z5
+	MOVQ    weight+8(FP), SI
+	MOVQ    n+24(FP), R8
+	MOVQ    CX, DI
+
+position436:
+	VCVTPH2PS    (DI), Z6
+	VBROADCASTSS (SI), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS 256(SI), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS 512(SI), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS 768(SI), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS 1024(SI), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS 1280(SI), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	MOVQ         DX, R9
+	SHRQ         $0x01, R9
+	ADDQ         R9, DI
+	ADDQ         $0x04, SI
+	DECQ         R8
+	JNZ          position436
+	MOVQ         AX, SI
+	VMOVUPS      Z0, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z1, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z2, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z3, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z4, (SI)
+	ADDQ         DX, SI
+	VMOVUPS      Z5, (SI)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, BX
+	JGE          chunk435
+
+next434:
+	ADDQ      $+16, BX
+	TESTQ     BX, BX
+	JZ        done430
+	MOVQ      $-1, SI
+	BZHIQ     BX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      AX, BX
+	VMOVUPS.Z (BX), K1, Z0
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z1
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z2
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z3
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z4
+	ADDQ      DX, BX
+	VMOVUPS.Z (BX), K1, Z5
+	MOVQ      weight+8(FP), BX
+	MOVQ      n+24(FP), SI
+
+position437:
+	VMOVDQU16.Z  (CX), K1, Y6
+	VCVTPH2PS    Y6, Z6
+	VBROADCASTSS (BX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS 256(BX), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS 512(BX), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS 768(BX), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS 1024(BX), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS 1280(BX), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	MOVQ         DX, DI
+	SHRQ         $0x01, DI
+	ADDQ         DI, CX
+	ADDQ         $0x04, BX
+	DECQ         SI
+	JNZ          position437
+	MOVQ         AX, BX
+	VMOVUPS      Z0, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z1, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z2, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z3, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z4, K1, (BX)
+	ADDQ         DX, BX
+	VMOVUPS      Z5, K1, (BX)
+
+done430:
 	VZEROUPPER
 	RET
 
@@ -5825,7 +9380,7 @@ TEXT ·peakAVX512(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Z12
 	VBROADCASTSS word_41400000<>+0(SB), Z13
 
-loop288:
+loop438:
 	VFMADD213PS   Z1, Z0, Z2
 	VFMADD213PS   Z1, Z0, Z3
 	VFMADD213PS   Z1, Z0, Z4
@@ -5839,7 +9394,7 @@ loop288:
 	VFMADD213PS   Z1, Z0, Z12
 	VFMADD213PS   Z1, Z0, Z13
 	DECQ          AX
-	JNZ           loop288
+	JNZ           loop438
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z4, Z2, Z2
 	VADDPS        Z5, Z2, Z2

@@ -25,6 +25,14 @@ const attnQueries = 24
 // added with one fused rounding or two.
 var slotWeighted = newSlot("f32/weighted", weightedGeneric)
 
+// slotWeightedF16 is slotWeighted with v in half precision; at one level it gives
+// the bits of slotWeighted with v converted.
+var slotWeightedF16 = newSlot("f16/weighted", weightedF16Generic)
+
+// halfQueries is up to how many queries read a cache of half precision as it is. More
+// share the work of converting it first.
+const halfQueries = 8
+
 // AttentionJob is the attention of some consecutive tokens of one sequence, for
 // the query heads that share one key/value head.
 type AttentionJob struct {
@@ -53,6 +61,7 @@ type AttentionJob struct {
 // the zero value is ready.
 type AttentionWorkspace struct {
 	q      []float32 // (attnQueries, dim)
+	k16    []uint16  // (attnBlock, dim)
 	k, v   []float32 // (attnBlock, dim)
 	scores []float32 // (attnQueries, attnBlock)
 	part   []float32 // (attnQueries, dim) weighted values of one block
@@ -109,6 +118,7 @@ func (ws *AttentionWorkspace) grow(dim int) {
 		return
 	}
 	ws.k = make([]float32, attnBlock*dim)
+	ws.k16 = make([]uint16, attnBlock*dim)
 	ws.v = make([]float32, attnBlock*dim)
 	ws.q = make([]float32, attnQueries*dim)
 	ws.part = make([]float32, attnQueries*dim)
@@ -148,10 +158,18 @@ func attentionTile(j *AttentionJob, ws *AttentionWorkspace, t, tokens, g, heads 
 // attentionBlock adds positions [lo,hi), within one block, to the tile's sums.
 func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int) {
 	dim, queries, n := j.HeadDim, len(starts)*heads, hi-lo
-	k, v := j.rows(ws, lo, hi)
 	scores := ws.scores[:queries*attnBlock]
 	clear(scores)
-	slotTile.active(scores, attnBlock, k, dim, n, ws.q, dim, queries, dim)
+	var v []float32
+	var v16 []uint16
+	if j.K16 != nil && queries <= halfQueries && slotTileF16.level == slotTile.level && slotWeightedF16.level == slotWeighted.level {
+		v16 = j.V16[lo*dim : hi*dim]
+		slotTileF16.active(scores, attnBlock, j.halves(ws, lo, hi), dim, n, ws.q, dim, queries, dim)
+	} else {
+		var k []float32
+		k, v = j.rows(ws, lo, hi)
+		slotTile.active(scores, attnBlock, k, dim, n, ws.q, dim, queries, dim)
+	}
 
 	for i := range queries {
 		s, e := visible(starts[i/heads], ends[i/heads], lo, hi)
@@ -169,8 +187,20 @@ func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int,
 		}
 		ws.sum[i] += slotExpSub.active(row, finiteMax(m))
 	}
-	weightValues(ws, starts, ends, heads, lo, hi, v, dim)
+	weightValues(ws, starts, ends, heads, lo, hi, v, v16, dim)
 	slotAdd.active(ws.out[:queries*dim], ws.out, ws.part)
+}
+
+// halves returns keys of positions [lo,hi) in half precision, of which rows up to a
+// multiple of four exist.
+func (j *AttentionJob) halves(ws *AttentionWorkspace, lo, hi int) []uint16 {
+	dim, n := j.HeadDim, hi-lo
+	if n%tileRows == 0 {
+		return j.K16[lo*dim : hi*dim]
+	}
+	copy(ws.k16, j.K16[lo*dim:hi*dim])
+	clear(ws.k16[n*dim : (n+tileRows-1)/tileRows*tileRows*dim])
+	return ws.k16
 }
 
 // rows returns keys and values of positions [lo,hi) in float32. The tile kernel
@@ -200,15 +230,17 @@ func (j *AttentionJob) rows(ws *AttentionWorkspace, lo, hi int) (k, v []float32)
 	return ws.k, v
 }
 
-// weightValues fills ws.part with each query's weighted values of positions
+// weightValues, with the values in v or v16, fills ws.part with each query's weighted values of positions
 // [lo,hi). What all queries see is done together; what only some see, one query
 // at a time, so that a NaN in an unseen position cannot leak (0·NaN is NaN).
 // The order of positions is ascending for each query either way.
-func weightValues(ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int, v []float32, dim int) {
+func weightValues(ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int, v []float32, v16 []uint16, dim int) {
 	queries := len(starts) * heads
 	clear(ws.part[:queries*dim])
 	run := func(q, count, s, e int) {
-		if s < e {
+		if s < e && v16 != nil {
+			slotWeightedF16.active(ws.part[q*dim:], ws.scores[q*attnBlock+s:], v16[s*dim:], e-s, count, dim)
+		} else if s < e {
 			slotWeighted.active(ws.part[q*dim:], ws.scores[q*attnBlock+s:], v[s*dim:], e-s, count, dim)
 		}
 	}

@@ -8,3 +8,9 @@ func weightedGeneric(acc, weight, v []float32, n, queries, dim int) {
 		}
 	}
 }
+
+func weightedF16Generic(acc, weight []float32, v []uint16, n, queries, dim int) {
+	rows := make([]float32, n*dim)
+	f16ToF32Generic(rows, v[:n*dim])
+	weightedGeneric(acc, weight, rows, n, queries, dim)
+}

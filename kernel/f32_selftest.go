@@ -159,6 +159,16 @@ func init() {
 	registerCheck(slotRopeNorm, exact, rope)
 	registerCheck(slotTile, manyTerms, selfTestTile)
 	registerCheck(slotWeighted, fewULP*4, selfTestWeighted)
+	registerCheck(slotTileF16, manyTerms, func(f func(acc []float32, accStride int, w []uint16, wStride, rows int, x []float32, xStride, tokens, n int), r *selfTestRNG, n int) []float32 {
+		return selfTestTile(func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
+			f(acc, accStride, selfTestHalves(w), wStride, rows, x, xStride, tokens, n)
+		}, r, n)
+	})
+	registerCheck(slotWeightedF16, fewULP*4, func(f func(acc, weight []float32, v []uint16, n, queries, dim int), r *selfTestRNG, n int) []float32 {
+		return selfTestWeighted(func(acc, weight, v []float32, n, queries, dim int) {
+			f(acc, weight, selfTestHalves(v), n, queries, dim)
+		}, r, n)
+	})
 	for t, s := range dequantSlots {
 		if s != nil {
 			registerDequantCheck(tensor.DType(t), s)
@@ -210,6 +220,12 @@ func selfTestTile(f func(acc []float32, accStride int, w []float32, wStride, row
 		out = append(out, acc...)
 	}
 	return out
+}
+
+func selfTestHalves(x []float32) []uint16 {
+	h := make([]uint16, len(x))
+	f32ToF16Generic(h, x)
+	return h
 }
 
 // selfTestWeighted covers every number of queries in a group; n is the head size.

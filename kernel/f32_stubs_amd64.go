@@ -148,6 +148,60 @@ func weighted5AVX2(acc *float32, weight *float32, v *float32, n int, dim int)
 //go:noescape
 func weighted6AVX2(acc *float32, weight *float32, v *float32, n int, dim int)
 
+// tile1F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,1).
+// quads and n are positive.
+//
+//go:noescape
+func tile1F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile2F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,2).
+// quads and n are positive.
+//
+//go:noescape
+func tile2F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile3F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,3).
+// quads and n are positive.
+//
+//go:noescape
+func tile3F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// weighted1F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted2F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted3F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted4F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted5F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted6F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+
 // peakAVX2 does 12 vectors of independent fused multiply-adds an iteration; iterations is positive.
 //
 //go:noescape
@@ -314,6 +368,78 @@ func weighted5AVX512(acc *float32, weight *float32, v *float32, n int, dim int)
 //
 //go:noescape
 func weighted6AVX512(acc *float32, weight *float32, v *float32, n int, dim int)
+
+// tile1F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,1).
+// quads and n are positive.
+//
+//go:noescape
+func tile1F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile2F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,2).
+// quads and n are positive.
+//
+//go:noescape
+func tile2F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile3F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,3).
+// quads and n are positive.
+//
+//go:noescape
+func tile3F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile4F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,4).
+// quads and n are positive.
+//
+//go:noescape
+func tile4F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile5F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,5).
+// quads and n are positive.
+//
+//go:noescape
+func tile5F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// tile6F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,6).
+// quads and n are positive.
+//
+//go:noescape
+func tile6F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+
+// weighted1F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted2F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted3F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted4F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted5F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+
+// weighted6F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim), p in [0,n) ascending, rounding once.
+// n is positive.
+//
+//go:noescape
+func weighted6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
 
 // peakAVX512 does 12 vectors of independent fused multiply-adds an iteration; iterations is positive.
 //
