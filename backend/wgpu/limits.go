@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	limitRuns       = 5
+	limitRuns = 5
+	// limitTime is how long a GPU works for each limit at least: its clocks rise with work.
+	limitTime       = 200 * time.Millisecond
 	limitBytes      = 1 << 30 // well above any cache
 	limitIterations = 2048
 	// What a CPU does that plays the device, in a fraction of a second.
@@ -21,7 +23,7 @@ const (
 )
 
 // MeasureLimits reads memory that no cache holds and multiplies numbers that are
-// already in registers, with shaders, and takes the best of a few runs. It needs up to
+// already in registers, with shaders, and takes the best of some runs. It needs up to
 // 1 GiB beside what is loaded and reports an error where that is not free.
 func (e *executor) MeasureLimits() (backend.Limits, error) {
 	e.busy.Lock()
@@ -88,7 +90,8 @@ func (g *gpu) best(k kernels.Kernel, buffers ...*driver.Buffer) (float64, error)
 		defer timer.Release()
 	}
 	var best time.Duration
-	for range limitRuns {
+	begin := time.Now()
+	for run := 0; run < limitRuns || !g.caps.Software && time.Since(begin) < limitTime; run++ {
 		c := g.Begin()
 		if timer != nil {
 			c.Mark(timer, 0)
