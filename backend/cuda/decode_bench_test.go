@@ -24,21 +24,6 @@ func TestBenchDecode(t *testing.T) {
 	if path == "" || emutest.Emulated() {
 		path, steps = golden.Path(t, "testdata", "architectures", "qwen2.gguf"), 2
 	}
-	defer func(least int, conditional, gated bool) {
-		mmaLeast, matvecConditional, roundGated = least, conditional, gated
-	}(mmaLeast, matvecConditional, roundGated)
-	for _, v := range []struct {
-		least              int
-		conditional, gated bool
-	}{{3, false, false}, {3, false, true}, {3, true, false}, {3, true, true}, {1, false, true}} {
-		mmaLeast, matvecConditional, roundGated = v.least, v.conditional, v.gated
-		_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
-		e := exec.(*executor)
-		us := benchSteps(t, e, 1, 0, steps)
-		t.Logf("matvec_mma.h from %d tokens, conditional loads %v, gated rounded %v: %8.1f µs a step, %8.1f tok/s", v.least, v.conditional, v.gated, us, 1e6/us)
-		exec.Close()
-	}
-	mmaLeast, matvecConditional, roundGated = 3, true, true
 	_, exec := backendtest.Load(t, path, Name, backend.Options{KV: tensor.F16})
 	e := exec.(*executor)
 	for _, s := range []struct{ sequences, depth int }{{1, 0}, {1, 8192}, {8, 0}, {8, 8192}, {2, 0}, {3, 0}, {4, 0}, {16, 0}, {32, 0}, {32, 2048}} {

@@ -108,9 +108,6 @@ func piece(t tensor.DType) (weights, bytes int) {
 // while the kernel before still runs; a multiple of 32.
 var matvecAhead = 0
 
-// matvecConditional takes the kernels of one token whose loads have conditions.
-var matvecConditional = false
-
 // matvecSmall lets products with little work have half the threads.
 var matvecSmall = true
 
@@ -200,11 +197,7 @@ func (r *matvecRequest) plan(dev cuda.Device, v matvecVariant) (*kernelCall, err
 		return nil, fmt.Errorf("matvec: %w: %d tokens of %d numbers", errMatvecWide, r.tokens, r.k)
 	}
 	module := "matvec_" + strings.ToLower(main.String())
-	kernel := fmt.Sprintf("%s_%d", module, v.tokens)
-	if matvecConditional && v.tokens == 1 && mmaFormats[main] {
-		module, kernel = "matvec_if", "matvec_if_"+strings.ToLower(main.String())
-	}
-	return r.call(best, module, kernel, v.threads, alt), nil
+	return r.call(best, module, fmt.Sprintf("%s_%d", module, v.tokens), v.threads, alt), nil
 }
 
 // matvecShape is a way to cut the rows.

@@ -255,18 +255,15 @@ var fusedProducts = []benchProduct{
 // TestBenchMMA compares matvec_mma.h with matvec.h on the products of a layer.
 func TestBenchMMA(t *testing.T) {
 	b := newBench(t)
-	defer func(least int, conditional bool) { mmaLeast, matvecConditional = least, conditional }(mmaLeast, matvecConditional)
+	defer func(least int) { mmaLeast = least }(mmaLeast)
 	b.read = 4700
 	products := slices.Clone(fusedProducts)
 	if b.quick {
 		products = products[1:2]
 	}
-	for _, v := range []struct {
-		least       int
-		conditional bool
-	}{{3, false}, {3, true}, {1, false}} {
-		mmaLeast, matvecConditional = v.least, v.conditional
-		fmt.Printf("-- matvec_mma.h from %d tokens, conditional loads %v\n", v.least, v.conditional)
+	for _, least := range []int{3, 1} {
+		mmaLeast = least
+		fmt.Printf("-- matvec_mma.h from %d tokens\n", least)
 		for _, p := range products {
 			b.product(p)
 		}

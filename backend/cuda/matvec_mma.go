@@ -16,7 +16,7 @@ var mmaFormats = map[tensor.DType]bool{tensor.Q4_K: true, tensor.Q6_K: true}
 
 // mmaKernels are the numbers of tokens that kernels are compiled for, with the threads of
 // a block.
-var mmaKernels = []struct{ tokens, threads int }{{1, 512}, {2, 512}, {4, 384}, {8, 384}}
+var mmaKernels = []struct{ tokens, threads int }{{4, 384}, {8, 384}}
 
 // mmaLeast is the fewest tokens that matvec_mma.h multiplies: fewer are faster by dp4a
 // (docs/performance.md).
@@ -70,11 +70,6 @@ func (r *matvecRequest) planMMA(dev cuda.Device) *kernelCall {
 			continue
 		}
 		s := r.mmaShape(dev)
-		// Half the threads do where all loads of a warp are in flight at once: the next
-		// kernel then finds room beside this one.
-		if threads := k.threads / 2; k.tokens == 1 && matvecSmall && s.work*r.k/256 <= 2*threads/32 {
-			k.threads = threads
-		}
 		s.run = (s.work*r.k/256 + k.threads/32 - 1) / (k.threads / 32)
 		if s.shared = mmaShared(r.k, k.tokens, s.work, k.threads); s.shared > dev.SharedMemory {
 			return nil

@@ -3,7 +3,6 @@ package cuda
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"github.com/apr-engine/apr/tensor"
@@ -46,41 +45,6 @@ func TestMatvecMMA(t *testing.T) {
 			got := g.callKernel(call, req.matrices[i].out, c.tokens*m.rows)
 			want, size := product(m, roundedX(x), c.tokens)
 			checkProduct(t, fmt.Sprintf("%s %d×%d, %d tokens", m.dtype, m.rows, m.k, c.tokens), got, want, size, floatRounding)
-		}
-		g.release()
-	}
-}
-
-// TestMatvecConditional: loads with conditions give the bits of those without, for one
-// block and many, runs of steps of any length, and two formats together.
-func TestMatvecConditional(t *testing.T) {
-	g := openGPU(t)
-	defer func(on bool) { matvecConditional = on }(matvecConditional)
-	r := rand.New(rand.NewPCG(4, 1))
-	dev := g.c.Device
-	for _, c := range []struct {
-		dtype        tensor.DType
-		rows, k, sms int
-	}{{tensor.Q4_K, 300, 512, 2}, {tensor.Q6_K, 45, 2816, 1}, {tensor.Q4_K, 7, 256, 132}, {tensor.Q4_K, 33, 1536, 1}} {
-		dev.SMs = c.sms
-		x := outlierX(r, 1, c.k)
-		m, other := randomMatrix(r, c.dtype, c.rows, c.k, 0.1), randomMatrix(r, tensor.Q6_K, 5, c.k, 0.1)
-		req := matvecRequest{tokens: 1, k: c.k, x: upload(g, x), matrices: []matvecMatrix{
-			{data: g.matrix(m), dtype: c.dtype, rows: c.rows, out: g.alloc(int64(c.rows) * 4)},
-			{data: g.matrix(other), dtype: tensor.Q6_K, rows: 5, out: g.alloc(5 * 4)},
-		}}
-		var first []float32
-		for _, matvecConditional = range []bool{false, true} {
-			call, err := planMatvec(dev, req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := append(g.callKernel(call, req.matrices[0].out, c.rows), g.callKernel(call, req.matrices[1].out, 5)...)
-			if first == nil {
-				first = got
-			} else if !slices.Equal(first, got) {
-				t.Errorf("%s %d×%d: %s gives other numbers", c.dtype, c.rows, c.k, call.kernel)
-			}
 		}
 		g.release()
 	}

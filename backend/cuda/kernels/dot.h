@@ -178,8 +178,6 @@ struct DotQ4_K : DotNib1 {
 	typedef Q4_K Format;
 	struct Raw { uint4 q, h; };
 	DEV void load(Raw &r, const u8 *row, int k, int b) { r.q = ld_stream128(row + b * 16), r.h = ld_stream128(Q4_K::head(row, k, b)); }
-	// the same if a condition holds
-	DEV void load_if(Raw &r, const u8 *row, int k, int b, bool c) { ld_stream128_if(r.q, row + b * 16, c), ld_stream128_if(r.h, Q4_K::head(row, k, b), c); }
 	DEV void decode(Weights &w, const Raw &r, int b) {
 		int s, m;
 		head_pair(r.h, b & 7, s, m);
@@ -250,10 +248,6 @@ struct DotQ6_K : DotHalves {
 	DEV void load(Raw &r, const u8 *row, int k, int b) {
 		r.q = ld_stream128(row + b * 16), r.t = ld_stream64(Q6_K::two(row, k, b));
 		r.s = ld_stream16(Q6_K::scales(row, k, b)), r.d = ld_stream16(Q6_K::head(row, k, b));
-	}
-	DEV void load_if(Raw &r, const u8 *row, int k, int b, bool c) {
-		ld_stream128_if(r.q, row + b * 16, c), ld_stream64_if(r.t, Q6_K::two(row, k, b), c);
-		ld_keep16_if(r.s, Q6_K::scales(row, k, b), c), ld_keep16_if(r.d, Q6_K::head(row, k, b), c);
 	}
 	DEV void decode(Weights &w, const Raw &r, int) {
 #pragma unroll

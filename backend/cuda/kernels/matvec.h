@@ -257,14 +257,11 @@ template <class D, int R> struct Feed {
 			rows[r] = ((a.flags & MV_PAIR) && r ? a.w1 : a.w0) + (size_t)row * stride;
 		}
 	}
-	template <bool IF> __device__ __forceinline__ void load(typename D::Raw (&to)[R], bool c = true) {
+	__device__ __forceinline__ void load(typename D::Raw (&to)[R]) {
 		int b = step * lanes + at;
 		b = b < pieces ? b : pieces - 1; // the activations there are zeros
 #pragma unroll
-		for (int r = 0; r < R; r++) {
-			if constexpr (IF) D::load_if(to[r], rows[r], a.k, b, c);
-			else D::load(to[r], rows[r], a.k, b);
-		}
+		for (int r = 0; r < R; r++) D::load(to[r], rows[r], a.k, b);
 		if (++step == steps) {
 			step = 0, group++;
 			aim();
@@ -366,21 +363,13 @@ DEV void prefetch_next(const MatVec &a) {
 	if (a.then1) bulk_prefetch_l2(a.then1 + at, n);
 }
 
-// IF: loads are always there and have conditions, so that no registers change places.
-template <class D, int T, int R, int P, bool IF> DEV void matvec(const MatVec &a) {
+template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
 	int wid = threadIdx.x >> 5;
 	Feed<D, R> feed(a, a.lanes, R, 1);
 	typename D::Raw raw[P][R];
-	if constexpr (IF)
 #pragma unroll
-		for (int p = 0; p < P; p++)
-#pragma unroll
-			for (int r = 0; r < R; r++) raw[p][r] = typename D::Raw{};
-#pragma unroll
-	for (int p = 0; p < P; p++) {
-		if constexpr (IF) feed.template load<true>(raw[p], feed.first + p < feed.last);
-		else if (feed.first + p < feed.last) feed.template load<false>(raw[p]);
-	}
+	for (int p = 0; p < P; p++)
+		if (feed.first + p < feed.last) feed.load(raw[p]);
 	if (a.ahead) feed.prefetch();
 	int group = feed.first / feed.steps, step = feed.first - group * feed.steps;
 	int padded = feed.steps * feed.lanes, size = R * T * (32 / feed.lanes), of_row = a.flags & MV_PAIR ? R * T : T;
@@ -409,8 +398,7 @@ template <class D, int T, int R, int P, bool IF> DEV void matvec(const MatVec &a
 			typename D::Weights w[R];
 #pragma unroll
 			for (int r = 0; r < R; r++) D::decode(w[r], raw[p][r], b);
-			if constexpr (IF) feed.template load<true>(raw[p], i + p + P < feed.last);
-			else if (i + p + P < feed.last) feed.template load<false>(raw[p]);
+			if (i + p + P < feed.last) feed.load(raw[p]);
 			piece_products<D, R, T>(acc, w, base, padded, b);
 			if (++step < feed.steps && i + p + 1 < feed.last) continue;
 #pragma unroll 1
@@ -438,14 +426,14 @@ template <class D, int T, int R, int P, bool IF> DEV void matvec(const MatVec &a
 }
 
 // run_matvec chooses between two formats, the second of which may be the same.
-template <class D, class ALT, int T, int R, int P, bool IF = false> DEV void run_matvec(const MatVec &a, int alt) {
+template <class D, class ALT, int T, int R, int P> DEV void run_matvec(const MatVec &a, int alt) {
 	if constexpr (D::Format::TYPE != ALT::Format::TYPE) {
 		if (alt) {
-			matvec<ALT, T, R, P, IF>(a);
+			matvec<ALT, T, R, P>(a);
 			return;
 		}
 	}
-	matvec<D, T, R, P, IF>(a);
+	matvec<D, T, R, P>(a);
 }
 
 // MATVEC(name, threads, blocks, D, ALT, T, R, P) is a kernel for up to T tokens and
@@ -481,8 +469,6 @@ template <class D, class ALT, int T, int R, int P, bool IF = false> DEV void run
 //
 // With MV_PAIR: w0 is gate, w1 up, both of n0 rows and of D; y0 = act(gate)·up.
 #define MATVEC(name, threads, blocks, D, ALT, T, R, P) MATVEC_KERNEL(name, threads, blocks, (run_matvec<D, ALT, T, R, P>(a, (alt >> s) & 1)))
-// MATVEC_IF is the same for one token, two rows and three steps; see IF.
-#define MATVEC_IF(name, D, ALT) MATVEC_KERNEL(name, 512, 1, (run_matvec<D, ALT, 1, 2, 3, true>(a, (alt >> s) & 1)))
 #define MATVEC_KERNEL(name, threads, blocks, body)                                                                              \
 	KERNEL_MIN(name, threads, blocks, const void *x, const float *norm, float eps, int flags, int tokens, int k, int lanes,     \
 	           const u8 *w0, const u8 *w1, const u8 *w2, const float *b0, const float *b1, const float *b2, float *y0,         \

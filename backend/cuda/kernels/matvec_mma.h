@@ -1,10 +1,10 @@
-// matvec_mma.h: products of quantised matrices with the rows of one to eight tokens, as
+// matvec_mma.h: products of quantised matrices with the rows of three to eight tokens, as
 // matvec.h has them, but multiplied on tensor cores (mma.sync m16n8k32 of bytes, exact).
 //
-// Why. dp4a takes 100 instructions for 32 weights of a lane, with all that surrounds it,
-// and with one token that, not the memory, is what the larger products wait for
-// (docs/performance.md). Here it is less than half, and further tokens cost only their
-// own MMAs and scales.
+// Why. matvec.h reads every token's activations from shared memory for each 32 weights of
+// a lane. Here they are read once for 16 rows, and a token costs only its own MMAs
+// and scales. For one and two tokens dp4a is faster: the loads in flight do not fit into
+// the registers that 512 threads leave (docs/performance.md).
 //
 // How the work lies. A tile is 16 rows of the block (in a pair: 8 of gate, 8 of up); a
 // step is a tile times 256 weights. The steps of all tiles, in one sequence, are cut into

@@ -2,7 +2,5 @@
 // targets: sm_80 sm_90
 #include "matvec_mma.h"
 
-MATVEC_MMA(matvec_mma_q4_k_1, 512, DotQ4_K, DotQ6_K, 1)
-MATVEC_MMA(matvec_mma_q4_k_2, 512, DotQ4_K, DotQ6_K, 2)
 MATVEC_MMA(matvec_mma_q4_k_4, 384, DotQ4_K, DotQ6_K, 4)
 MATVEC_MMA(matvec_mma_q4_k_8, 384, DotQ4_K, DotQ6_K, 8)
