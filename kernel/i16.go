@@ -36,8 +36,8 @@ type I16 struct {
 	Sum          []float32 // (chunks, tokens, 16): Scale × Σ Q over 16 elements
 	Sum32        []float32 // (chunks, tokens, 8): the same over 32 elements
 	// Planes is Q as bytes, for kernels that multiply weights while they are bytes.
-	// It has whole chunks only, only at levels with such kernels, and is empty for
-	// more than planesTokens tokens.
+	// It is filled only at levels with such kernels, and empty for more than
+	// planesTokens tokens.
 	Planes []i16Planes // (chunks, tokens)
 }
 

@@ -35,8 +35,8 @@ func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
 // quantizeI16PlanesAVX512 makes the planes too.
 func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	quantizeI16With(quantizeI16AVX512)(dst, token, x)
-	if chunks := len(x) / i16Chunk; chunks > 0 && len(dst.Planes) > 0 {
-		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], chunks, dst.Tokens)
+	if len(dst.Planes) > 0 {
+		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 	}
 }
 
@@ -64,7 +64,6 @@ func registerI16Variants() {
 		{tensor.Q6_K, cpufeat.AVX2, matVecQ6KI16x1AVX2, nil, nil},
 		{tensor.Q4_0, cpufeat.AVX512, matVecQ4_0I16x1AVX512, matVecQ4_0I16x2AVX512, matVecQ4_0I16x4AVX512},
 		{tensor.Q4_1, cpufeat.AVX512, matVecQ4_1I16x1AVX512, matVecQ4_1I16x2AVX512, matVecQ4_1I16x4AVX512},
-		{tensor.Q5_0, cpufeat.AVX512, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
 		{tensor.Q5_1, cpufeat.AVX512, matVecQ5_1I16x1AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16x4AVX512},
 		{tensor.Q8_0, cpufeat.AVX512, matVecQ8_0I16x1AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16x4AVX512},
 		{tensor.IQ4_NL, cpufeat.AVX512, matVecIQ4NLI16x1AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16x4AVX512},
@@ -79,6 +78,7 @@ func registerI16Variants() {
 		dtype      tensor.DType
 		x1, x2, x4 matVecPlanesAsm
 	}{
+		{tensor.Q5_0, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
 		{tensor.Q4_K, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
 		{tensor.Q5_K, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
 		{tensor.Q6_K, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
@@ -125,7 +125,7 @@ func (f *i16Format) matVecPlanes(x1, x2, x4 matVecPlanesAsm) matVecI16Func {
 			case t1-t >= 2:
 				product, n = x2, 2
 			}
-			product(&out[(t-t0)*stride], stride, &w[0], rows, rowBytes/f.chunkBytes, &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
+			product(&out[(t-t0)*stride], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
 			t += n
 		}
 	}

@@ -17,7 +17,7 @@ func fillPlanesGeneric(a *I16, token int) {
 	if len(a.Planes) == 0 {
 		return
 	}
-	for c := range a.Cols / i16Chunk {
+	for c := range a.Chunks() {
 		at := c*a.Tokens + token
 		p := &a.Planes[at]
 		p.Sum = [16]int32{}

@@ -25,6 +25,13 @@ func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ5_0I16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes and scale point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -46,6 +53,13 @@ func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ5_0I16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes and scale point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -66,6 +80,13 @@ func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //
 //go:noescape
 func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_0I16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes and scale point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ2KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
@@ -171,27 +192,6 @@ func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //
 //go:noescape
 func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_0I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_0I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_0I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
 
 // matVecQ5_1I16x1AVX512 multiplies rows of contiguous blocks of 32 with
 // 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to

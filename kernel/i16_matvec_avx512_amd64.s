@@ -168,8 +168,8 @@ chunk:
 	VMOVSHDUP      X13, X15
 	VADDSS         X15, X13, X13
 	VMOVSS         X13, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
@@ -496,8 +496,8 @@ chunk:
 	VMOVSHDUP       X13, X15
 	VADDSS          X15, X13, X13
 	VMOVSS          X13, (DI)
-	ADDQ            $0x08, AX
 	MOVQ            R8, DI
+	ADDQ            $0x08, AX
 	SUBQ            $0x02, CX
 	JNZ             rows
 
@@ -733,8 +733,8 @@ chunk:
 	VMOVSHDUP      X13, X14
 	VADDSS         X14, X13, X13
 	VMOVSS         X13, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
@@ -841,6 +841,577 @@ DATA i16_dwordsq6upper3<>+40(SB)/8, $0x0000000f0000000b
 DATA i16_dwordsq6upper3<>+48(SB)/8, $0x0000000f0000000b
 DATA i16_dwordsq6upper3<>+56(SB)/8, $0x0000000f0000000b
 GLOBL i16_dwordsq6upper3<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q50source0<>+0(SB), Z0
+	VMOVDQU64 i16_q50third0<>+0(SB), Z1
+	VMOVDQU64 i16_q50source1<>+0(SB), Z2
+	VMOVDQU64 i16_q50third1<>+0(SB), Z3
+	VMOVDQU64 i16_q50source2<>+0(SB), Z4
+	VMOVDQU64 i16_q50third2<>+0(SB), Z5
+	VMOVDQU64 i16_q50source3<>+0(SB), Z6
+	VMOVDQU64 i16_q50third3<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsq50odd<>+0(SB), Z8
+	VMOVDQU64 i16_q50nibble<>+0(SB), Z9
+	VMOVDQU64 i16_q50bit<>+0(SB), Z10
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	MOVQ      $0x000000000000f000, AX
+	KMOVQ     AX, K2
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), SI
+	XORL      R8, R8
+	LEAQ      -4096(BX), DI
+	TESTQ     DI, DI
+	CMOVQLT   R8, DI
+	ADDQ      SI, DI
+
+rows:
+	LEAQ    (SI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ SI, R8
+	MOVQ    BX, R9
+	MOVQ    planes+40(FP), R10
+	MOVQ    scale+48(FP), R11
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+
+chunk:
+	CMPQ           R9, $0x000000b0
+	JLT            tail
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	PREFETCHT0     8320(DI)
+	PREFETCHT0     8384(DI)
+	PREFETCHT0     8448(DI)
+	PREFETCHT0     8512(DI)
+	ADDQ           $0x00000160, DI
+	VMOVDQU64      (SI), Z15
+	VMOVDQU64      64(SI), Z16
+	VMOVDQU64      112(SI), Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z18
+	VPERMI2W       Z16, Z15, Z18
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z19
+	VPERMW         Z17, Z19, K2, Z18
+	VCVTPH2PS      Y18, Z18
+	VMOVDQU64      i16_q50high<>+0(SB), Z19
+	VPERMI2B       Z16, Z15, Z19
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z20
+	VPERMB         Z17, Z20, K1, Z19
+	VMOVDQA64      Z0, Z20
+	VPERMI2B       Z16, Z15, Z20
+	VPERMB         Z17, Z1, K1, Z20
+	VPSRLVD        Z8, Z20, Z20
+	VPANDD         Z9, Z20, Z20
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z21
+	VPMULTISHIFTQB Z19, Z21, Z21
+	VPTERNLOGD     $0xf8, Z10, Z21, Z20
+	VMOVDQA64      Z2, Z21
+	VPERMI2B       Z16, Z15, Z21
+	VPERMB         Z17, Z3, K1, Z21
+	VPSRLVD        Z8, Z21, Z21
+	VPANDD         Z9, Z21, Z21
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z22
+	VPMULTISHIFTQB Z19, Z22, Z22
+	VPTERNLOGD     $0xf8, Z10, Z22, Z21
+	VMOVDQA64      Z4, Z22
+	VPERMI2B       Z16, Z15, Z22
+	VPERMB         Z17, Z5, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z23
+	VPMULTISHIFTQB Z19, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z6, Z23
+	VPERMI2B       Z16, Z15, Z23
+	VPERMB         Z17, Z7, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z19, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z23
+	VMOVDQU64      (R8), Z15
+	VMOVDQU64      64(R8), Z16
+	VMOVDQU64      112(R8), Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z19
+	VPERMI2W       Z16, Z15, Z19
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z24
+	VPERMW         Z17, Z24, K2, Z19
+	VCVTPH2PS      Y19, Z19
+	VMOVDQU64      i16_q50high<>+0(SB), Z24
+	VPERMI2B       Z16, Z15, Z24
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z25
+	VPERMB         Z17, Z25, K1, Z24
+	VMOVDQA64      Z0, Z25
+	VPERMI2B       Z16, Z15, Z25
+	VPERMB         Z17, Z1, K1, Z25
+	VPSRLVD        Z8, Z25, Z25
+	VPANDD         Z9, Z25, Z25
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z26
+	VPMULTISHIFTQB Z24, Z26, Z26
+	VPTERNLOGD     $0xf8, Z10, Z26, Z25
+	VMOVDQA64      Z2, Z26
+	VPERMI2B       Z16, Z15, Z26
+	VPERMB         Z17, Z3, K1, Z26
+	VPSRLVD        Z8, Z26, Z26
+	VPANDD         Z9, Z26, Z26
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z27
+	VPMULTISHIFTQB Z24, Z27, Z27
+	VPTERNLOGD     $0xf8, Z10, Z27, Z26
+	VMOVDQA64      Z4, Z27
+	VPERMI2B       Z16, Z15, Z27
+	VPERMB         Z17, Z5, K1, Z27
+	VPSRLVD        Z8, Z27, Z27
+	VPANDD         Z9, Z27, Z27
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z28
+	VPMULTISHIFTQB Z24, Z28, Z28
+	VPTERNLOGD     $0xf8, Z10, Z28, Z27
+	VMOVDQA64      Z6, Z28
+	VPERMI2B       Z16, Z15, Z28
+	VPERMB         Z17, Z7, K1, Z28
+	VPSRLVD        Z8, Z28, Z28
+	VPANDD         Z9, Z28, Z28
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z24, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z28
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R10), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VPDPBUSD       Z15, Z25, Z12
+	VMOVDQU64      64(R10), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VPDPBUSD       Z15, Z26, Z12
+	VMOVDQU64      128(R10), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VPDPBUSD       Z15, Z27, Z12
+	VMOVDQU64      192(R10), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPDPBUSD       Z15, Z28, Z12
+	VPSLLD         $0x08, Z11, Z11
+	VPSLLD         $0x08, Z12, Z12
+	VMOVDQU64      256(R10), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VPDPBUSD       Z15, Z25, Z12
+	VMOVDQU64      320(R10), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VPDPBUSD       Z15, Z26, Z12
+	VMOVDQU64      384(R10), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VPDPBUSD       Z15, Z27, Z12
+	VMOVDQU64      448(R10), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPDPBUSD       Z15, Z28, Z12
+	VPSRAD         $0x01, 512(R10), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z18, Z16
+	VFMADD231PS    Z16, Z11, Z13
+	VPSUBD         Z15, Z12, Z12
+	VCVTDQ2PS      Z12, Z12
+	VMULPS.BCST    (R11), Z19, Z15
+	VFMADD231PS    Z15, Z12, Z14
+	ADDQ           $0x000000b0, SI
+	ADDQ           $0x000000b0, R8
+	IMUL3Q         $0x00000240, DX, R12
+	ADDQ           R12, R10
+	LEAQ           (R11)(DX*4), R11
+	SUBQ           $0x000000b0, R9
+	JMP            chunk
+
+tail:
+	TESTQ          R9, R9
+	JZ             sum
+	LEAQ           (R9), R12
+	XORL           R13, R13
+	TESTQ          R12, R12
+	CMOVQLT        R13, R12
+	MOVQ           $+64, R13
+	CMPQ           R12, R13
+	CMOVQGT        R13, R12
+	MOVQ           $-1, R13
+	BZHIQ          R12, R13, R13
+	KMOVQ          R13, K3
+	LEAQ           -64(R9), R12
+	XORL           R13, R13
+	TESTQ          R12, R12
+	CMOVQLT        R13, R12
+	MOVQ           $+64, R13
+	CMPQ           R12, R13
+	CMOVQGT        R13, R12
+	MOVQ           $-1, R13
+	BZHIQ          R12, R13, R13
+	KMOVQ          R13, K4
+	LEAQ           -112(R9), R12
+	XORL           R13, R13
+	TESTQ          R12, R12
+	CMOVQLT        R13, R12
+	MOVQ           $+64, R13
+	CMPQ           R12, R13
+	CMOVQGT        R13, R12
+	MOVQ           $-1, R13
+	BZHIQ          R12, R13, R13
+	KMOVQ          R13, K5
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	PREFETCHT0     8320(DI)
+	LEAQ           (DI)(R9*2), DI
+	VMOVDQU8.Z     (SI), K3, Z15
+	VMOVDQU8.Z     64(SI), K4, Z16
+	VMOVDQU8.Z     112(SI), K5, Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z18
+	VPERMI2W       Z16, Z15, Z18
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z19
+	VPERMW         Z17, Z19, K2, Z18
+	VCVTPH2PS      Y18, Z18
+	VMOVDQU64      i16_q50high<>+0(SB), Z19
+	VPERMI2B       Z16, Z15, Z19
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z20
+	VPERMB         Z17, Z20, K1, Z19
+	VMOVDQA64      Z0, Z20
+	VPERMI2B       Z16, Z15, Z20
+	VPERMB         Z17, Z1, K1, Z20
+	VPSRLVD        Z8, Z20, Z20
+	VPANDD         Z9, Z20, Z20
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z21
+	VPMULTISHIFTQB Z19, Z21, Z21
+	VPTERNLOGD     $0xf8, Z10, Z21, Z20
+	VMOVDQA64      Z2, Z21
+	VPERMI2B       Z16, Z15, Z21
+	VPERMB         Z17, Z3, K1, Z21
+	VPSRLVD        Z8, Z21, Z21
+	VPANDD         Z9, Z21, Z21
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z22
+	VPMULTISHIFTQB Z19, Z22, Z22
+	VPTERNLOGD     $0xf8, Z10, Z22, Z21
+	VMOVDQA64      Z4, Z22
+	VPERMI2B       Z16, Z15, Z22
+	VPERMB         Z17, Z5, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z23
+	VPMULTISHIFTQB Z19, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z6, Z23
+	VPERMI2B       Z16, Z15, Z23
+	VPERMB         Z17, Z7, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z19, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z23
+	VMOVDQU8.Z     (R8), K3, Z15
+	VMOVDQU8.Z     64(R8), K4, Z16
+	VMOVDQU8.Z     112(R8), K5, Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z19
+	VPERMI2W       Z16, Z15, Z19
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z24
+	VPERMW         Z17, Z24, K2, Z19
+	VCVTPH2PS      Y19, Z19
+	VMOVDQU64      i16_q50high<>+0(SB), Z24
+	VPERMI2B       Z16, Z15, Z24
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z25
+	VPERMB         Z17, Z25, K1, Z24
+	VMOVDQA64      Z0, Z25
+	VPERMI2B       Z16, Z15, Z25
+	VPERMB         Z17, Z1, K1, Z25
+	VPSRLVD        Z8, Z25, Z25
+	VPANDD         Z9, Z25, Z25
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z26
+	VPMULTISHIFTQB Z24, Z26, Z26
+	VPTERNLOGD     $0xf8, Z10, Z26, Z25
+	VMOVDQA64      Z2, Z26
+	VPERMI2B       Z16, Z15, Z26
+	VPERMB         Z17, Z3, K1, Z26
+	VPSRLVD        Z8, Z26, Z26
+	VPANDD         Z9, Z26, Z26
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z27
+	VPMULTISHIFTQB Z24, Z27, Z27
+	VPTERNLOGD     $0xf8, Z10, Z27, Z26
+	VMOVDQA64      Z4, Z27
+	VPERMI2B       Z16, Z15, Z27
+	VPERMB         Z17, Z5, K1, Z27
+	VPSRLVD        Z8, Z27, Z27
+	VPANDD         Z9, Z27, Z27
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z28
+	VPMULTISHIFTQB Z24, Z28, Z28
+	VPTERNLOGD     $0xf8, Z10, Z28, Z27
+	VMOVDQA64      Z6, Z28
+	VPERMI2B       Z16, Z15, Z28
+	VPERMB         Z17, Z7, K1, Z28
+	VPSRLVD        Z8, Z28, Z28
+	VPANDD         Z9, Z28, Z28
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z24, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z28
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R10), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VPDPBUSD       Z15, Z25, Z12
+	VMOVDQU64      64(R10), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VPDPBUSD       Z15, Z26, Z12
+	VMOVDQU64      128(R10), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VPDPBUSD       Z15, Z27, Z12
+	VMOVDQU64      192(R10), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPDPBUSD       Z15, Z28, Z12
+	VPSLLD         $0x08, Z11, Z11
+	VPSLLD         $0x08, Z12, Z12
+	VMOVDQU64      256(R10), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VPDPBUSD       Z15, Z25, Z12
+	VMOVDQU64      320(R10), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VPDPBUSD       Z15, Z26, Z12
+	VMOVDQU64      384(R10), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VPDPBUSD       Z15, Z27, Z12
+	VMOVDQU64      448(R10), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPDPBUSD       Z15, Z28, Z12
+	VPSRAD         $0x01, 512(R10), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R11), Z18, Z16
+	VFMADD231PS    Z16, Z11, Z13
+	VPSUBD         Z15, Z12, Z12
+	VCVTDQ2PS      Z12, Z12
+	VMULPS.BCST    (R11), Z19, Z15
+	VFMADD231PS    Z15, Z12, Z14
+	ADDQ           R9, SI
+	ADDQ           R9, R8
+
+sum:
+	MOVQ          stride+8(FP), SI
+	LEAQ          (AX), SI
+	VEXTRACTF64X4 $0x01, Z13, Y15
+	VADDPS        Y15, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X15
+	VADDPS        X15, X13, X13
+	VPERMILPD     $0x01, X13, X15
+	VADDPS        X15, X13, X13
+	VMOVSHDUP     X13, X15
+	VADDSS        X15, X13, X13
+	VMOVSS        X13, (SI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), SI
+	VEXTRACTF64X4 $0x01, Z14, Y15
+	VADDPS        Y15, Y14, Y14
+	VEXTRACTF32X4 $0x01, Y14, X15
+	VADDPS        X15, X14, X14
+	VPERMILPD     $0x01, X14, X15
+	VADDPS        X15, X14, X14
+	VMOVSHDUP     X14, X15
+	VADDSS        X15, X14, X14
+	VMOVSS        X14, (SI)
+	MOVQ          R8, SI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_q50source0<>+0(SB)/8, $0x0908070609080706
+DATA i16_q50source0<>+8(SB)/8, $0x1f1e1d1c1f1e1d1c
+DATA i16_q50source0<>+16(SB)/8, $0x3534333235343332
+DATA i16_q50source0<>+24(SB)/8, $0x4b4a49484b4a4948
+DATA i16_q50source0<>+32(SB)/8, $0x61605f5e61605f5e
+DATA i16_q50source0<>+40(SB)/8, $0x7776757477767574
+DATA i16_q50source0<>+48(SB)/8, $0x8d8c8b8a8d8c8b8a
+DATA i16_q50source0<>+56(SB)/8, $0xa3a2a1a0a3a2a1a0
+GLOBL i16_q50source0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50third0<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50third0<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50third0<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50third0<>+24(SB)/8, $0x0000000000000000
+DATA i16_q50third0<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50third0<>+40(SB)/8, $0x0706050407060504
+DATA i16_q50third0<>+48(SB)/8, $0x1d1c1b1a1d1c1b1a
+DATA i16_q50third0<>+56(SB)/8, $0x3332313033323130
+GLOBL i16_q50third0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50shift0<>+0(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+8(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+16(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+24(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+32(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+40(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+48(SB)/8, $0x0f0e0d0c3f3e3d3c
+DATA i16_q50shift0<>+56(SB)/8, $0x0f0e0d0c3f3e3d3c
+GLOBL i16_q50shift0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50source1<>+0(SB)/8, $0x0d0c0b0a0d0c0b0a
+DATA i16_q50source1<>+8(SB)/8, $0x2322212023222120
+DATA i16_q50source1<>+16(SB)/8, $0x3938373639383736
+DATA i16_q50source1<>+24(SB)/8, $0x4f4e4d4c4f4e4d4c
+DATA i16_q50source1<>+32(SB)/8, $0x6564636265646362
+DATA i16_q50source1<>+40(SB)/8, $0x7b7a79787b7a7978
+DATA i16_q50source1<>+48(SB)/8, $0x91908f8e91908f8e
+DATA i16_q50source1<>+56(SB)/8, $0xa7a6a5a4a7a6a5a4
+GLOBL i16_q50source1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50third1<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50third1<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50third1<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50third1<>+24(SB)/8, $0x0000000000000000
+DATA i16_q50third1<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50third1<>+40(SB)/8, $0x0b0a09080b0a0908
+DATA i16_q50third1<>+48(SB)/8, $0x21201f1e21201f1e
+DATA i16_q50third1<>+56(SB)/8, $0x3736353437363534
+GLOBL i16_q50third1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50shift1<>+0(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+8(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+16(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+24(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+32(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+40(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+48(SB)/8, $0x1312111003020100
+DATA i16_q50shift1<>+56(SB)/8, $0x1312111003020100
+GLOBL i16_q50shift1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50source2<>+0(SB)/8, $0x11100f0e11100f0e
+DATA i16_q50source2<>+8(SB)/8, $0x2726252427262524
+DATA i16_q50source2<>+16(SB)/8, $0x3d3c3b3a3d3c3b3a
+DATA i16_q50source2<>+24(SB)/8, $0x5352515053525150
+DATA i16_q50source2<>+32(SB)/8, $0x6968676669686766
+DATA i16_q50source2<>+40(SB)/8, $0x7f7e7d7c7f7e7d7c
+DATA i16_q50source2<>+48(SB)/8, $0x9594939295949392
+DATA i16_q50source2<>+56(SB)/8, $0xabaaa9a8abaaa9a8
+GLOBL i16_q50source2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50third2<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50third2<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50third2<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50third2<>+24(SB)/8, $0x0000000000000000
+DATA i16_q50third2<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50third2<>+40(SB)/8, $0x0f0e0d0c0f0e0d0c
+DATA i16_q50third2<>+48(SB)/8, $0x2524232225242322
+DATA i16_q50third2<>+56(SB)/8, $0x3b3a39383b3a3938
+GLOBL i16_q50third2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50shift2<>+0(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+8(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+16(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+24(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+32(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+40(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+48(SB)/8, $0x1716151407060504
+DATA i16_q50shift2<>+56(SB)/8, $0x1716151407060504
+GLOBL i16_q50shift2<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50source3<>+0(SB)/8, $0x1514131215141312
+DATA i16_q50source3<>+8(SB)/8, $0x2b2a29282b2a2928
+DATA i16_q50source3<>+16(SB)/8, $0x41403f3e41403f3e
+DATA i16_q50source3<>+24(SB)/8, $0x5756555457565554
+DATA i16_q50source3<>+32(SB)/8, $0x6d6c6b6a6d6c6b6a
+DATA i16_q50source3<>+40(SB)/8, $0x8382818083828180
+DATA i16_q50source3<>+48(SB)/8, $0x9998979699989796
+DATA i16_q50source3<>+56(SB)/8, $0xafaeadacafaeadac
+GLOBL i16_q50source3<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50third3<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50third3<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50third3<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50third3<>+24(SB)/8, $0x0000000000000000
+DATA i16_q50third3<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50third3<>+40(SB)/8, $0x1312111013121110
+DATA i16_q50third3<>+48(SB)/8, $0x2928272629282726
+DATA i16_q50third3<>+56(SB)/8, $0x3f3e3d3c3f3e3d3c
+GLOBL i16_q50third3<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50shift3<>+0(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+8(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+16(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+24(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+32(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+40(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+48(SB)/8, $0x1b1a19180b0a0908
+DATA i16_q50shift3<>+56(SB)/8, $0x1b1a19180b0a0908
+GLOBL i16_q50shift3<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50high<>+0(SB)/8, $0x0504030205040302
+DATA i16_q50high<>+8(SB)/8, $0x1b1a19181b1a1918
+DATA i16_q50high<>+16(SB)/8, $0x31302f2e31302f2e
+DATA i16_q50high<>+24(SB)/8, $0x4746454447464544
+DATA i16_q50high<>+32(SB)/8, $0x5d5c5b5a5d5c5b5a
+DATA i16_q50high<>+40(SB)/8, $0x7372717073727170
+DATA i16_q50high<>+48(SB)/8, $0x8988878689888786
+DATA i16_q50high<>+56(SB)/8, $0x9f9e9d9c9f9e9d9c
+GLOBL i16_q50high<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50highthird<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50highthird<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50highthird<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50highthird<>+24(SB)/8, $0x0000000000000000
+DATA i16_q50highthird<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50highthird<>+40(SB)/8, $0x0302010003020100
+DATA i16_q50highthird<>+48(SB)/8, $0x1918171619181716
+DATA i16_q50highthird<>+56(SB)/8, $0x2f2e2d2c2f2e2d2c
+GLOBL i16_q50highthird<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50scale<>+0(SB)/8, $0x000b000b00000000
+DATA i16_q50scale<>+8(SB)/8, $0x0021002100160016
+DATA i16_q50scale<>+16(SB)/8, $0x00370037002c002c
+DATA i16_q50scale<>+24(SB)/8, $0x004d004d00420042
+DATA i16_q50scale<>+32(SB)/8, $0x000b000b00000000
+DATA i16_q50scale<>+40(SB)/8, $0x0021002100160016
+DATA i16_q50scale<>+48(SB)/8, $0x00370037002c002c
+DATA i16_q50scale<>+56(SB)/8, $0x004d004d00420042
+GLOBL i16_q50scale<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50scalethird<>+0(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+8(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+16(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+24(SB)/8, $0x00150015000a000a
+DATA i16_q50scalethird<>+32(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+40(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+48(SB)/8, $0x0000000000000000
+DATA i16_q50scalethird<>+56(SB)/8, $0x00150015000a000a
+GLOBL i16_q50scalethird<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsq50odd<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+16(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+24(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+32(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+40(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+48(SB)/8, $0x0000000400000000
+DATA i16_dwordsq50odd<>+56(SB)/8, $0x0000000400000000
+GLOBL i16_dwordsq50odd<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50nibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+40(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_q50nibble<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL i16_q50nibble<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q50bit<>+0(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+8(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+16(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+24(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+32(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+40(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+48(SB)/8, $0x1010101010101010
+DATA i16_q50bit<>+56(SB)/8, $0x1010101010101010
+GLOBL i16_q50bit<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
@@ -1060,8 +1631,8 @@ chunk:
 	VMOVSHDUP      X6, X8
 	VADDSS         X8, X6, X6
 	VMOVSS         X6, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
@@ -1330,8 +1901,8 @@ chunk:
 	VMOVSHDUP       X6, X8
 	VADDSS          X8, X6, X6
 	VMOVSS          X6, (DI)
-	ADDQ            $0x08, AX
 	MOVQ            R8, DI
+	ADDQ            $0x08, AX
 	SUBQ            $0x02, CX
 	JNZ             rows
 
@@ -1589,12 +2160,317 @@ chunk:
 	VMOVSHDUP      X5, X6
 	VADDSS         X6, X5, X5
 	VMOVSS         X5, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
 done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q50source0<>+0(SB), Z0
+	VMOVDQU64 i16_q50third0<>+0(SB), Z1
+	VMOVDQU64 i16_q50source1<>+0(SB), Z2
+	VMOVDQU64 i16_q50third1<>+0(SB), Z3
+	VMOVDQU64 i16_q50source2<>+0(SB), Z4
+	VMOVDQU64 i16_q50third2<>+0(SB), Z5
+	VMOVDQU64 i16_q50source3<>+0(SB), Z6
+	VMOVDQU64 i16_q50third3<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsq50odd<>+0(SB), Z8
+	VMOVDQU64 i16_q50nibble<>+0(SB), Z9
+	VMOVDQU64 i16_q50bit<>+0(SB), Z10
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	MOVQ      $0x000000000000f000, AX
+	KMOVQ     AX, K2
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), SI
+	XORL      R8, R8
+	LEAQ      -4096(BX), DI
+	TESTQ     DI, DI
+	CMOVQLT   R8, DI
+	ADDQ      SI, DI
+
+rows:
+	MOVQ   BX, R8
+	MOVQ   planes+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+
+chunk:
+	CMPQ           R8, $0x000000b0
+	JLT            tail
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	PREFETCHT0     8320(DI)
+	ADDQ           $0x000000b0, DI
+	VMOVDQU64      (SI), Z15
+	VMOVDQU64      64(SI), Z16
+	VMOVDQU64      112(SI), Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z18
+	VPERMI2W       Z16, Z15, Z18
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z19
+	VPERMW         Z17, Z19, K2, Z18
+	VCVTPH2PS      Y18, Z18
+	VMOVDQU64      i16_q50high<>+0(SB), Z19
+	VPERMI2B       Z16, Z15, Z19
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z20
+	VPERMB         Z17, Z20, K1, Z19
+	VMOVDQA64      Z0, Z20
+	VPERMI2B       Z16, Z15, Z20
+	VPERMB         Z17, Z1, K1, Z20
+	VPSRLVD        Z8, Z20, Z20
+	VPANDD         Z9, Z20, Z20
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z21
+	VPMULTISHIFTQB Z19, Z21, Z21
+	VPTERNLOGD     $0xf8, Z10, Z21, Z20
+	VMOVDQA64      Z2, Z21
+	VPERMI2B       Z16, Z15, Z21
+	VPERMB         Z17, Z3, K1, Z21
+	VPSRLVD        Z8, Z21, Z21
+	VPANDD         Z9, Z21, Z21
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z22
+	VPMULTISHIFTQB Z19, Z22, Z22
+	VPTERNLOGD     $0xf8, Z10, Z22, Z21
+	VMOVDQA64      Z4, Z22
+	VPERMI2B       Z16, Z15, Z22
+	VPERMB         Z17, Z5, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z23
+	VPMULTISHIFTQB Z19, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z6, Z23
+	VPERMI2B       Z16, Z15, Z23
+	VPERMB         Z17, Z7, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z19, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z23
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R9), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VMOVDQU64      64(R9), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VMOVDQU64      128(R9), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VMOVDQU64      192(R9), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R9), Z15
+	VPDPBUSD       Z15, Z20, Z12
+	VMOVDQU64      320(R9), Z15
+	VPDPBUSD       Z15, Z21, Z12
+	VMOVDQU64      384(R9), Z15
+	VPDPBUSD       Z15, Z22, Z12
+	VMOVDQU64      448(R9), Z15
+	VPDPBUSD       Z15, Z23, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 512(R9), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z18, Z15
+	VFMADD231PS    Z15, Z11, Z13
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      576(R9), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VMOVDQU64      640(R9), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VMOVDQU64      704(R9), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VMOVDQU64      768(R9), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      832(R9), Z15
+	VPDPBUSD       Z15, Z20, Z12
+	VMOVDQU64      896(R9), Z15
+	VPDPBUSD       Z15, Z21, Z12
+	VMOVDQU64      960(R9), Z15
+	VPDPBUSD       Z15, Z22, Z12
+	VMOVDQU64      1024(R9), Z15
+	VPDPBUSD       Z15, Z23, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1088(R9), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    4(R10), Z18, Z15
+	VFMADD231PS    Z15, Z11, Z14
+	ADDQ           $0x000000b0, SI
+	IMUL3Q         $0x00000240, DX, R11
+	ADDQ           R11, R9
+	LEAQ           (R10)(DX*4), R10
+	SUBQ           $0x000000b0, R8
+	JMP            chunk
+
+tail:
+	TESTQ          R8, R8
+	JZ             sum
+	LEAQ           (R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K3
+	LEAQ           -64(R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K4
+	LEAQ           -112(R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K5
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	LEAQ           (DI)(R8*1), DI
+	VMOVDQU8.Z     (SI), K3, Z15
+	VMOVDQU8.Z     64(SI), K4, Z16
+	VMOVDQU8.Z     112(SI), K5, Z17
+	VMOVDQU64      i16_q50scale<>+0(SB), Z18
+	VPERMI2W       Z16, Z15, Z18
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z19
+	VPERMW         Z17, Z19, K2, Z18
+	VCVTPH2PS      Y18, Z18
+	VMOVDQU64      i16_q50high<>+0(SB), Z19
+	VPERMI2B       Z16, Z15, Z19
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z20
+	VPERMB         Z17, Z20, K1, Z19
+	VMOVDQA64      Z0, Z20
+	VPERMI2B       Z16, Z15, Z20
+	VPERMB         Z17, Z1, K1, Z20
+	VPSRLVD        Z8, Z20, Z20
+	VPANDD         Z9, Z20, Z20
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z21
+	VPMULTISHIFTQB Z19, Z21, Z21
+	VPTERNLOGD     $0xf8, Z10, Z21, Z20
+	VMOVDQA64      Z2, Z21
+	VPERMI2B       Z16, Z15, Z21
+	VPERMB         Z17, Z3, K1, Z21
+	VPSRLVD        Z8, Z21, Z21
+	VPANDD         Z9, Z21, Z21
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z22
+	VPMULTISHIFTQB Z19, Z22, Z22
+	VPTERNLOGD     $0xf8, Z10, Z22, Z21
+	VMOVDQA64      Z4, Z22
+	VPERMI2B       Z16, Z15, Z22
+	VPERMB         Z17, Z5, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z23
+	VPMULTISHIFTQB Z19, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z6, Z23
+	VPERMI2B       Z16, Z15, Z23
+	VPERMB         Z17, Z7, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z15
+	VPMULTISHIFTQB Z19, Z15, Z15
+	VPTERNLOGD     $0xf8, Z10, Z15, Z23
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R9), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VMOVDQU64      64(R9), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VMOVDQU64      128(R9), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VMOVDQU64      192(R9), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R9), Z15
+	VPDPBUSD       Z15, Z20, Z12
+	VMOVDQU64      320(R9), Z15
+	VPDPBUSD       Z15, Z21, Z12
+	VMOVDQU64      384(R9), Z15
+	VPDPBUSD       Z15, Z22, Z12
+	VMOVDQU64      448(R9), Z15
+	VPDPBUSD       Z15, Z23, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 512(R9), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z18, Z15
+	VFMADD231PS    Z15, Z11, Z13
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      576(R9), Z15
+	VPDPBUSD       Z15, Z20, Z11
+	VMOVDQU64      640(R9), Z15
+	VPDPBUSD       Z15, Z21, Z11
+	VMOVDQU64      704(R9), Z15
+	VPDPBUSD       Z15, Z22, Z11
+	VMOVDQU64      768(R9), Z15
+	VPDPBUSD       Z15, Z23, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      832(R9), Z15
+	VPDPBUSD       Z15, Z20, Z12
+	VMOVDQU64      896(R9), Z15
+	VPDPBUSD       Z15, Z21, Z12
+	VMOVDQU64      960(R9), Z15
+	VPDPBUSD       Z15, Z22, Z12
+	VMOVDQU64      1024(R9), Z15
+	VPDPBUSD       Z15, Z23, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1088(R9), Z15
+	VPSUBD         Z15, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    4(R10), Z18, Z15
+	VFMADD231PS    Z15, Z11, Z14
+	ADDQ           R8, SI
+
+sum:
+	MOVQ          stride+8(FP), R9
+	LEAQ          (AX), R8
+	VEXTRACTF64X4 $0x01, Z13, Y15
+	VADDPS        Y15, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X15
+	VADDPS        X15, X13, X13
+	VPERMILPD     $0x01, X13, X15
+	VADDPS        X15, X13, X13
+	VMOVSHDUP     X13, X15
+	VADDSS        X15, X13, X13
+	VMOVSS        X13, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z14, Y15
+	VADDPS        Y15, Y14, Y14
+	VEXTRACTF32X4 $0x01, Y14, X15
+	VADDPS        X15, X14, X14
+	VPERMILPD     $0x01, X14, X15
+	VADDPS        X15, X14, X14
+	VMOVSHDUP     X14, X15
+	VADDSS        X15, X14, X14
+	VMOVSS        X14, (R8)
+	ADDQ          $0x04, AX
+	SUBQ          $0x01, CX
+	JNZ           rows
 	VZEROUPPER
 	RET
 
@@ -1932,8 +2808,8 @@ chunk:
 	VMOVSHDUP      X10, X12
 	VADDSS         X12, X10, X10
 	VMOVSS         X10, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
@@ -2318,8 +3194,8 @@ chunk:
 	VMOVSHDUP       X10, X12
 	VADDSS          X12, X10, X10
 	VMOVSS          X10, (DI)
-	ADDQ            $0x08, AX
 	MOVQ            R8, DI
+	ADDQ            $0x08, AX
 	SUBQ            $0x02, CX
 	JNZ             rows
 
@@ -2693,12 +3569,439 @@ chunk:
 	VMOVSHDUP      X9, X10
 	VADDSS         X10, X9, X9
 	VMOVSS         X9, (DI)
-	ADDQ           $0x08, AX
 	MOVQ           R8, DI
+	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
 	JNZ            rows
 
 done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q50source0<>+0(SB), Z0
+	VMOVDQU64 i16_q50third0<>+0(SB), Z1
+	VMOVDQU64 i16_q50source1<>+0(SB), Z2
+	VMOVDQU64 i16_q50third1<>+0(SB), Z3
+	VMOVDQU64 i16_q50source2<>+0(SB), Z4
+	VMOVDQU64 i16_q50third2<>+0(SB), Z5
+	VMOVDQU64 i16_q50source3<>+0(SB), Z6
+	VMOVDQU64 i16_q50third3<>+0(SB), Z7
+	VMOVDQU64 i16_dwordsq50odd<>+0(SB), Z8
+	VMOVDQU64 i16_q50nibble<>+0(SB), Z9
+	VMOVDQU64 i16_q50bit<>+0(SB), Z10
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	MOVQ      $0x000000000000f000, AX
+	KMOVQ     AX, K2
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), SI
+	XORL      R8, R8
+	LEAQ      -4096(BX), DI
+	TESTQ     DI, DI
+	CMOVQLT   R8, DI
+	ADDQ      SI, DI
+
+rows:
+	MOVQ   BX, R8
+	MOVQ   planes+40(FP), R9
+	MOVQ   scale+48(FP), R10
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+
+chunk:
+	CMPQ           R8, $0x000000b0
+	JLT            tail
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	PREFETCHT0     8320(DI)
+	ADDQ           $0x000000b0, DI
+	VMOVDQU64      (SI), Z17
+	VMOVDQU64      64(SI), Z18
+	VMOVDQU64      112(SI), Z19
+	VMOVDQU64      i16_q50scale<>+0(SB), Z20
+	VPERMI2W       Z18, Z17, Z20
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z21
+	VPERMW         Z19, Z21, K2, Z20
+	VCVTPH2PS      Y20, Z20
+	VMOVDQU64      i16_q50high<>+0(SB), Z21
+	VPERMI2B       Z18, Z17, Z21
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z22
+	VPERMB         Z19, Z22, K1, Z21
+	VMOVDQA64      Z0, Z22
+	VPERMI2B       Z18, Z17, Z22
+	VPERMB         Z19, Z1, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z23
+	VPMULTISHIFTQB Z21, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z2, Z23
+	VPERMI2B       Z18, Z17, Z23
+	VPERMB         Z19, Z3, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z24
+	VPMULTISHIFTQB Z21, Z24, Z24
+	VPTERNLOGD     $0xf8, Z10, Z24, Z23
+	VMOVDQA64      Z4, Z24
+	VPERMI2B       Z18, Z17, Z24
+	VPERMB         Z19, Z5, K1, Z24
+	VPSRLVD        Z8, Z24, Z24
+	VPANDD         Z9, Z24, Z24
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z25
+	VPMULTISHIFTQB Z21, Z25, Z25
+	VPTERNLOGD     $0xf8, Z10, Z25, Z24
+	VMOVDQA64      Z6, Z25
+	VPERMI2B       Z18, Z17, Z25
+	VPERMB         Z19, Z7, K1, Z25
+	VPSRLVD        Z8, Z25, Z25
+	VPANDD         Z9, Z25, Z25
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z17
+	VPMULTISHIFTQB Z21, Z17, Z17
+	VPTERNLOGD     $0xf8, Z10, Z17, Z25
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      64(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      128(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      192(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      320(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      384(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      448(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 512(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z13
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      576(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      640(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      704(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      768(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      832(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      896(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      960(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      1024(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1088(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    4(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z14
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      1152(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      1216(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      1280(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      1344(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      1408(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      1472(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      1536(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      1600(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1664(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    8(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z15
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      1728(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      1792(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      1856(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      1920(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      1984(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      2048(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      2112(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      2176(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 2240(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    12(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z16
+	ADDQ           $0x000000b0, SI
+	IMUL3Q         $0x00000240, DX, R11
+	ADDQ           R11, R9
+	LEAQ           (R10)(DX*4), R10
+	SUBQ           $0x000000b0, R8
+	JMP            chunk
+
+tail:
+	TESTQ          R8, R8
+	JZ             sum
+	LEAQ           (R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K3
+	LEAQ           -64(R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K4
+	LEAQ           -112(R8), R11
+	XORL           R12, R12
+	TESTQ          R11, R11
+	CMOVQLT        R12, R11
+	MOVQ           $+64, R12
+	CMPQ           R11, R12
+	CMOVQGT        R12, R11
+	MOVQ           $-1, R12
+	BZHIQ          R11, R12, R12
+	KMOVQ          R12, K5
+	PREFETCHT0     8192(DI)
+	PREFETCHT0     8256(DI)
+	LEAQ           (DI)(R8*1), DI
+	VMOVDQU8.Z     (SI), K3, Z17
+	VMOVDQU8.Z     64(SI), K4, Z18
+	VMOVDQU8.Z     112(SI), K5, Z19
+	VMOVDQU64      i16_q50scale<>+0(SB), Z20
+	VPERMI2W       Z18, Z17, Z20
+	VMOVDQU64      i16_q50scalethird<>+0(SB), Z21
+	VPERMW         Z19, Z21, K2, Z20
+	VCVTPH2PS      Y20, Z20
+	VMOVDQU64      i16_q50high<>+0(SB), Z21
+	VPERMI2B       Z18, Z17, Z21
+	VMOVDQU64      i16_q50highthird<>+0(SB), Z22
+	VPERMB         Z19, Z22, K1, Z21
+	VMOVDQA64      Z0, Z22
+	VPERMI2B       Z18, Z17, Z22
+	VPERMB         Z19, Z1, K1, Z22
+	VPSRLVD        Z8, Z22, Z22
+	VPANDD         Z9, Z22, Z22
+	VMOVDQU64      i16_q50shift0<>+0(SB), Z23
+	VPMULTISHIFTQB Z21, Z23, Z23
+	VPTERNLOGD     $0xf8, Z10, Z23, Z22
+	VMOVDQA64      Z2, Z23
+	VPERMI2B       Z18, Z17, Z23
+	VPERMB         Z19, Z3, K1, Z23
+	VPSRLVD        Z8, Z23, Z23
+	VPANDD         Z9, Z23, Z23
+	VMOVDQU64      i16_q50shift1<>+0(SB), Z24
+	VPMULTISHIFTQB Z21, Z24, Z24
+	VPTERNLOGD     $0xf8, Z10, Z24, Z23
+	VMOVDQA64      Z4, Z24
+	VPERMI2B       Z18, Z17, Z24
+	VPERMB         Z19, Z5, K1, Z24
+	VPSRLVD        Z8, Z24, Z24
+	VPANDD         Z9, Z24, Z24
+	VMOVDQU64      i16_q50shift2<>+0(SB), Z25
+	VPMULTISHIFTQB Z21, Z25, Z25
+	VPTERNLOGD     $0xf8, Z10, Z25, Z24
+	VMOVDQA64      Z6, Z25
+	VPERMI2B       Z18, Z17, Z25
+	VPERMB         Z19, Z7, K1, Z25
+	VPSRLVD        Z8, Z25, Z25
+	VPANDD         Z9, Z25, Z25
+	VMOVDQU64      i16_q50shift3<>+0(SB), Z17
+	VPMULTISHIFTQB Z21, Z17, Z17
+	VPTERNLOGD     $0xf8, Z10, Z17, Z25
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      (R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      64(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      128(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      192(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      256(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      320(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      384(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      448(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 512(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    (R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z13
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      576(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      640(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      704(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      768(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      832(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      896(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      960(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      1024(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1088(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    4(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z14
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      1152(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      1216(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      1280(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      1344(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      1408(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      1472(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      1536(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      1600(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 1664(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    8(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z15
+	VPXORD         Z11, Z11, Z11
+	VPXORD         Z12, Z12, Z12
+	VMOVDQU64      1728(R9), Z17
+	VPDPBUSD       Z17, Z22, Z11
+	VMOVDQU64      1792(R9), Z17
+	VPDPBUSD       Z17, Z23, Z11
+	VMOVDQU64      1856(R9), Z17
+	VPDPBUSD       Z17, Z24, Z11
+	VMOVDQU64      1920(R9), Z17
+	VPDPBUSD       Z17, Z25, Z11
+	VPSLLD         $0x08, Z11, Z11
+	VMOVDQU64      1984(R9), Z17
+	VPDPBUSD       Z17, Z22, Z12
+	VMOVDQU64      2048(R9), Z17
+	VPDPBUSD       Z17, Z23, Z12
+	VMOVDQU64      2112(R9), Z17
+	VPDPBUSD       Z17, Z24, Z12
+	VMOVDQU64      2176(R9), Z17
+	VPDPBUSD       Z17, Z25, Z12
+	VPADDD         Z12, Z11, Z11
+	VPSRAD         $0x01, 2240(R9), Z17
+	VPSUBD         Z17, Z11, Z11
+	VCVTDQ2PS      Z11, Z11
+	VMULPS.BCST    12(R10), Z20, Z17
+	VFMADD231PS    Z17, Z11, Z16
+	ADDQ           R8, SI
+
+sum:
+	MOVQ          stride+8(FP), R9
+	LEAQ          (AX), R8
+	VEXTRACTF64X4 $0x01, Z13, Y17
+	VADDPS        Y17, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X13
+	VPERMILPD     $0x01, X13, X17
+	VADDPS        X17, X13, X13
+	VMOVSHDUP     X13, X17
+	VADDSS        X17, X13, X13
+	VMOVSS        X13, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z14, Y17
+	VADDPS        Y17, Y14, Y14
+	VEXTRACTF32X4 $0x01, Y14, X17
+	VADDPS        X17, X14, X14
+	VPERMILPD     $0x01, X14, X17
+	VADDPS        X17, X14, X14
+	VMOVSHDUP     X14, X17
+	VADDSS        X17, X14, X14
+	VMOVSS        X14, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z15, Y17
+	VADDPS        Y17, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X17
+	VADDPS        X17, X15, X15
+	VPERMILPD     $0x01, X15, X17
+	VADDPS        X17, X15, X15
+	VMOVSHDUP     X15, X17
+	VADDSS        X17, X15, X15
+	VMOVSS        X15, (R8)
+	LEAQ          (R8)(R9*4), R8
+	VEXTRACTF64X4 $0x01, Z16, Y17
+	VADDPS        Y17, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X17
+	VADDPS        X17, X16, X16
+	VPERMILPD     $0x01, X16, X17
+	VADDPS        X17, X16, X16
+	VMOVSHDUP     X16, X17
+	VADDSS        X17, X16, X16
+	VMOVSS        X16, (R8)
+	ADDQ          $0x04, AX
+	SUBQ          $0x01, CX
+	JNZ           rows
 	VZEROUPPER
 	RET
 
@@ -5509,679 +6812,6 @@ sum:
 	VADDSS        X1, X11, X11
 	VADDSS        X13, X11, X11
 	VMOVSS        X11, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q5032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPMOVZXBW        6(CX), Y4
-	VPSRLW           $0x04, Y4, Y5
-	VINSERTI64X4     $0x01, Y5, Z4, Z4
-	VPERMW           Z0, Z4, Z4
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z4, K1, Z4
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         (DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        28(CX), Y7
-	VPSRLW           $0x04, Y7, Y4
-	VINSERTI64X4     $0x01, Y4, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	KMOVD            24(CX), K1
-	VPADDW           Z1, Z7, K1, Z7
-	VPBROADCASTW     22(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         64(DI), Z7, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        50(CX), Y8
-	VPSRLW           $0x04, Y8, Y4
-	VINSERTI64X4     $0x01, Y4, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	KMOVD            46(CX), K1
-	VPADDW           Z1, Z8, K1, Z8
-	VPBROADCASTW     44(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         128(DI), Z8, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        72(CX), Y9
-	VPSRLW           $0x04, Y9, Y4
-	VINSERTI64X4     $0x01, Y4, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	KMOVD            68(CX), K1
-	VPADDW           Z1, Z9, K1, Z9
-	VPBROADCASTW     66(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         192(DI), Z9, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        94(CX), Y10
-	VPSRLW           $0x04, Y10, Y4
-	VINSERTI64X4     $0x01, Y4, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	KMOVD            90(CX), K1
-	VPADDW           Z1, Z10, K1, Z10
-	VPBROADCASTW     88(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         256(DI), Z10, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        116(CX), Y11
-	VPSRLW           $0x04, Y11, Y4
-	VINSERTI64X4     $0x01, Y4, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	KMOVD            112(CX), K1
-	VPADDW           Z1, Z11, K1, Z11
-	VPBROADCASTW     110(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         320(DI), Z11, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        138(CX), Y12
-	VPSRLW           $0x04, Y12, Y4
-	VINSERTI64X4     $0x01, Y4, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	KMOVD            134(CX), K1
-	VPADDW           Z1, Z12, K1, Z12
-	VPBROADCASTW     132(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         384(DI), Z12, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VPMOVZXBW        160(CX), Y13
-	VPSRLW           $0x04, Y13, Y4
-	VINSERTI64X4     $0x01, Y4, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	KMOVD            156(CX), K1
-	VPADDW           Z1, Z13, K1, Z13
-	VPBROADCASTW     154(CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         448(DI), Z13, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	VFMADD231PS.BCST (R8), Z3, Z2
-	ADDQ             $0x000000b0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-
-block:
-	VPMOVZXBW        6(CX), Y14
-	VPSRLW           $0x04, Y14, Y4
-	VINSERTI64X4     $0x01, Y4, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     (CX), Y4
-	VCVTPH2PS        Y4, Z5
-	VPMADDWD         (DI), Z14, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z3
-	ADDQ             $0x16, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y4
-	VADDPS        Y4, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X4
-	VADDPS        X4, X2, X2
-	VPERMILPD     $0x01, X2, X4
-	VADDPS        X4, X2, X2
-	VMOVSHDUP     X2, X4
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-DATA i16_q5032<>+0(SB)/8, $0xfff3fff2fff1fff0
-DATA i16_q5032<>+8(SB)/8, $0xfff7fff6fff5fff4
-DATA i16_q5032<>+16(SB)/8, $0xfffbfffafff9fff8
-DATA i16_q5032<>+24(SB)/8, $0xfffffffefffdfffc
-DATA i16_q5032<>+32(SB)/8, $0xfff3fff2fff1fff0
-DATA i16_q5032<>+40(SB)/8, $0xfff7fff6fff5fff4
-DATA i16_q5032<>+48(SB)/8, $0xfffbfffafff9fff8
-DATA i16_q5032<>+56(SB)/8, $0xfffffffefffdfffc
-GLOBL i16_q5032<>(SB), RODATA|NOPTR, $64
-
-// func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q5032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPMOVZXBW        6(CX), Y6
-	VPSRLW           $0x04, Y6, Y7
-	VINSERTI64X4     $0x01, Y7, Z6, Z6
-	VPERMW           Z0, Z6, Z6
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z6, K1, Z6
-	VPBROADCASTW     (CX), Y7
-	VCVTPH2PS        Y7, Z7
-	VPMADDWD         (DI), Z6, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         512(DI), Z6, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        28(CX), Y9
-	VPSRLW           $0x04, Y9, Y6
-	VINSERTI64X4     $0x01, Y6, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	KMOVD            24(CX), K1
-	VPADDW           Z1, Z9, K1, Z9
-	VPBROADCASTW     22(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         64(DI), Z9, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         576(DI), Z9, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        50(CX), Y10
-	VPSRLW           $0x04, Y10, Y6
-	VINSERTI64X4     $0x01, Y6, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	KMOVD            46(CX), K1
-	VPADDW           Z1, Z10, K1, Z10
-	VPBROADCASTW     44(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         128(DI), Z10, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         640(DI), Z10, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        72(CX), Y11
-	VPSRLW           $0x04, Y11, Y6
-	VINSERTI64X4     $0x01, Y6, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	KMOVD            68(CX), K1
-	VPADDW           Z1, Z11, K1, Z11
-	VPBROADCASTW     66(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         192(DI), Z11, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         704(DI), Z11, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        94(CX), Y12
-	VPSRLW           $0x04, Y12, Y6
-	VINSERTI64X4     $0x01, Y6, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	KMOVD            90(CX), K1
-	VPADDW           Z1, Z12, K1, Z12
-	VPBROADCASTW     88(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         256(DI), Z12, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         768(DI), Z12, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        116(CX), Y13
-	VPSRLW           $0x04, Y13, Y6
-	VINSERTI64X4     $0x01, Y6, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	KMOVD            112(CX), K1
-	VPADDW           Z1, Z13, K1, Z13
-	VPBROADCASTW     110(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         320(DI), Z13, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         832(DI), Z13, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        138(CX), Y14
-	VPSRLW           $0x04, Y14, Y6
-	VINSERTI64X4     $0x01, Y6, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            134(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     132(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         384(DI), Z14, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         896(DI), Z14, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VPMOVZXBW        160(CX), Y15
-	VPSRLW           $0x04, Y15, Y6
-	VINSERTI64X4     $0x01, Y6, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	KMOVD            156(CX), K1
-	VPADDW           Z1, Z15, K1, Z15
-	VPBROADCASTW     154(CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         448(DI), Z15, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         960(DI), Z15, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	ADDQ             $0x000000b0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-
-block:
-	VPMOVZXBW        6(CX), Y16
-	VPSRLW           $0x04, Y16, Y6
-	VINSERTI64X4     $0x01, Y6, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z16, K1, Z16
-	VPBROADCASTW     (CX), Y6
-	VCVTPH2PS        Y6, Z7
-	VPMADDWD         (DI), Z16, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z3
-	VPMADDWD         512(DI), Z16, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z7, Z8, Z5
-	ADDQ             $0x16, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y6
-	VADDPS        Y6, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X6
-	VADDPS        X6, X2, X2
-	VPERMILPD     $0x01, X2, X6
-	VADDPS        X6, X2, X2
-	VMOVSHDUP     X2, X6
-	VADDSS        X6, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z4, Y6
-	VADDPS        Y6, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X6
-	VADDPS        X6, X4, X4
-	VPERMILPD     $0x01, X4, X6
-	VADDPS        X6, X4, X4
-	VMOVSHDUP     X4, X6
-	VADDSS        X6, X4, X4
-	VMOVSS        X4, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q5032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z8, Z8, Z8
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPXORD           Z7, Z7, Z7
-	VPXORD           Z9, Z9, Z9
-	VPMOVZXBW        6(CX), Y10
-	VPSRLW           $0x04, Y10, Y11
-	VINSERTI64X4     $0x01, Y11, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z10, K1, Z10
-	VPBROADCASTW     (CX), Y11
-	VCVTPH2PS        Y11, Z11
-	VPMADDWD         (DI), Z10, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         512(DI), Z10, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1024(DI), Z10, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1536(DI), Z10, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        28(CX), Y13
-	VPSRLW           $0x04, Y13, Y10
-	VINSERTI64X4     $0x01, Y10, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	KMOVD            24(CX), K1
-	VPADDW           Z1, Z13, K1, Z13
-	VPBROADCASTW     22(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         64(DI), Z13, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         576(DI), Z13, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1088(DI), Z13, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1600(DI), Z13, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        50(CX), Y14
-	VPSRLW           $0x04, Y14, Y10
-	VINSERTI64X4     $0x01, Y10, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            46(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     44(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         128(DI), Z14, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         640(DI), Z14, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1152(DI), Z14, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1664(DI), Z14, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        72(CX), Y15
-	VPSRLW           $0x04, Y15, Y10
-	VINSERTI64X4     $0x01, Y10, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	KMOVD            68(CX), K1
-	VPADDW           Z1, Z15, K1, Z15
-	VPBROADCASTW     66(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         192(DI), Z15, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         704(DI), Z15, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1216(DI), Z15, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1728(DI), Z15, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        94(CX), Y16
-	VPSRLW           $0x04, Y16, Y10
-	VINSERTI64X4     $0x01, Y10, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	KMOVD            90(CX), K1
-	VPADDW           Z1, Z16, K1, Z16
-	VPBROADCASTW     88(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         256(DI), Z16, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         768(DI), Z16, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1280(DI), Z16, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1792(DI), Z16, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        116(CX), Y17
-	VPSRLW           $0x04, Y17, Y10
-	VINSERTI64X4     $0x01, Y10, Z17, Z17
-	VPERMW           Z0, Z17, Z17
-	KMOVD            112(CX), K1
-	VPADDW           Z1, Z17, K1, Z17
-	VPBROADCASTW     110(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         320(DI), Z17, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         832(DI), Z17, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1344(DI), Z17, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1856(DI), Z17, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        138(CX), Y18
-	VPSRLW           $0x04, Y18, Y10
-	VINSERTI64X4     $0x01, Y10, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	KMOVD            134(CX), K1
-	VPADDW           Z1, Z18, K1, Z18
-	VPBROADCASTW     132(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         384(DI), Z18, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         896(DI), Z18, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1408(DI), Z18, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1920(DI), Z18, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VPMOVZXBW        160(CX), Y19
-	VPSRLW           $0x04, Y19, Y10
-	VINSERTI64X4     $0x01, Y10, Z19, Z19
-	VPERMW           Z0, Z19, Z19
-	KMOVD            156(CX), K1
-	VPADDW           Z1, Z19, K1, Z19
-	VPBROADCASTW     154(CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         448(DI), Z19, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         960(DI), Z19, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1472(DI), Z19, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1984(DI), Z19, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	VFMADD231PS.BCST 8(R8), Z7, Z6
-	VFMADD231PS.BCST 12(R8), Z9, Z8
-	ADDQ             $0x000000b0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-	VPXORD Z9, Z9, Z9
-
-block:
-	VPMOVZXBW        6(CX), Y20
-	VPSRLW           $0x04, Y20, Y10
-	VINSERTI64X4     $0x01, Y10, Z20, Z20
-	VPERMW           Z0, Z20, Z20
-	KMOVD            2(CX), K1
-	VPADDW           Z1, Z20, K1, Z20
-	VPBROADCASTW     (CX), Y10
-	VCVTPH2PS        Y10, Z11
-	VPMADDWD         (DI), Z20, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z3
-	VPMADDWD         512(DI), Z20, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z5
-	VPMADDWD         1024(DI), Z20, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z7
-	VPMADDWD         1536(DI), Z20, Z12
-	VCVTDQ2PS        Z12, Z12
-	VFMADD231PS      Z11, Z12, Z9
-	ADDQ             $0x16, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	VFMADD231PS.BCST 8(R8), Z7, Z6
-	VFMADD231PS.BCST 12(R8), Z9, Z8
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y10
-	VADDPS        Y10, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X10
-	VADDPS        X10, X2, X2
-	VPERMILPD     $0x01, X2, X10
-	VADDPS        X10, X2, X2
-	VMOVSHDUP     X2, X10
-	VADDSS        X10, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z4, Y10
-	VADDPS        Y10, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X10
-	VADDPS        X10, X4, X4
-	VPERMILPD     $0x01, X4, X10
-	VADDPS        X10, X4, X4
-	VMOVSHDUP     X4, X10
-	VADDSS        X10, X4, X4
-	VMOVSS        X4, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z6, Y10
-	VADDPS        Y10, Y6, Y6
-	VEXTRACTF32X4 $0x01, Y6, X10
-	VADDPS        X10, X6, X6
-	VPERMILPD     $0x01, X6, X10
-	VADDPS        X10, X6, X6
-	VMOVSHDUP     X6, X10
-	VADDSS        X10, X6, X6
-	VMOVSS        X6, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z8, Y10
-	VADDPS        Y10, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X10
-	VADDPS        X10, X8, X8
-	VPERMILPD     $0x01, X8, X10
-	VADDPS        X10, X8, X8
-	VMOVSHDUP     X8, X10
-	VADDSS        X10, X8, X8
-	VMOVSS        X8, (SI)
 	ADDQ          $0x04, AX
 	DECQ          DX
 	JNZ           row

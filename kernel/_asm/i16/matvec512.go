@@ -17,6 +17,7 @@ func matVecs512() {
 		for _, f := range []func() planes512{newQ4KPlanes, newQ5KPlanes, newQ6KPlanes} {
 			matVecPlanes512(f(), tokens)
 		}
+		matVecQ5Planes512(tokens)
 	}
 	for _, f := range []func() folded512{newQ2K512, newQ3K512, newIQ4XS512} {
 		for _, tokens := range batches {
@@ -24,6 +25,9 @@ func matVecs512() {
 		}
 	}
 	for i := range blocks512() {
+		if blocks512()[i].name == "Q5_0" {
+			continue // matVecQ5Planes512
+		}
 		for _, tokens := range batches {
 			matVecBlocks512(blocks512()[i], tokens)
 		}

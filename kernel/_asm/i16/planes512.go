@@ -24,8 +24,8 @@ const (
 type planes512 interface {
 	name() string
 	bytes() int
-	// signed: 32 has to be subtracted from the weights.
-	signed() bool
+	// offset has to be subtracted from the weights: 0, 16 or 32.
+	offset() int
 	constants(tokens int)
 	// header decodes what a block of each of two rows has once: the scale of each
 	// dword, and, where there are minimums, those.
@@ -56,14 +56,7 @@ func matVecPlanes512(f planes512, tokens int) {
 	planeStep := GP64()
 	IMUL3Q(U32(planeBytes), batch, planeStep)
 	w := [2]reg.GPVirtual{Load(Param("w"), GP64()).(reg.GPVirtual), GP64()}
-	// Memory is fetched in its order, though two rows are read at a time: by a
-	// pointer that begins where the second row is 4 KiB before what it fetches.
-	ahead, zero := GP64(), GP64()
-	XORL(zero.As32(), zero.As32())
-	LEAQ(Mem{Base: rowBytes, Disp: -prefetchAhead / 2}, ahead)
-	TESTQ(ahead, ahead)
-	CMOVQLT(zero, ahead)
-	ADDQ(w[0], ahead)
+	ahead := aheadPlanes512(w[0], rowBytes)
 
 	Label("rows")
 	// The second row; for a last one without a partner the same again.
@@ -95,37 +88,7 @@ func matVecPlanes512(f planes512, tokens int) {
 			weights[r][v] = f.vector(w[r], v)
 		}
 	}
-	for t := range tokens {
-		products := func(plane int) {
-			for v := range 4 {
-				q := ZMM()
-				VMOVDQU64(Mem{Base: planes, Disp: planeBytes*t + plane + 64*v}, q)
-				for r := range isum {
-					VPDPBUSD(q, weights[r][v], isum[r])
-				}
-			}
-		}
-		for r := range isum {
-			VPXORD(isum[r], isum[r], isum[r])
-		}
-		products(planeUpper)
-		for r := range isum {
-			VPSLLD(Imm(8), isum[r], isum[r])
-		}
-		products(planeLower)
-		for r, s := range isum {
-			if f.signed() {
-				VPSUBD(Mem{Base: planes, Disp: planeBytes*t + planeSums}, s, s)
-			}
-			VCVTDQ2PS(s, s)
-			both := ZMM()
-			VMULPS_BCST(Mem{Base: scale, Disp: 4 * t}, d[r], both)
-			VFMADD231PS(both, s, acc[r][t])
-			if min[r] != nil {
-				VFNMADD231PS(Mem{Base: sum, Disp: 64 * t}, min[r], acc[r][t])
-			}
-		}
-	}
+	productsPlanes512{planes, scale, sum, isum[:], f.offset()}.add(acc[:], weights[:], d[:], min[:])
 	for r := range w {
 		ADDQ(number(f.bytes()), w[r])
 	}
@@ -138,24 +101,104 @@ func matVecPlanes512(f planes512, tokens int) {
 	DECQ(chunks)
 	JNZ(LabelRef("chunk"))
 
+	storePlanes512(out, rows, w[:], acc[:])
+}
+
+// aheadPlanes512 returns the pointer for fetching rows from w on. Memory is fetched
+// in its order, though two rows are read at a time: the pointer begins where the
+// second row is 4 KiB before what it fetches.
+func aheadPlanes512(w, rowBytes reg.GPVirtual) reg.GPVirtual {
+	ahead, zero := GP64(), GP64()
+	XORL(zero.As32(), zero.As32())
+	LEAQ(Mem{Base: rowBytes, Disp: -prefetchAhead / 2}, ahead)
+	TESTQ(ahead, ahead)
+	CMOVQLT(zero, ahead)
+	ADDQ(w, ahead)
+	return ahead
+}
+
+// productsPlanes512 multiplies one chunk of some rows with tokens side by side.
+type productsPlanes512 struct {
+	planes, scale, sum reg.GPVirtual
+	// isum is scratch: a register for each row, or two, which gives shorter chains.
+	isum   []reg.VecVirtual
+	offset int // of the weights: 0, 16 or 32
+}
+
+// add adds to acc, by row and token, the products with weights, by row and vector,
+// times d less min, if there are any, times the sums of the columns.
+func (p productsPlanes512) add(acc [][]reg.VecVirtual, weights [][4]reg.VecVirtual, d, min []reg.VecVirtual) {
+	for t := range acc[0] {
+		products := func(plane int, isum []reg.VecVirtual) {
+			for v := range 4 {
+				q := ZMM()
+				VMOVDQU64(Mem{Base: p.planes, Disp: planeBytes*t + plane + 64*v}, q)
+				for r := range acc {
+					VPDPBUSD(q, weights[r][v], isum[r])
+				}
+			}
+		}
+		for _, z := range p.isum {
+			VPXORD(z, z, z)
+		}
+		upper, lower := p.isum[:len(acc)], p.isum[len(p.isum)-len(acc):]
+		products(planeUpper, upper)
+		for _, z := range upper {
+			VPSLLD(Imm(8), z, z)
+		}
+		products(planeLower, lower)
+		if len(p.isum) > len(acc) {
+			for r := range acc {
+				VPADDD(lower[r], upper[r], upper[r])
+			}
+		}
+		sums := Mem{Base: p.planes, Disp: planeBytes*t + planeSums}
+		var half reg.VecVirtual
+		if p.offset == 16 {
+			half = ZMM()
+			VPSRAD(Imm(1), sums, half)
+		}
+		for r, s := range upper {
+			switch p.offset {
+			case 16:
+				VPSUBD(half, s, s)
+			case 32:
+				VPSUBD(sums, s, s)
+			}
+			VCVTDQ2PS(s, s)
+			both := ZMM()
+			VMULPS_BCST(Mem{Base: p.scale, Disp: 4 * t}, d[r], both)
+			VFMADD231PS(both, s, acc[r][t])
+			if min != nil && min[r] != nil {
+				VFNMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min[r], acc[r][t])
+			}
+		}
+	}
+}
+
+// storePlanes512 sums and stores the results of the rows that are read together, one
+// or two, or of one of two if it is the last, and goes on with the next or returns.
+func storePlanes512(out, rows reg.GPVirtual, w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	at, stride := GP64(), Load(Param("stride"), GP64())
 	store := func(r int) {
 		LEAQ(Mem{Base: out, Disp: 4 * r}, at)
-		for t := range tokens {
+		for t := range acc[r] {
 			horizontalSum512(acc[r][t])
 			VMOVSS(acc[r][t].AsX(), Mem{Base: at})
-			if t < tokens-1 {
+			if t < len(acc[r])-1 {
 				LEAQ(Mem{Base: at, Index: stride, Scale: 4}, at)
 			}
 		}
 	}
 	store(0)
-	CMPQ(rows, Imm(1))
-	JEQ(LabelRef("done"))
-	store(1)
-	ADDQ(Imm(8), out)
-	MOVQ(w[1], w[0])
-	SUBQ(Imm(2), rows)
+	if len(w) > 1 {
+		CMPQ(rows, Imm(1))
+		JEQ(LabelRef("done"))
+		store(1)
+		MOVQ(w[1], w[0])
+	}
+	ADDQ(Imm(uint64(4*len(w))), out)
+	SUBQ(Imm(uint64(len(w))), rows)
 	JNZ(LabelRef("rows"))
 	Label("done")
 	VZEROUPPER()
@@ -257,7 +300,7 @@ func (f *k4Planes) levels() int {
 	return 16
 }
 
-func (f *k4Planes) signed() bool { return false }
+func (f *k4Planes) offset() int { return 0 }
 
 func (f *k4Planes) constants(tokens int) {
 	few := tokens == 1
@@ -367,7 +410,7 @@ func newQ6KPlanes() planes512 { return new(q6KPlanes) }
 
 func (f *q6KPlanes) name() string { return "Q6K" }
 func (f *q6KPlanes) bytes() int   { return 210 }
-func (f *q6KPlanes) signed() bool { return true }
+func (f *q6KPlanes) offset() int  { return 32 }
 
 func (f *q6KPlanes) constants(tokens int) {
 	few := tokens == 1
