@@ -55,7 +55,7 @@ func TestCalibrateFails(t *testing.T) {
 		a    parity.Arithmetic
 	}{
 		{"unknown backend", parity.Arithmetic{Name: "x", Backend: "none", KV: tensor.F32, Batch: 8}},
-		{"unsupported cache", parity.Arithmetic{Name: "x", Backend: "cpu", KV: tensor.Q8_0, Batch: 8}},
+		{"unsupported cache", parity.Arithmetic{Name: "x", Backend: "cpu", KV: tensor.Q4_0, Batch: 8}},
 		{"not finite", parity.Arithmetic{Name: "x", Backend: "cpu-exact", KV: tensor.F32, Batch: 8, Rounding: &graph.Tamper{How: graph.Half, Amount: 1e9}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
