@@ -406,7 +406,7 @@ func TestPrefillAttention(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			if !long() && strings.Contains(c.name, "32k") {
-				t.Skip("takes the emulation a minute: runs on a GPU or with APR_LONG_TESTS=1")
+				t.Skip("takes the emulation a minute: scripts/gpu/check runs it on a GPU, APR_LONG_TESTS=1 anywhere")
 			}
 			c.c.prefill = true
 			tolerance := prefillTolerance

@@ -163,7 +163,7 @@ const hangDeadline = 8 * time.Second
 
 func TestFailureWhileServing(t *testing.T) {
 	if !emutest.Emulated() {
-		t.Skip("makes calls of the driver fail: needs the emulation")
+		t.Skip("makes calls of the driver fail: CI runs it on the emulation, a real driver cannot be told to")
 	}
 	m, prompt := failingModel(t)
 	want := generate(t, openFailing(t, m, engine.Options{NoGPU: true}, nil).session(t, failCapacity), prompt, failTokens)
@@ -296,7 +296,7 @@ func illegalAddress(t *testing.T, at int) {
 // context goes when the driver comes back.
 func TestHangWhileLoading(t *testing.T) {
 	if !emutest.Emulated() {
-		t.Skip("makes calls of the driver hang: needs the emulation")
+		t.Skip("makes calls of the driver hang: CI runs it on the emulation, a real driver cannot be told to")
 	}
 	defer func(d time.Duration) { loadPatience = d }(loadPatience)
 	loadPatience = time.Second
@@ -327,7 +327,7 @@ func TestHangWhileLoading(t *testing.T) {
 // on, on the CPU, from the tokens that they have.
 func TestFailureInSecondSequence(t *testing.T) {
 	if !emutest.Emulated() {
-		t.Skip("makes calls of the driver fail: needs the emulation")
+		t.Skip("makes calls of the driver fail: CI runs it on the emulation, a real driver cannot be told to")
 	}
 	m, prompt := failingModel(t)
 	other := slices.Concat(prompt[3:], prompt[:3])

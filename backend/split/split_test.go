@@ -62,7 +62,7 @@ func TestMain(m *testing.M) { os.Exit(emutest.Main(m)) }
 func need(t *testing.T, name string) {
 	t.Helper()
 	if name == "cuda" && testing.Short() {
-		t.Skip("the race detector, which -short is for, does not follow the emulation's stacks")
+		t.Skip("the race detector, which -short is for, does not follow the emulation's stacks: CI runs it without -short")
 	}
 	if _, err := first(name); err != nil {
 		if os.Getenv("CI") != "" || !errors.Is(err, backend.ErrNoDevice) {
