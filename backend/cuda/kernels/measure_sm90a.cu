@@ -27,6 +27,7 @@ KERNEL_MIN(wgmma_peak, 256, 1, float *out, int n) {
 		wgmma_commit();
 	}
 	wgmma_wait<0>();
+	wgmma_sums(d);
 	float sum = 0.f;
 #pragma unroll
 	for (int i = 0; i < 128; i++) sum += d[i];

@@ -14,6 +14,7 @@
 DEV void wgmma_fence() {}
 DEV void wgmma_commit() {}
 template <int N> DEV void wgmma_wait() {}
+template <int N> DEV void wgmma_sums(float (&)[N]) {}
 DEV u64 wgmma_operand(u32 addr) { return addr >> 4; }
 DEV float emu_swizzled(u64 operand, int row, int k) {
 	u32 at = (u32)(operand << 4) + row * 128 + k * 2;
@@ -39,6 +40,12 @@ DEV void wgmma_m64n256k16(float *d, u64 a, u64 b) { emu_wgmma<256>(d, a, b); }
 DEV void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEV void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> DEV void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+// wgmma_sums comes after the wait and before d is used: nothing else keeps the compiler
+// from moving an addition above the wait, where ptxas then has to put another one.
+template <int N> DEV void wgmma_sums(float (&d)[N]) {
+#pragma unroll
+	for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
 // the descriptor: address, 8 rows are 1024 bytes from the next 8, 128-byte swizzle
 DEV u64 wgmma_operand(u32 addr) { return (u64)((addr & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62; }
 DEV void wgmma_m64n128k16(float *d, u64 a, u64 b) {
