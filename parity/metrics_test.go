@@ -72,6 +72,35 @@ func TestCompareByHand(t *testing.T) {
 	}
 }
 
+// The divergence is right for any spread of logits, to the digits that a sum has.
+func TestDivergence(t *testing.T) {
+	for _, spread := range []float64{1e-3, 1, 10, 100, 1000} {
+		ref, cand := random(20000, 3), random(20000, 4)
+		for i := range ref {
+			ref[i] *= float32(spread)
+			cand[i] = ref[i] + 0.1*cand[i]
+		}
+		logs := func(x []float32) []float64 {
+			most, sum := float64(slices.Max(x)), 0.0
+			for _, v := range x {
+				sum += math.Exp(float64(v) - most)
+			}
+			out := make([]float64, len(x))
+			for i, v := range x {
+				out[i] = float64(v) - most - math.Log(sum)
+			}
+			return out
+		}
+		want, p, q := 0.0, logs(ref), logs(cand)
+		for i := range p {
+			want += math.Exp(p[i]) * (p[i] - q[i])
+		}
+		if got := parity.Compare(ref, cand).KL; !(math.Abs(got-want) <= 1e-12*(1+want)) {
+			t.Errorf("spread %g: KL %v, want %v", spread, got, want)
+		}
+	}
+}
+
 // Nothing that is not a number, and nothing of the wrong length, passes any
 // policy, on either side.
 func TestNothingBrokenPasses(t *testing.T) {

@@ -36,7 +36,8 @@ func (p *probe) prefill(prompt []int32) error {
 	if p.pieces {
 		// So many rows are not needed at once from here on, and what comes next takes
 		// memory of its own.
-		p.ref.logits, p.cand.logits = backend.Logits{}, backend.Logits{}
+		p.ref.forget()
+		p.cand.forget()
 		debug.FreeOSMemory()
 	}
 	return nil

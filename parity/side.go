@@ -22,6 +22,7 @@ type side struct {
 	cost    *Cost
 	vocab   int
 	logits  backend.Logits
+	rows    []float32       // memory for logits
 	covered map[string]bool // planned by the steps that ran
 	// limit is how long a step of so many tokens may take.
 	limit func(tokens int) time.Duration
@@ -51,9 +52,12 @@ const loadDeadline = 10 * time.Minute
 func (s *side) close() {
 	if s.seq != nil && !s.stuck {
 		_ = s.guard(context.Background(), time.Second, func() error { return s.seq.Close() })
-		s.logits.Data = nil // the executor may keep the pointer
+		s.forget() // the executor may keep the pointer
 	}
 }
+
+// forget lets go of the memory for logits.
+func (s *side) forget() { s.logits, s.rows = backend.Logits{}, nil }
 
 // guard runs a call on a goroutine of its own, so that neither a panic nor a
 // hang of an executor reaches the caller.
@@ -93,11 +97,7 @@ func (s *side) guard(ctx context.Context, limit time.Duration, call func() error
 // numbers. The rows are valid until the next step.
 func (s *side) step(ctx context.Context, tokens []int32, want backend.Want) error {
 	span := backend.Span{Seq: s.seq, Tokens: tokens, Want: want}
-	// What the executor does not write must not pass for a result, least of all
-	// for the one of the step before.
-	for i := range s.logits.Data[:cap(s.logits.Data)] {
-		s.logits.Data[:cap(s.logits.Data)][i] = float32(math.NaN())
-	}
+	s.blank(span.Rows())
 	var names []string
 	var before, after int
 	start := time.Now()
@@ -129,6 +129,21 @@ func (s *side) step(ctx context.Context, tokens []int32, want backend.Want) erro
 		return fmt.Errorf("%d logits of width %d, want %d rows of %d", len(s.logits.Data), s.logits.Vocab, rows, s.vocab)
 	}
 	return nil
+}
+
+// blank makes room for a step's logits and fills it with NaN: what the executor does
+// not write must not pass for a result, least of all for the one of the step before,
+// so it gets no more room than that.
+func (s *side) blank(rows int) {
+	n := rows * s.vocab
+	s.rows = slices.Grow(s.rows[:0], n)[:n]
+	if n > 0 {
+		s.rows[0] = float32(math.NaN())
+		for done := 1; done < n; done *= 2 {
+			copy(s.rows[done:], s.rows[:done])
+		}
+	}
+	s.logits = backend.Logits{Data: s.rows[:0:n]}
 }
 
 // plan asks which kernels a step would use.

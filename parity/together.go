@@ -3,7 +3,6 @@ package parity
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -112,9 +111,7 @@ func (p *probe) judgeTogether(refs []*side, cands []side, texts [][]int32) error
 // stepTogether extends several sequences by a token each; their logits come into
 // the side's own.
 func (s *side) stepTogether(ctx context.Context, batch []backend.Span) error {
-	for i := range s.logits.Data[:cap(s.logits.Data)] {
-		s.logits.Data[:cap(s.logits.Data)][i] = float32(math.NaN())
-	}
+	s.blank(len(batch))
 	var names []string
 	start := time.Now()
 	err := s.guard(ctx, s.limit(len(batch)), func() error {
