@@ -63,7 +63,8 @@ type GateOptions struct {
 	// Notify is told each decision about a backend as it is made.
 	Notify func(Decision)
 	// Roomy lets a probe leave memory to the collector's usual pace: it need not stay
-	// within what serving takes.
+	// within what serving takes. A GPU's probe never need: that start takes more memory
+	// for the driver alone.
 	Roomy bool
 }
 
@@ -99,9 +100,6 @@ func newGate(m *Model, o Options, maxBatch int) *gate {
 	}
 	g.Override, g.Renew = o.Gate.override(), o.Gate.Renew
 	g.File = filepath.Base(m.Path)
-	if !o.Gate.Roomy {
-		g.Probing = tightMemory
-	}
 	if o.Gate.Fault == nil {
 		g.Store = o.Gate.Store
 		if g.Store != nil {
@@ -277,7 +275,9 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 	g.ready.Lock()
 	g.Key.Options = g.keyOptions(c.name)
 	g.ready.Unlock()
-	cert, v := g.Certify(ctx, c.source(), g.parityCase(tokens))
+	pc := g.parityCase(tokens)
+	pc.Roomy = g.memory(c)
+	cert, v := g.Certify(ctx, c.source(), pc)
 	if cert.Allows(c.exec) == nil && g.ahead != nil {
 		g.ahead.Forget() // nothing will be compared on these tokens again
 	}
@@ -309,17 +309,30 @@ func tightMemory() (done func()) {
 	}
 }
 
+// memory has a candidate's probe stay within what serving takes, or not: it reports
+// which.
+func (g *gate) memory(c loaded) (roomy bool) {
+	roomy = g.options.Gate.Roomy || slices.Contains(gpuChain, c.name)
+	g.ready.Lock()
+	defer g.ready.Unlock()
+	g.Probing = nil
+	if !roomy {
+		g.Probing = tightMemory
+	}
+	return roomy
+}
+
 // extend judges a step in mid-generation; unhurried however long it takes.
 func (g *gate) extend(ctx context.Context, cert parity.Certified, c loaded, s parity.Step, unhurried bool) parity.Verdict {
 	pc := g.parityCase(nil)
-	pc.Unhurried = unhurried
+	pc.Unhurried, pc.Roomy = unhurried, g.memory(c)
 	return g.Extend(ctx, cert, c.source(), pc, s)
 }
 
 // extendTogether judges a step of several sequences.
 func (g *gate) extendTogether(ctx context.Context, cert parity.Certified, c loaded, steps []parity.Step) parity.Verdict {
 	pc := g.parityCase(nil)
-	pc.Unhurried = true
+	pc.Unhurried, pc.Roomy = true, g.memory(c)
 	return g.ExtendTogether(ctx, cert, c.source(), pc, steps)
 }
 

@@ -47,7 +47,7 @@ func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int
 	}
 	defer e.Close()
 	c := e.gate.parityCase(tokens)
-	c.Full = true
+	c.Full, c.Roomy = true, e.gate.memory(e.cand)
 	v = e.gate.Measure(ctx, e.cand.source(), c)
 	return v, ctx.Err()
 }

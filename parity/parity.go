@@ -36,6 +36,8 @@ type Case struct {
 	// Unhurried compares however long the reference takes; otherwise the policy
 	// bounds that.
 	Unhurried bool
+	// Roomy leaves out what keeps a probe's memory small and costs time.
+	Roomy bool
 	// Hashes are copied into the verdict.
 	Hashes Hashes
 }

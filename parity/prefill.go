@@ -38,7 +38,9 @@ func (p *probe) prefill(prompt []int32) error {
 		// memory of its own.
 		p.ref.forget()
 		p.cand.forget()
-		debug.FreeOSMemory()
+		if !p.c.Roomy {
+			debug.FreeOSMemory()
+		}
 	}
 	return nil
 }

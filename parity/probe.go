@@ -130,6 +130,8 @@ func (p *probe) proposed() int {
 	switch {
 	case p.policy.Probe.OneByOne:
 		return 1
+	case p.c.Roomy:
+		return proposals
 	case !p.keeps:
 		return checkedLeast
 	}
@@ -148,7 +150,7 @@ func (p *probe) checked() int {
 // many positions.
 func (p *probe) keep(total int) {
 	p.resumeAt = max(total-p.resumed(), 1)
-	p.keeps = total <= longPrompt || p.resumed() == resumeRows
+	p.keeps = total <= longPrompt || p.resumed() == resumeRows || p.c.Roomy
 }
 
 func (p *probe) run(reference, candidate Source) error {
