@@ -189,8 +189,16 @@ func (g *gpu) probeSubgroups() error {
 
 // lost marks errors of a device that computes nothing more.
 func lost(err error) error {
-	if err == nil || errors.Is(err, backend.ErrLost) {
+	switch {
+	case err == nil || errors.Is(err, backend.ErrLost):
 		return err
+	case errors.Is(err, driver.ErrLost):
+		return gone{err}
 	}
 	return fmt.Errorf("%w: %w", backend.ErrLost, err)
 }
+
+// gone is an error of the driver that says already that the device is lost.
+type gone struct{ error }
+
+func (e gone) Unwrap() []error { return []error{backend.ErrLost, e.error} }

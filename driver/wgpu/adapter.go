@@ -126,6 +126,9 @@ var enumerate = sync.OnceValues(func() ([]*Adapter, error) {
 	d := &instanceDescriptor{next: unsafe.Pointer(extras)}
 	instance := call(proc.createInstance, uintptr(unsafe.Pointer(d)))
 	runtime.KeepAlive(extras)
+	if err := given(); err != nil {
+		return nil, err
+	}
 	if instance == 0 {
 		return nil, fmt.Errorf("%w: no instance", ErrUnavailable)
 	}
@@ -158,7 +161,8 @@ func describe(h uintptr) Info {
 		Vendor: in.vendorID, Device: in.deviceID, SubgroupMin: int(in.subgroupMin), SubgroupMax: int(in.subgroupMax),
 		Limits: limitsOf(h), Features: featuresOf(h),
 	}
-	call(proc.freeInfo, uintptr(unsafe.Pointer(in)))
+	// The texts stay: the function that frees them takes the structure by value, on the
+	// stack, and they are some hundred bytes, once a process.
 	if info.Type == "" {
 		info.Type = Unknown
 	}
@@ -245,6 +249,9 @@ func (a *Adapter) Open(want Features) (*Device, error) {
 	default: // the library answers within the call
 		forget(id)
 		leave(d.id)
+		if err := given(); err != nil {
+			return nil, fmt.Errorf("open %s: %w", a.Name, err)
+		}
 		return nil, fmt.Errorf("open %s: no answer", a.Name)
 	}
 	d.queue = call(proc.deviceQueue, d.handle)

@@ -37,6 +37,9 @@ func (d *Device) fail(err error) {
 func (d *Device) Err() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.err == nil {
+		d.err = given()
+	}
 	return d.err
 }
 
@@ -75,7 +78,9 @@ func (d *Device) scoped(f func() uintptr) (uintptr, error) {
 			}
 		default: // the library answers within the call
 			forget(id)
-			err = fmt.Errorf("%w: an error scope gave no answer", ErrInvalid)
+			if err = d.Err(); err == nil {
+				err = fmt.Errorf("%w: an error scope gave no answer", ErrInvalid)
+			}
 		}
 	}
 	if err == nil {
@@ -274,5 +279,11 @@ func (d *Device) await(id uintptr, done <-chan result) (result, error) {
 		forget(id)
 		return result{}, err
 	}
-	return <-done, nil
+	select {
+	case r := <-done:
+		return r, nil
+	case <-abandoned.gone: // inside another goroutine's call
+		forget(id)
+		return result{}, d.Err()
+	}
 }

@@ -20,7 +20,7 @@ const version = 29
 // proc holds the addresses of the library's functions.
 var proc struct {
 	getVersion, createInstance, enumerateAdapters                                    uintptr
-	adapterInfo, adapterLimits, adapterFeatures, freeFeatures, freeInfo              uintptr
+	adapterInfo, adapterLimits, adapterFeatures, freeFeatures                        uintptr
 	deviceQueue, createBuffer, createShader, createShaderTrusted, createGroupLayout  uintptr
 	createPipelineLayout, createPipeline, createGroup, createEncoder, createQuerySet uintptr
 	poll, pushScope, submit, writeBuffer, mappedRange, unmap                         uintptr
@@ -48,7 +48,6 @@ var symbols = map[string]*uintptr{
 	"wgpuAdapterGetLimits":                     &proc.adapterLimits,
 	"wgpuAdapterGetFeatures":                   &proc.adapterFeatures,
 	"wgpuSupportedFeaturesFreeMembers":         &proc.freeFeatures,
-	"wgpuAdapterInfoFreeMembers":               &proc.freeInfo,
 	"wgpuAdapterRelease":                       &proc.releaseAdapter,
 	"wgpuDeviceGetQueue":                       &proc.deviceQueue,
 	"wgpuDeviceCreateBuffer":                   &proc.createBuffer,
@@ -102,25 +101,26 @@ var load = sync.OnceValue(func() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	for name, address := range symbols {
-		if *address, err = purego.Dlsym(h, name); err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	address := func(name string) (uintptr, error) {
+		a, err := purego.Dlsym(h, name)
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
+		return a, nil
+	}
+	for name, to := range symbols {
+		if *to, err = address(name); err != nil {
+			return err
+		}
+	}
+	if err := install(); err != nil {
+		return err
 	}
 	if v := uint32(call(proc.getVersion)) >> 24; v != version {
 		return fmt.Errorf("%w: the library is version %d, this build needs %d", ErrUnavailable, v, version)
 	}
-	for name, f := range map[string]any{
-		"wgpuAdapterRequestDevice":    &requestDevice,
-		"wgpuBufferMapAsync":          &mapAsync,
-		"wgpuDevicePopErrorScope":     &popScope,
-		"wgpuQueueGetTimestampPeriod": &timestampPeriod,
-	} {
-		address, err := purego.Dlsym(h, name)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		purego.RegisterFunc(f, address)
+	if err := bindStructs(address); err != nil {
+		return err
 	}
 	registerCallbacks()
 	return nil
@@ -133,13 +133,4 @@ func Version() string {
 	}
 	v := uint32(call(proc.getVersion))
 	return fmt.Sprintf("%d.%d.%d.%d", v>>24, v>>16&255, v>>8&255, v&255)
-}
-
-// call calls a function of the library. What is converted to uintptr in the
-// call's own expression stays alive and in place until it returns.
-//
-//go:uintptrescapes
-func call(f uintptr, args ...uintptr) uintptr {
-	r, _, _ := purego.SyscallN(f, args...)
-	return r
 }
