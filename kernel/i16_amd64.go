@@ -3,8 +3,6 @@
 package kernel
 
 import (
-	"sync"
-
 	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -74,18 +72,7 @@ func registerI16Variants() {
 		f := i16Formats[v.dtype]
 		f.matVec.add(v.level, f.matVecTiles(v.x1, v.x2, v.x4))
 	}
-	for _, v := range []struct {
-		dtype      tensor.DType
-		x1, x2, x4 matVecPlanesAsm
-	}{
-		{tensor.Q5_0, matVecQ5_0I16x1AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16x4AVX512},
-		{tensor.Q4_K, matVecQ4KI16x1AVX512, matVecQ4KI16x2AVX512, matVecQ4KI16x4AVX512},
-		{tensor.Q5_K, matVecQ5KI16x1AVX512, matVecQ5KI16x2AVX512, matVecQ5KI16x4AVX512},
-		{tensor.Q6_K, matVecQ6KI16x1AVX512, matVecQ6KI16x2AVX512, matVecQ6KI16x4AVX512},
-	} {
-		f := i16Formats[v.dtype]
-		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.x1, v.x2, v.x4))
-	}
+	registerI16Planes()
 }
 
 // matVecTiles makes a kernel for any number of tokens out of assembly for 1, 2
@@ -108,56 +95,5 @@ func (f *i16Format) matVecTiles(x1, x2, x4 matVecI16Asm) matVecI16Func {
 			product(&out[(t-t0)*stride], stride, &w[0], rows, steps, &x.Q[t*i16Chunk], &x.Scale[t], &sums[t*perToken], x.Tokens)
 			t += n
 		}
-	}
-}
-
-// matVecPlanesAsm is matVecI16Asm for I16.Planes.
-type matVecPlanesAsm func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)
-
-// matVecPlanes is matVecTiles for assembly that reads I16.Planes.
-func (f *i16Format) matVecPlanes(x1, x2, x4 matVecPlanesAsm) matVecI16Func {
-	tiles := func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
-		for t := t0; t < t1; {
-			product, n := x1, 1
-			switch {
-			case t1-t >= 4:
-				product, n = x4, 4
-			case t1-t >= 2:
-				product, n = x2, 2
-			}
-			product(&out[(t-t0)*stride], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
-			t += n
-		}
-	}
-	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
-		if len(x.Planes) > 0 {
-			tiles(out, stride, w, rowBytes, rows, x, t0, t1)
-			return
-		}
-		// A few tokens of a large batch.
-		part := i16PartPool.Get().(*I16)
-		defer i16PartPool.Put(part)
-		for t := t0; t < t1; t += planesTokens {
-			n := min(planesTokens, t1-t)
-			part.copyTokens(x, t, n)
-			tiles(out[(t-t0)*stride:], stride, w, rowBytes, rows, part, 0, n)
-		}
-	}
-}
-
-var i16PartPool = sync.Pool{New: func() any { return new(I16) }}
-
-// copyTokens makes a batch of n ≤ planesTokens tokens of x, from t on.
-func (a *I16) copyTokens(x *I16, t, n int) {
-	a.Resize(n, x.Cols)
-	for c := range a.Chunks() {
-		to, from := c*n, c*x.Tokens+t
-		copy(a.Q[to*i16Chunk:(to+n)*i16Chunk], x.Q[from*i16Chunk:])
-		copy(a.Scale[to:to+n], x.Scale[from:])
-		copy(a.Sum[to*16:(to+n)*16], x.Sum[from*16:])
-		copy(a.Sum32[to*8:(to+n)*8], x.Sum32[from*8:])
-	}
-	for i := range n {
-		fillPlanesGeneric(a, i)
 	}
 }

@@ -40,21 +40,21 @@ func i16Big(d tensor.DType, cols, size int) tensor.Tensor {
 // BenchmarkMatVecI16 reads weights from memory (a matrix of four times the
 // last-level cache) and from the second-level cache.
 func BenchmarkMatVecI16(b *testing.B) {
-	const cols = 1536
 	for _, d := range i16Types() {
 		for _, level := range i16Formats[d].matVec.Levels() {
 			for _, from := range []struct {
 				name string
 				size int
-			}{{"memory", 128 << 20}, {"cache", 200 << 10}} {
+				cols int
+			}{{"memory", 128 << 20, 1536}, {"cache", 200 << 10, 1536}, {"memory", 128 << 20, 8960}, {"cache", 600 << 10, 8960}} {
 				for _, batch := range []int{1, 2, 4} {
-					b.Run(fmt.Sprintf("%s/%s/%s/tokens=%d", d, level, from.name, batch), func(b *testing.B) {
+					b.Run(fmt.Sprintf("%s/%s/%s/cols=%d/tokens=%d", d, level, from.name, from.cols, batch), func(b *testing.B) {
 						if level > cpufeat.Hardware() {
 							b.Skipf("this CPU has no %s", level)
 						}
 						defer Use(level)()
-						w := i16Big(d, cols, from.size)
-						x, _ := i16Rows(rand.New(rand.NewPCG(1, 1)), batch, cols)
+						w := i16Big(d, from.cols, from.size)
+						x, _ := i16Rows(rand.New(rand.NewPCG(1, 1)), batch, from.cols)
 						out := make([]float32, 128*batch)
 						strips := w.Rows() / 128
 						reportRates(b, len(w.Data)/strips, "GB/s", func(i int) {

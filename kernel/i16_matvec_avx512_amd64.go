@@ -11,6 +11,14 @@ package kernel
 //go:noescape
 func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ4KI16Block1AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ5KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -18,12 +26,28 @@ func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ5KI16Block1AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ6KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
 func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16Block1AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x1AVX512 multiplies rows of contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes and scale point to the first token;
@@ -39,6 +63,14 @@ func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ4KI16Block2AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ5KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -46,12 +78,28 @@ func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ5KI16Block2AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ6KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
 func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16Block2AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x2AVX512 multiplies rows of contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes and scale point to the first token;
@@ -67,6 +115,14 @@ func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ4KI16Block4AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ4KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ5KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -74,12 +130,28 @@ func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ5KI16Block4AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ5KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+
 // matVecQ6KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
 //
 //go:noescape
 func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ6KI16Block4AVX512 multiplies chunks blocks of rows that are rowBytes apart with
+// 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
+// or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
+// token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+//
+//go:noescape
+func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x4AVX512 multiplies rows of contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes and scale point to the first token;

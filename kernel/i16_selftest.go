@@ -11,7 +11,7 @@ func init() {
 	registerSelfTest(quantizeI16Slot.name, checkQuantizeI16)
 	for _, d := range slices.Sorted(maps.Keys(i16Formats)) {
 		f := i16Formats[d]
-		registerSelfTest(f.matVec.name, f.checkMatVec)
+		registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(2, 2, 7, quantizeI16Generic) })
 		registerSelfTest(f.unpack.name, f.checkUnpack)
 	}
 	for _, c := range []struct{ flush, mins int }{{16, 0}, {64, 8}, {256, 16}} {
@@ -59,11 +59,10 @@ func (f *i16Format) selfTestBlocks(rows, chunks int) []byte {
 	return data
 }
 
-// checkMatVec runs 7 tokens, so that assembly for 4, 2 and 1 takes part.
-func (f *i16Format) checkMatVec() error {
-	const rows, chunks, tokens = 2, 2, 7
+// checkMatVec multiplies some rows. With 7 tokens assembly for 4, 2 and 1 takes part.
+func (f *i16Format) checkMatVec(rows, chunks, tokens int, quantize quantizeI16Func) error {
 	w := f.selfTestBlocks(rows, chunks)
-	x := i16SelfTestRows(tokens, chunks*i16Chunk, quantizeI16Generic)
+	x := i16SelfTestRows(tokens, chunks*i16Chunk, quantize)
 	run := func(product matVecI16Func) []float32 {
 		out := make([]float32, tokens*rows)
 		product(out, rows, w, len(w)/rows, rows, x, 0, tokens)

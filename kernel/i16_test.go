@@ -183,6 +183,36 @@ func TestMatVecI16(t *testing.T) {
 	})
 }
 
+// Rows so wide that the activations of one token, of two or of four do not fit the
+// first-level cache are multiplied in blocks of columns. That may not show: for
+// any number of tokens the bits are those of one.
+func TestMatVecI16Wide(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for _, d := range []tensor.DType{tensor.Q5_0, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
+			for _, chunks := range []int{15, 35, 57} {
+				t.Run(fmt.Sprintf("%s/%d", d, chunks), func(t *testing.T) {
+					rng := rand.New(rand.NewPCG(1, uint64(chunks)))
+					const rows, tokens = 67, 7
+					w := i16Matrix(rng, d, rows, chunks*256, "random")
+					x, _ := i16Rows(rng, tokens, chunks*256)
+					got := make([]float32, tokens*rows)
+					MatVecsI16(got, rows, w, 0, rows, x, 0, tokens)
+					want, size := i16Reference(t, w, x)
+					i16Compare(t, got, rows, want, size)
+					one := make([]float32, rows)
+					for tok := range tokens {
+						MatVecI16(one[:1], w, 0, 1, x, tok)
+						MatVecI16(one[1:], w, 1, rows, x, tok)
+						if !slices.Equal(one, got[tok*rows:(tok+1)*rows]) {
+							t.Fatalf("token %d alone differs from token %d of %d", tok, tok, tokens)
+						}
+					}
+				})
+			}
+		}
+	})
+}
+
 // The result of a row may depend neither on the range nor on the batch.
 func TestMatVecI16Partition(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {

@@ -15,7 +15,13 @@ var batches = []int{1, 2, 4}
 func matVecs512() {
 	for _, tokens := range batches {
 		for _, f := range []func() planes512{newQ4KPlanes, newQ5KPlanes, newQ6KPlanes} {
-			matVecPlanes512(f(), tokens)
+			for _, block := range []bool{false, true} {
+				if tokens == 1 {
+					matVecRowPlanes512(f(), block)
+				} else {
+					matVecPlanes512(f(), tokens, block)
+				}
+			}
 		}
 		matVecQ5Planes512(tokens)
 	}

@@ -41,45 +41,32 @@ type planes512 interface {
 // and with the lower bytes of the activations are summed over 16 columns, put
 // together, and only then converted: for one token half the instructions of
 // products with words, since nothing is widened and no weight is scaled.
-func matVecPlanes512(f planes512, tokens int) {
-	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name(), tokens)
-	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)")
-	Pragma("noescape")
-	Doc(name+" multiplies rows of chunks contiguous blocks with", fmt.Sprintf("%d token(s): out[t*stride+i]. planes, scale and sum point to the first token;", tokens),
-		"chunks of activations are batch tokens apart. rows and chunks are at least 1.")
-	f.constants(tokens)
-	out := Load(Param("out"), GP64()).(reg.GPVirtual)
-	rows := Load(Param("rows"), GP64()).(reg.GPVirtual)
-	batch := Load(Param("batch"), GP64()).(reg.GPVirtual)
-	rowBytes := Load(Param("chunks"), GP64()).(reg.GPVirtual)
-	IMUL3Q(U32(uint32(f.bytes())), rowBytes, rowBytes)
-	planeStep := GP64()
-	IMUL3Q(U32(planeBytes), batch, planeStep)
-	w := [2]reg.GPVirtual{Load(Param("w"), GP64()).(reg.GPVirtual), GP64()}
-	ahead := aheadPlanes512(w[0], rowBytes)
+func matVecPlanes512(f planes512, tokens int, block bool) {
+	p := beginPlanes512(f, tokens, block)
+	w := [2]reg.GPVirtual{p.w, GP64()}
+	var ahead reg.GPVirtual
+	if !block {
+		ahead = aheadPlanes512(w[0], p.rowBytes)
+	}
 
 	Label("rows")
 	// The second row; for a last one without a partner the same again.
-	LEAQ(Mem{Base: w[0], Index: rowBytes, Scale: 1}, w[1])
-	CMPQ(rows, Imm(1))
+	LEAQ(Mem{Base: w[0], Index: p.rowBytes, Scale: 1}, w[1])
+	CMPQ(p.rows, Imm(1))
 	CMOVQEQ(w[0], w[1])
-	chunks := Load(Param("chunks"), GP64()).(reg.GPVirtual)
-	planes := Load(Param("planes"), GP64()).(reg.GPVirtual)
-	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
-	sum := Load(Param("sum"), GP64()).(reg.GPVirtual)
-	isum := [2]reg.VecVirtual{ZMM(), ZMM()}
-	var acc [2][]reg.VecVirtual
-	for r := range acc {
-		for range tokens {
-			z := ZMM()
-			VPXORD(z, z, z)
-			acc[r] = append(acc[r], z)
-		}
-	}
+	p.beginRows()
+	isum := []reg.VecVirtual{ZMM(), ZMM()}
+	acc := p.accumulators(2)
 
 	Label("chunk")
-	prefetch(ahead, 2*f.bytes())
-	ADDQ(number(2*f.bytes()), ahead)
+	if block {
+		for r := range w {
+			prefetchBlock(w[r], p.rowBytes, f.bytes())
+		}
+	} else {
+		prefetch(ahead, 2*f.bytes())
+		ADDQ(number(2*f.bytes()), ahead)
+	}
 	d, min := f.header(w)
 	var weights [2][4]reg.VecVirtual
 	for r := range w {
@@ -88,20 +75,131 @@ func matVecPlanes512(f planes512, tokens int) {
 			weights[r][v] = f.vector(w[r], v)
 		}
 	}
-	productsPlanes512{planes, scale, sum, isum[:], f.offset()}.add(acc[:], weights[:], d[:], min[:])
+	productsPlanes512{p.planes, p.scale, p.sum, isum, f.offset()}.add(acc, weights[:], d[:], min[:])
 	for r := range w {
 		ADDQ(number(f.bytes()), w[r])
 	}
-	ADDQ(planeStep, planes)
-	LEAQ(Mem{Base: scale, Index: batch, Scale: 4}, scale)
-	step := GP64()
-	MOVQ(batch, step)
-	SHLQ(Imm(6), step)
-	ADDQ(step, sum)
-	DECQ(chunks)
+	p.nextChunk()
+	DECQ(p.chunks)
 	JNZ(LabelRef("chunk"))
 
-	storePlanes512(out, rows, w[:], acc[:])
+	p.store(w[:], acc)
+}
+
+// walkPlanes512 is what the kernels for I16.Planes have in common: their parameters
+// and how they go through rows and chunks.
+type walkPlanes512 struct {
+	tokens, bytes                 int // of a block
+	block                         bool
+	out, rows, w, rowBytes, batch reg.GPVirtual
+	planeStep, part               reg.GPVirtual
+	chunks, planes, scale, sum    reg.GPVirtual // renewed by beginRows
+}
+
+// beginPlanes512 begins a kernel for rows of contiguous blocks or, if block is
+// set, for some columns of rows that are rowBytes apart.
+func beginPlanes512(f planes512, tokens int, block bool) *walkPlanes512 {
+	p := &walkPlanes512{tokens: tokens, bytes: f.bytes(), block: block}
+	load := func(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
+	if block {
+		name := fmt.Sprintf("matVec%sI16Block%dAVX512", f.name(), tokens)
+		TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last int)")
+		Doc(name+" multiplies chunks blocks of rows that are rowBytes apart with", fmt.Sprintf("%d token(s). Sums begin and end in part, 16 lanes for each row and token,", tokens),
+			"or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first",
+			"token; chunks of activations are batch tokens apart. rows and chunks are at least 1.")
+	} else {
+		name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name(), tokens)
+		TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)")
+		Doc(name+" multiplies rows of chunks contiguous blocks with", fmt.Sprintf("%d token(s): out[t*stride+i]. planes, scale and sum point to the first token;", tokens),
+			"chunks of activations are batch tokens apart. rows and chunks are at least 1.")
+	}
+	Pragma("noescape")
+	f.constants(tokens)
+	p.out, p.rows, p.w, p.batch = load("out"), load("rows"), load("w"), load("batch")
+	if block {
+		p.rowBytes, p.part = load("rowBytes"), load("part")
+	} else {
+		p.rowBytes = load("chunks")
+		IMUL3Q(U32(uint32(f.bytes())), p.rowBytes, p.rowBytes)
+	}
+	p.planeStep = GP64()
+	IMUL3Q(U32(planeBytes), p.batch, p.planeStep)
+	return p
+}
+
+// beginRows goes back to the first chunk.
+func (p *walkPlanes512) beginRows() {
+	load := func(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
+	p.chunks, p.planes, p.scale, p.sum = load("chunks"), load("planes"), load("scale"), load("sum")
+}
+
+// accumulators returns where the sums of some rows begin, by row and token.
+func (p *walkPlanes512) accumulators(rows int) [][]reg.VecVirtual {
+	acc := make([][]reg.VecVirtual, rows)
+	for r := range acc {
+		for t := range p.tokens {
+			z := ZMM()
+			if p.block {
+				VMOVUPS(Mem{Base: p.part, Disp: 64 * (r*p.tokens + t)}, z)
+			} else {
+				VPXORD(z, z, z)
+			}
+			acc[r] = append(acc[r], z)
+		}
+	}
+	return acc
+}
+
+// nextChunk goes on to the next chunk of activations.
+func (p *walkPlanes512) nextChunk() {
+	ADDQ(p.planeStep, p.planes)
+	LEAQ(Mem{Base: p.scale, Index: p.batch, Scale: 4}, p.scale)
+	step := GP64()
+	MOVQ(p.batch, step)
+	SHLQ(Imm(6), step)
+	ADDQ(step, p.sum)
+}
+
+// store ends the rows whose blocks end at w and goes on with the next ones or returns.
+func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
+	if !p.block {
+		storePlanes512(p.out, p.rows, w, acc)
+		return
+	}
+	skip, last := GP64(), GP64()
+	Load(Param("chunks"), skip)
+	IMUL3Q(U32(uint32(p.bytes)), skip, skip)
+	NEGQ(skip)
+	ADDQ(p.rowBytes, skip)
+	for r := range w {
+		ADDQ(skip, w[r])
+	}
+	Load(Param("last"), last)
+	TESTQ(last, last)
+	JNZ(LabelRef("last"))
+	for r := range acc {
+		for t := range acc[r] {
+			VMOVUPS(acc[r][t], Mem{Base: p.part, Disp: 64 * (r*p.tokens + t)})
+		}
+	}
+	ADDQ(U32(uint32(64*len(w)*p.tokens)), p.part)
+	if len(w) > 1 {
+		MOVQ(w[1], w[0])
+	}
+	SUBQ(Imm(uint64(len(w))), p.rows)
+	JG(LabelRef("rows"))
+	VZEROUPPER()
+	RET()
+	Label("last")
+	ADDQ(U32(uint32(64*len(w)*p.tokens)), p.part)
+	storePlanes512(p.out, p.rows, w, acc)
+}
+
+// prefetchBlock fetches what comes two rows later.
+func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int) {
+	for o := 0; o < bytes; o += 64 {
+		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: 2, Disp: o})
+	}
 }
 
 // aheadPlanes512 returns the pointer for fetching rows from w on. Memory is fetched
@@ -131,8 +229,13 @@ func (p productsPlanes512) add(acc [][]reg.VecVirtual, weights [][4]reg.VecVirtu
 	for t := range acc[0] {
 		products := func(plane int, isum []reg.VecVirtual) {
 			for v := range 4 {
+				at := Mem{Base: p.planes, Disp: planeBytes*t + plane + 64*v}
+				if len(acc) == 1 {
+					VPDPBUSD(at, weights[0][v], isum[0])
+					continue
+				}
 				q := ZMM()
-				VMOVDQU64(Mem{Base: p.planes, Disp: planeBytes*t + plane + 64*v}, q)
+				VMOVDQU64(at, q)
 				for r := range acc {
 					VPDPBUSD(q, weights[r][v], isum[r])
 				}

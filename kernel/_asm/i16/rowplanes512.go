@@ -1,0 +1,56 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// matVecRowPlanes512 writes matVecPlanes512 for one token: the two blocks that are
+// decoded together are neighbours in one row instead of the same block of two
+// rows. One token's product is bound by memory, which gives a fifth more to one
+// stream than to two that are a long row apart. Sums are formed in the same order.
+func matVecRowPlanes512(f planes512, block bool) {
+	p := beginPlanes512(f, 1, block)
+	w := [2]reg.GPVirtual{p.w, GP64()}
+
+	Label("rows")
+	p.beginRows()
+	isum := []reg.VecVirtual{ZMM()}
+	acc := p.accumulators(1)
+	multiply := func(blocks int) {
+		if block {
+			prefetchBlock(w[0], p.rowBytes, blocks*f.bytes())
+		} else {
+			prefetch(w[0], blocks*f.bytes())
+		}
+		d, min := f.header(w)
+		for i, block := range w[:blocks] {
+			f.prepare(block)
+			var weights [4]reg.VecVirtual
+			for v := range weights {
+				weights[v] = f.vector(block, v)
+			}
+			productsPlanes512{p.planes, p.scale, p.sum, isum, f.offset()}.add(acc, [][4]reg.VecVirtual{weights}, d[i:i+1], min[i:i+1])
+			p.nextChunk()
+		}
+		ADDQ(number(blocks*f.bytes()), w[0])
+	}
+	CMPQ(p.chunks, Imm(1))
+	JEQ(LabelRef("single"))
+
+	Label("pair")
+	LEAQ(Mem{Base: w[0], Disp: f.bytes()}, w[1])
+	multiply(2)
+	SUBQ(Imm(2), p.chunks)
+	CMPQ(p.chunks, Imm(1))
+	JGT(LabelRef("pair"))
+	JLT(LabelRef("sum"))
+
+	Label("single")
+	MOVQ(w[0], w[1])
+	multiply(1)
+
+	Label("sum")
+	p.store(w[:1], acc)
+}

@@ -1,0 +1,140 @@
+//go:build !noasm
+
+package kernel
+
+import (
+	"sync"
+	"unsafe"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// matVecPlanesAsm is matVecI16Asm for I16.Planes.
+type matVecPlanesAsm func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)
+
+// matVecBlockAsm is matVecPlanesAsm for some columns of rows that are rowBytes
+// apart; see the stubs.
+type matVecBlockAsm func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last int)
+
+// planesAsm is the product of 1, 2 and 4 tokens in one format, and the same for
+// blocks of columns, which may be nil.
+type planesAsm struct {
+	tokens int
+	rows   matVecPlanesAsm
+	block  matVecBlockAsm
+}
+
+const (
+	// planesCache is how many bytes of activations are multiplied at a time: what the
+	// first-level cache of 48 KiB holds beside the weights that pass through it.
+	planesCache = 32 << 10
+	// planesStrip is how many rows are multiplied with a block of columns before
+	// the next block: their sums have to be kept meanwhile.
+	planesStrip = 64
+)
+
+// planesSums are the sums of a strip of rows, 16 lanes for each row and token.
+type planesSums [(planesStrip + 1) * 4 * 16]float32
+
+var planesSumsPool = sync.Pool{New: func() any { return (*planesSums)(aligned[float32](len(planesSums{}))) }}
+
+func registerI16Planes() {
+	for _, v := range []struct {
+		dtype   tensor.DType
+		kernels [3]planesAsm // for 4, 2 and 1 tokens
+	}{
+		{tensor.Q5_0, [3]planesAsm{{4, matVecQ5_0I16x4AVX512, nil}, {2, matVecQ5_0I16x2AVX512, nil}, {1, matVecQ5_0I16x1AVX512, nil}}},
+		{tensor.Q4_K, [3]planesAsm{{4, matVecQ4KI16x4AVX512, matVecQ4KI16Block4AVX512}, {2, matVecQ4KI16x2AVX512, matVecQ4KI16Block2AVX512}, {1, matVecQ4KI16x1AVX512, matVecQ4KI16Block1AVX512}}},
+		{tensor.Q5_K, [3]planesAsm{{4, matVecQ5KI16x4AVX512, matVecQ5KI16Block4AVX512}, {2, matVecQ5KI16x2AVX512, matVecQ5KI16Block2AVX512}, {1, matVecQ5KI16x1AVX512, matVecQ5KI16Block1AVX512}}},
+		{tensor.Q6_K, [3]planesAsm{{4, matVecQ6KI16x4AVX512, matVecQ6KI16Block4AVX512}, {2, matVecQ6KI16x2AVX512, matVecQ6KI16Block2AVX512}, {1, matVecQ6KI16x1AVX512, matVecQ6KI16Block1AVX512}}},
+	} {
+		f := i16Formats[v.dtype]
+		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.kernels))
+		for _, k := range v.kernels {
+			if k.block != nil { // with active kernels for the many activations, which both products share
+				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, planesBlock(k.tokens)+1, k.tokens, quantizeI16Slot.active) })
+			}
+		}
+	}
+}
+
+// matVecPlanes makes a kernel for any number of tokens out of assembly that reads
+// I16.Planes and gives the same bits per token.
+func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
+	tiles := func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		for t := t0; t < t1; {
+			k := &kernels[2]
+			for i := range kernels[:2] {
+				if t1-t >= kernels[i].tokens {
+					k = &kernels[i]
+					break
+				}
+			}
+			to := out[(t-t0)*stride:]
+			if k.block != nil && x.Chunks() > planesBlock(k.tokens) {
+				f.matVecBlocks(k, to, stride, w, rowBytes, rows, x, t)
+			} else {
+				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
+			}
+			t += k.tokens
+		}
+	}
+	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+		if len(x.Planes) > 0 {
+			tiles(out, stride, w, rowBytes, rows, x, t0, t1)
+			return
+		}
+		// A few tokens of a large batch.
+		part := i16PartPool.Get().(*I16)
+		defer i16PartPool.Put(part)
+		for t := t0; t < t1; t += planesTokens {
+			n := min(planesTokens, t1-t)
+			part.copyTokens(x, t, n)
+			tiles(out[(t-t0)*stride:], stride, w, rowBytes, rows, part, 0, n)
+		}
+	}
+}
+
+// planesBlock is how many chunks of some tokens fit planesCache.
+func planesBlock(tokens int) int { return planesCache / (tokens * int(unsafe.Sizeof(i16Planes{}))) }
+
+// matVecBlocks multiplies blocks of columns so that the activations of one block
+// stay in the first-level cache; those of all columns would be read from the
+// second level for every row.
+func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t int) {
+	sums := planesSumsPool.Get().(*planesSums)
+	defer planesSumsPool.Put(sums)
+	chunks := x.Chunks()
+	blocks := (chunks + planesBlock(k.tokens) - 1) / planesBlock(k.tokens)
+	for r := 0; r < rows; r += planesStrip {
+		n := min(planesStrip, rows-r)
+		clear(sums[:(n+1)*k.tokens*16]) // one more: rows are read in pairs
+		for b := range blocks {
+			c0, c1 := chunks*b/blocks, chunks*(b+1)/blocks
+			last := 0
+			if b == blocks-1 {
+				last = 1
+			}
+			at := c0*x.Tokens + t
+			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, &x.Planes[at].Upper[0][0], &x.Scale[at], &x.Sum[at*16], x.Tokens, &sums[0], last)
+		}
+	}
+}
+
+var i16PartPool = sync.Pool{New: func() any { return new(I16) }}
+
+// copyTokens makes a batch of n ≤ planesTokens tokens of x, from t on.
+func (a *I16) copyTokens(x *I16, t, n int) {
+	a.Resize(n, x.Cols)
+	for c := range a.Chunks() {
+		to, from := c*n, c*x.Tokens+t
+		copy(a.Q[to*i16Chunk:(to+n)*i16Chunk], x.Q[from*i16Chunk:])
+		copy(a.Scale[to:to+n], x.Scale[from:])
+		copy(a.Sum[to*16:(to+n)*16], x.Sum[from*16:])
+		copy(a.Sum32[to*8:(to+n)*8], x.Sum32[from*8:])
+	}
+	for i := range n {
+		fillPlanesGeneric(a, i)
+	}
+}
