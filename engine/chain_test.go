@@ -56,6 +56,9 @@ func TestChain(t *testing.T) {
 		{"a broken driver", nil, &hooks{}, errors.New("cuInit: unknown error (999)"), []string{
 			tag + "CUDA path rejected, attempting fallback: cuInit: unknown error (999)", "Backend: wgpu (Vulkan)",
 		}, "wgpu", true},
+		{"a driver that speaks in lines", nil, nil, errors.New("Validation Error\n\nCaused by:\n  no memory\n"), []string{
+			tag + "CUDA path rejected, attempting fallback: Validation Error Caused by: no memory", "Backend: CPU",
+		}, "cpu", true},
 		{"no library", nil, nil, fmt.Errorf("%w: libcuda.so.1 not found", backend.ErrNoDevice), []string{"Backend: CPU"}, "cpu", false},
 		{"a device that is lost in the probe", &lost, &hooks{}, nil, []string{
 			tag + "CUDA path rejected, attempting fallback: step of 26 tokens at position 0: device lost: xid 79", "Backend: wgpu (Vulkan)",

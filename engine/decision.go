@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/apr-engine/apr/parity"
 )
@@ -104,21 +105,24 @@ func pathName(name string) string {
 	return DisplayName(name, "")
 }
 
+// oneLine joins what a driver says in several lines: a reason is one line.
+func oneLine(reason string) string { return strings.Join(strings.Fields(reason), " ") }
+
 // rejectedLine and acceptedLine are the contract's words; scripts read them.
 func rejectedLine(name, reason string) string {
-	return fmt.Sprintf("[%s] %s path rejected, attempting fallback: %s", parity.Tag, pathName(name), reason)
+	return fmt.Sprintf("[%s] %s path rejected, attempting fallback: %s", parity.Tag, pathName(name), oneLine(reason))
 }
 
 func acceptedLine(name, api, part string) string { return "Backend: " + placeName(name, api, part) }
 
 // refusedLine is for a backend that was asked for by name: there is no fallback.
 func refusedLine(name, reason string) string {
-	return fmt.Sprintf("[%s] %s path rejected, no fallback: %s", parity.Tag, pathName(name), reason)
+	return fmt.Sprintf("[%s] %s path rejected, no fallback: %s", parity.Tag, pathName(name), oneLine(reason))
 }
 
 // unjudgedLine is for a context that takes too long to compare.
 func unjudgedLine(name string, context int, reason string) string {
-	return fmt.Sprintf("[%s] %s path is not verified beyond %d tokens of context: %s", parity.Tag, pathName(name), context, reason)
+	return fmt.Sprintf("[%s] %s path is not verified beyond %d tokens of context: %s", parity.Tag, pathName(name), context, oneLine(reason))
 }
 
 // overrideLine is printed each time the gate is bypassed.

@@ -23,13 +23,15 @@ var (
 	ErrInvalid = errors.New("wgpu validation error")
 )
 
-// errorOf makes an error of what the library reports. It calls a lost device a
-// validation error of whatever is tried next.
+// errorOf makes an error of one line of what the library reports in several. It
+// calls a lost device, and memory that the driver had not, a validation error of
+// whatever was tried.
 func errorOf(kind uint32, text string) error {
+	text = strings.Join(strings.Fields(text), " ")
 	switch {
 	case strings.Contains(text, "device is lost"):
 		return lostError(text)
-	case kind == errorMemory:
+	case kind == errorMemory || strings.Contains(text, "Not enough memory"):
 		return fmt.Errorf("%w: %s", ErrMemory, text)
 	}
 	return fmt.Errorf("%w: %s", ErrInvalid, text)

@@ -191,8 +191,12 @@ func TestErrors(t *testing.T) {
 	d := open(t)
 	s := newAdder(t, d, false)
 	_, err := d.NewPipeline(PipelineDesc{Name: "broken", WGSL: "fn main( {}"})
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "broken") {
-		t.Errorf("bad shader: %v", err)
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "broken") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("bad shader: %v, want a line of its own", err)
+	}
+	// What the library said on a card without memory left.
+	if err := errorOf(2, "Validation Error\n\nCaused by:\n  In wgpuDeviceCreateBuffer\n    Not enough memory left.\n"); !errors.Is(err, ErrMemory) {
+		t.Errorf("no memory left: %v", err)
 	}
 	if _, err := d.NewPipeline(PipelineDesc{WGSL: addOne, Entry: "nothing", Bindings: []Access{ReadOnly, ReadWrite}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("no such entry point: %v", err)
