@@ -96,6 +96,8 @@ type compiler struct {
 	fuse   bool
 	counts *driver.Buffer   // of attention's workgroups that have finished
 	halves []*driver.Buffer // weights in half precision, for the product at hand
+	// partial takes the sums of a product whose columns are divided.
+	partial *driver.Buffer
 }
 
 func (e *executor) compile(w graph.Weights) error {

@@ -4,6 +4,7 @@ package wgpu
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/apr-engine/apr/backend/wgpu/kernels"
 	driver "github.com/apr-engine/apr/driver/wgpu"
@@ -53,11 +54,65 @@ func (c *compiler) halfMul(p product, x operand) (func(*recording, int), error) 
 		return nil, err
 	}
 	c.work[bound.pipeline] = work{bytes: 2 * float64(m.Rows*m.K), operations: 2 * float64(m.Rows*m.K)}
+	split, err := c.split(m, buffers)
+	if err != nil {
+		return nil, err
+	}
 	return func(r *recording, n int) {
 		for _, k := range list {
 			r.Dispatch(k.pipeline, k.group, k.grid[0], k.grid[1], k.grid[2])
 		}
+		if split != nil && split(r, n) {
+			return
+		}
 		r.Dispatch(bound.pipeline, bound.group, m.TokenTiles(n), bound.grid[1], 1)
+	}, nil
+}
+
+// split compiles a product's columns divided among workgroups, for steps in which its tiles
+// alone are too few; nil if that is never so or not possible. What it returns reports
+// whether it has run.
+func (c *compiler) split(m kernels.HalfMul, buffers map[string]*driver.Buffer) (func(*recording, int) bool, error) {
+	divided := kernels.HalfMul{K: m.K, Rows: m.Rows, Wanted: m.Wanted, Split: true}
+	gather := kernels.Gather{Rows: m.Rows, Bias: m.Bias, Residual: m.Residual, SoftCap: m.SoftCap, Wanted: m.Wanted, First: m.First, Out: m.Out}
+	most := c.rows
+	if m.Wanted {
+		most = c.logitRows
+	}
+	size := divided.PartsBytes(most)
+	first, err := divided.Kernel(c.gpu.caps)
+	if err != nil || divided.Splits(1) == 1 || uint64(size) > min(c.gpu.Binding, c.gpu.Buffer, halfLimit) {
+		return nil, nil
+	}
+	second, err := gather.Kernel(c.gpu.caps)
+	if err != nil {
+		return nil, nil
+	}
+	if c.partial == nil || c.partial.Size < uint64(size) {
+		if c.partial, err = c.buffer(size, driver.Storage); err != nil {
+			return nil, err
+		}
+	}
+	buffers = maps.Clone(buffers)
+	buffers["parts"] = c.partial
+	into := maps.Clone(buffers)
+	into["y"] = c.partial
+	product, err := c.made(first, into)
+	if err != nil {
+		return nil, err
+	}
+	c.work[product.pipeline] = work{bytes: 2 * float64(m.Rows*m.K), operations: 2 * float64(m.Rows*m.K)}
+	sum, err := c.made(second, buffers)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *recording, n int) bool {
+		s := divided.Splits(n)
+		if s > 1 {
+			r.Dispatch(product.pipeline, product.group, divided.TokenTiles(n), product.grid[1], s)
+			r.Dispatch(sum.pipeline, sum.group, gather.Groups(c.gpu.caps, n, s), s, 1)
+		}
+		return s > 1
 	}, nil
 }
 

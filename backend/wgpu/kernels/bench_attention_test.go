@@ -100,11 +100,18 @@ func (b *bench) flash(s shape, keys, values *wgpu.Buffer, capacity int) {
 }
 
 // token times all the work of one decoded token, from the residual stream to the
-// logits, five dispatches a layer. Half of the layers have Q6_K where Q4_K_M has them.
+// logits, five dispatches a layer, with some divisions of the last product of a layer. Half of the
+// layers have Q6_K where Q4_K_M has them.
 func (b *bench) token(s shape) {
 	if !b.wanted(s.name + " token") {
 		return
 	}
+	for _, down := range []Tuning{{}, {Threads: 64, Lanes: 64, Unroll: 2}, {Threads: 128, Lanes: 128, Unroll: 1}, {Threads: 128, Lanes: 128, Unroll: 3}, {Threads: 256, Lanes: 256, Unroll: 2}} {
+		b.tokenWith(s, down)
+	}
+}
+
+func (b *bench) tokenWith(s shape, down Tuning) {
 	must := func(k Kernel, err error) Kernel {
 		b.t.Helper()
 		if err != nil {
@@ -161,7 +168,7 @@ func (b *bench) token(s shape) {
 			bind(must(MatVec{K: s.heads * s.dim, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}.Kernel(b.dev)), weights(q4, s.heads*s.dim, s.hidden), mid, x),
 			bind(must(MatVec{K: s.hidden, Tokens: 1, Norm: true, Eps: 1e-6, Act: &act, QuantOut: true, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}.Kernel(b.dev)),
 				weights(q4, s.hidden, s.ff), weights(q4, s.hidden, s.ff), x, norm, inner),
-			bind(must(MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{v, s.hidden}}}.Kernel(b.dev)), weights(v, s.ff, s.hidden), inner, x))
+			bind(must(MatVec{K: s.ff, Tokens: 1, Residual: InPlace, Parts: []Part{{v, s.hidden}}, Tuning: down}.Kernel(b.dev)), weights(v, s.ff, s.hidden), inner, x))
 	}
 	list = append(list, bind(must(MatVec{K: s.hidden, Tokens: 1, Norm: true, Eps: 1e-6, Parts: []Part{{q6, s.out}}}.Kernel(b.dev)), weights(q6, s.hidden, s.out), x, norm, b.empty(4*s.out)))
 	for _, depth := range []int{64, 1024, 8192} {
@@ -179,9 +186,11 @@ func (b *bench) token(s shape) {
 				host = h
 			}
 		}
-		fmt.Printf("%s token at %d: %d dispatches, %.0f µs on the device (%.0f a second), %.0f µs recording\n",
-			s.name, depth, len(list), float64(best)/1e3, 1e9/float64(best), float64(host)/1e3)
-		b.shares(list)
+		fmt.Printf("%s token at %d, %+v: %d dispatches, %.0f µs on the device (%.0f a second), %.0f µs recording\n",
+			s.name, depth, down, len(list), float64(best)/1e3, 1e9/float64(best), float64(host)/1e3)
+		if depth == 64 {
+			b.shares(list)
+		}
 	}
 }
 

@@ -90,9 +90,9 @@ func (b *bench) decode(s shape) {
 	b.product(s.name+" gate+up", gate, []Tuning{{}, tune(256, 16, 2, 1), tune(256, 8, 1, 2), tune(512, 16, 1, 1), tune(512, 16, 1, 3)})
 	gate.Norm = true
 	b.product(s.name+" norm gate+up", gate, []Tuning{{}, tune(256, 16, 2, 1), tune(256, 16, 2, 3), tune(256, 8, 1, 2), tune(512, 16, 1, 1), tune(512, 16, 1, 3), tune(512, 32, 2, 2), tune(512, 8, 1, 2), tune(1024, 32, 1, 2)})
-	several := []Tuning{{}}
-	for _, threads := range []int{32, 64, 128} {
-		several = append(several, tune(threads, 32, 1, 2), tune(threads, 32, 1, 3), tune(threads, 32, 1, 4), tune(threads, 32, 1, 5), tune(threads, 16, 1, 3), tune(threads, 16, 1, 4))
+	several := []Tuning{{}, tune(32, 32, 1, 3)}
+	for _, lanes := range []int{64, 128, 256} { // several subgroups a row
+		several = append(several, tune(lanes, lanes, 1, 1), tune(lanes, lanes, 1, 2), tune(lanes, lanes, 1, 3), tune(2*lanes, lanes, 1, 2), tune(lanes, lanes, 2, 1), tune(lanes, lanes, 1, 5))
 	}
 	b.product(s.name+" one o", MatVec{K: s.hidden, Tokens: 1, Residual: InPlace, Parts: []Part{{q4, s.hidden}}}, several)
 	for _, t := range []tensor.DType{q4, q6} {
@@ -112,11 +112,14 @@ func (b *bench) decode(s shape) {
 		const n = 512
 		b.prefill(fmt.Sprintf("%s qkv %d", s.name, n), MatMul{K: s.hidden, F16: f16, Bias: true, Parts: []Part{{q4, s.hidden}, {q4, kv}, {q6, kv}}}, n)
 		b.prefill(fmt.Sprintf("%s gate+up %d", s.name, n), MatMul{K: s.hidden, F16: f16, Parts: []Part{{q4, s.ff}, {q4, s.ff}}}, n)
-		if f16 {
-			const more = 2048
-			b.halfMul(fmt.Sprintf("%s long o", s.name), MatMul{K: s.hidden, Parts: []Part{{q4, s.hidden}}}, s.hidden, more, 2*float64(s.hidden*s.hidden*more))
-			b.halfMul(fmt.Sprintf("%s long down", s.name), MatMul{K: s.ff, Parts: []Part{{q6, s.hidden}}}, s.hidden, more, 2*float64(s.hidden*s.ff*more))
-			b.halfMul(fmt.Sprintf("%s long gate+up", s.name), MatMul{K: s.hidden, Parts: []Part{{q4, 2 * s.ff}}}, 2*s.ff, more, 4*float64(s.hidden*s.ff*more))
+		for _, more := range map[bool][]int{true: {512, 2048}}[f16] {
+			for _, p := range []struct {
+				name    string
+				t       tensor.DType
+				k, rows int
+			}{{"qkv", q4, s.hidden, s.hidden + 2*kv}, {"o", q4, s.hidden, s.hidden}, {"down", q6, s.ff, s.hidden}, {"gate+up", q4, s.hidden, 2 * s.ff}} {
+				b.halfMul(fmt.Sprintf("%s long %s %d", s.name, p.name, more), MatMul{K: p.k, Parts: []Part{{p.t, p.rows}}}, p.rows, more, 2*float64(p.k)*float64(p.rows)*float64(more))
+			}
 		}
 		b.prefill(fmt.Sprintf("%s down %d", s.name, n), MatMul{K: s.ff, F16: f16, Parts: []Part{{q6, s.hidden}}}, n)
 	}
@@ -190,7 +193,9 @@ func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
 		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, b.fill(l.RowBytes*p.Rows), halves)}, l.RowBytes*p.Rows + 2*p.Rows*m.K, 0})
 	}
 	steps, x, scale, y := buffer(b.rig, step(make([]int, tokens)...)), b.fill(2*m.K*tokens), b.fill(4*tokens), b.empty(4*out*tokens)
-	for _, tile := range []HalfTile{{}, {64, 128, 8, 8}, {128, 64, 8, 8}, {128, 128, 8, 8}, {64, 32, 8, 4}, {64, 64, 8, 4}, {64, 64, 4, 8}, {32, 64, 4, 8}} {
+	parts := b.empty(4 * splitMost * out * tokens)
+	defer parts.Release()
+	for _, tile := range []HalfTile{{}, {64, 64, 4, 8}, {64, 128, 8, 8}, {128, 128, 8, 8}} {
 		h := HalfMul{K: m.K, Rows: out, Tile: tile}
 		k, err := h.Kernel(b.dev)
 		if err != nil {
@@ -198,6 +203,22 @@ func (b *bench) halfMul(name string, m MatMul, out, tokens int, flop float64) {
 		}
 		k.Grid[0] = h.TokenTiles(tokens)
 		all = append(all, candidate{name + " " + k.Name, []ready{b.bind(k, false, halves, steps, x, scale, y)}, 0, flop})
+		h.Split = true
+		if k, err = h.Kernel(b.dev); err != nil || out > 5000 || tile.Tokens == 128 {
+			continue
+		}
+		product := b.bind(k, false, halves, steps, x, scale, parts)
+		product.k.Grid[0] = h.TokenTiles(tokens)
+		g := Gather{Rows: out, Residual: InPlace}
+		if k, err = g.Kernel(b.dev); err != nil {
+			b.t.Fatal(err)
+		}
+		gather := b.bind(k, false, steps, parts, y)
+		for _, n := range []int{2, 3, 4, 6, 8} {
+			product.k.Grid[2], gather.k.Grid[0], gather.k.Grid[1] = n, g.Groups(b.dev, tokens, n), n
+			// Both are timed, and a mean is printed: twice that is the product with its sum.
+			all = append(all, candidate{fmt.Sprintf("%s %s %d, half", name, product.k.Name, n), []ready{product, gather}, 0, flop / 2})
+		}
 	}
 	b.compare(all...)
 }

@@ -55,8 +55,34 @@ type HalfMul struct {
 	Wanted bool
 	// First and Out place the product in rows of y: Out elements a token, 0 for Rows.
 	First, Out int
+	// Split divides the columns among as many workgroups as the grid's third axis is
+	// long, for products of too few tiles to keep a device busy. y then takes a sum of each,
+	// (split, token, row), and Gather adds them up; bias, residual and the like are left to it.
+	Split bool
 	// Tile overrides the choice of sizes.
 	Tile HalfTile
+}
+
+// Splits is the length of the grid's third axis that suits so many tokens: 1 where the tiles
+// are many enough without splitting.
+func (m HalfMul) Splits(tokens int) int {
+	t := m.tile()
+	tiles := (m.Rows + t.Rows - 1) / t.Rows * m.TokenTiles(tokens)
+	return max(1, min((splitTiles+tiles/2)/tiles, splitMost, m.K/splitColumns))
+}
+
+// With splitTiles tiles a device of a hundred processors, each of which works on a few at a
+// time, is evenly loaded; splitMost and splitColumns bound what the sums in memory
+// cost, beside the products.
+const splitTiles, splitMost, splitColumns = 1536, 8, 256
+
+// PartsBytes is the size of the sums of a split product for so many tokens and fewer.
+func (m HalfMul) PartsBytes(tokens int) int {
+	most := 0
+	for n := tokens; n > 0; n -= m.tile().Tokens {
+		most = max(most, 4*m.Splits(n)*n*m.Rows)
+	}
+	return most
 }
 
 // HalfTile is how a product is divided: rows and tokens of a workgroup and of a thread.
@@ -71,6 +97,11 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 	}
 	if m.Rows < 1 || m.K < 32 || m.K%32 != 0 {
 		return Kernel{}, fmt.Errorf("a half-precision matrix of %d rows of %d", m.Rows, m.K)
+	}
+	if m.Split {
+		if m.Rows%4 != 0 || m.Bias || m.Residual != NoResidual || m.SoftCap != 0 || m.First != 0 || m.Out != 0 {
+			return Kernel{}, fmt.Errorf("a split product of %d rows that does more than multiply", m.Rows)
+		}
 	}
 	v := &halfMulText{HalfMul: m}
 	t := m.tile()
@@ -110,6 +141,9 @@ func (m HalfMul) Kernel(d Device) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("%d tiles along one axis, the device takes %d", groups, d.Workgroups)
 	}
 	name := fmt.Sprintf("halfmul/%d/k%d/%d×%d·%d×%d", m.Rows, m.K, t.Rows, t.Tokens, t.ThreadRows, t.ThreadTokens)
+	if m.Split {
+		name += "/split"
+	}
 	return Kernel{Name: name, WGSL: expand("halfmul.wgsl", v), Bindings: v.list(), Grid: [3]int{1, groups, 1}, Unchecked: true}, nil
 }
 
@@ -157,3 +191,54 @@ func (v *halfMulText) Pair(n int) string { return [4]string{"a.xy", "a.zw", "b.x
 // Times is n/4 times m, Rest what n/4 leaves.
 func (v *halfMulText) Times(n, m int) int { return n / 4 * m }
 func (v *halfMulText) Rest(n int) int     { return n % 4 }
+
+// Gather adds up what a split HalfMul left, (split, token, row), and does what follows the
+// product. The grid's second axis must be as long as there are splits; together with the first
+// it divides the elements.
+type Gather struct {
+	Rows       int // a multiple of 4, as First and Out
+	Bias       bool
+	Residual   Residual
+	SoftCap    float32
+	Wanted     bool // as in HalfMul
+	First, Out int
+}
+
+// Kernel binds step, parts, then bias and residual if there are any, then y.
+func (g Gather) Kernel(d Device) (Kernel, error) {
+	v := &gatherText{Gather: g, Threads: min(256, d.Invocations)}
+	if v.Out == 0 {
+		v.Out = g.Rows
+	}
+	if g.Rows < 1 || g.Rows%4 != 0 || g.First%4 != 0 || v.Out%4 != 0 {
+		return Kernel{}, fmt.Errorf("sums of %d rows from %d on in rows of %d", g.Rows, g.First, v.Out)
+	}
+	const fours = "array<vec4<f32>>"
+	v.bind("step", "array<vec4<u32>>", wgpu.ReadOnly)
+	v.bind("parts", fours, wgpu.ReadOnly)
+	if g.Bias {
+		v.bind("bias", fours, wgpu.ReadOnly)
+	}
+	if g.Residual == FromBuffer {
+		v.bind("residual", fours, wgpu.ReadOnly)
+	}
+	v.bind("y", fours, wgpu.ReadWrite)
+	return Kernel{Name: fmt.Sprintf("gather/%d", g.Rows), WGSL: expand("gather.wgsl", v), Bindings: v.list(), Grid: [3]int{1, 1, 1}, Unchecked: true}, nil
+}
+
+// Groups is the length of the grid's first axis for so many tokens and splits.
+func (g Gather) Groups(d Device, tokens, splits int) int {
+	each := 4 * min(256, d.Invocations) * splits
+	return min((tokens*g.Rows+each-1)/each, d.Workgroups)
+}
+
+// gatherText is what the template asks for.
+type gatherText struct {
+	Gather
+	boundList
+	Threads int
+}
+
+// CapText is SoftCap as WGSL, SoftText the function soft.
+func (v *gatherText) CapText() string  { return capText(v.SoftCap) }
+func (v *gatherText) SoftText() string { return softText(v.SoftCap) }

@@ -14,7 +14,12 @@ const XROW = {{add (div .TileTokens 4) 1}}u;
 var<workgroup> tw: array<H8, {{mul 16 (add (div .TileRows 4) 1)}}>;
 var<workgroup> tx: array<H8, {{mul 16 (add (div .TileTokens 4) 1)}}>;
 {{if .CapText}}{{.SoftText}}{{end}}
-{{- if .Fours}}
+{{- if .Split}}
+// Four rows at once, of one of the sums that Gather adds up.
+fn store(row: u32, t: u32, sum: vec4<f32>, at: u32) {
+  y[(at + t * {{.Rows}}u + row) / 4u] = sum * scale[t];
+}
+{{- else if .Fours}}
 // Four rows at once.
 fn store(row: u32, t: u32, sum: vec4<f32>) {
   let at = (t * {{.Out}}u + {{.First}}u + row) / 4u;
@@ -52,11 +57,18 @@ fn store(row: u32, t: u32, sum: f32) {
 {{- end}}
 
 @compute @workgroup_size({{.Threads}})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i: u32{{if .Split}}, @builtin(num_workgroups) grid: vec3<u32>{{end}}) {
   let n = step[0].{{if .Wanted}}y{{else}}x{{end}};
   let t0 = wg.x * {{.TileTokens}}u;
   let row0 = wg.y * {{.TileRows}}u;
   if t0 >= n { return; }
+{{- if .Split}}
+  // This workgroup's columns, in blocks of 32; none if they do not go round.
+  let share = ({{div .K 32}}u + grid.z - 1u) / grid.z;
+  let begin = min(wg.z * share, {{div .K 32}}u);
+  let end = min(begin + share, {{div .K 32}}u);
+  let start = 4u * min(begin, {{div .K 32}}u - 1u);
+{{- end}}
   // A subgroup is 8 × 4 threads of the tile.
   let ix = (i & 7u) + 8u * ((i >> 5u) % {{div .Across 8}}u);
   let iy = ((i >> 3u) & 3u) + 4u * ((i >> 5u) / {{div .Across 8}}u);
@@ -69,7 +81,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let wc{{$l}} = (wi{{$l}} & 1u) + 2u * (wi{{$l}} / {{div $v.TileRows 2}}u);
   let wq{{$l}} = (wi{{$l}} >> 1u) % {{div $v.TileRows 4}}u;
 {{- range $r := seq 4}}
-  let wa{{$l}}_{{$r}} = min(row0 + 4u * wq{{$l}} + {{$r}}u, {{$v.Rows}}u - 1u) * K8 + wc{{$l}};
+  let wa{{$l}}_{{$r}} = min(row0 + 4u * wq{{$l}} + {{$r}}u, {{$v.Rows}}u - 1u) * K8 + wc{{$l}}{{if $v.Split}} + start{{end}};
   var gw{{$l}}_{{$r}} = w[wa{{$l}}_{{$r}}];
 {{- end}}
 {{- end}}
@@ -78,11 +90,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   let xc{{$l}} = (xi{{$l}} & 1u) + 2u * (xi{{$l}} / {{div $v.TileTokens 2}}u);
   let xq{{$l}} = (xi{{$l}} >> 1u) % {{div $v.TileTokens 4}}u;
 {{- range $r := seq 4}}
-  let xa{{$l}}_{{$r}} = min(t0 + 4u * xq{{$l}} + {{$r}}u, n - 1u) * K8 + xc{{$l}};
+  let xa{{$l}}_{{$r}} = min(t0 + 4u * xq{{$l}} + {{$r}}u, n - 1u) * K8 + xc{{$l}}{{if $v.Split}} + start{{end}};
   var gx{{$l}}_{{$r}} = x[xa{{$l}}_{{$r}}];
 {{- end}}
 {{- end}}
-  for (var b = 0u; b < {{div .K 32}}u; b++) {
+  for (var b = {{if .Split}}begin; b < end{{else}}0u; b < {{div .K 32}}u{{end}}; b++) {
     workgroupBarrier();
 {{- range $l := seq .WeightLoads}}
 {{- range $p := seq 4}}
@@ -96,7 +108,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- end}}
     workgroupBarrier();
     // The next tile is on its way while this one is multiplied.
-    let next = 4u * min(b + 1u, {{div .K 32}}u - 1u);
+    let next = 4u * min(b + 1u, {{div .K 32}}u - 1u){{if .Split}} - start{{end}};
 {{- range $l := seq .WeightLoads}}{{range $r := seq 4}}
     gw{{$l}}_{{$r}} = w[wa{{$l}}_{{$r}} + next];
 {{- end}}{{end}}
@@ -130,7 +142,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $a := seq (div $v.ThreadRows 4)}}
       {
         let row = row0 + 4u * (ix + {{mul $a $v.Across}}u);
-        if row < {{$v.Rows}}u { store(row, t, vec4<f32>(f{{mul $a 4}}_{{$b}}, f{{add (mul $a 4) 1}}_{{$b}}, f{{add (mul $a 4) 2}}_{{$b}}, f{{add (mul $a 4) 3}}_{{$b}})); }
+        if row < {{$v.Rows}}u { store(row, t, vec4<f32>(f{{mul $a 4}}_{{$b}}, f{{add (mul $a 4) 1}}_{{$b}}, f{{add (mul $a 4) 2}}_{{$b}}, f{{add (mul $a 4) 3}}_{{$b}}){{if $v.Split}}, wg.z * n * {{$v.Rows}}u{{end}}); }
       }
 {{- end}}
 {{- else}}

@@ -139,6 +139,7 @@ type matVecText struct {
 	Unroll                      int
 	Sums                        int // of a thread: Rows × Tokens
 	Tree                        bool
+	Teams                       int  // subgroups that share a row, if more than one
 	Shuffle                     bool // the prologue may
 	Subgroup                    int
 	Steps                       []int // of the tree over lanes
@@ -215,10 +216,12 @@ func (v *matVecText) divide(d Device) error {
 	}
 	v.Slots = v.Threads / v.Lanes
 	v.Sums = v.Rows * v.Tokens
-	v.Tree = !d.Subgroups || d.SubgroupMin < v.Lanes
-	for n := v.Lanes / 2; n > 0; n /= 2 {
-		v.Steps = append(v.Steps, n)
+	v.Tree, v.Teams = !d.Subgroups, 1
+	if d.Subgroups && d.SubgroupMin < v.Lanes { // subgroups add up, then a thread their sums
+		v.Teams = v.Lanes / d.SubgroupMin
+		v.Tree = v.Teams*d.SubgroupMin != v.Lanes
 	}
+	v.Steps = halvings(v.Lanes / v.Teams)
 	v.Grid = d.spread(v.EndGroup(len(v.Parts) - 1))
 	if v.Act != nil {
 		v.Grid = d.spread(v.EndGroup(0))

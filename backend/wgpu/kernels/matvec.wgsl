@@ -13,6 +13,8 @@ const SLOTS = {{.Slots}}u; // rows at a time
 const NR = {{.Rows}}u;     // rows of a thread
 {{- if .Tree}}
 var<workgroup> red: array<f32, {{mul .Threads .Sums}}>;
+{{- else if gt .Teams 1}}
+var<workgroup> red: array<f32, {{mul (div .Threads .Subgroup) .Sums}}>; // (subgroup, sum)
 {{- end}}
 {{- if .Act}}
 {{.ActText}}
@@ -139,6 +141,22 @@ fn gather(a: array<f32, {{.Sums}}>, i: u32) -> array<f32, {{.Sums}}> {
   s{{$s}} += subgroupShuffleXor(s{{$s}}, {{$n}}u);
 {{- end}}
 {{- end}}
+{{- if gt .Teams 1}}
+  let team = i / {{.Subgroup}}u;
+  if (i & {{.Subgroup}}u - 1u) == 0u {
+{{- range $s := seq .Sums}}
+    red[team * {{$v.Sums}}u + {{$s}}u] = s{{$s}};
+{{- end}}
+  }
+  workgroupBarrier();
+  if (i & (LANES - 1u)) == 0u {
+{{- range $n := seq .Teams}}{{if $n}}
+{{- range $s := seq $v.Sums}}
+    s{{$s}} += red[(team + {{$n}}u) * {{$v.Sums}}u + {{$s}}u];
+{{- end}}
+{{- end}}{{end}}
+  }
+{{- end}}
   return array<f32, {{.Sums}}>({{range $s := seq .Sums}}{{if $s}}, {{end}}s{{$s}}{{end}});
 {{- end}}
 }
@@ -172,7 +190,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- if .Act}}
   let row = (group * SLOTS + slot) * NR;
   let g = gather(part0(row, lane), i);
-{{- if .Tree}}
+{{- if or .Tree (gt .Teams 1)}}
   workgroupBarrier();
 {{- end}}
   let u = gather(part1(row, lane), i);

@@ -263,6 +263,26 @@ func TestMatVecFused(t *testing.T) {
 	}
 }
 
+// TestMatVecTeams: more threads share a row than a subgroup has.
+func TestMatVecTeams(t *testing.T) {
+	r := newRig(t, wgpu.Features{Subgroups: true})
+	silu := graph.SiLU
+	for _, a := range abilities {
+		for _, m := range []MatVec{
+			{Tokens: 1, Tuning: Tuning{Threads: 64, Lanes: 64}}, {Tokens: 1, Tuning: Tuning{Threads: 256, Lanes: 64, Unroll: 3}},
+			{Tokens: 1, Tuning: Tuning{Threads: 128, Lanes: 128, Rows: 2}}, {Tokens: 3, Tuning: Tuning{Threads: 128, Lanes: 64}},
+			{Tokens: 2, Norm: true, Act: &silu, QuantOut: true, Eps: 1e-5, Tuning: Tuning{Threads: 128, Lanes: 64, Rows: 16}},
+		} {
+			t.Run(fmt.Sprintf("%s/%d tokens/%+v", a.name, m.Tokens, m.Tuning), func(t *testing.T) {
+				dev := r.device()
+				a.take(&dev)
+				m.K, m.Parts = 768, []Part{{tensor.Q4_K, 64}, {tensor.Q6_K, 64}}
+				m.test(&rig{t, r.d}, dev)
+			})
+		}
+	}
+}
+
 // test runs a product with two parts of equal size.
 func (m MatVec) test(r *rig, dev Device) {
 	t := r.t
