@@ -35,6 +35,7 @@ type executor struct {
 	rows      int // tokens in a piece at most
 	logitRows int // wanted rows in a piece at most
 	step      *driver.Buffer
+	decoded   *driver.Upload // what step is to hold for decoded tokens, whose commands copy it
 	input     *driver.Buffer // the rows that a program begins with; nil for tokens
 	logits    *driver.Buffer // (logitRows, Vocab)
 	staging   *driver.Buffer // the same, readable here
@@ -147,6 +148,9 @@ func (e *executor) build(w graph.Weights) error {
 	if e.step, err = e.buffer(16*(1+e.rows), driver.Storage|driver.CopyDst); err != nil {
 		return err
 	}
+	if e.decoded, err = e.gpu.NewUpload(16 * (1 + uint64(e.rows))); err != nil {
+		return err
+	}
 	// Kernels for few rows write all of them whatever is wanted.
 	size := 4 * max(e.logitRows, fewRows) * e.program.Vocab
 	if e.logits, err = e.buffer(size, driver.Storage|driver.CopySrc); err != nil {
@@ -215,6 +219,7 @@ func (e *executor) release() {
 	for _, b := range e.owned {
 		b.Release()
 	}
-	e.groups, e.weights, e.vectors, e.owned = nil, nil, nil, nil
+	e.decoded.Release()
+	e.groups, e.weights, e.vectors, e.owned, e.decoded = nil, nil, nil, nil, nil
 	e.gpu.Reclaim()
 }

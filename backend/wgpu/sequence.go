@@ -18,6 +18,7 @@ type sequence struct {
 	info     *driver.Buffer   // first row, rows, capacity of the piece at hand
 	placed   [4]uint32        // what info holds
 	caches   []*driver.Buffer // keys and values of each layer
+	memory   *driver.Buffer   // what caches are parts of; nil if each has memory of its own
 	groups   []*driver.Group  // by executor.spans
 	length   int
 	capacity int
@@ -48,18 +49,20 @@ func (s *sequence) allocate() error {
 	if s.e.opts.KV == tensor.F16 {
 		element = 2
 	}
+	var sizes []uint64
+	total := uint64(0)
 	for layer, c := range s.e.program.Caches {
 		size := uint64(c.Heads) * uint64(c.HeadDim) * uint64(s.capacity) * uint64(element)
 		if limit := min(s.e.gpu.Binding, s.e.gpu.Buffer); size > limit {
 			return fmt.Errorf("%w: the cache of layer %d needs %d bytes, the device's binding limit is %d", backend.ErrUnsupported, layer, size, limit)
 		}
 		for range 2 {
-			b, err := s.e.gpu.NewBuffer((size+3)&^3, driver.Storage)
-			if err != nil {
-				return err
-			}
-			s.caches = append(s.caches, b)
+			sizes = append(sizes, (size+3)&^3)
+			total += (size + driver.PartAlignment - 1) / driver.PartAlignment * driver.PartAlignment
 		}
+	}
+	if err := s.allocateCaches(sizes, total); err != nil {
+		return err
 	}
 	for _, k := range s.e.spans {
 		g, err := s.e.gpu.NewGroup(k.pipeline, k.bindings(s)...)
@@ -67,6 +70,34 @@ func (s *sequence) allocate() error {
 			return err
 		}
 		s.groups = append(s.groups, g)
+	}
+	return nil
+}
+
+// commonBytes is the most that all caches of a sequence have as one buffer: with one, a step's
+// submission has less to look at, and what is larger is easier to find room for in pieces.
+const commonBytes = 1 << 30
+
+// allocateCaches makes a buffer for each size, or parts of a common one of total bytes.
+func (s *sequence) allocateCaches(sizes []uint64, total uint64) error {
+	var err error
+	if total > 0 && total <= min(commonBytes, s.e.gpu.Buffer) {
+		if s.memory, err = s.e.gpu.NewBuffer(total, driver.Storage); err != nil {
+			return err
+		}
+	}
+	at := uint64(0)
+	for _, size := range sizes {
+		if s.memory != nil {
+			s.caches = append(s.caches, s.memory.Part(at, size))
+			at += (size + driver.PartAlignment - 1) / driver.PartAlignment * driver.PartAlignment
+			continue
+		}
+		b, err := s.e.gpu.NewBuffer(size, driver.Storage)
+		if err != nil {
+			return err
+		}
+		s.caches = append(s.caches, b)
 	}
 	return nil
 }
@@ -93,11 +124,11 @@ func (s *sequence) release() {
 	for _, g := range s.groups {
 		g.Release()
 	}
-	for _, b := range append(s.caches, s.info) {
+	for _, b := range append(s.caches, s.memory, s.info) {
 		b.Release()
 	}
 	s.e.gpu.Reclaim()
-	s.groups, s.caches, s.info, s.e = nil, nil, nil, nil
+	s.groups, s.caches, s.memory, s.info, s.e = nil, nil, nil, nil, nil
 }
 
 func (s *sequence) Truncate(n int) error {

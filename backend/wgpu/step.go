@@ -134,11 +134,22 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 			}
 		}
 	}
-	if err := e.gpu.Write(e.step, 0, bytesOf(e.host)); err != nil {
+	// The commands of decoded tokens copy what is written here; others follow a write.
+	single := alone(batch, p) != nil
+	var err error
+	if single {
+		err = e.decoded.Fill(bytesOf(e.host))
+	} else {
+		err = e.gpu.Write(e.step, 0, bytesOf(e.host))
+	}
+	if err != nil {
 		return err
 	}
 	if err := e.ahead.take(e, batch, p, len(logits)).Submit(); err != nil {
 		return err
+	}
+	if single {
+		e.decoded.Reopen()
 	}
 	// The next token of the same sequences needs the same commands.
 	if err := e.ahead.prepare(e, batch, p, len(logits)); err != nil {
@@ -161,6 +172,9 @@ func (e *executor) piece(batch []backend.Span, p piece, total int, logits []floa
 // record records all work of a piece and the copying of its logits.
 func (e *executor) record(batch []backend.Span, p piece, logits int) *recording {
 	rec := &recording{Commands: e.gpu.Begin(), piece: p, batch: batch, timed: e.profile, work: e.work}
+	if alone(batch, p) != nil {
+		rec.Copy(e.step, 0, e.decoded.Buffer, 0, 16*(1+uint64(p.tokens)))
+	}
 	for i := range e.nodes {
 		n := &e.nodes[i]
 		rows := p.tokens

@@ -57,9 +57,6 @@ func newToken(t *testing.T, d *Device, buffers int) *token {
 	return k
 }
 
-// mapWrite lets the host write a buffer while it is mapped.
-const mapWrite Usage = 2
-
 func (k *token) record(upload bool) *Commands {
 	c := k.d.Begin()
 	if upload {

@@ -23,7 +23,7 @@ var proc struct {
 	adapterInfo, adapterLimits, adapterFeatures, freeFeatures                        uintptr
 	deviceQueue, createBuffer, createShader, createShaderTrusted, createGroupLayout  uintptr
 	createPipelineLayout, createPipeline, createGroup, createEncoder, createQuerySet uintptr
-	poll, pushScope, submit, writeBuffer, mappedRange, unmap                         uintptr
+	poll, pushScope, submit, writeBuffer, mappedRange, writableRange, unmap          uintptr
 	beginPass, copyBuffer, finish, resolveQueries                                    uintptr
 	setPipeline, setGroup, dispatch, endPass, writeTimestamp, destroyDevice          uintptr
 	releaseBuffer, releaseShader, releaseGroupLayout, releasePipelineLayout          uintptr
@@ -65,6 +65,7 @@ var symbols = map[string]*uintptr{
 	"wgpuQueueSubmit":                          &proc.submit,
 	"wgpuQueueWriteBuffer":                     &proc.writeBuffer,
 	"wgpuBufferGetConstMappedRange":            &proc.mappedRange,
+	"wgpuBufferGetMappedRange":                 &proc.writableRange,
 	"wgpuBufferUnmap":                          &proc.unmap,
 	"wgpuCommandEncoderBeginComputePass":       &proc.beginPass,
 	"wgpuCommandEncoderCopyBufferToBuffer":     &proc.copyBuffer,

@@ -158,6 +158,56 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// What is filled in between submissions is what each of them copies.
+func TestUpload(t *testing.T) {
+	d := open(t)
+	s := newAdder(t, d, false)
+	u, err := d.NewUpload(n * 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Release()
+	total := buffer(t, d, 4*n*4, MapRead|CopyDst)
+	in, out := make([]byte, n*4), make([]byte, 4*n*4)
+	for turn := range 4 {
+		for i := range n {
+			binary.LittleEndian.PutUint32(in[i*4:], uint32(i+1000*turn))
+		}
+		if err := u.Fill(in); err != nil {
+			t.Fatal(err)
+		}
+		c := d.Begin()
+		c.Copy(s.a, 0, u.Buffer, 0, n*4)
+		c.Dispatch(s.p, s.there, (n+63)/64, 1, 1)
+		c.Dispatch(s.p, s.back, (n+63)/64, 1, 1)
+		c.Copy(total, uint64(turn)*n*4, s.a, 0, n*4)
+		if err := c.Submit(); err != nil {
+			t.Fatal(err)
+		}
+		u.Reopen()
+		u.Reopen()     // asked already
+		if turn == 2 { // else Fill waits by itself
+			if err := d.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := d.Read(total, 0, out); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 * n {
+		if got, want := binary.LittleEndian.Uint32(out[i*4:]), uint32(i%n+1000*(i/n)+2); got != want {
+			t.Fatalf("turn %d, element %d is %d, want %d", i/n, i%n, got, want)
+		}
+	}
+	if err := u.Fill(make([]byte, n*4+4)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("more data than memory: %v", err)
+	}
+	if err := d.Err(); err != nil {
+		t.Errorf("the device did not survive: %v", err)
+	}
+}
+
 func TestTimer(t *testing.T) {
 	d := open(t)
 	if !d.Features.Timestamps {
@@ -255,6 +305,10 @@ func TestCompileAll(t *testing.T) {
 func TestLost(t *testing.T) {
 	d := open(t)
 	s := newAdder(t, d, false)
+	u, err := d.NewUpload(64)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := d.Begin()
 	c.Dispatch(s.p, s.there, 1, 1, 1)
 	d.Destroy()
@@ -272,6 +326,13 @@ func TestLost(t *testing.T) {
 	}
 	if err := d.Read(s.result, 0, make([]byte, 8)); !errors.Is(err, ErrLost) {
 		t.Errorf("read: %v, want %v", err, ErrLost)
+	}
+	u.Reopen()
+	if err := u.Fill(make([]byte, 8)); !errors.Is(err, ErrLost) {
+		t.Errorf("fill: %v, want %v", err, ErrLost)
+	}
+	if _, err := d.NewUpload(64); !errors.Is(err, ErrLost) {
+		t.Errorf("upload: %v, want %v", err, ErrLost)
 	}
 	c = d.Begin()
 	c.Dispatch(s.p, s.there, 1, 1, 1)
