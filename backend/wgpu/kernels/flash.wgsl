@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $k := seq .ThreadKeys}}
       let k{{$k}} = wide(tk[(kx + {{mul $k $v.Across}}u) * (QUADS + 1u) + c]);
 {{- range $r := seq 4}}
-      s{{$r}}_{{$k}} += dot(q{{$r}}, k{{$k}});
+      s{{$r}}_{{$k}} = fma(q{{$r}}.w, k{{$k}}.w, fma(q{{$r}}.z, k{{$k}}.z, fma(q{{$r}}.y, k{{$k}}.y, fma(q{{$r}}.x, k{{$k}}.x, s{{$r}}_{{$k}}))));
 {{- end}}
 {{- end}}
     }
@@ -142,10 +142,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
         let v = wide(c{{$u}});
 {{- range $g := seq (div $v.OutRows 4)}}
         let w{{$g}} = p[(k + {{$u}}u) * (ROWS / 4u) + rg / 4u + {{$g}}u];
-        o{{mul $g 4}} += w{{$g}}.x * v;
-        o{{add (mul $g 4) 1}} += w{{$g}}.y * v;
-        o{{add (mul $g 4) 2}} += w{{$g}}.z * v;
-        o{{add (mul $g 4) 3}} += w{{$g}}.w * v;
+        o{{mul $g 4}} = fma(vec4<f32>(w{{$g}}.x), v, o{{mul $g 4}});
+        o{{add (mul $g 4) 1}} = fma(vec4<f32>(w{{$g}}.y), v, o{{add (mul $g 4) 1}});
+        o{{add (mul $g 4) 2}} = fma(vec4<f32>(w{{$g}}.z), v, o{{add (mul $g 4) 2}});
+        o{{add (mul $g 4) 3}} = fma(vec4<f32>(w{{$g}}.w), v, o{{add (mul $g 4) 3}});
 {{- end}}
       }
 {{- end}}
