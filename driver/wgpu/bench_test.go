@@ -3,6 +3,7 @@
 package wgpu
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"sync"
@@ -106,7 +107,7 @@ func TestBenchStep(t *testing.T) {
 
 func (k *token) bench(name, data, copying string, crew *crew) {
 	d, t := k.d, k.t
-	names := []string{"data", "submit", "again", "record", "wait", "last poll", "range", "copy", "unmap"}
+	names := []string{"data", "submit", "again", "record", "wait", "last poll", "range", "copy", "unmap", "scan"}
 	sums := make([]time.Duration, len(names))
 	const tokens = 300
 	upload := data == "mapped"
@@ -178,6 +179,8 @@ func (k *token) bench(name, data, copying string, crew *crew) {
 		lap(7)
 		call(proc.unmap, k.host.handle)
 		lap(8)
+		bytes.Count(k.out, []byte{1}) // as the engine looks at all logits
+		lap(9)
 	}
 	line := ""
 	for i, n := range names {
