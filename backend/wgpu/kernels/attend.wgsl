@@ -75,6 +75,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
   for (var start = first; start < last; start += CHUNK) {
     let n = min(CHUNK, last - start);
     let padded = (n + ROUND - 1u) / ROUND * ROUND;
+    // The first values are on their way while keys are looked at, and the next while some
+    // are summed.
+    let d = i % ACROSS;
+{{- range $u := seq .ValueUnroll}}
+    let vat{{$u}} = (min(start + i / ACROSS + {{$u}}u * LINES, last - 1u) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d;
+{{- range $c := seq $v.PerThread}}
+    var w{{$u}}_{{$c}} = values[vat{{$u}} + {{$c}}u * ACROSS];
+{{- end}}
+{{- end}}
     // Scores of the chunk's keys, ROUND at a time, fetched before the first is used.
     for (var base = 0u; base < padded; base += ROUND) {
       let j = base + i / LANES;
@@ -180,21 +189,21 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- end}}
 {{- end}}
     // Values: a thread has {{mul 4 .PerThread}} elements of every LINES-th key.
-    let d = i % ACROSS;
     for (var j = i / ACROSS; j < padded; j += {{mul .Rows .ValueUnroll}}u) {
 {{- range $u := seq .ValueUnroll}}
-      let vat{{$u}} = (min(start + j + {{$u}}u * LINES, last - 1u) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d;
+      let at{{$u}} = (min(start + j + {{mul (add $u $v.ValueUnroll) $v.Rows}}u, last - 1u) * {{$v.KVHeads}}u + kv) * (DIM / 4u) + d;
 {{- range $c := seq $v.PerThread}}
-      let w{{$u}}_{{$c}} = values[vat{{$u}} + {{$c}}u * ACROSS];
+      let x{{$u}}_{{$c}} = w{{$u}}_{{$c}};
+      w{{$u}}_{{$c}} = values[at{{$u}} + {{$c}}u * ACROSS];
 {{- end}}
 {{- end}}
 {{- range $u := seq .ValueUnroll}}
       {
 {{- range $c := seq $v.PerThread}}
 {{- if $v.Half}}
-        let v{{$c}} = vec4<f32>(unpack2x16float(w{{$u}}_{{$c}}.x), unpack2x16float(w{{$u}}_{{$c}}.y));
+        let v{{$c}} = vec4<f32>(unpack2x16float(x{{$u}}_{{$c}}.x), unpack2x16float(x{{$u}}_{{$c}}.y));
 {{- else}}
-        let v{{$c}} = bitcast<vec4<f32>>(w{{$u}}_{{$c}});
+        let v{{$c}} = bitcast<vec4<f32>>(x{{$u}}_{{$c}});
 {{- end}}
 {{- end}}
 {{- range $g := seq $v.HeadQuads}}
