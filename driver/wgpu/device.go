@@ -238,10 +238,11 @@ func (d *Device) Read(b *Buffer, offset uint64, dst []byte) error {
 	return d.Err()
 }
 
-// copyAll copies with a few processors what is long: memory that the device has just
-// written is in no cache.
+// copyAll copies with a few processors what is very long. The logits of a token are not: waking
+// the others costs more than they save, and leaves the numbers in their caches, far from who
+// reads them next.
 func copyAll(dst, src []byte) {
-	const part = 128 << 10
+	const part = 1 << 20
 	var others sync.WaitGroup
 	for len(dst) >= 2*part {
 		n := max(part, len(dst)/4) &^ 63

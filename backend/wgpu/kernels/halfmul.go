@@ -63,18 +63,30 @@ type HalfMul struct {
 	Tile HalfTile
 }
 
-// Splits is the length of the grid's third axis that suits so many tokens: 1 where the tiles
-// are many enough without splitting.
+// Splits is the length of the grid's third axis that suits so many tokens: 1 where splitting
+// costs more than it saves, by the times of an H200 (docs/performance.md).
 func (m HalfMul) Splits(tokens int) int {
 	t := m.tile()
 	tiles := (m.Rows + t.Rows - 1) / t.Rows * m.TokenTiles(tokens)
-	return max(1, min((splitTiles+tiles/2)/tiles, splitMost, m.K/splitColumns))
+	best, least := 1, 0.0
+	for n := 1; n <= splitMost && m.K/n >= splitColumns; n++ {
+		each := (tiles*n + splitProcessors - 1) / splitProcessors
+		// Four at a time, and what is left over; then writing and adding up the sums.
+		time := (float64(each/4) + [4]float64{0, 0.5, 0.65, 0.82}[each%4]) / float64(n)
+		time += 0.04 * float64(n*tiles) / (4 * splitProcessors) * 1536 / float64(m.K)
+		if n == 1 || time < least {
+			best, least = n, time
+		}
+		if each > 12 {
+			break // evenly loaded enough
+		}
+	}
+	return best
 }
 
-// With splitTiles tiles a device of a hundred processors, each of which works on a few at a
-// time, is evenly loaded; splitMost and splitColumns bound what the sums in memory
-// cost, beside the products.
-const splitTiles, splitMost, splitColumns = 1536, 8, 256
+// A processor of the device works on four tiles at a time; one alone takes half as long as
+// four. splitMost and splitColumns bound what splitting costs.
+const splitProcessors, splitMost, splitColumns = 132, 8, 256
 
 // PartsBytes is the size of the sums of a split product for so many tokens and fewer.
 func (m HalfMul) PartsBytes(tokens int) int {

@@ -190,6 +190,9 @@ func (v *matVecText) divide(d Device) error {
 			v.Lanes = 32
 		}
 	}
+	if v.Tuning == (Tuning{}) && v.long(d) {
+		v.Threads, v.Lanes, v.Rows, v.Tuning.Unroll = longLanes, longLanes, 1, 1
+	}
 	v.Lanes = min(v.Lanes, v.Threads)
 	if v.Rows == 0 {
 		// Small matrices want all the threads they can keep busy, large ones fewer
@@ -235,6 +238,16 @@ func (v *matVecText) divide(d Device) error {
 		return fmt.Errorf("%d rows of %d do not fit the workgroup's memory", v.Tokens, v.K)
 	}
 	return nil
+}
+
+// longLanes threads share a row that is long, where rows are so few that a large device has
+// room for all their threads at once: each then waits for memory once or twice, not four times.
+const longLanes, longThreads = 128, 1 << 18
+
+func (v *matVecText) long(d Device) bool {
+	rows := v.offset(len(v.Parts)) - v.First
+	return v.Tokens == 1 && !v.Norm && v.Act == nil && !floats(v.Parts[0].Type) && d.Subgroups && d.SubgroupMin >= 32 && !d.Software &&
+		d.Invocations >= longLanes && v.K/32 >= 2*longLanes && rows*longLanes <= longThreads
 }
 
 // NormQuads is how many quads of a row a thread normalises.
