@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 
+	"github.com/apr-engine/apr/internal/futex"
 	"github.com/apr-engine/apr/internal/osyield"
 	"github.com/apr-engine/apr/kernel"
 )
@@ -17,16 +17,11 @@ import (
 type pool struct {
 	n       int
 	job     func(worker int)
-	seq     atomic.Uint32 // number of jobs started
-	pending atomic.Int32  // workers still in the current job
+	seq     futex.Word   // number of jobs started, and one more when closed
+	pending atomic.Int32 // workers still in the current job
 	closed  atomic.Bool
 	crowded bool // more workers than Go runs at once
 	failed  atomic.Pointer[workerPanic]
-
-	mu       sync.Mutex
-	wake     *sync.Cond
-	sleeping int
-
 	barrier barrier
 }
 
@@ -43,7 +38,6 @@ const spins = 1 << 11
 
 func newPool(n int) *pool {
 	p := &pool{n: n, crowded: n > runtime.GOMAXPROCS(0)}
-	p.wake = sync.NewCond(&p.mu)
 	p.barrier.n = int32(n)
 	p.barrier.pool = p
 	for w := 1; w < n; w++ {
@@ -57,12 +51,7 @@ func newPool(n int) *pool {
 func (p *pool) run(job func(worker int)) error {
 	p.job = job
 	p.pending.Store(int32(p.n - 1))
-	p.seq.Add(1)
-	p.mu.Lock()
-	if p.sleeping > 0 {
-		p.wake.Broadcast()
-	}
-	p.mu.Unlock()
+	p.seq.Increment()
 	p.guarded(0)
 	for i := 0; p.pending.Load() > 0; i++ {
 		p.relax(i)
@@ -91,18 +80,12 @@ func (p *pool) work(w int) {
 // await returns when job number done has been followed by another.
 func (p *pool) await(done uint32) {
 	for range spins {
-		if p.seq.Load() != done || p.closed.Load() {
+		if p.seq.Load() != done {
 			return
 		}
 		kernel.Pause()
 	}
-	p.mu.Lock()
-	p.sleeping++
-	for p.seq.Load() == done && !p.closed.Load() {
-		p.wake.Wait()
-	}
-	p.sleeping--
-	p.mu.Unlock()
+	p.seq.Wait(done)
 }
 
 func (p *pool) guarded(w int) {
@@ -119,9 +102,7 @@ func (p *pool) guarded(w int) {
 // close ends the workers.
 func (p *pool) close() {
 	p.closed.Store(true)
-	p.mu.Lock()
-	p.wake.Broadcast()
-	p.mu.Unlock()
+	p.seq.Increment()
 }
 
 // abandon unwinds a worker whose peer has panicked.
