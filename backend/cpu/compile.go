@@ -34,7 +34,8 @@ type instr struct {
 	integer bool
 
 	reads, writes []resource
-	next          *counter
+	next          *counter // hands out units of attention; nil for other operations
+	product       *product // the matrix; nil for other operations
 }
 
 // counter hands out work; each has a cache line of its own.
@@ -128,9 +129,6 @@ func (c *compiler) width(id graph.ID) int { return c.program.Values[id].Width }
 
 // emit appends an instruction.
 func (c *compiler) emit(in instr) {
-	if in.next == nil && !in.perToken {
-		in.next = new(counter)
-	}
 	if in.label == "" {
 		in.label = cmp.Or(in.variant, c.kind)
 	}
@@ -268,17 +266,17 @@ func (c *compiler) vector(name string) []float32 {
 
 func (c *compiler) matMul(o *graph.MatMul) {
 	t, bias := c.tensor(o.Weight), c.vector(o.Bias)
-	in := instr{traced: o.Out, next: new(counter)}
+	in := instr{traced: o.Out, product: c.newProduct(t)}
 	src := c.slotOf[o.In]
 	if c.integer(t) {
 		p := c.packOf[o.In]
 		dst := c.define(o.Out)
-		in.run = c.runMatMulI16(t, bias, p, dst, in.next)
+		in.run = c.runMatMulI16(in.product, bias, p, dst)
 		in.reads, in.writes = []resource{{packedSlot, p}}, []resource{{floatSlot, dst}}
 		in.variant = fmt.Sprintf("matmul/%s/i16", t.Type)
 	} else {
 		dst := c.define(o.Out)
-		in.run = c.runMatMulF32(t, bias, src, dst, in.next)
+		in.run = c.runMatMulF32(in.product, bias, src, dst)
 		in.reads, in.writes = []resource{{floatSlot, src}}, []resource{{floatSlot, dst}}
 		in.variant = fmt.Sprintf("matmul/%s/f32", t.Type)
 	}
@@ -356,10 +354,10 @@ func (c *compiler) logits(o *graph.Logits) {
 		run: c.runGather(rows, src), traced: -1, label: "gather",
 		reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 0}},
 	})
-	in := instr{traced: o.Out, next: new(counter), reads: []resource{{logitRows, 0}}, writes: []resource{{logitRows, 1}}}
+	in := instr{traced: o.Out, product: c.newProduct(t), reads: []resource{{logitRows, 0}}, writes: []resource{{logitRows, 1}}}
 	in.variant = fmt.Sprintf("matmul/%s/%s", t.Type, rows.arithmetic())
 	in.label, in.cost, in.integer = label(in.variant, o.Weight), matrixCost(t, stepWanted), rows.integer
-	in.run = c.runLogits(o, t, rows, in.next)
+	in.run = c.runLogits(o, in.product, rows)
 	c.emit(in)
 }
 

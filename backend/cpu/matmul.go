@@ -8,30 +8,11 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// rowAlign is the multiple of rows in which matrices are shared out: the
-// largest tile of the kernels.
-const rowAlign = 32
-
-// share hands out row ranges of a matrix until none is left. Workers take
-// several small shares rather than one large one, because cores are not always
-// equally fast.
-func (e *executor) share(next *counter, rows int, do func(r0, r1 int)) {
-	const sharesPerWorker = 8
-	size := max(rowAlign, rows/(e.opts.Threads*sharesPerWorker)/rowAlign*rowAlign)
-	for {
-		r0 := (int(next.n.Add(1)) - 1) * size
-		if r0 >= rows {
-			return
-		}
-		do(r0, min(r0+size, rows))
-	}
-}
-
-func (e *executor) runMatMulI16(t tensor.Tensor, bias []float32, src, dst int, next *counter) func(int) {
-	rows := t.Rows()
+func (e *executor) runMatMulI16(p *product, bias []float32, src, dst int) func(int) {
+	t, rows := p.weights, p.weights.Rows()
 	return func(w int) {
 		n := len(e.step.tokens)
-		e.share(next, rows, func(r0, r1 int) {
+		p.shares.each(w, rows, func(r0, r1 int) {
 			multiplyI16(e.buffers[dst], t, r0, r1, &e.packed[src], n, &e.scratch[w].i16)
 			addBias(e.buffers[dst], rows, bias, r0, r1, n)
 		})
@@ -52,11 +33,11 @@ func multiplyI16(out []float32, t tensor.Tensor, r0, r1 int, x *kernel.I16, toke
 	kernel.MatMulI16(out, t.Rows(), t, r0, r1, x, 0, tokens, ws)
 }
 
-func (e *executor) runMatMulF32(t tensor.Tensor, bias []float32, src, dst int, next *counter) func(int) {
-	rows := t.Rows()
+func (e *executor) runMatMulF32(p *product, bias []float32, src, dst int) func(int) {
+	t, rows := p.weights, p.weights.Rows()
 	return func(w int) {
 		n := len(e.step.tokens)
-		e.share(next, rows, func(r0, r1 int) {
+		p.shares.each(w, rows, func(r0, r1 int) {
 			kernel.MatMulF32(e.buffers[dst], rows, t, r0, r1, e.buffers[src], 0, n, &e.scratch[w].f32)
 			addBias(e.buffers[dst], rows, bias, r0, r1, n)
 		})
@@ -110,15 +91,15 @@ func (e *executor) runGather(l *logitRowSet, src int) func(int) {
 	}
 }
 
-func (e *executor) runLogits(o *graph.Logits, t tensor.Tensor, l *logitRowSet, next *counter) func(int) {
-	rows := t.Rows()
+func (e *executor) runLogits(o *graph.Logits, p *product, l *logitRowSet) func(int) {
+	t, rows := p.weights, p.weights.Rows()
 	return func(w int) {
 		n := len(e.step.wanted)
 		if n == 0 {
 			return
 		}
 		out := e.step.logits.Data
-		e.share(next, rows, func(r0, r1 int) {
+		p.shares.each(w, rows, func(r0, r1 int) {
 			if l.integer {
 				multiplyI16(out, t, r0, r1, &l.i16, n, &e.scratch[w].i16)
 			} else {

@@ -113,6 +113,9 @@ func (e *executor) reserve(tokens int) {
 		if c := e.code[i].next; c != nil {
 			c.n.Store(0)
 		}
+		if p := e.code[i].product; p != nil {
+			p.shares.reset(p.weights.Rows())
+		}
 	}
 }
 

@@ -1,0 +1,82 @@
+package cpu
+
+import (
+	"sync/atomic"
+
+	"github.com/apr-engine/apr/tensor"
+)
+
+// rowAlign is the multiple of rows in which matrices are shared out: the
+// largest tile of the kernels.
+const rowAlign = 32
+
+// shares hands out the rows of a matrix. Each worker begins with a part of its
+// own and goes through it in the order of memory, in pieces that get smaller, so
+// that what a kernel has fetched ahead at the end of a piece is the next one; who
+// is done takes from the end of another's part, because cores are not always
+// equally fast.
+type shares []share
+
+// share is what is left of one worker's part, in units of rowAlign rows: the first
+// in the upper half and the one after the last in the lower. It has a cache line
+// of its own.
+type share struct {
+	left atomic.Uint64
+	_    [56]byte
+}
+
+func units(rows int) int { return (rows + rowAlign - 1) / rowAlign }
+
+// reset gives each worker its part of rows again.
+func (s shares) reset(rows int) {
+	n := units(rows)
+	for w := range s {
+		s[w].left.Store(uint64(n*w/len(s))<<32 | uint64(n*(w+1)/len(s)))
+	}
+}
+
+// each calls do with ranges of rows until none of any worker's is left.
+func (s shares) each(w, rows int, do func(r0, r1 int)) {
+	for turn := range s {
+		part := &s[(w+turn)%len(s)]
+		for {
+			from, to, ok := part.take(turn == 0)
+			if !ok {
+				break
+			}
+			do(from*rowAlign, min(to*rowAlign, rows))
+		}
+	}
+}
+
+// take takes a quarter of what is left, but at least a unit: from the front if it
+// is the worker's own, else from the end.
+func (s *share) take(own bool) (from, to int, ok bool) {
+	for {
+		left := s.left.Load()
+		from, to = int(left>>32), int(left&(1<<32-1))
+		if from >= to {
+			return 0, 0, false
+		}
+		n := max(1, (to-from)/4)
+		var rest uint64
+		if own {
+			rest, to = uint64(from+n)<<32|uint64(to), from+n
+		} else {
+			rest, from = uint64(from)<<32|uint64(to-n), to-n
+		}
+		if s.left.CompareAndSwap(left, rest) {
+			return from, to, true
+		}
+	}
+}
+
+// product is the matrix of an instruction.
+type product struct {
+	weights tensor.Tensor
+	shares  shares
+}
+
+func (e *executor) newProduct(t tensor.Tensor) *product {
+	return &product{t, make(shares, e.opts.Threads)}
+}
