@@ -91,6 +91,8 @@ DEV float cl_fma(float a, float b, float c) { float r; asm("fma.rn.f32 %0, %1, %
 
 // ---- bytes ----
 DEV u32 prmt(u32 a, u32 b, u32 sel) { u32 r; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(sel)); return r; }
+// to the right, by n modulo 32
+DEV u32 rotate(u32 v, int n) { u32 r; asm("shf.r.wrap.b32 %0, %1, %1, %2;" : "=r"(r) : "r"(v), "r"(n)); return r; }
 DEV int dp4a(u32 a, u32 b, int c) { int r; asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; } // a unsigned, b signed; sm_61
 DEV int dp4a_ss(u32 a, u32 b, int c) { int r; asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; }
 DEV int dp4a_uu(u32 a, u32 b, int c) { int r; asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c)); return r; }

@@ -170,8 +170,8 @@ struct DotIQ4_XS : DotNib0 {
 
 // the two numbers of a head for a group that is the lane's, not the compiler's
 DEV void head_pair(uint4 h, int g, int &first, int &second) {
-	u32 byte = prmt(h.y, h.z, (u32)g), nibble = h.w >> (4 * g);
-	first = byte & 63, second = ((byte >> 6) & 3) | ((nibble << 2) & 0x3c);
+	u32 byte = prmt(h.y, h.z, (u32)g), nibble = rotate(h.w, 4 * g - 2);
+	first = byte & 63, second = ((byte >> 6) & 3) | (nibble & 0x3c);
 }
 
 struct DotQ4_K : DotNib1 {

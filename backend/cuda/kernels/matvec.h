@@ -12,9 +12,11 @@
 // order of the warps, so the same bits come out each time.
 //
 // Loads. A warp has P steps of R rows in flight. The first P are issued before
-// pdl_wait: weights do not depend on the kernel before.
+// pdl_wait: weights do not depend on the kernel before. The loop is bound by instructions
+// as much as by memory (docs/performance.md), so it has no branches for the end of a run,
+// and what a lane reads lies at fixed distances.
 #pragma once
-#include "dot.h"
+#include "piece.h"
 
 // Flags of a launch.
 enum {
@@ -45,18 +47,25 @@ struct MatVec {
 DEV float sigmoid_mul(float g) { return g / (1.f + cl_exp(-g)); }
 DEV float gelu_tanh(float g) { return 0.5f * g * (1.f + cl_tanh(0.7978845608028654f * (g + 0.044715f * g * g * g))); }
 
-// Activations in shared memory. Integers: [token][4][pieces] 16-byte parts, the four
-// being bytes 0-15 and 16-31 of hi, then of lo; then [token][pieces] {scale, sum}.
-// Float: [token][UNIT/4][pieces] float4. Pieces are padded to whole steps with zeros.
+// Activations have 16-byte parts. Integers: a piece has four, bytes 0-15 and 16-31 of hi,
+// then of lo, and {scale, sum}. Float: UNIT/4 times four float32. Pieces are padded with
+// zeros. They lie in one of two orders:
+//	Planes  all tokens' integers as [token][4][pieces] parts, then [token][pieces] {scale,
+//	        sum}; matvec_mma.h and, in global memory, round_rows
+//	Eights  [token][pieces/8]: the parts of eight pieces as [parts][8], then [8] {scale,
+//	        sum}: the way from one step's piece to the next is the same for all of it
 template <class D> DEV int act_bytes(int padded, int tokens) { return tokens * padded * (D::FLOAT ? D::UNIT * 4 : 72); }
 
-DEV Act act_at(const u8 *base, int padded, int tokens, int t, int b) {
-	const uint4 *q = (const uint4 *)base + (size_t)t * 4 * padded + b;
-	float2 s = ((const float2 *)(base + (size_t)tokens * padded * 64))[t * padded + b];
-	Act a;
-	a.h0 = q[0], a.h1 = q[padded], a.l0 = q[2 * padded], a.l1 = q[3 * padded], a.d = s.x, a.sum = s.y;
-	return a;
-}
+// Planes says where part p of a token's piece b and its {scale, sum} are.
+struct Planes {
+	DEV u8 *part(u8 *base, int padded, int, int t, int b, int p) { return base + ((size_t)(t * 4 + p) * padded + b) * 16; }
+	DEV float2 *scale(u8 *base, int padded, int tokens, int t, int b) { return (float2 *)(base + (size_t)tokens * padded * 64) + t * padded + b; }
+};
+template <class D> struct Eights {
+	static const int BYTES = D::FLOAT ? D::UNIT * 32 : 576; // of eight pieces
+	DEV u8 *part(u8 *base, int padded, int, int t, int b, int p) { return base + (t * (padded >> 3) + (b >> 3)) * BYTES + p * 128 + (b & 7) * 16; }
+	DEV float2 *scale(u8 *base, int padded, int tokens, int t, int b) { return (float2 *)part(base, padded, tokens, t, b, 4) - (b & 7); }
+};
 
 // round_four makes the integers of four of 32 numbers that eight lanes share, and the
 // scale and sum of all 32. The integer is in the low half of f + 1.5·2^23.
@@ -81,8 +90,8 @@ DEV float4 zero4() { float4 z; z.x = 0.f, z.y = 0.f, z.z = 0.f, z.w = 0.f; retur
 
 // Fill makes x ready in shared memory. A thread has BATCH times four numbers at a
 // time, all loaded before the first is used: what lies before the products is mostly
-// waiting for the L2 cache.
-template <class D> struct Fill {
+// waiting for the L2 cache. ORDER is Planes or Eights.
+template <class D, class ORDER> struct Fill {
 	static const int BATCH = 5;
 	const MatVec &a;
 	int padded; // pieces
@@ -142,15 +151,16 @@ template <class D> struct Fill {
 			float4 f = v[n];
 			f.x *= scale * w[n].x, f.y *= scale * w[n].y, f.z *= scale * w[n].z, f.w *= scale * w[n].w;
 			if constexpr (D::FLOAT) {
-				if (b < padded) ((float4 *)base)[(t * four + i % four) * padded + b] = f;
+				if (b < padded) *(float4 *)ORDER::part(base, padded, slots, t, b, i % four) = f;
 			} else {
 				u32 hi, lo;
 				float2 s;
 				round_four(f, hi, lo, s.x, s.y);
 				if (b >= padded) break;
-				u32 *q = (u32 *)(base + ((size_t)t * 4 * padded + ((i & 7) >> 2) * padded + b) * 16) + (i & 3);
-				q[0] = hi, q[padded * 8] = lo;
-				if ((i & 7) == 0) ((float2 *)(base + (size_t)slots * padded * 64))[t * padded + b] = s;
+				int half = (i & 7) >> 2;
+				((u32 *)ORDER::part(base, padded, slots, t, b, half))[i & 3] = hi;
+				((u32 *)ORDER::part(base, padded, slots, t, b, half + 2))[i & 3] = lo;
+				if ((i & 7) == 0) *ORDER::scale(base, padded, slots, t, b) = s;
 			}
 		}
 	}
@@ -175,13 +185,12 @@ template <class D> struct Fill {
 	}
 };
 
-// copy_ints takes them from what round_rows wrote: the same with pieces k/32 and
+// copy_ints takes them from what round_rows wrote: Planes with pieces k/32 and
 // one token after the other, 72 bytes a piece. All is asked for before any is awaited.
-DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
+template <class ORDER> DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
 	int nb = a.k / 32;
 	uint4 zero;
 	zero.x = 0, zero.y = 0, zero.z = 0, zero.w = 0;
-	float2 *ds = (float2 *)(base + (size_t)slots * padded * 64);
 #pragma unroll 1
 	for (int t = 0; t < slots; t++) {
 		const u8 *from = (const u8 *)a.x + (size_t)t * nb * 72;
@@ -193,34 +202,16 @@ DEV void copy_ints(const MatVec &a, u8 *base, int padded, int slots) {
 			bool there = live && b < nb;
 #pragma unroll
 			for (int p = 0; p < 4; p++) {
-				uint4 *to = (uint4 *)base + (t * 4 + p) * padded + b;
+				u8 *to = ORDER::part(base, padded, slots, t, b, p);
 				if (there) cp_async16(smem_u32(to), (const uint4 *)from + p * nb + b);
-				else *to = zero;
+				else *(uint4 *)to = zero;
 			}
 			if (there) v = ((const float2 *)(from + (size_t)nb * 64))[b];
-			ds[t * padded + b] = v;
+			*ORDER::scale(base, padded, slots, t, b) = v;
 		}
 	}
 	cp_async_commit();
 	cp_async_wait<0>();
-}
-
-// One piece of R rows with the activations of T tokens, added to acc.
-template <class D, int R, int T> DEV void piece_products(float (&acc)[R][T], const typename D::Weights (&w)[R], const u8 *base, int padded, int b) {
-#pragma unroll
-	for (int t = 0; t < T; t++) {
-		if constexpr (D::FLOAT) {
-			FloatAct<D::UNIT / 4> x;
-#pragma unroll
-			for (int i = 0; i < D::UNIT / 4; i++) x.v[i] = ((const float4 *)base)[(t * (D::UNIT / 4) + i) * padded + b];
-#pragma unroll
-			for (int r = 0; r < R; r++) acc[r][t] += D::dot(w[r], x);
-		} else {
-			Act x = act_at(base, padded, T, t, b);
-#pragma unroll
-			for (int r = 0; r < R; r++) acc[r][t] += D::dot(w[r], x);
-		}
-	}
 }
 
 // Feed is a block's sequence of steps and a warp's place in it, as far as loading goes.
@@ -228,9 +219,10 @@ template <class D, int R> struct Feed {
 	const MatVec &a;
 	int lanes, pieces, steps, per_group, groups, run, first, last; // see the top of the file
 	int at, sub, step_of_sub, step_of_r;                           // row of a group: sub·step_of_sub + r·step_of_r
-	int group, step;                                               // of the next load
-	size_t stride;
+	int piece, until, row; // of the next load: the lane's piece, the steps until other rows, the first row
+	u32 stride;
 	const u8 *rows[R];
+	typename Piece<D>::Index index;
 
 	// In a pair r chooses the matrix; else the rows of a lane are interval apart, those
 	// of neighbouring subs near.
@@ -244,28 +236,35 @@ template <class D, int R> struct Feed {
 		groups = (a.rows + per_group - 1) / per_group;
 		run = (groups * steps + warps - 1) / warps;
 		first = wid * run, last = first + run < groups * steps ? first + run : groups * steps;
-		group = first / steps, step = first - group * steps;
-		stride = D::Format::row_bytes(a.k);
+		int group = first / steps, step = first - group * steps;
+		piece = step * lanes + at, until = steps - step, row = a.row0 + group * per_group + sub * step_of_sub;
+		stride = (u32)D::Format::row_bytes(a.k);
 		aim();
 	}
 	// aim at the rows of the group; past the end at the last row, which is there.
 	__device__ __forceinline__ void aim() {
 #pragma unroll
 		for (int r = 0; r < R; r++) {
-			int row = a.row0 + group * per_group + sub * step_of_sub + r * step_of_r;
-			row = row < a.n ? row : a.n - 1;
-			rows[r] = ((a.flags & MV_PAIR) && r ? a.w1 : a.w0) + (size_t)row * stride;
+			int i = row + r * step_of_r;
+			i = i < a.n ? i : a.n - 1;
+			rows[r] = ((a.flags & MV_PAIR) && r ? a.w1 : a.w0) + (u64)(u32)i * stride;
 		}
 	}
+	// place finds out where load reads: past the row's end its last piece, as the activations
+	// there are zeros, and unless wanted some piece that nobody looks at.
+	__device__ __forceinline__ void place(bool wanted) {
+		int b = piece < pieces - 1 ? piece : pieces - 1;
+		Piece<D>::index(index, a.k, wanted ? b : 0);
+	}
 	__device__ __forceinline__ void load(typename D::Raw (&to)[R]) {
-		int b = step * lanes + at;
-		b = b < pieces ? b : pieces - 1; // the activations there are zeros
 #pragma unroll
-		for (int r = 0; r < R; r++) D::load(to[r], rows[r], a.k, b);
-		if (++step == steps) {
-			step = 0, group++;
-			aim();
-		}
+		for (int r = 0; r < R; r++) Piece<D>::load(to[r], rows[r], index);
+	}
+	__device__ __forceinline__ void advance() {
+		piece += lanes;
+		if (--until) return;
+		piece = at, until = steps, row += per_group;
+		aim();
 	}
 	// prefetch asks the L2 cache for the warp's next rows: the kernel before may still
 	// run, and leave the memory idle at its end.
@@ -363,17 +362,85 @@ DEV void prefetch_next(const MatVec &a) {
 	if (a.then1) bulk_prefetch_l2(a.then1 + at, n);
 }
 
+// Sums is a warp's place in the sequence of steps, as far as multiplying goes.
+template <class D, int T, int R> struct Sums {
+	typedef Eights<D> ORDER;
+	const Feed<D, R> &f;
+	float acc[R][T];
+	int left, todo; // steps of the run, and until the group's end
+	u8 *first, *x;  // the lane's activations of the first and of the next step
+	int step_bytes, token_bytes;
+	float *to;
+
+	// part takes the pieces of sums, numbered group + warp: each border between groups or
+	// warps raises the number; each has size floats.
+	__device__ __forceinline__ Sums(const Feed<D, R> &f, u8 *base, float *part, int size) : f(f) {
+		int wid = threadIdx.x >> 5, group = f.first / f.steps, padded = f.steps * f.lanes;
+		left = f.last - f.first, todo = (group + 1) * f.steps - f.first;
+		step_bytes = f.lanes / 8 * ORDER::BYTES, token_bytes = padded / 8 * ORDER::BYTES;
+		first = ORDER::part(base, padded, T, 0, f.at, 0), x = first + (f.steps - todo) * step_bytes;
+		to = part + (size_t)(group + wid) * size + f.sub * (R * T);
+		clear();
+	}
+	__device__ __forceinline__ void clear() {
+#pragma unroll
+		for (int r = 0; r < R; r++)
+#pragma unroll
+			for (int t = 0; t < T; t++) acc[r][t] = 0.f;
+	}
+	// add multiplies one step.
+	__device__ __forceinline__ void add(const typename D::Weights (&w)[R]) {
+#pragma unroll
+		for (int t = 0; t < T; t++) {
+			const u8 *at = x + t * token_bytes;
+			if constexpr (D::FLOAT) {
+				FloatAct<D::UNIT / 4> v;
+#pragma unroll
+				for (int i = 0; i < D::UNIT / 4; i++) v.v[i] = *(const float4 *)(at + i * 128);
+#pragma unroll
+				for (int r = 0; r < R; r++) Piece<D>::add(acc[r][t], w[r], v);
+			} else {
+				Act v;
+				const uint4 *q = (const uint4 *)at;
+				float2 s = *(const float2 *)(at + (512 - (f.at & 7) * 8));
+				v.h0 = q[0], v.h1 = q[8], v.l0 = q[16], v.l1 = q[24], v.d = s.x, v.sum = s.y;
+#pragma unroll
+				for (int r = 0; r < R; r++) Piece<D>::add(acc[r][t], w[r], v);
+			}
+		}
+		x += step_bytes, left--, todo--;
+	}
+	// put adds what the lanes of a row have and writes it.
+	__device__ __forceinline__ void put(int size) {
+#pragma unroll 1
+		for (int m = f.lanes >> 1; m; m >>= 1)
+#pragma unroll
+			for (int r = 0; r < R; r++)
+#pragma unroll
+				for (int t = 0; t < T; t++) acc[r][t] += shfl_xor(acc[r][t], m);
+		if (f.at == 0)
+#pragma unroll
+			for (int r = 0; r < R; r++)
+#pragma unroll
+				for (int t = 0; t < T; t++) to[r * T + t] = acc[r][t];
+		clear();
+		to += size, todo = f.steps, x = first;
+	}
+};
+
 template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
-	int wid = threadIdx.x >> 5;
 	Feed<D, R> feed(a, a.lanes, R, 1);
 	typename D::Raw raw[P][R];
 #pragma unroll
 	for (int p = 0; p < P; p++)
-		if (feed.first + p < feed.last) feed.load(raw[p]);
+		if (feed.first + p < feed.last) {
+			feed.place(true);
+			feed.load(raw[p]);
+			feed.advance();
+		}
 	if (a.ahead) feed.prefetch();
-	int group = feed.first / feed.steps, step = feed.first - group * feed.steps;
 	int padded = feed.steps * feed.lanes, size = R * T * (32 / feed.lanes), of_row = a.flags & MV_PAIR ? R * T : T;
-	Fill<D> fill(a, padded);
+	Fill<D, Eights<D>> fill(a, padded);
 	Tail tail;
 	tail.aim(a, feed, threadIdx.x, size, of_row);
 	u8 *base = a.smem;
@@ -381,43 +448,28 @@ template <class D, int T, int R, int P> DEV void matvec(const MatVec &a) {
 
 	pdl_wait();
 	tail.wait(a);
-	if (!D::FLOAT && a.flags & MV_ROUNDED) copy_ints(a, base, padded, T);
+	if constexpr (D::FLOAT) fill.tokens(base, T, part);
+	else if (a.flags & MV_ROUNDED) copy_ints<Eights<D>>(a, base, padded, T);
 	else fill.tokens(base, T, part);
 	__syncthreads();
 
-	float acc[R][T];
+	// Branches end at each step: the compiler mixes decoding, loads and products between.
+	Sums<D, T, R> sums(feed, base, part, size);
+	auto step = [&](typename D::Raw (&from)[R]) INLINE_LAMBDA {
+		typename D::Weights w[R];
+		feed.place(sums.left > P);
 #pragma unroll
-	for (int r = 0; r < R; r++)
-#pragma unroll
-		for (int t = 0; t < T; t++) acc[r][t] = 0.f;
-	for (int i = feed.first; i < feed.last; i += P) {
+		for (int r = 0; r < R; r++) Piece<D>::decode(w[r], from[r], feed.at);
+		feed.load(from);
+		sums.add(w);
+		feed.advance();
+	};
+	while (sums.left > 0) {
 #pragma unroll
 		for (int p = 0; p < P; p++) {
-			if (i + p >= feed.last) break;
-			int b = step * feed.lanes + feed.at;
-			typename D::Weights w[R];
-#pragma unroll
-			for (int r = 0; r < R; r++) D::decode(w[r], raw[p][r], b);
-			if (i + p + P < feed.last) feed.load(raw[p]);
-			piece_products<D, R, T>(acc, w, base, padded, b);
-			if (++step < feed.steps && i + p + 1 < feed.last) continue;
-#pragma unroll 1
-			for (int m = feed.lanes >> 1; m; m >>= 1)
-#pragma unroll
-				for (int r = 0; r < R; r++)
-#pragma unroll
-					for (int t = 0; t < T; t++) acc[r][t] += shfl_xor(acc[r][t], m);
-			// Pieces of the sequence are numbered group + warp: each border between
-			// groups or warps raises the number.
-			float *to = part + (size_t)(group + wid) * size + feed.sub * (R * T);
-#pragma unroll
-			for (int r = 0; r < R; r++)
-#pragma unroll
-				for (int t = 0; t < T; t++) {
-					if (feed.at == 0) to[r * T + t] = acc[r][t];
-					acc[r][t] = 0.f;
-				}
-			step = 0, group++;
+			if (p && sums.left <= 0) continue;
+			step(raw[p]);
+			if (!sums.todo || !sums.left) sums.put(size);
 		}
 	}
 	prefetch_next(a);

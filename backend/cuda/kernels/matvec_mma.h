@@ -162,14 +162,14 @@ template <class D, int T> DEV void matvec_mma(const MatVec &a) {
 	for (int p = 0; p < P; p++) loader.load(stage[p]);
 	u8 *base = a.smem, *zeros = base + act_bytes<D>(pieces, T);
 	float *part = (float *)(zeros + 16);
-	Fill<D> fill(a, pieces);
+	Fill<D, Planes> fill(a, pieces);
 	Tail tail;
 	tail.aim(a, c, threadIdx.x, size, T);
 	if (threadIdx.x < 4) ((u32 *)zeros)[threadIdx.x] = 0;
 
 	pdl_wait();
 	tail.wait(a);
-	if (a.flags & MV_ROUNDED) copy_ints(a, base, pieces, T);
+	if (a.flags & MV_ROUNDED) copy_ints<Planes>(a, base, pieces, T);
 	else fill.tokens(base, T, part);
 	__syncthreads();
 

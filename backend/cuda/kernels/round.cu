@@ -13,7 +13,7 @@ KERNEL(round_rows, 256, const float *x, const float *norm, float eps, int k, u8 
 	SHARED_DYN(smem);
 	MatVec a;
 	a.x = x + (size_t)blockIdx.x * k, a.norm = norm, a.eps = eps, a.k = k, a.tokens = 1;
-	Fill<DotQ4_K> fill(a, k / 32);
+	Fill<DotQ4_K, Planes> fill(a, k / 32);
 	pdl_wait();
 	fill.tokens(out + (size_t)blockIdx.x * (k / 32) * 72, 1, (float *)smem);
 }

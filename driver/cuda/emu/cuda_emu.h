@@ -154,6 +154,7 @@ DEV u32 prmt(u32 a, u32 b, u32 sel) {
 	}
 	return r;
 }
+DEV u32 rotate(u32 v, int n) { return v >> (n & 31) | v << (-n & 31); }
 DEV int dp4a(u32 a, u32 b, int c) {
 	for (int i = 0; i < 4; i++) c += (int)(u8)(a >> (8 * i)) * (int)(int8_t)(b >> (8 * i));
 	return c;
