@@ -74,7 +74,7 @@ type matvecVariant struct {
 }
 
 // matvecVariants are what every matvec_*.cu has, fewest tokens first.
-var matvecVariants = []matvecVariant{{1, 2, 512, 3}, {2, 2, 384, 2}, {4, 2, 384, 1}}
+var matvecVariants = []matvecVariant{{1, 2, 512, 2}, {2, 2, 384, 2}, {4, 2, 384, 1}}
 
 // matvecAlternative is the second format that a format's kernel for one token also
 // reads: what llama.cpp's mixes put beside it in one attention.

@@ -2,6 +2,6 @@
 // targets: sm_80 sm_90
 #include "matvec.h"
 
-MATVEC(matvec_q5_1_1, 512, 1, DotQ5_1, DotQ8_0, 1, 2, 3)
+MATVEC(matvec_q5_1_1, 512, 1, DotQ5_1, DotQ8_0, 1, 2, 2)
 MATVEC(matvec_q5_1_2, 384, 1, DotQ5_1, DotQ5_1, 2, 2, 2)
 MATVEC(matvec_q5_1_4, 384, 1, DotQ5_1, DotQ5_1, 4, 2, 1)
