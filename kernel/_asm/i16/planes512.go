@@ -55,7 +55,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 	CMPQ(p.rows, Imm(1))
 	CMOVQEQ(w[0], w[1])
 	p.beginRows()
-	isum := []reg.VecVirtual{ZMM(), ZMM()}
+	isum := []reg.VecVirtual{ZMM(), ZMM(), ZMM(), ZMM()}
 	acc := p.accumulators(2)
 
 	Label("chunk")

@@ -16,7 +16,7 @@ func matVecRowPlanes512(f planes512, block bool) {
 
 	Label("rows")
 	p.beginRows()
-	isum := []reg.VecVirtual{ZMM()}
+	isum := []reg.VecVirtual{ZMM(), ZMM()}
 	acc := p.accumulators(1)
 	multiply := func(blocks int) {
 		if block {
