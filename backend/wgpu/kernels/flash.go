@@ -67,7 +67,7 @@ func (o Flash) text(d Device) (*flashText, error) {
 		v.Parts = 128 / v.TileRows
 		v.OutRows = v.TileRows * v.Quads / 128
 		v.KeyLoads = v.TileKeys * v.Quads / 128
-		memory := (v.Quads+1)*(16*v.TileRows+cell*v.TileKeys) + 4*v.TileKeys*v.TileRows + 4*(128+5*v.TileRows)
+		memory := (v.Quads+1)*(16*v.TileRows+cell*v.TileKeys) + 4*v.TileKeys*(v.TileRows+4) + 4*(128+5*v.TileRows)
 		if memory <= d.WorkgroupMemory && v.ThreadKeys >= 1 && v.OutRows%4 == 0 {
 			return v, nil
 		}

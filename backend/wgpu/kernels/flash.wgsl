@@ -12,7 +12,9 @@ const PARTS = {{.Parts}}u;       // threads a row in the softmax
 const LOWEST = -3.0e38;
 var<workgroup> tq: array<vec4<f32>, {{mul .TileRows (add .Quads 1)}}>;
 var<workgroup> tk: array<{{.Cell}}, {{mul .TileKeys (add .Quads 1)}}>;
-var<workgroup> p: array<vec4<f32>, {{div (mul .TileKeys .TileRows) 4}}>; // (key, row)
+// (key, row), and four rows more so that neighbouring threads store to different banks
+const PROW = ROWS / 4u + 1u;
+var<workgroup> p: array<vec4<f32>, {{mul .TileKeys (add (div .TileRows 4) 1)}}>;
 var<workgroup> red: array<f32, 128>;
 var<workgroup> top: array<f32, ROWS>;
 var<workgroup> total: array<f32, ROWS>;
@@ -60,6 +62,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $r := seq .OutRows}}
   var o{{$r}} = vec4<f32>();
 {{- end}}
+  // What this thread's four rows of scores see.
+  let f = vec4<i32>(firsts[ry * 4u], firsts[ry * 4u + 1u], firsts[ry * 4u + 2u], firsts[ry * 4u + 3u]);
+  let l = vec4<i32>(lasts[ry * 4u], lasts[ry * 4u + 1u], lasts[ry * 4u + 2u], lasts[ry * 4u + 3u]);
   // A tile of keys is on its way while the one before is worked on.
 {{- range $l := seq .KeyLoads}}
   let kr{{$l}} = (i + {{mul $l 128}}u) / QUADS;
@@ -93,17 +98,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     {
       let key = i32(start + kx + {{mul $k $v.Across}}u);
       let s = vec4<f32>({{range $r := seq 4}}{{if $r}}, {{end}}{{if $v.CapText}}soft(s{{$r}}_{{$k}}){{else}}s{{$r}}_{{$k}}{{end}}{{end}});
-      let f = vec4<i32>(firsts[ry * 4u], firsts[ry * 4u + 1u], firsts[ry * 4u + 2u], firsts[ry * 4u + 3u]);
-      let l = vec4<i32>(lasts[ry * 4u], lasts[ry * 4u + 1u], lasts[ry * 4u + 2u], lasts[ry * 4u + 3u]);
       let seen = (vec4<i32>(key) >= f) & (vec4<i32>(key) <= l);
-      p[(kx + {{mul $k $v.Across}}u) * (ROWS / 4u) + ry] = select(vec4<f32>(LOWEST), s, seen);
+      p[(kx + {{mul $k $v.Across}}u) * PROW + ry] = select(vec4<f32>(LOWEST), s, seen);
     }
 {{- end}}
     workgroupBarrier();
     // Softmax with a running maximum. Until a row has seen a key its sums are garbage,
     // which fades to nothing with the first.
     var big = LOWEST;
-    for (var k = sp; k < KEYS; k += PARTS) { big = max(big, p[k * (ROWS / 4u) + sr / 4u][sr % 4u]); }
+    for (var k = sp; k < KEYS; k += PARTS) { big = max(big, p[k * PROW + sr / 4u][sr % 4u]); }
     red[i] = big;
     workgroupBarrier();
     let before = top[sr];
@@ -111,8 +114,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     for (var k = 0u; k < PARTS; k++) { big = max(big, red[k * ROWS + sr]); }
     var sum = 0.0;
     for (var k = sp; k < KEYS; k += PARTS) {
-      let e = exp(p[k * (ROWS / 4u) + sr / 4u][sr % 4u] - big);
-      p[k * (ROWS / 4u) + sr / 4u][sr % 4u] = e;
+      let e = exp(p[k * PROW + sr / 4u][sr % 4u] - big);
+      p[k * PROW + sr / 4u][sr % 4u] = e;
       sum += e;
     }
     workgroupBarrier();
@@ -141,7 +144,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
       {
         let v = wide(c{{$u}});
 {{- range $g := seq (div $v.OutRows 4)}}
-        let w{{$g}} = p[(k + {{$u}}u) * (ROWS / 4u) + rg / 4u + {{$g}}u];
+        let w{{$g}} = p[(k + {{$u}}u) * PROW + rg / 4u + {{$g}}u];
         o{{mul $g 4}} = fma(vec4<f32>(w{{$g}}.x), v, o{{mul $g 4}});
         o{{add (mul $g 4) 1}} = fma(vec4<f32>(w{{$g}}.y), v, o{{add (mul $g 4) 1}});
         o{{add (mul $g 4) 2}} = fma(vec4<f32>(w{{$g}}.z), v, o{{add (mul $g 4) 2}});
