@@ -83,6 +83,13 @@ type Executor interface {
 	Close() error
 }
 
+// Sharing is implemented by executors that can leave processors to others.
+type Sharing interface {
+	// UseThreads has the steps from the next on use at most n of the threads that the
+	// executor was loaded with. Results do not depend on it.
+	UseThreads(n int)
+}
+
 // Limits are what a device can do at most, measured on it.
 type Limits struct {
 	Bandwidth  float64 // bytes read from its memory a second

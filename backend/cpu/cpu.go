@@ -146,5 +146,9 @@ func (e *executor) NewSequence(capacity int) (backend.Sequence, error) {
 	return s, nil
 }
 
+// UseThreads has the steps from the next on leave processors to others; see
+// backend.Sharing.
+func (e *executor) UseThreads(n int) { e.pool.active = min(max(n, 1), e.pool.n) }
+
 // Close stops the workers.
 func (e *executor) Close() error { e.pool.close(); return nil }

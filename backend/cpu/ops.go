@@ -15,7 +15,7 @@ import (
 // mine is the range of tokens that belongs to worker w in per-token operations.
 func (e *executor) mine(w int) (t0, t1 int) {
 	n := len(e.step.tokens)
-	return n * w / e.opts.Threads, n * (w + 1) / e.opts.Threads
+	return n * w / e.pool.active, n * (w + 1) / e.pool.active
 }
 
 func (e *executor) runEmbed(t tensor.Tensor, dst int) func(int) {

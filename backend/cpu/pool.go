@@ -16,9 +16,11 @@ import (
 // next decode step usually follows at once, and then sleep.
 type pool struct {
 	n       int
+	active  int // workers that take part in the next job, the first ones
 	job     func(worker int)
-	seq     futex.Word   // number of jobs started, and one more when closed
-	pending atomic.Int32 // workers still in the current job
+	seq     futex.Word    // number of jobs started, and one more when closed
+	last    atomic.Uint64 // the last job's number and who takes part: see lastJob; written before seq
+	pending atomic.Int32  // workers still in the current job
 	closed  atomic.Bool
 	crowded bool // more workers than Go runs at once
 	failed  atomic.Pointer[workerPanic]
@@ -37,8 +39,7 @@ func (p *workerPanic) Error() string { return fmt.Sprintf("panic in a worker: %v
 const spins = 1 << 11
 
 func newPool(n int) *pool {
-	p := &pool{n: n, crowded: n > runtime.GOMAXPROCS(0)}
-	p.barrier.n = int32(n)
+	p := &pool{n: n, active: n, crowded: n > runtime.GOMAXPROCS(0)}
 	p.barrier.pool = p
 	for w := 1; w < n; w++ {
 		go p.work(w)
@@ -46,11 +47,13 @@ func newPool(n int) *pool {
 	return p
 }
 
-// run executes job once on every worker and waits for all. A panic in any
+// run executes job once on every active worker and waits for all. A panic in any
 // worker is returned as an error; the pool must not be used afterwards.
 func (p *pool) run(job func(worker int)) error {
-	p.job = job
-	p.pending.Store(int32(p.n - 1))
+	p.job, p.barrier.n = job, int32(p.active)
+	p.pending.Store(int32(p.active - 1))
+	number, _ := p.lastJob()
+	p.last.Store(uint64(number+1)<<activeBits | uint64(p.active))
 	p.seq.Increment()
 	p.guarded(0)
 	for i := 0; p.pending.Load() > 0; i++ {
@@ -71,10 +74,28 @@ func (p *pool) work(w int) {
 		if p.closed.Load() {
 			return
 		}
-		done++
-		p.guarded(w)
-		p.pending.Add(-1)
+		// Nobody waits for who takes no part, so that one may miss jobs, or see one
+		// before it is counted in seq; who takes part sees each.
+		number, active := p.lastJob()
+		if number == done {
+			continue
+		}
+		done = number
+		if w < active {
+			p.guarded(w)
+			p.pending.Add(-1)
+		}
 	}
+}
+
+// activeBits is how many bits of pool.last hold the number of active workers. They are
+// in one number with the job's, so that a worker that is late does not take a job for
+// another.
+const activeBits = 16
+
+func (p *pool) lastJob() (number uint32, active int) {
+	last := p.last.Load()
+	return uint32(last >> activeBits), int(last & (1<<activeBits - 1))
 }
 
 // await returns when job number done has been followed by another.

@@ -46,3 +46,26 @@ func TestPoolPanic(t *testing.T) {
 		p.close()
 	}
 }
+
+// Workers that are not active take no part in a job and hold nobody up, whatever the
+// job before had.
+func TestPoolActive(t *testing.T) {
+	p := newPool(5)
+	defer p.close()
+	for job := range 200 {
+		p.active = 1 + job*3%5
+		var took [5]atomic.Int64
+		err := p.run(func(w int) {
+			took[w].Add(1)
+			p.barrier.wait()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for w := range took {
+			if got := took[w].Load() == 1; got != (w < p.active) {
+				t.Fatalf("job %d of %d workers: worker %d took part: %v", job, p.active, w, got)
+			}
+		}
+	}
+}
