@@ -241,18 +241,20 @@ func (e *Engine) load(name string) (loaded, error) {
 		return loaded{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	e.start = StartTimes{}
+	found := e.gate.runAhead(name)
 	start := time.Now()
-	found, err := e.options.find(b)
+	device, err := e.options.find(b)
 	e.start.Find = time.Since(start)
 	if err != nil {
+		found(nil)
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrBackend, name, err)
 	}
-	device, err := e.gate.place(name, found)
-	if err != nil {
+	if device, err = e.gate.place(name, device); err != nil {
+		found(nil)
 		return loaded{}, fmt.Errorf("%w: %s: %w", ErrLoad, name, err)
 	}
 	c := loaded{name: name, device: device, part: e.gate.part(name), release: e.Model.hold()}
-	e.gate.runAhead(c)
+	found(&c)
 	start = time.Now()
 	c.exec, err = safeLoad(device, e.Model, backendOptions(name, e.options, e.maxBatch))
 	e.start.Load = time.Since(start)

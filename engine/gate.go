@@ -162,49 +162,6 @@ func (g *gate) openReference(device backend.Device) (backend.Executor, error) {
 	return g.ref.exec, nil
 }
 
-// hashGrace is how long looking up the hash of a file that has been seen before
-// may take.
-const hashGrace = 50 * time.Millisecond
-
-// errKnown ends running ahead for a candidate that needs no comparison.
-var errKnown = errors.New("the candidate is known")
-
-// runAhead lets the reference begin while a GPU's weights are uploaded, if the
-// candidate will have to be compared. The CPU has nothing to upload, and would
-// only be held up.
-func (g *gate) runAhead(c loaded) {
-	tokens := g.options.Expect
-	if !slices.Contains(gpuChain, c.name) || len(tokens) == 0 || g.ahead != nil {
-		return
-	}
-	source, fault, options := c.source(), g.fault(c.name), g.keyOptions(c.name)
-	g.ahead = parity.RunAhead(func() (backend.Executor, error) {
-		prepared := make(chan error, 1)
-		go func() { prepared <- g.prepare() }()
-		select {
-		case err := <-prepared:
-			if err != nil {
-				return nil, err
-			}
-			g.ready.Lock()
-			judged := g.Gate
-			g.ready.Unlock()
-			judged.Key.Options = options
-			judged.Fault = func(string) string { return fault }
-			if judged.Known(source) {
-				return nil, errKnown
-			}
-		case <-time.After(hashGrace):
-			// The file is being hashed for the first time, so there is no certificate.
-		}
-		device, err := firstDevice(referenceBackend)
-		if err != nil {
-			return nil, err
-		}
-		return device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
-	}, g.parityCase(tokens), g.Policy)
-}
-
 func (g *gate) fault(name string) string {
 	if g.Fault == nil {
 		return ""

@@ -2,6 +2,7 @@ package parity
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type Ahead struct {
 	rows     []aheadRow
 	bytes    int
 	taken    bool          // the sequence is in a probe's hands
+	rooms    *rooms        // for the first probe; nil if it must be sparing
 	last     time.Duration // that the answer given last has cost
 
 	stop   sync.Once
@@ -43,8 +45,10 @@ type aheadRow struct {
 // maxAhead bounds the logits computed ahead, in bytes.
 const maxAhead = 64 << 20
 
-// RunAhead starts to compute what a probe of the case will ask the reference.
-func RunAhead(open func() (backend.Executor, error), c Case, p Policy) *Ahead {
+// RunAhead starts to compute what a probe of the case will ask the reference, on as
+// many threads as are given, or if that is 0 on all that the reference has: whatever
+// loads the candidate needs the others. From Open on it has all of them.
+func RunAhead(open func() (backend.Executor, error), threads int, c Case, p Policy) *Ahead {
 	a := &Ahead{vocab: c.Vocab, halted: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
@@ -53,9 +57,14 @@ func RunAhead(open func() (backend.Executor, error), c Case, p Policy) *Ahead {
 				a.err = fmt.Errorf("panic: %v", v)
 			}
 		}()
-		if a.exec, a.err = open(); a.err == nil {
-			a.err = a.run(c, p)
+		if a.exec, a.err = open(); a.err != nil {
+			return
 		}
+		if sharing, ok := a.exec.(backend.Sharing); ok && threads > 0 {
+			sharing.UseThreads(threads)
+			defer sharing.UseThreads(math.MaxInt)
+		}
+		a.err = a.run(c, p)
 	}()
 	return a
 }
@@ -78,7 +87,27 @@ func (a *Ahead) run(c Case, p Policy) error {
 		}
 		prompt = prompt[n:]
 	}
+	if c.Roomy {
+		a.rooms = newRooms(min(len(c.Tokens), referenceRows)*c.Vocab, min(a.capacity-len(a.tokens), proposalsMost)*c.Vocab)
+	}
 	return nil
+}
+
+// rooms are memory for logits that the operating system has already given: asking for
+// it takes longer than a GPU's step.
+type rooms struct{ reference, candidate, proposals []float32 }
+
+// newRooms makes room for numbers of the prompt and of what comes after it.
+func newRooms(prompt, later int) *rooms {
+	later = max(later, 0)
+	r := &rooms{make([]float32, max(prompt, later)), make([]float32, prompt), make([]float32, later)}
+	const page = 1024 // numbers
+	for _, x := range [][]float32{r.reference, r.candidate, r.proposals} {
+		for i := 0; i < len(x); i += page {
+			x[i] = 1
+		}
+	}
+	return r
 }
 
 // compute takes one step, unless it is time to stop or memory is used up.
@@ -116,7 +145,7 @@ func (a *Ahead) Halt() {
 // Forget halts and frees what was computed ahead, once no probe needs it.
 func (a *Ahead) Forget() {
 	a.Halt()
-	a.tokens, a.rows, a.taken = nil, nil, true
+	a.tokens, a.rows, a.taken, a.rooms = nil, nil, true, nil
 	if a.seq != nil {
 		_ = a.seq.Close() // a cache, freed with the executor in any case
 		a.seq = nil
@@ -143,6 +172,12 @@ type aheadExecutor struct{ a *Ahead }
 
 func (e aheadExecutor) Variants() []string { return e.a.exec.Variants() }
 func (e aheadExecutor) Close() error       { return e.a.exec.Close() }
+
+// takeRooms hands over memory for a probe's logits, once.
+func (e aheadExecutor) takeRooms() (r *rooms) {
+	r, e.a.rooms = e.a.rooms, nil
+	return r
+}
 
 // cost is how long the last step took that was computed ahead.
 func (e aheadExecutor) cost() time.Duration { return e.a.last }

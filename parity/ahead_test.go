@@ -25,7 +25,7 @@ func TestAhead(t *testing.T) {
 		for _, cand := range []func() *toy{func() *toy { return &toy{noise: 0.01} }, func() *toy { return spoil(min(n, 30), negate) }} {
 			want := parity.Probe(t.Context(), source("cpu-exact", &toy{}), source("gpu", cand()), c, p)
 			ref := &toy{}
-			a := parity.RunAhead(func() (backend.Executor, error) { return ref, nil }, c, p)
+			a := parity.RunAhead(func() (backend.Executor, error) { return ref, nil }, 0, c, p)
 			settled(t, ref, n)
 			a.Halt()
 			before := ref.steps
@@ -91,7 +91,7 @@ func TestAheadIsInterrupted(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			return nil
 		}
-		a := parity.RunAhead(func() (backend.Executor, error) { return ref, nil }, c, p)
+		a := parity.RunAhead(func() (backend.Executor, error) { return ref, nil }, 0, c, p)
 		<-reached
 		got := parity.Probe(t.Context(), parity.Source{Backend: "cpu-exact", Open: a.Open}, source("gpu", &toy{noise: 0.01}), c, p)
 		if !reflect.DeepEqual(untimed(got), untimed(want)) {
@@ -111,7 +111,7 @@ func TestAheadFails(t *testing.T) {
 			return &toy{before: func(*toy, []backend.Span) error { panic("boom") }}, nil
 		},
 	} {
-		a := parity.RunAhead(open, toyCase(20), parity.Standard())
+		a := parity.RunAhead(open, 0, toyCase(20), parity.Standard())
 		v := parity.Probe(t.Context(), parity.Source{Backend: "cpu-exact", Open: a.Open}, source("gpu", &toy{}), toyCase(20), parity.Standard())
 		if v.Status != parity.NotMeasured {
 			t.Errorf("%s: %v, %s", name, v.Status, v.Reason)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/apr-engine/apr/backend"
 )
@@ -169,6 +170,27 @@ func (g *Gate) Measure(ctx context.Context, candidate Source, c Case) Verdict {
 func (g *Gate) Known(candidate Source) bool {
 	_, known := g.lookup(candidate)
 	return known || g.Override || candidate.Backend == g.Reference.Backend
+}
+
+// Perhaps reports whether a backend of one of the names may need no probe, as far as
+// can be told before its device is known: there is a certificate of it that differs in
+// nothing else. options are those of its key.
+func (g *Gate) Perhaps(options func(name string) string, names ...string) bool {
+	if g.Store == nil || g.Renew {
+		return false
+	}
+	list, _, err := g.Store.List()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(list, func(c Certificate) bool {
+		if !slices.Contains(names, c.Key.Backend) {
+			return false
+		}
+		k := g.key(Source{Backend: c.Key.Backend, Identity: c.Key.Identity})
+		k.Options = options(c.Key.Backend)
+		return k == c.Key
+	})
 }
 
 func newGrant(exec backend.Executor, how How, v Verdict) *grant {

@@ -22,6 +22,9 @@ const (
 	// checks them in one batch, for a large vocabulary at least proposalsLeast.
 	proposals      = 16
 	proposalsLeast = 8
+	// proposalsMost is how many they are where memory does not matter: a batch of 4
+	// takes the reference nearly as long as one of 16, because it unpacks the weights.
+	proposalsMost = 64
 	// resumeRows is how many positions are computed again after truncation, for a
 	// large vocabulary at least resumeLeast. The reference's rows are kept for it,
 	// or computed again where memory is short: after longPrompt positions the
@@ -50,6 +53,7 @@ type probe struct {
 	keeps     bool        // rows are kept
 	resumeAt  int         // no row before this position is kept
 	last      []float32   // the reference's row after the prompt
+	room      []float32   // for rows of the candidate, if there is some
 }
 
 // outcome ends a probe early.
@@ -131,7 +135,7 @@ func (p *probe) proposed() int {
 	case p.policy.Probe.OneByOne:
 		return 1
 	case p.c.Roomy:
-		return proposals
+		return proposalsMost
 	case !p.keeps:
 		return checkedLeast
 	}
@@ -140,7 +144,10 @@ func (p *probe) proposed() int {
 
 // checked is how many rows the reference gives at once after the prompt.
 func (p *probe) checked() int {
-	if p.keeps {
+	switch {
+	case p.c.Roomy:
+		return proposalsMost
+	case p.keeps:
 		return referenceRows
 	}
 	return checkedLeast
@@ -167,6 +174,11 @@ func (p *probe) run(reference, candidate Source) error {
 	}
 	if err := p.ref.open(p.ctx, reference, p.total(len(prompt))); err != nil {
 		return p.referenceFailed(err)
+	}
+	if a, ok := p.ref.exec.(interface{ takeRooms() *rooms }); ok {
+		if r := a.takeRooms(); r != nil {
+			p.ref.rows, p.cand.rows, p.room = r.reference, r.candidate, r.proposals
+		}
 	}
 	if err := p.cand.open(p.ctx, candidate, p.total(len(prompt))); err != nil {
 		return p.candidateFailed("cannot start", err)
@@ -328,7 +340,7 @@ func (p *probe) decode(follow int32, total int) error {
 				return p.candidateFailed(fmt.Sprintf("decode step at position %d", from+len(fed)), err)
 			}
 			if len(fed) == len(rows) {
-				rows = append(rows, nil)
+				rows = append(rows, p.makeRow())
 			}
 			rows[len(fed)] = append(rows[len(fed)][:0], p.cand.logits.Row(0)...)
 			fed = append(fed, token)
@@ -344,7 +356,7 @@ func (p *probe) decode(follow int32, total int) error {
 			ahead = min(2*ahead, p.proposed())
 			continue
 		}
-		ahead = 1 // a candidate that disagrees often should not run ahead in vain
+		ahead = p.disagreed(ahead)
 		if err := p.ref.truncate(p.ctx, len(p.tokens)); err != nil {
 			return p.referenceFailed(err)
 		}
@@ -353,6 +365,24 @@ func (p *probe) decode(follow int32, total int) error {
 		}
 	}
 	return nil
+}
+
+// disagreed is how far a candidate goes ahead that has not chosen as the reference:
+// who disagrees often should not do so in vain, while each batch of the reference,
+// however small, holds up a start.
+func (p *probe) disagreed(ahead int) int {
+	if p.c.Roomy {
+		return max(ahead/4, 1)
+	}
+	return 1
+}
+
+// makeRow makes room for a row of logits.
+func (p *probe) makeRow() []float32 {
+	n := min(p.c.Vocab, len(p.room))
+	row := p.room[:0:n]
+	p.room = p.room[n:]
+	return row
 }
 
 // check has the reference compute tokens that the candidate went ahead with and
