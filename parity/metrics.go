@@ -49,24 +49,83 @@ const worst = math.MaxFloat64
 
 // Compare measures a candidate's logits against the reference's.
 func Compare(reference, candidate []float32) Metrics {
-	return compare(reference, candidate, new([]float64))
+	return compareAll(1, func(int) (r, c []float32) { return reference, candidate })[0]
 }
 
-// compare is Compare with memory for the errors that is used again: with 150,000
-// logits it is a megabyte for each position.
-func compare(reference, candidate []float32, errs *[]float64) Metrics {
-	m := Metrics{ReferenceFinite: finite(reference), CandidateFinite: finite(candidate)}
-	m.ReferenceArgmax, m.CandidateArgmax = argmax(reference), argmax(candidate)
-	if !m.ReferenceFinite || !m.CandidateFinite || len(reference) != len(candidate) {
-		m.KL, m.MaxAbs, m.RMS, m.P99, m.P999, m.Peak = worst, worst, worst, worst, worst, worst
-		m.ReferenceMargin, m.CandidateMargin = worst, worst
-		return m
+// comparison is a row in the course of being compared.
+type comparison struct {
+	reference, candidate []float32
+	m                    *Metrics
+}
+
+// parts of a comparison, each with fields of its own, in the order in which they must
+// be: the first two find out whether there is anything to compare.
+var parts = [...]func(c comparison, errs *[]float64){
+	func(c comparison, _ *[]float64) {
+		c.m.ReferenceFinite, c.m.ReferenceArgmax = finite(c.reference), argmax(c.reference)
+	},
+	func(c comparison, _ *[]float64) {
+		c.m.CandidateFinite, c.m.CandidateArgmax = finite(c.candidate), argmax(c.candidate)
+	},
+	func(c comparison, _ *[]float64) {
+		c.m.KL = divergence(c.reference, c.candidate, c.reference[c.m.ReferenceArgmax], c.candidate[c.m.CandidateArgmax])
+	},
+	func(c comparison, errs *[]float64) { c.m.errors(c.reference, c.candidate, errs) },
+	func(c comparison, _ *[]float64) { c.m.Cosine = cosine(c.reference, c.candidate) },
+	func(c comparison, _ *[]float64) { c.m.margins(c.reference, c.candidate) },
+}
+
+// looks is how many of parts only look at the numbers.
+const looks = 2
+
+// comparable reports whether there are numbers to compare; the metrics say so if not.
+func (c comparison) comparable() bool {
+	m := c.m
+	if m.ReferenceFinite && m.CandidateFinite && len(c.reference) == len(c.candidate) {
+		return true
 	}
-	m.Cosine = cosine(reference, candidate)
-	m.KL = divergence(reference, candidate, reference[m.ReferenceArgmax], candidate[m.CandidateArgmax])
-	m.errors(reference, candidate, errs)
-	m.margins(reference, candidate)
-	return m
+	m.KL, m.MaxAbs, m.RMS, m.P99, m.P999, m.Peak = worst, worst, worst, worst, worst, worst
+	m.ReferenceMargin, m.CandidateMargin = worst, worst
+	return false
+}
+
+// compareAll compares n rows on all CPUs, the parts of a row apart: there may be fewer
+// rows than CPUs, and one takes longer than several steps of a GPU.
+func compareAll(n int, rows func(i int) (reference, candidate []float32)) []Metrics {
+	out := make([]Metrics, n)
+	all := make([]comparison, n)
+	for i := range all {
+		reference, candidate := rows(i)
+		all[i] = comparison{reference, candidate, &out[i]}
+	}
+	shareOut(looks*n, func(i int, errs *[]float64) { parts[i/n](all[i%n], errs) })
+	all = slices.DeleteFunc(all, func(c comparison) bool { return !c.comparable() })
+	if n = len(all); n > 0 {
+		shareOut((len(parts)-looks)*n, func(i int, errs *[]float64) { parts[looks+i/n](all[i%n], errs) })
+	}
+	return out
+}
+
+// scratch holds memory for the errors of a row: with 150,000 logits it is a megabyte.
+var scratch sync.Pool
+
+// shareOut does n things on all CPUs.
+func shareOut(n int, do func(i int, errs *[]float64)) {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			errs, _ := scratch.Get().(*[]float64)
+			if errs == nil {
+				errs = new([]float64)
+			}
+			defer scratch.Put(errs)
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i, errs)
+			}
+		})
+	}
+	workers.Wait()
 }
 
 // finite reports whether there are numbers and all of them are finite.
@@ -247,31 +306,6 @@ func selectRank(x []float64, k int) {
 }
 
 func median(a, b, c float64) float64 { return max(min(a, b), min(max(a, b), c)) }
-
-// scratch holds memory for the errors of a row.
-var scratch sync.Pool
-
-// compareAll compares n rows on all CPUs.
-func compareAll(n int, rows func(i int) (reference, candidate []float32)) []Metrics {
-	out := make([]Metrics, n)
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(n, runtime.GOMAXPROCS(0)) {
-		workers.Go(func() {
-			errs, _ := scratch.Get().(*[]float64)
-			if errs == nil {
-				errs = new([]float64)
-			}
-			defer scratch.Put(errs)
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				reference, candidate := rows(i)
-				out[i] = compare(reference, candidate, errs)
-			}
-		})
-	}
-	workers.Wait()
-	return out
-}
 
 // margins compares the best tokens of both sides.
 func (m *Metrics) margins(reference, candidate []float32) {
