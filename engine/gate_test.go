@@ -31,6 +31,7 @@ type fakeGPU struct {
 	wrap   atomic.Pointer[func(backend.Device) backend.Device]
 	more   []func(backend.Device) backend.Device // devices after the first
 	fails  error                                 // of Probe
+	search func()                                // in Probe, before there is an answer
 }
 
 // isolatedGPU has a driver that may do harm.
@@ -52,6 +53,9 @@ func (g *isolatedGPU) Driver() string { return g.driver }
 
 func (g *fakeGPU) Probe() ([]backend.Device, error) {
 	g.probes.Add(1)
+	if g.search != nil {
+		g.search()
+	}
 	if g.fails != nil {
 		return nil, g.fails
 	}
