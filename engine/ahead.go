@@ -51,7 +51,7 @@ func (g *gate) runAhead(name string) (found func(c *loaded)) {
 		return func(*loaded) {}
 	}
 	e := &early{found: make(chan sought, 1)}
-	pc := g.parityCase(tokens)
+	pc := g.caseOf(tokens)
 	pc.Roomy = true
 	g.ahead = parity.RunAhead(func() (backend.Executor, error) {
 		if err := g.awaitBeginning(e); err != nil {

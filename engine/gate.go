@@ -219,10 +219,14 @@ func (g *gate) keyOptions(name string) string {
 
 // parityCase describes what is compared.
 func (g *gate) parityCase(tokens []int32) parity.Case {
-	return parity.Case{
-		Tokens: tokens, MaxBatch: g.maxBatch, Vocab: g.m.Program.Vocab, Context: g.m.Program.Context,
-		Hashes: parity.Hashes{Model: g.Key.Model, Program: g.Key.Program, Build: g.Key.Build},
-	}
+	c := g.caseOf(tokens)
+	c.Hashes = parity.Hashes{Model: g.Key.Model, Program: g.Key.Program, Build: g.Key.Build}
+	return c
+}
+
+// caseOf is parityCase before it is known what is compared.
+func (g *gate) caseOf(tokens []int32) parity.Case {
+	return parity.Case{Tokens: tokens, MaxBatch: g.maxBatch, Vocab: g.m.Program.Vocab, Context: g.m.Program.Context}
 }
 
 func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Certified, parity.Verdict) {
