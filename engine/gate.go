@@ -139,7 +139,7 @@ func (g *gate) prepare() error {
 		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
 		Open: func() (backend.Executor, error) { return g.openReference(device) },
 	}
-	if g.Store != nil {
+	if g.Store != nil && !g.Override { // a file is not hashed for nothing
 		if err := g.identify(); err != nil && g.Store.Warn != nil {
 			g.Store.Warn(fmt.Sprintf("certificates are not used: %v", err))
 		}

@@ -140,13 +140,26 @@ func finite(x []float32) bool {
 
 // argmax is the index of the first largest number, -1 if there is none.
 func argmax(x []float32) int32 {
-	best, most := int32(-1), float32(0)
+	best, most := -1, float32(0)
 	for i, v := range x {
-		if v > most || best < 0 && v == v {
-			best, most = int32(i), v
+		if v == v {
+			best, most = i, v
+			break
 		}
 	}
-	return best
+	for i := best + 1; i < len(x) && best >= 0; i++ {
+		if x[i] > most {
+			best, most = i, x[i]
+		}
+	}
+	return int32(best)
+}
+
+// argmaxes is that of n rows, on all CPUs.
+func argmaxes(n int, row func(i int) []float32) []int32 {
+	out := make([]int32, n)
+	shareOut(n, func(i int, _ *[]float64) { out[i] = argmax(row(i)) })
+	return out
 }
 
 // cosine sums in float64; a zero vector is similar to nothing.

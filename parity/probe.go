@@ -395,10 +395,11 @@ func (p *probe) check(from int, fed []int32, rows [][]float32) (next int32, err 
 		if err := p.ref.step(p.ctx, fed[at:end], backend.All); err != nil {
 			return -1, p.referenceFailed(err)
 		}
+		choices := argmaxes(end-at, p.ref.logits.Row)
 		confirmed := at
 		for confirmed < end && fed[confirmed] == next {
 			p.tokens = append(p.tokens, next)
-			next = argmax(p.ref.logits.Row(confirmed - at))
+			next = choices[confirmed-at]
 			confirmed++
 		}
 		err := p.judge(Decode, from+at, confirmed-at, func(i int) (reference, candidate []float32) {

@@ -131,18 +131,20 @@ func (s *side) step(ctx context.Context, tokens []int32, want backend.Want) erro
 	return nil
 }
 
+var notANumber = float32(math.NaN())
+
 // blank makes room for a step's logits and fills it with NaN: what the executor does
 // not write must not pass for a result, least of all for the one of the step before,
 // so it gets no more room than that.
 func (s *side) blank(rows int) {
 	n := rows * s.vocab
 	s.rows = slices.Grow(s.rows[:0], n)[:n]
-	if n > 0 {
-		s.rows[0] = float32(math.NaN())
-		for done := 1; done < n; done *= 2 {
-			copy(s.rows[done:], s.rows[:done])
+	shareOut(rows, func(i int, _ *[]float64) {
+		row := s.rows[i*s.vocab:][:s.vocab]
+		for i := range row {
+			row[i] = notANumber
 		}
-	}
+	})
 	s.logits = backend.Logits{Data: s.rows[:0:n]}
 }
 
