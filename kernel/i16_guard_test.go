@@ -54,6 +54,26 @@ func checkGuarded(t *testing.T, d tensor.DType, cols int, place kerneltest.Place
 	i16Compare(t, got, rows, want, size)
 }
 
+// The same for rows that are multiplied in blocks of columns, by one token, two and four.
+func TestI16WideGuarded(t *testing.T) {
+	kerneltest.EachLevel(t, Use, func(t *testing.T) {
+		for _, place := range []kerneltest.Place{kerneltest.AtEnd, kerneltest.AtStart} {
+			for _, d := range []tensor.DType{tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
+				const rows, tokens, cols = 3, 7, 57 * 256
+				rng := kerneltest.Rand(t)
+				w := i16Matrix(rng, d, rows, cols, "random")
+				w.Data = guarded(t, w.Data, place)
+				x, _ := i16Rows(rng, tokens, cols)
+				x.Q, x.Scale, x.Sum, x.Planes = guarded(t, x.Q, place), guarded(t, x.Scale, place), guarded(t, x.Sum, place), guarded(t, x.Planes, place)
+				want, size := i16Reference(t, w, x)
+				got := kerneltest.Slice[float32](t, tokens*rows, place)
+				MatVecsI16(got, rows, w, 0, rows, x, 0, tokens)
+				i16Compare(t, got, rows, want, size)
+			}
+		}
+	})
+}
+
 // Each level must have the kernels it is meant to have: a variant that is not
 // registered would leave every comparison passing.
 func TestI16Variants(t *testing.T) {
