@@ -139,7 +139,7 @@ func (g *gate) prepare() error {
 		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
 		Open: func() (backend.Executor, error) { return g.openReference(device) },
 	}
-	if g.Store != nil && !g.Override { // a file is not hashed for nothing
+	if g.Store != nil {
 		if err := g.identify(); err != nil && g.Store.Warn != nil {
 			g.Store.Warn(fmt.Sprintf("certificates are not used: %v", err))
 		}
@@ -230,7 +230,9 @@ func (g *gate) caseOf(tokens []int32) parity.Case {
 }
 
 func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Certified, parity.Verdict) {
-	if err := g.prepare(); err != nil {
+	if g.Override {
+		g.Gate.Reference.Backend = referenceBackend // nothing more of it is needed
+	} else if err := g.prepare(); err != nil {
 		return parity.Certified{}, parity.Verdict{Backend: c.name, Reason: err.Error()}
 	}
 	g.ready.Lock()
