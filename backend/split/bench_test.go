@@ -28,8 +28,12 @@ func (e *timed) Step(batch []backend.Span, l *backend.Logits) error {
 	return err
 }
 
-// Where the time of a token goes: the halves in turn, and the second one after the
-// host has slept as long, which tells whether the CPU's work or the GPU's idling costs.
+// hostThreads are those that the host is measured with; 0 is one for each processor.
+var hostThreads = []int{0, 8}
+
+// Where the time of a token goes: the halves alone, each after a pause in which
+// processors sleep or are busy, and in turns. What differs tells whether the CPU's work,
+// the GPU's idling or the change between them costs.
 func TestSpeedOfHalves(t *testing.T) {
 	path := os.Getenv(benchEnv)
 	if path == "" {
@@ -48,46 +52,68 @@ func TestSpeedOfHalves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := &timed{Executor: loadOn(t, "cpu", first, f)}
 	for _, gpu := range gpus {
 		t.Run(gpu.name, func(t *testing.T) {
 			need(t, gpu.name)
-			second := &timed{Executor: loadOn(t, gpu.name, rest, f)}
-			const tokens = 60
-			a, b := newSequence(t, host, 3*tokens), newSequence(t, second, 3*tokens)
-			var rows, l backend.Logits
-			round := func(what string, before func()) {
-				host.took, second.took = 0, 0
-				for range tokens {
-					before()
-					if err := second.Step([]backend.Span{{Seq: b, Tokens: []int32{1}, Want: backend.Last, Input: rows.Data}}, &l); err != nil {
-						t.Fatal(err)
-					}
-				}
-				t.Logf("%-22s host %.2f ms, %s %.2f ms a token", what, ms(host.took)/tokens, gpu.name, ms(second.took)/tokens)
+			second := &timed{Executor: loadOn(t, gpu.name, rest, f, 0)}
+			for _, threads := range hostThreads {
+				measureHalves(t, gpu.name, &timed{Executor: loadOn(t, "cpu", first, f, threads)}, second, threads)
 			}
-			run := func() {
-				if err := host.Step([]backend.Span{{Seq: a, Tokens: []int32{1}, Want: backend.All}}, &rows); err != nil {
-					t.Fatal(err)
-				}
-			}
-			run()
-			round("second alone", func() {})
-			round("after a pause", func() { time.Sleep(5 * time.Millisecond) })
-			round("in turns", run)
 		})
+	}
+}
+
+func measureHalves(t *testing.T, name string, host, second *timed, threads int) {
+	const tokens = 60
+	var rows, l backend.Logits
+	a, b := newSequence(t, host, 12*tokens), newSequence(t, second, 12*tokens)
+	onHost := func() {
+		if err := host.Step([]backend.Span{{Seq: a, Tokens: []int32{1}, Want: backend.All}}, &rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onSecond := func() {
+		if err := second.Step([]backend.Span{{Seq: b, Tokens: []int32{1}, Want: backend.Last, Input: rows.Data}}, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round := func(what string, steps ...func()) {
+		host.took, second.took = 0, 0
+		start := time.Now()
+		for range tokens {
+			for _, s := range steps {
+				s()
+			}
+		}
+		t.Logf("%d threads, %-35s host %.2f ms, %s %.2f ms, all %.2f ms a token", threads, what, ms(host.took)/tokens, name, ms(second.took)/tokens, ms(time.Since(start))/tokens)
+	}
+	onHost()
+	round("second alone", onSecond)
+	round("host alone", onHost)
+	round("second after a sleep", func() { time.Sleep(5 * time.Millisecond) }, onSecond)
+	round("second after a busy wait", func() { busy(5 * time.Millisecond) }, onSecond)
+	round("host after a sleep", func() { time.Sleep(time.Millisecond) }, onHost)
+	round("host after a busy wait", func() { busy(time.Millisecond) }, onHost)
+	round("in turns", onHost, onSecond)
+	round("in turns with a pause after host", onHost, func() { time.Sleep(time.Millisecond) }, onSecond)
+	round("in turns with a pause after second", onHost, onSecond, func() { time.Sleep(time.Millisecond) })
+}
+
+// busy keeps a processor busy for a while.
+func busy(d time.Duration) {
+	for start := time.Now(); time.Since(start) < d; {
 	}
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-func loadOn(t *testing.T, name string, p *graph.Program, f *gguf.File) backend.Executor {
+func loadOn(t *testing.T, name string, p *graph.Program, f *gguf.File, threads int) backend.Executor {
 	t.Helper()
 	d, err := first(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	exec, err := d.Load(p, f, backend.Options{KV: tensor.F16})
+	exec, err := d.Load(p, f, backend.Options{KV: tensor.F16, Threads: threads})
 	if err != nil {
 		t.Fatal(err)
 	}
