@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
-	"github.com/apr-engine/apr/internal/futex"
 	"github.com/apr-engine/apr/internal/osyield"
 	"github.com/apr-engine/apr/kernel"
 )
@@ -18,12 +18,17 @@ type pool struct {
 	n       int
 	active  int // workers that take part in the next job, the first ones
 	job     func(worker int)
-	seq     futex.Word    // number of jobs started, and one more when closed
+	seq     atomic.Uint32 // number of jobs started, and one more when closed
 	last    atomic.Uint64 // the last job's number and who takes part: see lastJob; written before seq
 	pending atomic.Int32  // workers still in the current job
 	closed  atomic.Bool
 	crowded bool // more workers than Go runs at once
 	failed  atomic.Pointer[workerPanic]
+
+	mu       sync.Mutex
+	wake     *sync.Cond
+	sleeping int
+
 	barrier barrier
 }
 
@@ -40,6 +45,7 @@ const spins = 1 << 11
 
 func newPool(n int) *pool {
 	p := &pool{n: n, active: n, crowded: n > runtime.GOMAXPROCS(0)}
+	p.wake = sync.NewCond(&p.mu)
 	p.barrier.pool = p
 	for w := 1; w < n; w++ {
 		go p.work(w)
@@ -54,7 +60,7 @@ func (p *pool) run(job func(worker int)) error {
 	p.pending.Store(int32(p.active - 1))
 	number, _ := p.lastJob()
 	p.last.Store(uint64(number+1)<<activeBits | uint64(p.active))
-	p.seq.Increment()
+	p.begin()
 	p.guarded(0)
 	for i := 0; p.pending.Load() > 0; i++ {
 		p.relax(i)
@@ -106,7 +112,23 @@ func (p *pool) await(done uint32) {
 		}
 		kernel.Pause()
 	}
-	p.seq.Wait(done)
+	p.mu.Lock()
+	p.sleeping++
+	for p.seq.Load() == done {
+		p.wake.Wait()
+	}
+	p.sleeping--
+	p.mu.Unlock()
+}
+
+// begin counts a job, or the end, and wakes whoever sleeps.
+func (p *pool) begin() {
+	p.seq.Add(1)
+	p.mu.Lock()
+	if p.sleeping > 0 {
+		p.wake.Broadcast()
+	}
+	p.mu.Unlock()
 }
 
 func (p *pool) guarded(w int) {
@@ -123,7 +145,7 @@ func (p *pool) guarded(w int) {
 // close ends the workers.
 func (p *pool) close() {
 	p.closed.Store(true)
-	p.seq.Increment()
+	p.begin()
 }
 
 // abandon unwinds a worker whose peer has panicked.

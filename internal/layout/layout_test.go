@@ -21,7 +21,6 @@ var allowed = map[string][]string{
 	"internal/cpufeat":    {},
 	"internal/mmapfile":   {},
 	"internal/osyield":    {},
-	"internal/futex":      {},
 	"internal/golden":     {},
 	"internal/layout":     {},
 	"quant":               {"tensor"},
@@ -39,7 +38,7 @@ var allowed = map[string][]string{
 	"model/...":           {"model", "model/...", "graph", "tensor"},
 	"backend":             {"graph", "quant", "tensor"},
 	"backend/oracle":      {"backend", "graph", "quant", "tensor"},
-	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat", "internal/futex", "internal/osyield"},
+	"backend/cpu":         {"backend", "graph", "quant", "tensor", "kernel", "internal/cpufeat", "internal/osyield"},
 	"backend/packed":      {"quant", "tensor"},
 	"backend/split":       {"backend", "graph"},
 	"backend/cuda":        {"backend", "backend/packed", "graph", "quant", "tensor", "driver/cuda"},
@@ -84,7 +83,7 @@ var only = map[string]struct {
 	reason   string
 }{
 	"github.com/spf13/cobra": {[]string{"internal/cli/..."}, "only the command line knows flags; libraries are called with options"},
-	"golang.org/x/sys":       {[]string{"internal/cpufeat", "internal/mmapfile", "internal/futex", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
+	"golang.org/x/sys":       {[]string{"internal/cpufeat", "internal/mmapfile", "internal/osyield", "kernel/kerneltest", "internal/cli/..."}, "system calls stay behind our own small packages"},
 	"go.yaml.in/yaml/v4":     {[]string{"contract"}, "only the loader knows how a contract is written down"},
 	"golang.org/x/mod":       {[]string{"contract"}, "versions of contracts are compared in one place"},
 	"github.com/secure-systems-lab/go-securesystemslib": {[]string{"evidence"}, "only the ledger signs"},
