@@ -81,6 +81,9 @@ func buildLayer(t *testing.T) string {
 	t.Helper()
 	cc, err := exec.LookPath("cc")
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
 		t.Skipf("no C compiler for the layer that loses the device: CI has one: %v", err)
 	}
 	dir := t.TempDir()

@@ -85,12 +85,22 @@ func aborter(t *testing.T) uintptr {
 	return f
 }
 
+// needLibrary skips a test where the library cannot be loaded; in CI that is a failure.
+func needLibrary(t testing.TB) {
+	t.Helper()
+	switch err := load(); {
+	case err == nil:
+	case os.Getenv("CI") != "":
+		t.Fatal(err)
+	default:
+		t.Skipf("no library here; CI has one: %v", err)
+	}
+}
+
 // Threads that are inside the library at the same time each come back from their own
 // abort, with the registers and stacks they had.
 func TestAbortOnManyThreads(t *testing.T) {
-	if err := load(); err != nil {
-		t.Skip(err)
-	}
+	needLibrary(t)
 	abort := aborter(t)
 	var group sync.WaitGroup
 	for range 16 {
@@ -119,9 +129,7 @@ func TestAbortOnManyThreads(t *testing.T) {
 func TestOtherAborts(t *testing.T) {
 	what := os.Getenv(deathEnv)
 	if what == "" {
-		if err := load(); err != nil {
-			t.Skip(err)
-		}
+		needLibrary(t)
 		for _, what := range []string{"kill", "kill inside", "abort outside", "to itself"} {
 			out, err := rerun(t, what)
 			exit := new(exec.ExitError)
@@ -160,9 +168,7 @@ func TestOtherAborts(t *testing.T) {
 
 // A guarded call costs little more than an unguarded one.
 func BenchmarkCall(b *testing.B) {
-	if err := load(); err != nil {
-		b.Skip(err)
-	}
+	needLibrary(b)
 	b.Run("guarded", func(b *testing.B) {
 		for b.Loop() {
 			call(proc.getVersion)
