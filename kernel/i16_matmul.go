@@ -21,6 +21,10 @@ type i16Panel struct {
 	acc    [24 * 16]float32    // sums of a chunk: (12 tokens, 32 rows)
 	rows   [16][i16Chunk]int16 // words of 16 rows before they are transposed
 	floats [16][16]float32     // scales and minimums of the same rows
+
+	// cols is how many columns of the chunk there are. What lies behind them may be
+	// anything but minimums, which are 0.
+	cols int
 }
 
 // Workspace is the scratch memory of one worker. The zero value is ready; it
@@ -31,12 +35,14 @@ type Workspace struct {
 }
 
 // unpackI16Func unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, that
-// starts at w with the given number of blocks. Missing rows and columns become 0.
+// starts at w with the given number of blocks. Missing rows are zeros or copies of
+// the last one; of missing columns the minimums are 0.
 type unpackI16Func func(p *i16Panel, w []byte, rowBytes, rows, blocks int)
 
 // matMulI16Func adds to tile, (tokens, 32), the product of a panel with one
 // chunk of tokens: q (tokens, 256), scale (tokens), sum (tokens, mins). Lanes of
 // int32 sum flush columns; mins is the number of minimums of a chunk: 0, 8, 16.
+// Only the columns that the panel has are multiplied.
 type matMulI16Func func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int)
 
 // One product for formats with a scale per chunk, one for a scale per 32 columns.
@@ -69,6 +75,7 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 		clear(tile)
 		for c := range chunks {
 			blocks := min(f.blocksPerChunk, x.Cols/f.blockLen-c*f.blocksPerChunk)
+			ws.panel.cols = blocks * f.blockLen
 			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes:], rowBytes, rows, blocks)
 			at := c*x.Tokens + t0
 			sum := x.Sum32[at*8:]
@@ -135,7 +142,7 @@ func matMulI16FoldedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum [
 		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
 		for r := range y {
 			var acc float32
-			for k := 0; k < i16Chunk; k += flush {
+			for k := 0; k < p.cols; k += flush {
 				acc += float32(p.dotRow(r, x, k, k+flush))
 			}
 			y[r] += acc * p.d[0][r] * scale[t]
@@ -149,7 +156,7 @@ func matMulI16GroupedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum 
 		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
 		for r := range y {
 			var acc float32
-			for g := range p.d {
+			for g := range p.cols / 32 {
 				acc += float32(p.dotRow(r, x, 32*g, 32*g+32)) * p.d[g][r]
 			}
 			y[r] += acc * scale[t]

@@ -21,6 +21,9 @@ var (
 type (
 	matMulI16Asm func(tile *float32, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)
 	unpackI16Asm func(p *int16, w *byte, rowBytes, rows int)
+	// unpackBlocksI16Asm is for formats with blocks of 32 columns, of which a chunk
+	// may have fewer than eight.
+	unpackBlocksI16Asm func(p *int16, w *byte, rowBytes, rows, blocks int)
 )
 
 func registerI16MatMul() {
@@ -31,20 +34,30 @@ func registerI16MatMul() {
 	for _, v := range []struct {
 		dtype tensor.DType
 		level cpufeat.Level
-		asm   unpackI16Asm
+		asm   unpackBlocksI16Asm
 	}{
 		{tensor.Q4_0, cpufeat.AVX2, unpackQ4_0I16AVX2},
 		{tensor.Q5_0, cpufeat.AVX2, unpackQ5_0I16AVX2},
 		{tensor.Q8_0, cpufeat.AVX2, unpackQ8_0I16AVX2},
-		{tensor.Q4_K, cpufeat.AVX2, unpackQ4KI16AVX2},
-		{tensor.Q5_K, cpufeat.AVX2, unpackQ5KI16AVX2},
-		{tensor.Q6_K, cpufeat.AVX2, unpackQ6KI16AVX2},
 		{tensor.Q4_0, cpufeat.AVX512, unpackQ4_0I16AVX512},
 		{tensor.Q4_1, cpufeat.AVX512, unpackQ4_1I16AVX512},
 		{tensor.Q5_0, cpufeat.AVX512, unpackQ5_0I16AVX512},
 		{tensor.Q5_1, cpufeat.AVX512, unpackQ5_1I16AVX512},
 		{tensor.Q8_0, cpufeat.AVX512, unpackQ8_0I16AVX512},
 		{tensor.IQ4_NL, cpufeat.AVX512, unpackIQ4NLI16AVX512},
+	} {
+		i16Formats[v.dtype].unpack.add(v.level, func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
+			v.asm(&p.w[0][0][0], &w[0], rowBytes, rows, blocks)
+		})
+	}
+	for _, v := range []struct {
+		dtype tensor.DType
+		level cpufeat.Level
+		asm   unpackI16Asm
+	}{
+		{tensor.Q4_K, cpufeat.AVX2, unpackQ4KI16AVX2},
+		{tensor.Q5_K, cpufeat.AVX2, unpackQ5KI16AVX2},
+		{tensor.Q6_K, cpufeat.AVX2, unpackQ6KI16AVX2},
 		{tensor.Q2_K, cpufeat.AVX512, unpackQ2KI16AVX512},
 		{tensor.Q3_K, cpufeat.AVX512, unpackQ3KI16AVX512},
 		{tensor.Q4_K, cpufeat.AVX512, unpackQ4KI16AVX512},
@@ -52,26 +65,14 @@ func registerI16MatMul() {
 		{tensor.Q6_K, cpufeat.AVX512, unpackQ6KI16AVX512},
 		{tensor.IQ4_XS, cpufeat.AVX512, unpackIQ4XSI16AVX512},
 	} {
-		f := i16Formats[v.dtype]
-		f.unpack.add(v.level, f.unpackWith(v.asm))
+		i16Formats[v.dtype].unpack.add(v.level, func(p *i16Panel, w []byte, rowBytes, rows, _ int) {
+			v.asm(&p.w[0][0][0], &w[0], rowBytes, rows) // rows are whole chunks of one block
+		})
 	}
 }
 
 func matMulI16With(asm matMulI16Asm) matMulI16Func {
 	return func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
-		asm(&tile[0], &p.w[0][0][0], &q[0], &scale[0], &sum[0], tokens, flush/2, i16Chunk/flush, mins)
-	}
-}
-
-// unpackWith uses assembly for whole chunks; a partial one, at most one a row,
-// is left to plain Go.
-func (f *i16Format) unpackWith(asm unpackI16Asm) unpackI16Func {
-	plain := unpackI16Generic(f)
-	return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
-		if blocks < f.blocksPerChunk {
-			plain(p, w, rowBytes, rows, blocks)
-			return
-		}
-		asm(&p.w[0][0][0], &w[0], rowBytes, rows)
+		asm(&tile[0], &p.w[0][0][0], &q[0], &scale[0], &sum[0], tokens, flush/2, p.cols/flush, mins)
 	}
 }

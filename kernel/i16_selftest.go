@@ -107,6 +107,7 @@ func checkMatMulI16(s *slot[matMulI16Func], flush, mins int) error {
 	const tokens, kinds = 27, 2
 	r := selfTestRNG(flush)
 	p := newI16Panel()
+	p.cols = i16Chunk
 	limit := int64(math.MaxInt32/(flush*i16Max)) - 1 // of weights, so that nothing overflows
 	for k := range p.w {
 		for row := range p.w[k] {

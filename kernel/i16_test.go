@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
@@ -271,6 +272,32 @@ func TestMatMulI16(t *testing.T) {
 						MatMulI16(got, rows, w, 0, rows, x, 0, tokens, &ws)
 						i16Compare(t, got, rows, want, size)
 					})
+				}
+			}
+		}
+	})
+}
+
+// What an earlier product has left in the workspace, here all bits set (NaN, −1), must
+// not be seen by one with fewer rows and columns.
+func TestMatMulI16Stale(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for _, d := range i16Types() {
+			for _, cols := range i16ColumnsOf(d) {
+				rng := rand.New(rand.NewPCG(5, uint64(cols)))
+				const rows, tokens = 35, 13
+				w := i16Matrix(rng, d, rows, cols, "random")
+				x, _ := i16Rows(rng, tokens, cols)
+				want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
+				var ws Workspace
+				MatMulI16(want, rows, w, 0, rows, x, 0, tokens, &ws)
+				stale := unsafe.Slice((*byte)(unsafe.Pointer(ws.panel)), unsafe.Offsetof(ws.panel.cols))
+				for i := range stale {
+					stale[i] = 0xff
+				}
+				MatMulI16(got, rows, w, 0, rows, x, 0, tokens, &ws)
+				if !slices.Equal(got, want) {
+					t.Errorf("%s, %d columns: other results in a used workspace", d, cols)
 				}
 			}
 		}

@@ -22,20 +22,20 @@ func unpackQ5KI16AVX2(p *int16, w *byte, rowBytes int, rows int)
 //go:noescape
 func unpackQ6KI16AVX2(p *int16, w *byte, rowBytes int, rows int)
 
-// unpackQ4_0I16AVX2 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ4_0I16AVX2 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ4_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ4_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ5_0I16AVX2 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ5_0I16AVX2 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ5_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ5_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ8_0I16AVX2 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ8_0I16AVX2 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ8_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ8_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)

@@ -798,9 +798,9 @@ DATA i16_all20_16<>+16(SB)/8, $0x0020002000200020
 DATA i16_all20_16<>+24(SB)/8, $0x0020002000200020
 GLOBL i16_all20_16<>(SB), RODATA|NOPTR, $32
 
-// func unpackQ4_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+// func unpackQ4_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)
 // Requires: AVX, AVX2, CMOV, F16C
-TEXT ·unpackQ4_0I16AVX2(SB), NOSPLIT, $0-32
+TEXT ·unpackQ4_0I16AVX2(SB), NOSPLIT, $0-40
 	MOVQ p+0(FP), SI
 	MOVQ w+8(FP), DI
 	MOVQ rowBytes+16(FP), R8
@@ -815,10 +815,10 @@ octet:
 	LEAQ 29184(SI), DX
 
 row:
+	MOVQ blocks+32(FP), R15
 	MOVQ DI, R12
 	MOVQ CX, R13
 	MOVQ DX, R14
-	MOVQ $0x00000008, R15
 
 block:
 	VPMOVZXBW    2(R12), Y0
@@ -944,9 +944,9 @@ DATA i16_allfff8_16<>+16(SB)/8, $0xfff8fff8fff8fff8
 DATA i16_allfff8_16<>+24(SB)/8, $0xfff8fff8fff8fff8
 GLOBL i16_allfff8_16<>(SB), RODATA|NOPTR, $32
 
-// func unpackQ5_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+// func unpackQ5_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)
 // Requires: AVX, AVX2, CMOV, F16C
-TEXT ·unpackQ5_0I16AVX2(SB), NOSPLIT, $0-32
+TEXT ·unpackQ5_0I16AVX2(SB), NOSPLIT, $0-40
 	MOVQ p+0(FP), SI
 	MOVQ w+8(FP), DI
 	MOVQ rowBytes+16(FP), R8
@@ -961,10 +961,10 @@ octet:
 	LEAQ 29184(SI), DX
 
 row:
+	MOVQ blocks+32(FP), R15
 	MOVQ DI, R12
 	MOVQ CX, R13
 	MOVQ DX, R14
-	MOVQ $0x00000008, R15
 
 block:
 	VPMOVZXBW    6(R12), Y0
@@ -1094,9 +1094,9 @@ DATA i16_allfff0_16<>+16(SB)/8, $0xfff0fff0fff0fff0
 DATA i16_allfff0_16<>+24(SB)/8, $0xfff0fff0fff0fff0
 GLOBL i16_allfff0_16<>(SB), RODATA|NOPTR, $32
 
-// func unpackQ8_0I16AVX2(p *int16, w *byte, rowBytes int, rows int)
+// func unpackQ8_0I16AVX2(p *int16, w *byte, rowBytes int, rows int, blocks int)
 // Requires: AVX, AVX2, CMOV, F16C
-TEXT ·unpackQ8_0I16AVX2(SB), NOSPLIT, $0-32
+TEXT ·unpackQ8_0I16AVX2(SB), NOSPLIT, $0-40
 	MOVQ p+0(FP), SI
 	MOVQ w+8(FP), DI
 	MOVQ rowBytes+16(FP), R8
@@ -1111,10 +1111,10 @@ octet:
 	LEAQ 29184(SI), DX
 
 row:
+	MOVQ blocks+32(FP), R15
 	MOVQ DI, R12
 	MOVQ CX, R13
 	MOVQ DX, R14
-	MOVQ $0x00000008, R15
 
 block:
 	VPMOVSXBW    2(R12), Y0

@@ -40,38 +40,38 @@ func unpackQ6KI16AVX512(p *int16, w *byte, rowBytes int, rows int)
 //go:noescape
 func unpackIQ4XSI16AVX512(p *int16, w *byte, rowBytes int, rows int)
 
-// unpackQ4_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ4_0I16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ4_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ4_0I16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ4_1I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ4_1I16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ4_1I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ4_1I16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ5_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ5_0I16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ5_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ5_0I16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ5_1I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ5_1I16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ5_1I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ5_1I16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackIQ4NLI16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackIQ4NLI16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackIQ4NLI16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackIQ4NLI16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)
 
-// unpackQ8_0I16AVX512 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
+// unpackQ8_0I16AVX512 unpacks 1 ≤ blocks ≤ 8 blocks of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest
 // of the 32 rows become copies of the last one.
 //
 //go:noescape
-func unpackQ8_0I16AVX512(p *int16, w *byte, rowBytes int, rows int)
+func unpackQ8_0I16AVX512(p *int16, w *byte, rowBytes int, rows int, blocks int)

@@ -199,21 +199,34 @@ func matVecBlocks512(f *block512, tokens int) {
 	RET()
 }
 
-// unpackBlocks512 writes the unpacking of one whole chunk (8 blocks) of 32 rows.
+// unpackBlocks512 writes the unpacking of up to 8 blocks of 32 rows.
 func unpackBlocks512(f *block512) {
-	unpackHead512("unpack" + f.name + "I16AVX512")
+	unpackHead("unpack"+f.name+"I16AVX512", true)
 	u := unpackLoop512()
 	f.constants(f)
+	zero := ZMM()
+	VPXORD(zero, zero, zero)
+	for row := range 16 { // what the loop leaves out of minimums has to be 0
+		VMOVDQU64(zero, Mem{Base: u.panel, Disp: panelFloats + 64*row})
+	}
 	u.rows(func() {
-		for i := range 8 {
-			m := Mem{Base: u.w, Disp: f.bytes * i}
-			VMOVDQU64(f.words(f, m), Mem{Base: u.words, Disp: 64 * i})
-			VMOVSS(half512(m, false).AsX(), Mem{Base: u.scratch, Disp: panelFloats - panelRows + 4*i})
-			if f.min {
-				// A panel's minimums are subtracted.
-				VMOVSS(half512(m.Offset(2), true).AsX(), Mem{Base: u.scratch, Disp: panelFloats - panelRows + 32 + 4*i})
-			}
+		block, words, floats, left := GP64(), GP64(), GP64(), Load(Param("blocks"), GP64())
+		MOVQ(u.w, block)
+		MOVQ(u.words, words)
+		MOVQ(u.scratch, floats)
+		Label("block")
+		m := Mem{Base: block}
+		VMOVDQU64(f.words(f, m), Mem{Base: words})
+		VMOVSS(half512(m, false).AsX(), Mem{Base: floats, Disp: panelFloats - panelRows})
+		if f.min {
+			// A panel's minimums are subtracted.
+			VMOVSS(half512(m.Offset(2), true).AsX(), Mem{Base: floats, Disp: panelFloats - panelRows + 32})
 		}
+		ADDQ(number(f.bytes), block)
+		ADDQ(number(64), words)
+		ADDQ(number(4), floats)
+		DECQ(left)
+		JNZ(LabelRef("block"))
 	}, func() {
 		v := transpose512(load512(u.panel, panelFloats, 64))
 		for g := range 8 {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -26,11 +25,8 @@ type unpack256 struct {
 	d           reg.GPVirtual // where d of the row goes
 }
 
-func newUnpack256(name string) *unpack256 {
-	TEXT("unpack"+name+"I16AVX2", attr.NOSPLIT, "func(p *int16, w *byte, rowBytes, rows int)")
-	Pragma("noescape")
-	Doc("unpack"+name+"I16AVX2 unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest",
-		"of the 32 rows become copies of the last one.")
+func newUnpack256(name string, blocks bool) *unpack256 {
+	unpackHead("unpack"+name+"I16AVX2", blocks)
 	u := &unpack256{out: GP64(), row: GP64(), floats: GP64(), d: GP64()}
 	u.panel = Load(Param("p"), GP64()).(reg.GPVirtual)
 	u.w = Load(Param("w"), GP64()).(reg.GPVirtual)
@@ -113,7 +109,7 @@ func transpose256(base reg.GPVirtual, disp, step int) (out [8]reg.VecVirtual) {
 }
 
 func unpackK256(f *kquant256) {
-	u := newUnpack256(f.name)
+	u := newUnpack256(f.name, false)
 	words := AllocLocal(32)
 	u.rows(func() {
 		d, min := f.scales(f, u.w, words)
@@ -142,13 +138,12 @@ func unpackK256(f *kquant256) {
 }
 
 func unpackBlocks256(f *block256) {
-	u := newUnpack256(f.name)
+	u := newUnpack256(f.name, true)
 	u.rows(func() {
-		block, words, scale, n := GP64(), GP64(), GP64(), GP64()
+		block, words, scale, n := GP64(), GP64(), GP64(), Load(Param("blocks"), GP64()).(reg.GPVirtual)
 		MOVQ(u.w, block)
 		MOVQ(u.row, words)
 		MOVQ(u.floats, scale)
-		MOVQ(U32(8), n)
 		Label("block")
 		y := f.words(block)
 		VMOVDQU(y[0], Mem{Base: words})

@@ -19,8 +19,7 @@ func unpacks512() {
 // unpackFolded512 writes the unpacking of one chunk of 32 rows: 16 rows at a
 // time are decoded to words in the panel's scratch memory and transposed.
 func unpackFolded512(f folded512) {
-	name := "unpack" + f.name() + "I16AVX512"
-	unpackHead512(name)
+	unpackHead("unpack"+f.name()+"I16AVX512", false)
 	u := unpackLoop512()
 	f.constants()
 	u.rows(func() {
@@ -43,10 +42,16 @@ func unpackFolded512(f folded512) {
 	})
 }
 
-func unpackHead512(name string) {
-	TEXT(name, attr.NOSPLIT, "func(p *int16, w *byte, rowBytes, rows int)")
+// unpackHead begins a function that unpacks a panel; with blocks, of any number of
+// blocks of 32 columns.
+func unpackHead(name string, blocks bool) {
+	signature, what := "func(p *int16, w *byte, rowBytes, rows int)", "one chunk"
+	if blocks {
+		signature, what = "func(p *int16, w *byte, rowBytes, rows, blocks int)", "1 ≤ blocks ≤ 8 blocks"
+	}
+	TEXT(name, attr.NOSPLIT, signature)
 	Pragma("noescape")
-	Doc(name+" unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest",
+	Doc(name+" unpacks "+what+" of 1 ≤ rows ≤ 32 rows, rowBytes apart, into p. The rest",
 		"of the 32 rows become copies of the last one.")
 }
 
