@@ -1,11 +1,13 @@
 package parity_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -310,6 +312,57 @@ func TestFileHash(t *testing.T) {
 	}
 	if _, _, err := s.FileHash([]string{path, path + "x"}); err == nil {
 		t.Error("a missing file has a hash")
+	}
+}
+
+// Files of several pieces: every piece and their order count, and the sum is what it
+// says, however many processors have made it.
+func TestFileHashOfPieces(t *testing.T) {
+	const piece = 16 << 20
+	data := make([]byte, 2*piece+3)
+	for i := range data {
+		data[i] = byte(i >> 7)
+	}
+	path := filepath.Join(t.TempDir(), "model.gguf")
+	hash := func() string {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sum, _, err := (&parity.Store{}).FileHash([]string{path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	data[0], data[piece], data[2*piece] = 1, 2, 3
+	var sums []byte
+	for rest := data; len(rest) > 0; rest = rest[min(piece, len(rest)):] {
+		sum := sha256.Sum256(rest[:min(piece, len(rest))])
+		sums = append(sums, sum[:]...)
+	}
+	whole := sha256.Sum256(fmt.Appendf(nil, "%x\n", sha256.Sum256(sums)))
+	first := hash()
+	if want := fmt.Sprintf("%x", whole[:16]); first != want {
+		t.Errorf("%s, want %s", first, want)
+	}
+	seen := map[string]bool{first: true}
+	for _, at := range []int{1, piece - 1, piece + 1, 2*piece - 1, len(data) - 1} {
+		data[at] ^= 1
+		if sum := hash(); seen[sum] {
+			t.Errorf("byte %d does not count", at)
+		} else {
+			seen[sum] = true
+		}
+	}
+	swapped := slices.Concat(data[piece:2*piece], data[:piece], data[2*piece:])
+	data = swapped
+	if seen[hash()] {
+		t.Error("the order of the pieces does not count")
+	}
+	data = nil
+	if seen[hash()] {
+		t.Error("an empty file has the sum of another")
 	}
 }
 

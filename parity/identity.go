@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"hash"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/apr-engine/apr/graph"
 )
@@ -85,82 +83,4 @@ func goBuildID(head []byte) ([]byte, bool) {
 	}
 	id, _, ok := bytes.Cut(rest, []byte("\""))
 	return id, ok && len(id) > least
-}
-
-// fileStamp says when a remembered hash still holds.
-type fileStamp struct {
-	Path  string `json:"path"`
-	Size  int64  `json:"size"`
-	MTime int64  `json:"mtime_ns"`
-	Inode uint64 `json:"inode"`
-}
-
-type fileHash struct {
-	fileStamp
-	Sum string `json:"sum"`
-}
-
-const (
-	hashSuffix = ".hash.json"
-	// settle is how old a file must be before its hash is remembered: within the
-	// resolution of file times it could change again unnoticed.
-	settle = 2 * time.Second
-)
-
-// FileHash is the SHA-256 of a model's files, in order. It is remembered by
-// path, size, modification time and inode, because reading gigabytes takes
-// seconds. The time it took to hash is 0 when it was remembered.
-func (s *Store) FileHash(paths []string) (sum string, took time.Duration, err error) {
-	h := sha256.New()
-	for _, path := range paths {
-		one, t, err := s.fileHash(path)
-		if err != nil {
-			return "", 0, err
-		}
-		took += t
-		fmt.Fprintln(h, one)
-	}
-	return shortSum(h), took, nil
-}
-
-func (s *Store) fileHash(path string) (string, time.Duration, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", 0, err
-	}
-	f, err := os.Open(abs)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", 0, err
-	}
-	stamp := fileStamp{abs, info.Size(), info.ModTime().UnixNano(), inode(info)}
-	nameSum := sha256.Sum256([]byte(abs))
-	name := hex.EncodeToString(nameSum[:16]) + hashSuffix
-	if s != nil && s.Dir != "" {
-		var known fileHash
-		data, err := os.ReadFile(filepath.Join(s.Dir, name))
-		if err == nil && json.Unmarshal(data, &known) == nil && known.fileStamp == stamp && len(known.Sum) == 2*sha256.Size {
-			return known.Sum, 0, nil
-		}
-	}
-	start := time.Now()
-	h := sha256.New()
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
-		return "", 0, err
-	}
-	sum := hex.EncodeToString(h.Sum(nil))
-	after, err := f.Stat()
-	unchanged := err == nil && after.Size() == info.Size() && after.ModTime().Equal(info.ModTime())
-	if s != nil && s.Dir != "" && unchanged && time.Since(info.ModTime()) > settle {
-		if data, err := json.Marshal(fileHash{stamp, sum}); err == nil {
-			if err := writeAtomic(s.Dir, name, data); err != nil {
-				s.warn("hash of %s is not kept: %v", path, err)
-			}
-		}
-	}
-	return sum, time.Since(start), nil
 }
