@@ -82,6 +82,7 @@ type Engine struct {
 
 	cand      loaded // the one loaded
 	certified parity.Certified
+	unsaid    *parity.Verdict // a pass that nobody has been told of
 	gate      *gate
 	maxBatch  int
 	beyond    bool          // the loaded one has gone where nothing was compared
@@ -368,14 +369,24 @@ func (e *Engine) Profile() []backend.OperationTime {
 func (e *Engine) Variants() []string { return e.cand.exec.Variants() }
 
 // Close releases the executors; the model stays open.
-func (e *Engine) Close() error { return errors.Join(e.cand.close(), e.gate.close()) }
+func (e *Engine) Close() error {
+	e.certified.Abandon()
+	return errors.Join(e.cand.close(), e.gate.close())
+}
 
 // certify makes sure that the loaded backend may serve, judging it on tokens if
-// it has not been judged, and goes down the chain until one passes.
-func (e *Engine) certify(ctx context.Context, tokens []int32) error {
-	for e.certified.Allows(e.cand.exec) != nil {
+// it has not been judged, and goes down the chain until one passes. With promptFirst
+// these tokens are enough; what comes after them is judged by the next call without.
+func (e *Engine) certify(ctx context.Context, tokens []int32, promptFirst bool) error {
+	for !e.ready(promptFirst) {
+		if e.certified.Pending() {
+			if err := e.complete(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		start := time.Now()
-		cert, v := e.gate.certify(ctx, e.cand, tokens)
+		cert, v := e.gate.certify(ctx, e.cand, tokens, promptFirst && e.replaceable())
 		took := time.Since(start)
 		if err := ctx.Err(); err != nil {
 			return err
@@ -383,8 +394,10 @@ func (e *Engine) certify(ctx context.Context, tokens []int32) error {
 		if cert.Allows(e.cand.exec) == nil {
 			e.validate += took
 			e.start.judged(took, v)
-			e.certified = cert
-			e.accept(v)
+			e.certified, e.unsaid = cert, &v
+			if !cert.Pending() {
+				e.accept()
+			}
 			return nil
 		}
 		if err := e.reject(v, took); err != nil {
@@ -394,8 +407,40 @@ func (e *Engine) certify(ctx context.Context, tokens []int32) error {
 	return nil
 }
 
-// accept records that the loaded backend serves.
-func (e *Engine) accept(v parity.Verdict) {
+// replaceable reports whether a backend may be replaced: not what was asked for by
+// name, so such a one is judged whole before it answers at all.
+func (e *Engine) replaceable() bool { return e.requested == "auto" && e.options.Device == "" }
+
+// ready reports whether the loaded backend may serve: anything, or with promptFirst
+// at least the tokens that it has been judged on.
+func (e *Engine) ready(promptFirst bool) bool {
+	return e.certified.Allows(e.cand.exec) == nil && (promptFirst || !e.certified.Pending())
+}
+
+// complete judges the rest of a backend whose prompt alone has been judged.
+func (e *Engine) complete(ctx context.Context) error {
+	start := time.Now()
+	v := e.gate.complete(ctx, e.certified, e.cand)
+	took := time.Since(start)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !v.Passed() {
+		return e.reject(v, took)
+	}
+	e.validate += took
+	e.start.Later = took
+	e.accept()
+	return nil
+}
+
+// accept records that the loaded backend serves, unless that is known.
+func (e *Engine) accept() {
+	if e.unsaid == nil {
+		return
+	}
+	v := *e.unsaid
+	e.unsaid = nil
 	d := Decision{Backend: e.cand.name, Device: e.cand.device.Name(), Accepted: true, Status: v.Status, Basis: e.certified.How()}
 	// A run that was told to stay on the CPU and does so has nothing to report.
 	if !e.options.NoGPU || len(e.decisions) > 0 {
@@ -411,7 +456,8 @@ func (e *Engine) accept(v parity.Verdict) {
 // for by name is not replaced.
 func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 	e.rejected += took
-	e.certified, e.beyond = parity.Certified{}, false
+	e.certified.Abandon()
+	e.certified, e.unsaid, e.beyond = parity.Certified{}, nil, false
 	if v.Status == parity.NotMeasured {
 		// A damaged file spoils the reference too; then no backend is at fault.
 		if bad := e.Model.badWeights(); bad != nil {
@@ -422,7 +468,7 @@ func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
 	if v.Status == parity.Mismatch {
 		d.Reason = v.Reason
 	}
-	if e.requested != "auto" || e.options.Device != "" || len(e.chain) == 0 {
+	if !e.replaceable() || len(e.chain) == 0 {
 		d.Line = refusedLine(e.cand.name, d.Reason)
 		e.decide(d)
 		return fmt.Errorf("%w: %s was asked for by name and is not replaced", ErrRejected, e.cand.name)

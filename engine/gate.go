@@ -23,8 +23,10 @@ type Verify string
 
 // The ways to verify.
 const (
-	// VerifyProbe compares before the first token and wherever a new kernel comes
-	// in; generations longer than ShadowAfter tokens are followed from there on.
+	// VerifyProbe compares what each token rests on before it is shown: the prompt
+	// before the first, single-token steps before the second, and a new kernel or a
+	// longer context where it comes in; generations longer than ShadowAfter tokens are
+	// followed from there on.
 	VerifyProbe Verify = "probe"
 	// VerifyShadow also follows every token in the background.
 	VerifyShadow Verify = "shadow"
@@ -229,7 +231,9 @@ func (g *gate) caseOf(tokens []int32) parity.Case {
 	return parity.Case{Tokens: tokens, MaxBatch: g.maxBatch, Vocab: g.m.Program.Vocab, Context: g.m.Program.Context}
 }
 
-func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Certified, parity.Verdict) {
+// certify judges a candidate on tokens; with promptFirst a GPU only on them so far,
+// and complete does the rest.
+func (g *gate) certify(ctx context.Context, c loaded, tokens []int32, promptFirst bool) (parity.Certified, parity.Verdict) {
 	if g.Override {
 		g.Gate.Reference.Backend = referenceBackend // nothing more of it is needed
 	} else if err := g.prepare(); err != nil {
@@ -240,11 +244,31 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32) (parity.Ce
 	g.ready.Unlock()
 	pc := g.parityCase(tokens)
 	pc.Roomy = g.memory(c)
+	// The probe's sequence stays beside the session's: no matter as long as it is short.
+	pc.PromptFirst = promptFirst && slices.Contains(gpuChain, c.name) && len(tokens) <= g.Policy.Probe.PromptPositions
 	cert, v := g.Certify(ctx, c.source(), pc)
-	if cert.Allows(c.exec) == nil && g.ahead != nil {
-		g.ahead.Forget() // nothing will be compared on these tokens again
+	if cert.Allows(c.exec) == nil && !cert.Pending() {
+		g.forget()
 	}
 	return cert, v
+}
+
+// complete judges the rest of a candidate whose prompt alone has been judged.
+func (g *gate) complete(ctx context.Context, cert parity.Certified, c loaded) parity.Verdict {
+	g.memory(c)
+	v := g.Complete(ctx, cert, c.source())
+	if v.Passed() {
+		g.forget()
+	}
+	return v
+}
+
+// forget frees what the reference has computed ahead: nothing will be compared on
+// these tokens again.
+func (g *gate) forget() {
+	if g.ahead != nil {
+		g.ahead.Forget()
+	}
 }
 
 // tight counts the probes that run in this process; usual is what is set otherwise.

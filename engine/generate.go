@@ -55,6 +55,11 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	// of its own.
 	s.followed = s.e.options.Gate.Verify == VerifyShadow
 	defer func() { s.followed = false }()
+	// The first token rests on the prompt alone: what is left of an earlier comparison
+	// comes before it, what is left of this one after it.
+	s.first = !s.e.certified.Pending()
+	defer func() { s.first = false }()
+	defer s.e.accept() // of an answer that needed no more
 	// Comparing the backend with the reference is not part of the answer's time.
 	if err := s.open(ctx, r.Prompt); err != nil {
 		return res, err
@@ -64,6 +69,7 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return res, err
 	}
+	s.first = false
 	res.Computed, res.PrefillTime = computed, time.Since(start)
 
 	start = time.Now()
@@ -103,10 +109,12 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		if err = ctx.Err(); err != nil {
 			break
 		}
+		before := s.e.start.Later
 		var l *backend.Logits
 		if l, err = s.Extend(ctx, []int32{id}, backend.Last); err != nil {
 			break
 		}
+		start = start.Add(s.e.start.Later - before)
 		logits = l.Row(0)
 	}
 	err = shadow.finish(err)

@@ -21,6 +21,7 @@ type Session struct {
 	tokens   []int32 // in the cache
 	coming   []int32 // after the present step, as far as it is known
 	followed bool    // the reference judges each token before it is shown
+	first    bool    // only the first token of an answer is asked for so far
 	logits   *backend.Logits
 }
 
@@ -137,10 +138,10 @@ func (s *Session) Extend(ctx context.Context, tokens []int32, want backend.Want)
 // open makes sure that the engine's backend is certified, on these tokens if it
 // has not been judged yet, and that the session's sequence is the backend's.
 func (s *Session) open(ctx context.Context, tokens []int32) error {
-	if s.exec != nil && s.e.certified.Allows(s.exec) == nil {
+	if s.exec != nil && s.exec == s.e.cand.exec && s.e.ready(s.first) {
 		return nil
 	}
-	if err := s.e.certify(ctx, tokens); err != nil {
+	if err := s.e.certify(ctx, tokens, s.first); err != nil {
 		return err
 	}
 	return s.move(ctx, tokens)
@@ -157,7 +158,7 @@ func (s *Session) move(ctx context.Context, next []int32) error {
 			if err := s.e.failed(fmt.Sprintf("a context of %d tokens", s.capacity), err); err != nil {
 				return err
 			}
-			if err := s.e.certify(ctx, next); err != nil {
+			if err := s.e.certify(ctx, next, s.first); err != nil {
 				return err
 			}
 			continue
@@ -216,7 +217,7 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 				return err
 			}
 		}
-		if err := s.e.certify(ctx, slices.Concat(s.tokens, tokens)); err != nil {
+		if err := s.e.certify(ctx, slices.Concat(s.tokens, tokens), s.first); err != nil {
 			return err
 		}
 	}

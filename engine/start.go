@@ -16,6 +16,9 @@ type StartTimes struct {
 	// the backend's part of the probe, Compare the rest of Gate. All are 0 with a
 	// certificate.
 	Reference, Wait, Candidate, Compare time.Duration
+	// Later is the rest of the comparison, between an answer's first token and its
+	// second; 0 if Gate is all of it.
+	Later time.Duration
 }
 
 // judged splits the time of the probe that the verdict is of.

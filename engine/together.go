@@ -31,7 +31,7 @@ func (e *Engine) ExtendTogether(ctx context.Context, sessions []*Session, tokens
 		if l != nil || err != nil {
 			return l, err
 		}
-		if err := e.certify(ctx, slices.Concat(sessions[0].tokens, tokens[:1])); err != nil {
+		if err := e.certify(ctx, slices.Concat(sessions[0].tokens, tokens[:1]), false); err != nil {
 			return nil, err
 		}
 	}

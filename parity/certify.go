@@ -20,6 +20,7 @@ type grant struct {
 	covered map[string]bool
 	context int    // tokens that a judged sequence held at most
 	revoked string // why, if it is
+	pending *probe // judges the rest; nil if nothing is left
 }
 
 // How says on what a certificate rests.
@@ -147,11 +148,18 @@ func (g *Gate) Certify(ctx context.Context, candidate Source, c Case) (Certified
 		}
 		return Certified{newGrant(exec, ByCertificate, v)}, v
 	}
-	v = g.Measure(ctx, candidate, c)
+	var rest *probe
+	if c.PromptFirst {
+		v, rest = g.measurePrompt(ctx, candidate, c)
+	} else {
+		v = g.Measure(ctx, candidate, c)
+	}
 	if !v.Passed() {
 		return Certified{}, v
 	}
-	return Certified{newGrant(exec, ByProbe, v)}, v
+	granted := newGrant(exec, ByProbe, v)
+	granted.pending = rest
+	return Certified{granted}, v
 }
 
 // Measure probes a candidate and remembers the verdict.

@@ -48,8 +48,7 @@ func ProbeContexts(ctx context.Context, reference, candidate Source, c Case, con
 			contexts[len(contexts)-1], total, len(c.Tokens), c.Context)
 	}
 	pr := &contextProbe{probe: newProbe(ctx, reference, candidate, c, p), total: total, rows: map[int][]float32{}}
-	defer pr.ref.close()
-	defer pr.cand.close()
+	defer pr.close()
 	pr.tokens = c.Tokens
 	failed := pr.open(reference, candidate)
 	for i, n := range contexts {

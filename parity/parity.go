@@ -38,6 +38,9 @@ type Case struct {
 	Unhurried bool
 	// Roomy leaves out what keeps a probe's memory small and costs time.
 	Roomy bool
+	// PromptFirst has Certify give its permission, for the prompt alone, as soon as that
+	// has been judged; Complete judges the rest. See Certified.Pending.
+	PromptFirst bool
 	// Hashes are copied into the verdict.
 	Hashes Hashes
 }

@@ -71,10 +71,15 @@ func (o *outcome) Error() string { return o.reason }
 // reference fails, or the context ends, nothing was measured.
 func Probe(ctx context.Context, reference, candidate Source, c Case, p Policy) Verdict {
 	pr := newProbe(ctx, reference, candidate, c, p)
-	defer pr.ref.close()
-	defer pr.cand.close()
+	defer pr.close()
 	pr.finish(pr.run(reference, candidate))
 	return *pr.v
+}
+
+// close frees both sides' sequences.
+func (p *probe) close() {
+	p.cand.close()
+	p.ref.close()
 }
 
 func newProbe(ctx context.Context, reference, candidate Source, c Case, p Policy) *probe {
@@ -161,6 +166,14 @@ func (p *probe) keep(total int) {
 }
 
 func (p *probe) run(reference, candidate Source) error {
+	if err := p.runPrompt(reference, candidate); err != nil {
+		return err
+	}
+	return p.runRest()
+}
+
+// runPrompt judges the prompt, at its positions and as it is served.
+func (p *probe) runPrompt(reference, candidate Source) error {
 	d := p.policy.Probe
 	prompt := p.c.Tokens
 	if !d.WholePrompt {
@@ -196,7 +209,13 @@ func (p *probe) run(reference, candidate Source) error {
 	if err := p.serve(prompt, len(first)); err != nil {
 		return err
 	}
-	total := p.total(len(prompt))
+	p.v.Context = len(p.tokens)
+	return nil
+}
+
+// runRest judges what comes after the prompt.
+func (p *probe) runRest() error {
+	total := p.total(len(p.tokens))
 	p.keep(total)
 	p.collect()
 	if err := p.decode(argmax(p.last), total); err != nil {

@@ -33,8 +33,7 @@ const followUps = 2
 // are judged before their logits are used.
 func ProbeStep(ctx context.Context, reference, candidate Source, c Case, s Step, p Policy) Verdict {
 	pr := newProbe(ctx, reference, candidate, c, p)
-	defer pr.ref.close()
-	defer pr.cand.close()
+	defer pr.close()
 	pr.finish(pr.runStep(reference, candidate, s))
 	return *pr.v
 }

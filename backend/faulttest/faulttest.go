@@ -102,7 +102,7 @@ func source(name string, exec backend.Executor) parity.Source {
 	return parity.Source{Backend: name, Open: func() (backend.Executor, error) { return exec, nil }}
 }
 
-// Judge probes the backend with faults, as the gate does before the first token.
+// Judge probes the backend with faults, as the gate does at first, before a token that they spoil.
 func (g Gate) Judge(s Subject, faults ...fault.Fault) (parity.Verdict, error) {
 	exec, err := fault.Wrap(g.Device, faults...).Load(s.model.Program, s.model.File, backend.Options{KV: tensor.F16, MaxBatch: MaxBatch})
 	if err != nil {
@@ -142,7 +142,7 @@ func (g Gate) Validates(t *testing.T, s Subject) {
 }
 
 // Rejects wants every fault to be rejected on the first subject that it can exist in:
-// before the first token or, what begins late, by the reference that follows.
+// by the first comparison or, what begins late, by the reference that follows.
 func (g Gate) Rejects(t *testing.T, faults []fault.Fault, subjects ...Subject) {
 	for _, s := range subjects {
 		v, err := g.Judge(s)

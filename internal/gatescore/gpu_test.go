@@ -47,9 +47,9 @@ func TestGPUScore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"## cpu", "commit abc", "5 of the catalogue's", "4 pairs of fault and model: 4 rejected before the first token, 0 stopped before the first wrong token, **0 served**",
+		"## cpu", "commit abc", "5 of the catalogue's", "4 pairs of fault and model: 4 rejected by the first comparison, 0 stopped before the first wrong token, **0 served**",
 		"16 sound runs: **0 rejected**", "| gqa-head-map | `✓` |", "| qk-norm-missing | `·` |",
-		"## wgpu", "3 pairs of fault and model: 1 rejected before the first token, 1 stopped before the first wrong token, **1 served**",
+		"## wgpu", "3 pairs of fault and model: 1 rejected by the first comparison, 1 stopped before the first wrong token, **1 served**",
 		"16 sound runs: **1 rejected**", "not measured: tiny-coder-4m-q4_k_m: 2 faults were not injected", "not measured: tiny-coder-4m-q4_k_m: context deadline exceeded", "rejected: seed 0: too different",
 	} {
 		if !strings.Contains(string(text), want) {

@@ -47,7 +47,7 @@ answer that goes past position 500), and then sound executors are probed on prom
 random tokens by seed, with the cache in half and single precision and steps of several sizes. The reference is %s. One
 process judges everything, so that driver, kernels, weights and the reference's logits are kept.
 
-- ✓ rejected before the first token
+- ✓ rejected by the first comparison, before any token that it spoils
 - s stopped in mid-generation before the first wrong token was shown
 - ✗ served
 - · cannot exist in this model, and says so
@@ -103,7 +103,7 @@ func (s gpuScore) section(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n## %s\n\n%s (%s), %d processors, %s, commit %s, %.0f seconds: %s on %d models.\n\n", s.Backend, s.Device, s.Driver,
 		s.Processors, s.Date.Format("2006-01-02"), s.Commit, s.Seconds, catalogue, len(s.Models))
-	fmt.Fprintf(w, "- %d pairs of fault and model: %d rejected before the first token, %d stopped before the first wrong token, **%d served**\n",
+	fmt.Fprintf(w, "- %d pairs of fault and model: %d rejected by the first comparison, %d stopped before the first wrong token, **%d served**\n",
 		n[rejected.mark()]+n[stopped.mark()]+n[served.mark()], n[rejected.mark()], n[stopped.mark()], n[served.mark()])
 	fmt.Fprintf(w, "- %d sound runs: **%d rejected**; %d positions compared, lowest cosine %.7f, largest error %.4f standard deviations, another best token (a near tie) at %d positions\n",
 		all.Runs, all.Rejected, all.Positions, all.MinCosine, all.MaxError, all.Flips)

@@ -20,7 +20,7 @@ type outcome int
 
 const (
 	notApplicable outcome = iota
-	rejected              // before the first token
+	rejected              // by the first comparison
 	stopped               // in mid-generation, before the first wrong token left
 	served                // wrong logits were used to the end
 )

@@ -254,7 +254,7 @@ Every fault of the catalogue (parity/fault) is put into the backend cpu, on ever
 serves and, for comparison, by two simpler gates that are in use elsewhere. A fault counts as caught only if it is caught on a short
 question and on a prompt of three batches.
 
-- ✓ rejected before the first token
+- ✓ rejected by the first comparison, before any token that it spoils
 - s stopped in mid-generation before the first wrong token was shown; see below
 - ✗ served
 - · cannot exist in this model, and says so
@@ -265,7 +265,7 @@ Models, in the order of the columns:
 	for i, m := range t.Models {
 		fmt.Fprintf(&b, "%d. %s\n", i+1, m)
 	}
-	b.WriteString("\n## Caught\n\n| policy | fault × model pairs | rejected before the first token | stopped | served |\n|---|---:|---:|---:|---:|\n")
+	b.WriteString("\n## Caught\n\n| policy | fault × model pairs | rejected at first | stopped | served |\n|---|---:|---:|---:|---:|\n")
 	for _, p := range parity.Policies() {
 		n := map[string]int{}
 		for _, r := range t.Faults {

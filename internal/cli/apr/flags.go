@@ -210,7 +210,7 @@ func (b *backendFlags) registerWithoutThreads(f *pflag.FlagSet) {
 func (b *backendFlags) registerVerify(f *pflag.FlagSet) {
 	b.verify = string(engine.VerifyProbe)
 	f.Var(choiceValue{&b.verify, []string{"off", "probe", "shadow"}}, "verify",
-		"compare with the reference: probe before the first token, shadow also every token while it runs, off not at all")
+		"compare with the reference: probe before what rests on it is shown, shadow also every token while it runs, off not at all")
 }
 
 // options checks the backend's name and returns the library's options.

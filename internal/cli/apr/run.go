@@ -41,8 +41,10 @@ The model's chat template is applied unless --raw is given or the model has
 none. With --raw the text is continued as it stands; markup such as <|im_start|>
 counts as such. --token-ids gives the prompt as token ids and nothing is added.
 
-Before the first token the backend is compared with the reference, cpu-exact; one
-that is wrong is replaced by the next, or refused if it was asked for by name.
+The backend is compared with the reference, cpu-exact, before it serves; one that is
+wrong is replaced by the next, or refused if it was asked for by name. On a GPU that
+was not asked for by name the first token waits for the prompt's comparison alone,
+the second for the rest.
 An answer that becomes longer than what was compared waits until that is. From
 token 256 on the reference follows the answer, with --verify shadow from the first;
 then text is shown when the reference has computed it too. See docs/parity.md.
@@ -55,7 +57,7 @@ object; inference_time_ms covers prompt and answer, tok_per_sec is generated
 tokens over that time, setup_ms is the time to load the model, first_token_ms that
 from the program's beginning to the first token, and start says where it went: to
 find the device, to load the backend, and in the gate to wait for the reference, for
-the backend and for the comparison.`,
+the backend and for the comparison; later_ms is what of that came after it.`,
 		Example: `  apr run models/tiny-coder-28m-q4_k_m.gguf --prompt 'What is 2+2?'
   echo 'Reverse the word stone.' | apr run models/tiny-coder-28m-q4_k_m.gguf
   apr run models/tiny-coder-28m-q4_k_m.gguf --raw -n 64 'package main' --json`,
@@ -249,6 +251,8 @@ type startResult struct {
 	CandidateMS float64 `json:"candidate_ms"`
 	CompareMS   float64 `json:"compare_ms"`
 	PrefillMS   float64 `json:"prefill_ms"`
+	// LaterMS is what of the comparison came between the first token and the second.
+	LaterMS float64 `json:"later_ms"`
 }
 
 // programStart is when the program began, as far as it can tell.
@@ -263,10 +267,10 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 	}
 	t := e.StartTimes()
 	return runResult{
-		FirstTokenMS: milliseconds(time.Since(programStart) - res.DecodeTime),
+		FirstTokenMS: milliseconds(time.Since(programStart) - res.DecodeTime - t.Later),
 		Start: startResult{
 			milliseconds(t.Find), milliseconds(t.Load), milliseconds(t.Gate), milliseconds(t.Reference),
-			milliseconds(t.Wait), milliseconds(t.Candidate), milliseconds(t.Compare), milliseconds(res.PrefillTime),
+			milliseconds(t.Wait), milliseconds(t.Candidate), milliseconds(t.Compare), milliseconds(res.PrefillTime), milliseconds(t.Later),
 		},
 		Text: res.Text, TokensGenerated: len(ids), GeneratedTokens: len(ids), TokenIDs: ids,
 		TokPerSec: perSecond(len(ids), total), InferenceTimeMS: milliseconds(total),
