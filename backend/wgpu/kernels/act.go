@@ -19,7 +19,7 @@ func capText(c float32) string {
 	return float(c)
 }
 
-// softText defines fn soft(v: f32) -> f32: c·tanh(v/c), without the overflow of its
+// softText defines fn soft(v: f32) -> f32, and soft4 of four: c·tanh(v/c), without the overflow of its
 // exponentials and exact near 0.
 func softText(c float32) string {
 	return expand("soft.wgsl", float(c))

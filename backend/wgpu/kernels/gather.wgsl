@@ -15,17 +15,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
     for (var s = 1u; s < grid.y; s++) { v += parts[s * total + e]; }
     let row = e % QUADS + {{div .First 4}}u;
     let at = e / QUADS * {{div .Out 4}}u + row;
-{{- if .Bias}}
-    v += bias[row];
-{{- end}}
-{{- if eq .Residual 1}}
-    v += y[at];
-{{- else if eq .Residual 2}}
-    v += residual[at];
-{{- end}}
-{{- if .CapText}}
-    v = vec4<f32>(soft(v.x), soft(v.y), soft(v.z), soft(v.w));
-{{- end}}
-    y[at] = v;
+{{- template "finish.wgsl" .}}
   }
 }

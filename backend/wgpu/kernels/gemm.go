@@ -168,7 +168,10 @@ func (v *matMulText) StartGroup(p int) int { return v.EndGroup(p - 1) }
 // Last says that part p is the last.
 func (v *matMulText) Last(p int) bool { return p == len(v.Parts)-1 }
 
-// CapText is SoftCap as WGSL, SoftText the function soft.
+// Fours says whether results are four at a time.
+func (v *matMulText) Fours() bool { return false }
+
+// CapText is SoftCap as WGSL, SoftText the functions soft and soft4.
 func (v *matMulText) CapText() string  { return capText(v.SoftCap) }
 func (v *matMulText) SoftText() string { return softText(v.SoftCap) }
 

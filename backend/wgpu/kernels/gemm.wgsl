@@ -71,18 +71,7 @@ fn put{{$p}}(r: Raw{{$p}}, at: u32) {
 fn store(row: u32, t: u32, sum: f32) {
   let at = t * {{.Out}}u + row;
   var v = sum{{if .F16}} * scale[t]{{end}};
-{{- if .Bias}}
-  v += bias[row];
-{{- end}}
-{{- if eq .Residual 1}}
-  v += y[at];
-{{- else if eq .Residual 2}}
-  v += residual[at];
-{{- end}}
-{{- if .CapText}}
-  v = soft(v);
-{{- end}}
-  y[at] = v;
+{{- template "finish.wgsl" .}}
 }
 
 {{if .Quads}}

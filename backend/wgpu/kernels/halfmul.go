@@ -251,6 +251,9 @@ type gatherText struct {
 	Threads int
 }
 
-// CapText is SoftCap as WGSL, SoftText the function soft.
+// Fours says that results are four at a time.
+func (v *gatherText) Fours() bool { return true }
+
+// CapText is SoftCap as WGSL, SoftText the functions soft and soft4.
 func (v *gatherText) CapText() string  { return capText(v.SoftCap) }
 func (v *gatherText) SoftText() string { return softText(v.SoftCap) }

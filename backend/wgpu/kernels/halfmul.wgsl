@@ -21,38 +21,18 @@ fn store(row: u32, t: u32, sum: vec4<f32>, at: u32) {
 }
 {{- else if .Fours}}
 // Four rows at once.
-fn store(row: u32, t: u32, sum: vec4<f32>) {
-  let at = (t * {{.Out}}u + {{.First}}u + row) / 4u;
+fn store(first: u32, t: u32, sum: vec4<f32>) {
+  let row = ({{.First}}u + first) / 4u;
+  let at = t * {{div .Out 4}}u + row;
   var v = sum * scale[t];
-{{- if .Bias}}
-  v += bias[({{.First}}u + row) / 4u];
-{{- end}}
-{{- if eq .Residual 1}}
-  v += y[at];
-{{- else if eq .Residual 2}}
-  v += residual[at];
-{{- end}}
-{{- if .CapText}}
-  v = vec4<f32>(soft(v.x), soft(v.y), soft(v.z), soft(v.w));
-{{- end}}
-  y[at] = v;
+{{- template "finish.wgsl" .}}
 }
 {{- else}}
-fn store(row: u32, t: u32, sum: f32) {
-  let at = t * {{.Out}}u + {{.First}}u + row;
+fn store(first: u32, t: u32, sum: f32) {
+  let row = {{.First}}u + first;
+  let at = t * {{.Out}}u + row;
   var v = sum * scale[t];
-{{- if .Bias}}
-  v += bias[{{.First}}u + row];
-{{- end}}
-{{- if eq .Residual 1}}
-  v += y[at];
-{{- else if eq .Residual 2}}
-  v += residual[at];
-{{- end}}
-{{- if .CapText}}
-  v = soft(v);
-{{- end}}
-  y[at] = v;
+{{- template "finish.wgsl" .}}
 }
 {{- end}}
 

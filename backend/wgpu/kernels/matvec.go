@@ -333,7 +333,10 @@ func (v *matVecText) Last(p int) bool { return p == len(v.Parts)-1 }
 // Helpers is the common WGSL.
 func (v *matVecText) Helpers() string { return Helpers() }
 
-// CapText is SoftCap as WGSL, SoftText the function soft.
+// Fours says whether results are four at a time.
+func (v *matVecText) Fours() bool { return false }
+
+// CapText is SoftCap as WGSL, SoftText the functions soft and soft4.
 func (v *matVecText) CapText() string  { return capText(v.SoftCap) }
 func (v *matVecText) SoftText() string { return softText(v.SoftCap) }
 

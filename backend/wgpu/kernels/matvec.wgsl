@@ -162,20 +162,10 @@ fn gather(a: array<f32, {{.Sums}}>, i: u32) -> array<f32, {{.Sums}}> {
 }
 
 {{- if not .QuantOut}}
-fn store(row: u32, t: u32, at: u32, sum: f32) {
+fn store(t: u32, row: u32, sum: f32) {
+  let at = t * {{.Out}}u + row;
   var v = sum;
-{{- if .Bias}}
-  v += bias[at];
-{{- end}}
-{{- if eq .Residual 1}}
-  v += y[t * {{.Out}}u + at];
-{{- else if eq .Residual 2}}
-  v += residual[t * {{.Out}}u + at];
-{{- end}}
-{{- if .CapText}}
-  v = soft(v);
-{{- end}}
-  y[t * {{.Out}}u + at] = v;
+{{- template "finish.wgsl" .}}
 }
 {{- end}}
 
@@ -236,7 +226,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $j := seq .Rows}}
     if row + {{$j}}u < {{(index $v.Parts 0).Rows}}u {
 {{- range $t := seq $v.Tokens}}
-      store(row, {{$t}}u, {{$v.First}}u + row + {{$j}}u, act(g[{{add (mul $j $v.Tokens) $t}}]) * u[{{add (mul $j $v.Tokens) $t}}]);
+      store({{$t}}u, {{$v.First}}u + row + {{$j}}u, act(g[{{add (mul $j $v.Tokens) $t}}]) * u[{{add (mul $j $v.Tokens) $t}}]);
 {{- end}}
     }
 {{- end}}
@@ -251,7 +241,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) i
 {{- range $j := seq $v.Rows}}
       if row + {{$j}}u < {{(index $v.Parts $p).Rows}}u {
 {{- range $t := seq $v.Tokens}}
-        store(row, {{$t}}u, {{$v.Offset $p}}u + row + {{$j}}u, s[{{add (mul $j $v.Tokens) $t}}]);
+        store({{$t}}u, {{$v.Offset $p}}u + row + {{$j}}u, s[{{add (mul $j $v.Tokens) $t}}]);
 {{- end}}
       }
 {{- end}}

@@ -4,3 +4,4 @@ fn soft(v: f32) -> f32 {
   let s = a * a;
   return {{.}} * sign(v) * select((e - 1.0) / (e + 1.0), a * (1.0 - s * (0.33333334 - s * 0.13333334)), a < 0.05);
 }
+fn soft4(v: vec4<f32>) -> vec4<f32> { return vec4<f32>(soft(v.x), soft(v.y), soft(v.z), soft(v.w)); }
