@@ -9,10 +9,6 @@ import (
 	"unsafe"
 )
 
-// guarded says whether an abort inside the library is an error rather than the end of
-// the process.
-const guarded = true
-
 // callBlock is a call of the library for guard, in guard_linux_amd64.s.
 type callBlock struct {
 	f       uintptr
@@ -27,9 +23,11 @@ var blocks = sync.Pool{New: func() any { return new(callBlock) }}
 
 // slot says that a thread is inside the library.
 type slot struct {
-	thread uintptr  // the thread's pointer; 0 for none
-	frame  uintptr  // of guard on its stack
-	_      [48]byte // the rest of a cache line
+	//lint:ignore U1000 guard_linux_amd64.s uses it
+	thread uintptr // the thread's pointer; 0 for none
+	//lint:ignore U1000 guard_linux_amd64.s uses it
+	frame uintptr  // of guard on its stack
+	_     [48]byte // the rest of a cache line
 }
 
 // slotCount is how many threads are guarded at a time; more than 16 compile at no time.
@@ -38,10 +36,13 @@ const slotCount = 64
 // Read and written by guard and onAbort, which may stop any thread anywhere: no Go code
 // uses them after install.
 var (
-	slots     [slotCount]slot
-	spare     slot    // of calls that found no slot
-	processID int32   // ours
-	previous  uintptr // SIGABRT's handler before ours
+	slots [slotCount]slot
+	//lint:ignore U1000 guard_linux_amd64.s uses it
+	spare slot // of calls that found no slot
+	//lint:ignore U1000 guard_linux_amd64.s uses it
+	processID int32 // ours
+	//lint:ignore U1000 guard_linux_amd64.s uses it
+	previous uintptr // SIGABRT's handler before ours
 )
 
 // Addresses of the assembly.
@@ -99,6 +100,7 @@ func callWith(f uintptr, cb callbackInfo, args ...uintptr) (uintptr, uint64) {
 	b := blocks.Get().(*callBlock)
 	defer blocks.Put(b)
 	*b = callBlock{f: f, stack: *(*[5]uintptr)(unsafe.Pointer(&cb))}
+	//lint:ignore S1001 copy would drop arguments that do not fit, this panics
 	for i, a := range args {
 		b.args[i] = a
 	}

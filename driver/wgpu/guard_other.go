@@ -4,11 +4,8 @@ package wgpu
 
 import "github.com/ebitengine/purego"
 
-// guarded says whether an abort inside the library is an error rather than the end of
-// the process. Here it ends the process: the assembly that catches it is written for
-// Linux on amd64.
-const guarded = false
-
+// install has nothing to do: an abort inside the library ends the process here, because
+// the assembly that catches it is written for Linux on amd64.
 func install() error { return nil }
 
 // call calls a function of the library. What is converted to uintptr in the
