@@ -32,6 +32,7 @@ type i16Panel struct {
 type Workspace struct {
 	panel *i16Panel
 	tile  []float32 // (tokens, 32): sums of one panel
+	zeros []float32 // (32): where sums begin
 }
 
 // unpackI16Func unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, that
@@ -39,11 +40,13 @@ type Workspace struct {
 // the last one; of missing columns the minimums are 0.
 type unpackI16Func func(p *i16Panel, w []byte, rowBytes, rows, blocks int)
 
-// matMulI16Func adds to tile, (tokens, 32), the product of a panel with one
-// chunk of tokens: q (tokens, 256), scale (tokens), sum (tokens, mins). Lanes of
+// matMulI16Func sets to, 32 numbers every toStep, to those of from, every fromStep,
+// plus the product of a panel with one chunk of tokens: q (tokens, 256), scale
+// (tokens), sum (tokens, mins). A fromStep of 0 begins every token's sums with the
+// same numbers; to may be from. Lanes of
 // int32 sum flush columns; mins is the number of minimums of a chunk: 0, 8, 16.
 // Only the columns that the panel has are multiplied.
-type matMulI16Func func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int)
+type matMulI16Func func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int)
 
 // One product for formats with a scale per chunk, one for a scale per 32 columns.
 var (
@@ -72,7 +75,7 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 	for r := r0; r < r1; r += i16PanelRows {
 		rows := min(i16PanelRows, r1-r)
 		tile := ws.tile[:tokens*i16PanelRows]
-		clear(tile)
+		from, fromStep := ws.zeros, 0
 		for c := range chunks {
 			blocks := min(f.blocksPerChunk, x.Cols/f.blockLen-c*f.blocksPerChunk)
 			ws.panel.cols = blocks * f.blockLen
@@ -82,9 +85,15 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 			if mins == 16 {
 				sum = x.Sum[at*16:]
 			}
-			multiply(tile, ws.panel, x.Q[at*i16Chunk:], x.Scale[at:], sum, tokens, f.flush, mins)
+			to, toStep := tile, i16PanelRows
+			if c == chunks-1 && rows == i16PanelRows {
+				// Sums are complete: they go to out while the next tokens are multiplied.
+				to, toStep = out[t0*stride+r:], stride
+			}
+			multiply(to, toStep, from, fromStep, ws.panel, x.Q[at*i16Chunk:], x.Scale[at:], sum, tokens, f.flush, mins)
+			from, fromStep = tile, i16PanelRows
 		}
-		for t := range tokens {
+		for t := 0; t < tokens && rows < i16PanelRows; t++ {
 			copy(out[(t0+t)*stride+r:(t0+t)*stride+r+rows], tile[t*i16PanelRows:])
 		}
 	}
@@ -98,6 +107,7 @@ func newI16Panel() *i16Panel {
 func (ws *Workspace) reserve(tokens int) {
 	if ws.panel == nil {
 		ws.panel = newI16Panel()
+		ws.zeros = aligned[float32](i16PanelRows)
 	}
 	if len(ws.tile) < tokens*i16PanelRows {
 		ws.tile = aligned[float32](tokens * i16PanelRows)
@@ -137,29 +147,31 @@ func unpackI16Generic(f *i16Format) unpackI16Func {
 	}
 }
 
-func matMulI16FoldedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+func matMulI16FoldedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
 	for t := range tokens {
-		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
+		x := (*[i16Chunk]int16)(q[t*i16Chunk:])
+		b, y := (*[i16PanelRows]float32)(from[t*fromStep:]), (*[i16PanelRows]float32)(to[t*toStep:])
 		for r := range y {
 			var acc float32
 			for k := 0; k < p.cols; k += flush {
 				acc += float32(p.dotRow(r, x, k, k+flush))
 			}
-			y[r] += acc * p.d[0][r] * scale[t]
+			y[r] = b[r] + acc*p.d[0][r]*scale[t]
 		}
 		p.subtractMins(y, sum[t*mins:(t+1)*mins])
 	}
 }
 
-func matMulI16GroupedGeneric(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+func matMulI16GroupedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
 	for t := range tokens {
-		x, y := (*[i16Chunk]int16)(q[t*i16Chunk:]), (*[i16PanelRows]float32)(tile[t*i16PanelRows:])
+		x := (*[i16Chunk]int16)(q[t*i16Chunk:])
+		b, y := (*[i16PanelRows]float32)(from[t*fromStep:]), (*[i16PanelRows]float32)(to[t*toStep:])
 		for r := range y {
 			var acc float32
 			for g := range p.cols / 32 {
 				acc += float32(p.dotRow(r, x, 32*g, 32*g+32)) * p.d[g][r]
 			}
-			y[r] += acc * scale[t]
+			y[r] = b[r] + acc*scale[t]
 		}
 		p.subtractMins(y, sum[t*mins:(t+1)*mins])
 	}

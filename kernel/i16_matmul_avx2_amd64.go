@@ -4,16 +4,18 @@
 
 package kernel
 
-// matMulFoldedI16AVX2 adds to tile, (tokens, 32), the product of p with one chunk: q (tokens, 256),
-// scale (tokens), sum (tokens, mins). int32 sums are flushed after pairs pairs of columns,
-// flushes times; pairs is a multiple of 4, mins is 0, 8 or 16.
+// matMulFoldedI16AVX2 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
+// plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
+// int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
+// mins is 0, 8 or 16.
 //
 //go:noescape
-func matMulFoldedI16AVX2(tile *float32, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
+func matMulFoldedI16AVX2(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
 
-// matMulGroupedI16AVX2 adds to tile, (tokens, 32), the product of p with one chunk: q (tokens, 256),
-// scale (tokens), sum (tokens, mins). int32 sums are flushed after pairs pairs of columns,
-// flushes times; pairs is a multiple of 4, mins is 0, 8 or 16.
+// matMulGroupedI16AVX2 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
+// plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
+// int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
+// mins is 0, 8 or 16.
 //
 //go:noescape
-func matMulGroupedI16AVX2(tile *float32, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
+func matMulGroupedI16AVX2(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)

@@ -19,7 +19,7 @@ var (
 )
 
 type (
-	matMulI16Asm func(tile *float32, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)
+	matMulI16Asm func(to, from *float32, toStep, fromStep int, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)
 	unpackI16Asm func(p *int16, w *byte, rowBytes, rows int)
 	// unpackBlocksI16Asm is for formats with blocks of 32 columns, of which a chunk
 	// may have fewer than eight.
@@ -72,7 +72,7 @@ func registerI16MatMul() {
 }
 
 func matMulI16With(asm matMulI16Asm) matMulI16Func {
-	return func(tile []float32, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
-		asm(&tile[0], &p.w[0][0][0], &q[0], &scale[0], &sum[0], tokens, flush/2, p.cols/flush, mins)
+	return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+		asm(&to[0], &from[0], 4*toStep, 4*fromStep, &p.w[0][0][0], &q[0], &scale[0], &sum[0], tokens, flush/2, p.cols/flush, mins)
 	}
 }

@@ -129,8 +129,9 @@ func checkMatMulI16(s *slot[matMulI16Func], flush, mins int) error {
 		copy(many.Sum[t*mins:], x.Sum[t%kinds*mins:][:mins])
 	}
 	want, got := make([]float32, kinds*i16PanelRows), make([]float32, tokens*i16PanelRows)
-	s.generic()(want, p, x.Q, x.Scale, x.Sum, kinds, flush, mins)
-	s.active(got, p, many.Q, many.Scale, many.Sum, tokens, flush, mins)
+	zeros := make([]float32, i16PanelRows)
+	s.generic()(want, i16PanelRows, zeros, 0, p, x.Q, x.Scale, x.Sum, kinds, flush, mins)
+	s.active(got, i16PanelRows, zeros, 0, p, many.Q, many.Scale, many.Sum, tokens, flush, mins)
 	for t := 0; t < tokens; t++ {
 		at := t % kinds * i16PanelRows
 		if err := compareResults(got[t*i16PanelRows:][:i16PanelRows], want[at:][:i16PanelRows], manyTerms); err != nil {

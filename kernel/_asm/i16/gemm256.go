@@ -22,12 +22,14 @@ func gemm256() {
 // columns each 8 rows, VPMADDWD and VPADDD in place of VPDPWSSD.
 func matMul256(kind string, folded bool) {
 	name := "matMul" + kind + "I16AVX2"
-	TEXT(name, attr.NOSPLIT, "func(tile *float32, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)")
+	TEXT(name, attr.NOSPLIT, "func(to, from *float32, toStep, fromStep int, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)")
 	Pragma("noescape")
-	Doc(name+" adds to tile, (tokens, 32), the product of p with one chunk: q (tokens, 256),",
-		"scale (tokens), sum (tokens, mins). int32 sums are flushed after pairs pairs of columns,",
-		"flushes times; pairs is a multiple of 4, mins is 0, 8 or 16.")
-	tile := Load(Param("tile"), GP64()).(reg.GPVirtual)
+	Doc(name+" sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,",
+		"plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).",
+		"int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,",
+		"mins is 0, 8 or 16.")
+	to := Load(Param("to"), GP64()).(reg.GPVirtual)
+	from := Load(Param("from"), GP64()).(reg.GPVirtual)
 	panel := Load(Param("p"), GP64()).(reg.GPVirtual)
 	q := Load(Param("q"), GP64()).(reg.GPVirtual)
 	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
@@ -46,9 +48,13 @@ func matMul256(kind string, folded bool) {
 		CMPQ(tokens, number(n))
 		JLT(LabelRef(next))
 		for half := range 2 {
-			tile256(acc[:n], folded, half, tile, panel, q, scale, sum)
+			tile256(acc[:n], folded, half, to, from, panel, q, scale, sum)
 		}
-		ADDQ(number(n*128), tile)
+		for i, at := range []reg.GPVirtual{to, from} {
+			steps := Load(Param([]string{"toStep", "fromStep"}[i]), GP64())
+			IMUL3Q(Imm(uint64(n)), steps, steps)
+			ADDQ(steps, at)
+		}
 		ADDQ(number(n*512), q)
 		ADDQ(number(n*4), scale)
 		bytes := Load(Param("mins"), GP64())
@@ -62,7 +68,7 @@ func matMul256(kind string, folded bool) {
 	RET()
 }
 
-func tile256(acc [][2]reg.VecVirtual, folded bool, half int, tile, panel, q, scale, sum reg.GPVirtual) {
+func tile256(acc [][2]reg.VecVirtual, folded bool, half int, to, from, panel, q, scale, sum reg.GPVirtual) {
 	label := func(s string) string { return fmt.Sprintf("%s%dhalf%d", s, len(acc), half) }
 	each := func(f func(t, v int, y reg.VecVirtual, saved Mem)) {
 		for t := range acc {
@@ -123,6 +129,8 @@ func tile256(acc [][2]reg.VecVirtual, folded bool, half int, tile, panel, q, sca
 	DECQ(flushes)
 	JNZ(LabelRef(label("flush")))
 
+	step, row := Load(Param("fromStep"), GP64()), GP64()
+	MOVQ(from, row)
 	for t := range acc {
 		s := YMM()
 		VBROADCASTSS(Mem{Base: scale, Disp: 4 * t}, s)
@@ -130,8 +138,9 @@ func tile256(acc [][2]reg.VecVirtual, folded bool, half int, tile, panel, q, sca
 			if folded {
 				VMULPS(at(d, 0, v), y, y)
 			}
-			VFMADD213PS(at(tile, 128*t, v), s, y)
+			VFMADD213PS(at(row, 0, v), s, y)
 		}
+		ADDQ(step, row)
 	}
 
 	mins := Load(Param("mins"), GP64()).(reg.GPVirtual)
@@ -146,7 +155,7 @@ func tile256(acc [][2]reg.VecVirtual, folded bool, half int, tile, panel, q, sca
 	for v := range m {
 		VMOVUPS(at(from, 0, v), m[v])
 	}
-	row := GP64()
+	row = GP64()
 	MOVQ(column, row)
 	for t := range acc {
 		s := YMM()
@@ -161,5 +170,12 @@ func tile256(acc [][2]reg.VecVirtual, folded bool, half int, tile, panel, q, sca
 	SUBQ(Imm(4), left)
 	JNZ(LabelRef(label("min")))
 	Label(label("nomin"))
-	each(func(t, v int, y reg.VecVirtual, saved Mem) { VMOVUPS(y, at(tile, 128*t, v)) })
+	step, row = Load(Param("toStep"), GP64()), GP64()
+	MOVQ(to, row)
+	for t := range acc {
+		for v, y := range acc[t] {
+			VMOVUPS(y, at(row, 0, v))
+		}
+		ADDQ(step, row)
+	}
 }

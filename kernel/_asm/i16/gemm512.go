@@ -34,15 +34,18 @@ func gemm512() {
 // each) with the same pair of columns of every token, broadcast: 24 products
 // for 14 loads, which keeps both multipliers busy. After flush columns the
 // int32 sums are converted and added to acc, in the panel; at the end of the
-// chunk acc, scaled, is added to the tile and the minimums are subtracted.
+// chunk acc, scaled, is added to from, the minimums are subtracted, and the result
+// goes to to.
 func matMul512(kind string, folded bool) {
 	name := "matMul" + kind + "I16AVX512"
-	TEXT(name, attr.NOSPLIT, "func(tile *float32, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)")
+	TEXT(name, attr.NOSPLIT, "func(to, from *float32, toStep, fromStep int, p *int16, q *int16, scale, sum *float32, tokens, pairs, flushes, mins int)")
 	Pragma("noescape")
-	Doc(name+" adds to tile, (tokens, 32), the product of p with one chunk: q (tokens, 256),",
-		"scale (tokens), sum (tokens, mins). int32 sums are flushed after pairs pairs of columns,",
-		"flushes times; pairs is a multiple of 4, mins is 0, 8 or 16.")
-	tile := Load(Param("tile"), GP64()).(reg.GPVirtual)
+	Doc(name+" sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,",
+		"plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).",
+		"int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,",
+		"mins is 0, 8 or 16.")
+	to := Load(Param("to"), GP64()).(reg.GPVirtual)
+	from := Load(Param("from"), GP64()).(reg.GPVirtual)
 	panel := Load(Param("p"), GP64()).(reg.GPVirtual)
 	q := Load(Param("q"), GP64()).(reg.GPVirtual)
 	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
@@ -64,8 +67,7 @@ func matMul512(kind string, folded bool) {
 		Label(fmt.Sprintf("tile%d", n))
 		CMPQ(tokens, number(n))
 		JLT(LabelRef(next))
-		tile512(acc[:n], folded, tile, panel, q, scale, sum, mins)
-		ADDQ(number(n*128), tile)
+		tile512(acc[:n], folded, to, from, panel, q, scale, sum, mins)
 		ADDQ(number(n*512), q)
 		ADDQ(number(n*4), scale)
 		bytes := GP64()
@@ -79,7 +81,7 @@ func matMul512(kind string, folded bool) {
 	RET()
 }
 
-func tile512(acc [][2]reg.VecVirtual, folded bool, tile, panel, q, scale, sum, mins reg.GPVirtual) {
+func tile512(acc [][2]reg.VecVirtual, folded bool, to, from, panel, q, scale, sum, mins reg.GPVirtual) {
 	n := len(acc)
 	label := func(s string) string { return fmt.Sprintf("%s%d", s, n) }
 	each := func(f func(t, half int, z reg.VecVirtual, saved Mem)) {
@@ -88,6 +90,14 @@ func tile512(acc [][2]reg.VecVirtual, folded bool, tile, panel, q, scale, sum, m
 				f(t, half, z, Mem{Base: panel, Disp: panelAcc + 128*t + 64*half})
 			}
 		}
+	}
+	// Results may go to rows of a large matrix that no cache holds.
+	row, step := GP64(), Load(Param("toStep"), GP64())
+	MOVQ(to, row)
+	for range acc {
+		PREFETCHT0(Mem{Base: row})
+		PREFETCHT0(Mem{Base: row, Disp: 64})
+		ADDQ(step, row)
 	}
 	zero := ZMM()
 	VPXORD(zero, zero, zero)
@@ -147,6 +157,7 @@ func tile512(acc [][2]reg.VecVirtual, folded bool, tile, panel, q, scale, sum, m
 	if folded {
 		loadD()
 	}
+	step = Load(Param("fromStep"), GP64())
 	for t := range acc {
 		s := ZMM()
 		VBROADCASTSS(Mem{Base: scale, Disp: 4 * t}, s)
@@ -154,13 +165,18 @@ func tile512(acc [][2]reg.VecVirtual, folded bool, tile, panel, q, scale, sum, m
 			if folded {
 				VMULPS(dv[half], z, z)
 			}
-			VFMADD213PS(Mem{Base: tile, Disp: 128*t + 64*half}, s, z)
+			VFMADD213PS(Mem{Base: from, Disp: 64 * half}, s, z)
 		}
+		ADDQ(step, from)
 	}
 	subtractMins512(n, acc, panel, sum, mins, label)
-	each(func(t, half int, z reg.VecVirtual, saved Mem) {
-		VMOVUPS(z, Mem{Base: tile, Disp: 128*t + 64*half})
-	})
+	step = Load(Param("toStep"), GP64())
+	for t := range acc {
+		for half, z := range acc[t] {
+			VMOVUPS(z, Mem{Base: to, Disp: 64 * half})
+		}
+		ADDQ(step, to)
+	}
 }
 
 // subtractMins512 subtracts, for each group of columns, the minimums of the
