@@ -54,6 +54,9 @@ var (
 	matMulI16Grouped = newSlot[matMulI16Func]("matmul/grouped/i16", matMulI16GroupedGeneric)
 )
 
+// fetchWeights asks for bytes that will be read soon. It may do nothing.
+var fetchWeights = func(w []byte) {}
+
 // MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
 // tokens t0 ≤ t < t1. A result depends on its row and token only, but it is
 // rounded differently from MatVecI16's. ws belongs to the calling worker.
@@ -85,6 +88,10 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 			if mins == 16 {
 				sum = x.Sum[at*16:]
 			}
+			// While a chunk is multiplied a part of the next rows arrives.
+			part := i16PanelRows * rowBytes / chunks
+			next := min(len(w.Data), (r+i16PanelRows)*rowBytes+c*part)
+			fetchWeights(w.Data[next:min(len(w.Data), next+part)])
 			to, toStep := tile, i16PanelRows
 			if c == chunks-1 && rows == i16PanelRows {
 				// Sums are complete: they go to out while the next tokens are multiplied.

@@ -26,6 +26,22 @@ var tiles512 = []int{12, 8, 4, 2, 1}
 func gemm512() {
 	matMul512("Folded", true)
 	matMul512("Grouped", false)
+	fetch()
+}
+
+// fetch writes the fetching of weights into the first-level cache, which any CPU does.
+func fetch() {
+	TEXT("fetch", attr.NOSPLIT, "func(p *byte, lines int)")
+	Pragma("noescape")
+	Doc("fetch asks for lines × 64 bytes from p on; lines is at least 1.")
+	p := Load(Param("p"), GP64()).(reg.GPVirtual)
+	lines := Load(Param("lines"), GP64()).(reg.GPVirtual)
+	Label("line")
+	PREFETCHT0(Mem{Base: p})
+	ADDQ(Imm(64), p)
+	DECQ(lines)
+	JNZ(LabelRef("line"))
+	RET()
 }
 
 // matMul512 writes the product of a panel with any number of tokens.
