@@ -201,11 +201,16 @@ func (g *gate) threads() int {
 	return runtime.NumCPU()
 }
 
-// referenceOptions give the reference a float32 cache whatever serves: rounding
-// keys and values is part of what is judged. Its steps may be larger than those that
-// serve: a probe checks several tokens at once.
+// referenceOptions give the reference a float32 cache: rounding keys and values to half
+// precision is part of what is judged. Q8_0 is a choice that costs precision, as that of the
+// weights' type is: there the reference rounds too, so that what is judged is the computing.
+// Its steps may be larger than those that serve: a probe checks several tokens at once.
 func (g *gate) referenceOptions(threads int) backend.Options {
-	return backend.Options{Threads: threads, KV: tensor.F32, MaxBatch: max(g.maxBatch, backend.DefaultMaxBatch)}
+	kv := tensor.F32
+	if g.options.KV == KVQ8 {
+		kv = tensor.Q8_0
+	}
+	return backend.Options{Threads: threads, KV: kv, MaxBatch: max(g.maxBatch, backend.DefaultMaxBatch)}
 }
 
 // keyOptions are the options that change a backend's results. The number of

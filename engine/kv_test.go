@@ -1,0 +1,35 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/apr-engine/apr/backend"
+	"github.com/apr-engine/apr/engine"
+	"github.com/apr-engine/apr/parity/fault"
+)
+
+// With a cache of Q8_0 the fast path serves, since the reference rounds keys and values
+// as well, and what is wrong with the cache is found all the same.
+func TestQuantisedCache(t *testing.T) {
+	g := generate(t, engine.Options{NoGPU: true, KV: engine.KVQ8}, 16, false)
+	if s := g.e.Selection(); g.err != nil || g.result.Text != answer || s.Ran != "cpu" || !s.Verified {
+		t.Errorf("%q, %v, %+v", g.result.Text, g.err, s)
+	}
+	for _, name := range []string{"kv-slot-late", "cache-zero-rows", "kv-drift"} {
+		f, err := fault.Lookup(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := engine.Options{NoGPU: true, KV: engine.KVQ8, Gate: engine.GateOptions{FaultSpec: name, Fault: func(at string, d backend.Device) backend.Device {
+			if at != "cpu" {
+				return d
+			}
+			return fault.Wrap(d, f)
+		}}}
+		g := generate(t, o, 64, true)
+		if len(g.lines) == 0 || !strings.Contains(g.lines[len(g.lines)-1], "CPU (exact)") && g.err == nil {
+			t.Errorf("%s: %v, lines %q", name, g.err, g.lines)
+		}
+	}
+}
