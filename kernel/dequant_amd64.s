@@ -2140,6 +2140,9 @@ part36:
 	JLT     done37
 
 loop38:
+	LEAQ        14336(DI), R9
+	ANDQ        $-4096, R9
+	PREFETCHT0  (R9)
 	PREFETCHT0  (DI)
 	PREFETCHT0  64(DI)
 	PREFETCHT0  128(DI)
@@ -2253,6 +2256,9 @@ part42:
 	JLT     done43
 
 loop44:
+	LEAQ        14336(DI), R9
+	ANDQ        $-4096, R9
+	PREFETCHT0  (R9)
 	PREFETCHT0  (DI)
 	PREFETCHT0  64(DI)
 	PREFETCHT0  128(DI)
@@ -3735,6 +3741,9 @@ part86:
 	JLT     done87
 
 loop88:
+	LEAQ        14336(DI), R9
+	ANDQ        $-4096, R9
+	PREFETCHT0  (R9)
 	PREFETCHT0  (DI)
 	PREFETCHT0  64(DI)
 	PREFETCHT0  128(DI)
@@ -3817,6 +3826,9 @@ part90:
 	JLT     done91
 
 loop92:
+	LEAQ        14336(DI), R9
+	ANDQ        $-4096, R9
+	PREFETCHT0  (R9)
 	PREFETCHT0  (DI)
 	PREFETCHT0  64(DI)
 	PREFETCHT0  128(DI)
@@ -3932,6 +3944,9 @@ part96:
 	JLT     done97
 
 loop98:
+	LEAQ        14336(DI), R9
+	ANDQ        $-4096, R9
+	PREFETCHT0  (R9)
 	PREFETCHT0  (DI)
 	PREFETCHT0  64(DI)
 	PREFETCHT0  128(DI)

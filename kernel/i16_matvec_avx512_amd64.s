@@ -38,6 +38,9 @@ rows:
 
 pair:
 	LEAQ           144(DX), DI
+	LEAQ           16384(DX), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -143,6 +146,9 @@ pair:
 
 single:
 	MOVQ           DX, DI
+	LEAQ           16384(DX), R8
+	ANDQ           $-4096, R8
+	PREFETCHT0     (R8)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -369,6 +375,9 @@ rows:
 
 pair:
 	LEAQ           144(DX), R9
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
@@ -474,6 +483,9 @@ pair:
 
 single:
 	MOVQ           DX, R9
+	LEAQ           (DX)(SI*4), R10
+	ANDQ           $-4096, R10
+	PREFETCHT0     (R10)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
@@ -605,6 +617,9 @@ rows:
 
 pair:
 	LEAQ            176(DX), DI
+	LEAQ            16384(DX), R12
+	ANDQ            $-4096, R12
+	PREFETCHT0      (R12)
 	PREFETCHT0      8192(DX)
 	PREFETCHT0      8256(DX)
 	PREFETCHT0      8320(DX)
@@ -753,6 +768,9 @@ pair:
 
 single:
 	MOVQ            DX, DI
+	LEAQ            16384(DX), R8
+	ANDQ            $-4096, R8
+	PREFETCHT0      (R8)
 	PREFETCHT0      8192(DX)
 	PREFETCHT0      8256(DX)
 	PREFETCHT0      8320(DX)
@@ -938,6 +956,9 @@ rows:
 
 pair:
 	LEAQ            176(DX), R9
+	LEAQ            (DX)(SI*4), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      (DX)(SI*2)
 	PREFETCHT0      64(DX)(SI*2)
 	PREFETCHT0      128(DX)(SI*2)
@@ -1086,6 +1107,9 @@ pair:
 
 single:
 	MOVQ            DX, R9
+	LEAQ            (DX)(SI*4), R10
+	ANDQ            $-4096, R10
+	PREFETCHT0      (R10)
 	PREFETCHT0      (DX)(SI*2)
 	PREFETCHT0      64(DX)(SI*2)
 	PREFETCHT0      128(DX)(SI*2)
@@ -1236,6 +1260,9 @@ rows:
 
 pair:
 	LEAQ           210(DX), DI
+	LEAQ           16384(DX), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -1357,6 +1384,9 @@ pair:
 
 single:
 	MOVQ           DX, DI
+	LEAQ           16384(DX), R8
+	ANDQ           $-4096, R8
+	PREFETCHT0     (R8)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -1571,6 +1601,9 @@ rows:
 
 pair:
 	LEAQ           210(DX), R9
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
@@ -1692,6 +1725,9 @@ pair:
 
 single:
 	MOVQ           DX, R9
+	LEAQ           (DX)(SI*4), R10
+	ANDQ           $-4096, R10
+	PREFETCHT0     (R10)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
@@ -1834,6 +1870,9 @@ rows:
 chunk:
 	CMPQ           R9, $0x000000b0
 	JLT            tail
+	LEAQ           16384(DI), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	PREFETCHT0     8320(DI)
@@ -2007,6 +2046,9 @@ tail:
 	MOVQ           $-1, R13
 	BZHIQ          R12, R13, R13
 	KMOVQ          R13, K5
+	LEAQ           16384(DI), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	PREFETCHT0     8320(DI)
@@ -2395,6 +2437,9 @@ rows:
 	VPXORD  Z8, Z8, Z8
 
 chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     8192(R9)
 	PREFETCHT0     8256(R9)
 	PREFETCHT0     8320(R9)
@@ -2625,9 +2670,15 @@ rows:
 	VMOVUPS 192(DI), Z8
 
 chunk:
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
+	LEAQ           (R9)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (R9)(SI*2)
 	PREFETCHT0     64(R9)(SI*2)
 	PREFETCHT0     128(R9)(SI*2)
@@ -2882,6 +2933,9 @@ rows:
 	VPXORD  Z8, Z8, Z8
 
 chunk:
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      8192(R9)
 	PREFETCHT0      8256(R9)
 	PREFETCHT0      8320(R9)
@@ -3155,9 +3209,15 @@ rows:
 	VMOVUPS 192(DI), Z8
 
 chunk:
+	LEAQ            (DX)(SI*4), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      (DX)(SI*2)
 	PREFETCHT0      64(DX)(SI*2)
 	PREFETCHT0      128(DX)(SI*2)
+	LEAQ            (R9)(SI*4), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      (R9)(SI*2)
 	PREFETCHT0      64(R9)(SI*2)
 	PREFETCHT0      128(R9)(SI*2)
@@ -3451,6 +3511,9 @@ rows:
 	VPXORD  Z7, Z7, Z7
 
 chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     8192(R9)
 	PREFETCHT0     8256(R9)
 	PREFETCHT0     8320(R9)
@@ -3713,10 +3776,16 @@ rows:
 	VMOVUPS 192(DI), Z7
 
 chunk:
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
 	PREFETCHT0     192(DX)(SI*2)
+	LEAQ           (R9)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (R9)(SI*2)
 	PREFETCHT0     64(R9)(SI*2)
 	PREFETCHT0     128(R9)(SI*2)
@@ -4012,6 +4081,9 @@ rows:
 chunk:
 	CMPQ           R8, $0x000000b0
 	JLT            tail
+	LEAQ           16384(DI), R11
+	ANDQ           $-4096, R11
+	PREFETCHT0     (R11)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	PREFETCHT0     8320(DI)
@@ -4134,6 +4206,9 @@ tail:
 	MOVQ           $-1, R12
 	BZHIQ          R11, R12, R12
 	KMOVQ          R12, K5
+	LEAQ           16384(DI), R11
+	ANDQ           $-4096, R11
+	PREFETCHT0     (R11)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	LEAQ           (DI)(R8*1), DI
@@ -4282,6 +4357,9 @@ rows:
 	VPXORD  Z12, Z12, Z12
 
 chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     8192(R9)
 	PREFETCHT0     8256(R9)
 	PREFETCHT0     8320(R9)
@@ -4636,9 +4714,15 @@ rows:
 	VMOVUPS 448(DI), Z12
 
 chunk:
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
+	LEAQ           (R9)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (R9)(SI*2)
 	PREFETCHT0     64(R9)(SI*2)
 	PREFETCHT0     128(R9)(SI*2)
@@ -5021,6 +5105,9 @@ rows:
 	VPXORD  Z12, Z12, Z12
 
 chunk:
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      8192(R9)
 	PREFETCHT0      8256(R9)
 	PREFETCHT0      8320(R9)
@@ -5418,9 +5505,15 @@ rows:
 	VMOVUPS 448(DI), Z12
 
 chunk:
+	LEAQ            (DX)(SI*4), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      (DX)(SI*2)
 	PREFETCHT0      64(DX)(SI*2)
 	PREFETCHT0      128(DX)(SI*2)
+	LEAQ            (R9)(SI*4), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
 	PREFETCHT0      (R9)(SI*2)
 	PREFETCHT0      64(R9)(SI*2)
 	PREFETCHT0      128(R9)(SI*2)
@@ -5842,6 +5935,9 @@ rows:
 	VPXORD  Z11, Z11, Z11
 
 chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     8192(R9)
 	PREFETCHT0     8256(R9)
 	PREFETCHT0     8320(R9)
@@ -6228,10 +6324,16 @@ rows:
 	VMOVUPS 448(DI), Z11
 
 chunk:
+	LEAQ           (DX)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
 	PREFETCHT0     192(DX)(SI*2)
+	LEAQ           (R9)(SI*4), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
 	PREFETCHT0     (R9)(SI*2)
 	PREFETCHT0     64(R9)(SI*2)
 	PREFETCHT0     128(R9)(SI*2)
@@ -6653,6 +6755,9 @@ rows:
 chunk:
 	CMPQ           R8, $0x000000b0
 	JLT            tail
+	LEAQ           16384(DI), R11
+	ANDQ           $-4096, R11
+	PREFETCHT0     (R11)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	PREFETCHT0     8320(DI)
@@ -6809,6 +6914,9 @@ tail:
 	MOVQ           $-1, R12
 	BZHIQ          R11, R12, R12
 	KMOVQ          R12, K5
+	LEAQ           16384(DI), R11
+	ANDQ           $-4096, R11
+	PREFETCHT0     (R11)
 	PREFETCHT0     8192(DI)
 	PREFETCHT0     8256(DI)
 	LEAQ           (DI)(R8*1), DI
@@ -7001,6 +7109,9 @@ row:
 	VPXORD Z3, Z3, Z3
 
 chunk:
+	LEAQ          16384(DX), R12
+	ANDQ          $-4096, R12
+	PREFETCHT0    (R12)
 	PREFETCHT0    8192(DX)
 	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X5
@@ -7138,6 +7249,9 @@ row:
 	VPXORD Z5, Z5, Z5
 
 chunk:
+	LEAQ          16384(DX), R13
+	ANDQ          $-4096, R13
+	PREFETCHT0    (R13)
 	PREFETCHT0    8192(DX)
 	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X7
@@ -7273,6 +7387,9 @@ row:
 	VPXORD Z9, Z9, Z9
 
 chunk:
+	LEAQ          16384(DX), R13
+	ANDQ          $-4096, R13
+	PREFETCHT0    (R13)
 	PREFETCHT0    8192(DX)
 	PREFETCHT0    8256(DX)
 	VMOVDQU32     (DX), X11
@@ -7453,6 +7570,9 @@ row:
 	VPXORD Z4, Z4, Z4
 
 chunk:
+	LEAQ           16384(DX), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X6
@@ -7616,6 +7736,9 @@ row:
 	VPXORD Z6, Z6, Z6
 
 chunk:
+	LEAQ           16384(DX), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X8
@@ -7769,6 +7892,9 @@ row:
 	VPXORD Z10, Z10, Z10
 
 chunk:
+	LEAQ           16384(DX), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	VMOVDQU32      94(DX), X12
@@ -7963,6 +8089,9 @@ row:
 	VPXORD Z3, Z3, Z3
 
 chunk:
+	LEAQ           16384(DX), R12
+	ANDQ           $-4096, R12
+	PREFETCHT0     (R12)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -8118,6 +8247,9 @@ row:
 	VPXORD Z5, Z5, Z5
 
 chunk:
+	LEAQ           16384(DX), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -8259,6 +8391,9 @@ row:
 	VPXORD Z9, Z9, Z9
 
 chunk:
+	LEAQ           16384(DX), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
 	PREFETCHT0     8192(DX)
 	PREFETCHT0     8256(DX)
 	PREFETCHT0     8320(DX)
@@ -8435,6 +8570,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -8596,6 +8734,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -8787,6 +8928,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -9058,6 +9202,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -9246,6 +9393,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -9479,6 +9629,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -9808,6 +9961,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -10004,6 +10160,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -10255,6 +10414,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -10600,6 +10762,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -10747,6 +10912,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -10937,6 +11105,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -11205,6 +11376,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -11326,6 +11500,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -11490,6 +11667,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
+	LEAQ             16384(CX), R10
+	ANDQ             $-4096, R10
+	PREFETCHT0       (R10)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)

@@ -117,6 +117,10 @@ func (g *gen) fusedPlain(name string, size int, load func(operand.Mem, *lanes.Ta
 			g.JLT(operand.LabelRef(done))
 			g.Label(loop)
 			if fetch {
+				page := g.GP64() // see prefetchPageAhead of the generator i16
+				g.LEAQ(at(ahead, 16384-prefetchAhead), page)
+				g.ANDQ(operand.I32(-4096), page)
+				g.PREFETCHT0(operand.Mem{Base: page})
 				for i := range 4 {
 					g.PREFETCHT0(at(ahead, 64*i))
 				}

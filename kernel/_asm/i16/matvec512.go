@@ -64,10 +64,25 @@ type folded512 interface {
 // hardware's own prefetcher stops at pages.
 const prefetchAhead = 8192
 
+// prefetchPageAhead is how far before use the first line of a page is fetched: the
+// walk through the page tables, and the hardware's prefetcher, which begins anew in
+// each page, are then done when the other lines are asked for. Without that one core
+// gets a third less (Zen 5, a mapped file); any distance from 12 to 64 KiB does.
+const prefetchPageAhead = 16384
+
 func prefetch(p reg.GPVirtual, bytes int) {
+	prefetchPage(Mem{Base: p, Disp: prefetchPageAhead})
 	for o := 0; o < bytes; o += 64 {
 		PREFETCHT0(Mem{Base: p, Disp: prefetchAhead + o})
 	}
+}
+
+// prefetchPage fetches the first line of the page of m.
+func prefetchPage(m Mem) {
+	page := GP64()
+	LEAQ(m, page)
+	ANDQ(I32(-4096), page)
+	PREFETCHT0(Mem{Base: page})
 }
 
 // matVecFolded512 writes the product of rows with tokens side by side. Rows are

@@ -36,9 +36,7 @@ func readStream(level string, vector func() reg.VecVirtual, width int) {
 		xor(acc[i], acc[i], acc[i])
 	}
 	Label("loop")
-	for o := 0; o < 512; o += 64 {
-		PREFETCHT0(Mem{Base: p, Disp: prefetchAhead + o})
-	}
+	prefetch(p, 512)
 	for i := 0; i*width < 512; i++ {
 		xor(Mem{Base: p, Disp: i * width}, acc[i%4], acc[i%4])
 	}

@@ -195,8 +195,9 @@ func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	storePlanes512(p.out, p.rows, w, acc)
 }
 
-// prefetchBlock fetches what comes two rows later.
+// prefetchBlock fetches what comes two rows later, the page of what comes four rows later before.
 func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int) {
+	prefetchPage(Mem{Base: p, Index: rowBytes, Scale: 4})
 	for o := 0; o < bytes; o += 64 {
 		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: 2, Disp: o})
 	}
