@@ -45,12 +45,19 @@ func init() {
 
 	slotTile.add(cpufeat.AVX2, tileWith(tile1AVX2, tile2AVX2, tile3AVX2))
 	slotTile.add(cpufeat.AVX512, tileWith(tile1AVX512, tile2AVX512, tile3AVX512, tile4AVX512, tile5AVX512, tile6AVX512))
-	slotTileF16.add(cpufeat.AVX2, tileWith(tile1F16AVX2, tile2F16AVX2, tile3F16AVX2))
-	slotTileF16.add(cpufeat.AVX512, tileWith(tile1F16AVX512, tile2F16AVX512, tile3F16AVX512, tile4F16AVX512, tile5F16AVX512, tile6F16AVX512))
-	slotWeightedF16.add(cpufeat.AVX2, weightedWith(weighted1F16AVX2, weighted2F16AVX2, weighted3F16AVX2, weighted4F16AVX2, weighted5F16AVX2, weighted6F16AVX2))
-	slotWeightedF16.add(cpufeat.AVX512, weightedWith(weighted1F16AVX512, weighted2F16AVX512, weighted3F16AVX512, weighted4F16AVX512, weighted5F16AVX512, weighted6F16AVX512))
 	slotWeighted.add(cpufeat.AVX2, weightedWith(weighted1AVX2, weighted2AVX2, weighted3AVX2, weighted4AVX2, weighted5AVX2, weighted6AVX2))
 	slotWeighted.add(cpufeat.AVX512, weightedWith(weighted1AVX512, weighted2AVX512, weighted3AVX512, weighted4AVX512, weighted5AVX512, weighted6AVX512))
+
+	slotScoresF16.add(cpufeat.AVX2, scoresWith(scores1F16AVX2, scores2F16AVX2, scores3F16AVX2))
+	slotScoresF16.add(cpufeat.AVX512, scoresWith(scores1F16AVX512, scores2F16AVX512, scores3F16AVX512, scores4F16AVX512, scores5F16AVX512, scores6F16AVX512))
+	slotScoresQ8.add(cpufeat.AVX2, scoresWith(scores1Q8AVX2, scores2Q8AVX2, scores3Q8AVX2))
+	slotScoresQ8.add(cpufeat.AVX512, scoresWith(scores1Q8AVX512, scores2Q8AVX512, scores3Q8AVX512, scores4Q8AVX512, scores5Q8AVX512, scores6Q8AVX512))
+	slotMixF16.add(cpufeat.AVX2, mixWith(mix1F16AVX2, mix2F16AVX2, mix3F16AVX2, mix4F16AVX2, mix5F16AVX2, mix6F16AVX2))
+	slotMixF16.add(cpufeat.AVX512, mixWith(mix1F16AVX512, mix2F16AVX512, mix3F16AVX512, mix4F16AVX512, mix5F16AVX512, mix6F16AVX512))
+	slotMixQ8.add(cpufeat.AVX2, mixWith(mix1Q8AVX2, mix2Q8AVX2, mix3Q8AVX2, mix4Q8AVX2, mix5Q8AVX2, mix6Q8AVX2))
+	slotMixQ8.add(cpufeat.AVX512, mixWith(mix1Q8AVX512, mix2Q8AVX512, mix3Q8AVX512, mix4Q8AVX512, mix5Q8AVX512, mix6Q8AVX512))
+	slotSoftmaxRows.add(cpufeat.AVX2, softmaxRowsWith(softmaxRowsAVX2))
+	slotSoftmaxRows.add(cpufeat.AVX512, softmaxRowsWith(softmaxRowsAVX512))
 
 	slotPeak.add(cpufeat.AVX2, peakWith(peakAVX2, 8))
 	slotPeak.add(cpufeat.AVX512, peakWith(peakAVX512, 16))
@@ -83,15 +90,12 @@ func ropeNormWith(rotate func(x, cos, sin []float32), pairs int) func(x, cos, si
 	}
 }
 
-// element is what the rows of a matrix or of the cache are made of.
-type element interface{ float32 | uint16 }
-
-type tileFunc[E element] func(acc *float32, accStride int, w *E, wStride, quads int, x *float32, xStride, n int)
+type tileFunc func(acc *float32, accStride int, w *float32, wStride, quads int, x *float32, xStride, n int)
 
 // tileWith serves any number of tokens with tiles of 1, 2, … tokens, the
 // largest as often as it fits.
-func tileWith[E element](tiles ...tileFunc[E]) func(acc []float32, accStride int, w []E, wStride, rows int, x []float32, xStride, tokens, n int) {
-	return func(acc []float32, accStride int, w []E, wStride, rows int, x []float32, xStride, tokens, n int) {
+func tileWith(tiles ...tileFunc) func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
+	return func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
 		quads := (rows + tileRows - 1) / tileRows
 		if quads == 0 || n == 0 {
 			return
@@ -104,11 +108,11 @@ func tileWith[E element](tiles ...tileFunc[E]) func(acc []float32, accStride int
 	}
 }
 
-type weightedFunc[E element] func(acc, weight *float32, v *E, n, dim int)
+type weightedFunc func(acc, weight, v *float32, n, dim int)
 
 // weightedWith serves any number of queries with functions for 1, 2, … queries.
-func weightedWith[E element](funcs ...weightedFunc[E]) func(acc, weight []float32, v []E, n, queries, dim int) {
-	return func(acc, weight []float32, v []E, n, queries, dim int) {
+func weightedWith(funcs ...weightedFunc) func(acc, weight, v []float32, n, queries, dim int) {
+	return func(acc, weight, v []float32, n, queries, dim int) {
 		if n == 0 || dim == 0 {
 			return
 		}

@@ -1406,8 +1406,8 @@ TEXT ·tile1AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), CX
 
 rows80:
@@ -1458,11 +1458,9 @@ tail81:
 
 fold82:
 	SUBQ         R8, R9
-	MOVQ         R9, R8
-	SHLQ         $0x02, R8
-	SUBQ         R8, DX
 	SHLQ         $0x02, R9
 	SUBQ         R9, DI
+	SUBQ         R9, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R8
 	VUNPCKHPS    Y1, Y0, Y4
@@ -1495,8 +1493,8 @@ TEXT ·tile2AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
 rows84:
@@ -1562,11 +1560,9 @@ tail85:
 
 fold86:
 	SUBQ         R10, R11
-	MOVQ         R11, R10
-	SHLQ         $0x02, R10
-	SUBQ         R10, DX
 	SHLQ         $0x02, R11
 	SUBQ         R11, DI
+	SUBQ         R11, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R10
 	VUNPCKHPS    Y1, Y0, Y8
@@ -1613,8 +1609,8 @@ TEXT ·tile3AVX2(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
 rows88:
@@ -1695,11 +1691,9 @@ tail89:
 
 fold90:
 	SUBQ         R10, R11
-	MOVQ         R11, R10
-	SHLQ         $0x02, R10
-	SUBQ         R10, DX
 	SHLQ         $0x02, R11
 	SUBQ         R11, DI
+	SUBQ         R11, DX
 	LEAQ         (DX)(BX*4), DX
 	MOVQ         AX, R10
 	VUNPCKHPS    Y1, Y0, Y12
@@ -2652,120 +2646,45 @@ done132:
 	VZEROUPPER
 	RET
 
-// func tile1F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·tile1F16AVX2(SB), NOSPLIT, $64-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), CX
+// func scores1F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores1F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows140:
+quad140:
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	MOVQ  n+56(FP), R9
-	MOVQ  R9, R8
-	SUBQ  $+8, R8
-	JLT   tail141
+	MOVQ  R9, R10
 
-loop143:
-	VMOVUPS     (DI), Y4
-	VCVTPH2PS   (DX), Y5
-	VFMADD231PS Y4, Y5, Y0
-	VCVTPH2PS   (DX)(BX*1), Y5
-	VFMADD231PS Y4, Y5, Y1
-	VCVTPH2PS   (DX)(BX*2), Y5
-	VFMADD231PS Y4, Y5, Y2
-	VCVTPH2PS   (DX)(CX*1), Y5
-	VFMADD231PS Y4, Y5, Y3
-	ADDQ        $+16, DX
-	ADDQ        $+32, DI
-	SUBQ        $+8, R8
-	JGE         loop143
-
-tail141:
-	ADDQ       $+8, R8
-	JZ         fold142
-	LEAQ       tail_mask<>+32(SB), R10
-	MOVQ       R8, R11
-	NEGQ       R11
-	VMOVUPS    (R10)(R11*4), Y4
-	VMASKMOVPS (DI), Y4, Y4
-	VPXOR      X5, X5, X5
-	VMOVDQU    X5, (SP)
-	LEAQ       (DX), R10
-	LEAQ       (SP), R11
-	XORQ       R12, R12
-
-halves144:
-	MOVWLZX     (R10)(R12*2), R13
-	MOVW        R13, (R11)(R12*2)
-	INCQ        R12
-	CMPQ        R12, R8
-	JLT         halves144
-	VCVTPH2PS   (SP), Y5
-	VFMADD231PS Y4, Y5, Y0
-	VPXOR       X5, X5, X5
-	VMOVDQU     X5, 16(SP)
-	LEAQ        (DX)(BX*1), R10
-	LEAQ        16(SP), R11
-	XORQ        R12, R12
-
-halves145:
-	MOVWLZX     (R10)(R12*2), R13
-	MOVW        R13, (R11)(R12*2)
-	INCQ        R12
-	CMPQ        R12, R8
-	JLT         halves145
-	VCVTPH2PS   16(SP), Y5
-	VFMADD231PS Y4, Y5, Y1
-	VPXOR       X5, X5, X5
-	VMOVDQU     X5, 32(SP)
-	LEAQ        (DX)(BX*2), R10
-	LEAQ        32(SP), R11
-	XORQ        R12, R12
-
-halves146:
-	MOVWLZX     (R10)(R12*2), R13
-	MOVW        R13, (R11)(R12*2)
-	INCQ        R12
-	CMPQ        R12, R8
-	JLT         halves146
-	VCVTPH2PS   32(SP), Y5
-	VFMADD231PS Y4, Y5, Y2
-	VPXOR       X5, X5, X5
-	VMOVDQU     X5, 48(SP)
-	LEAQ        (DX)(CX*1), R10
-	LEAQ        48(SP), R11
-	XORQ        R12, R12
-
-halves147:
-	MOVWLZX     (R10)(R12*2), R13
-	MOVW        R13, (R11)(R12*2)
-	INCQ        R12
-	CMPQ        R12, R8
-	JLT         halves147
-	VCVTPH2PS   48(SP), Y5
-	VFMADD231PS Y4, Y5, Y3
-
-fold142:
-	SUBQ         R8, R9
-	MOVQ         R9, R8
-	SHLQ         $0x01, R8
-	SUBQ         R8, DX
-	SHLQ         $0x02, R9
-	SUBQ         R9, DI
-	LEAQ         (DX)(BX*4), DX
-	MOVQ         AX, R8
+loop141:
+	VMOVUPS      (BX), Y4
+	VCVTPH2PS    (CX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VCVTPH2PS    (CX)(DI*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VCVTPH2PS    (CX)(DI*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VCVTPH2PS    (CX)(R8*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	PREFETCHT0   (SI)
+	ADDQ         $+64, SI
+	ADDQ         $+16, CX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R10
+	JNZ          loop141
+	SUBQ         R9, BX
+	ADDQ         R8, CX
 	VUNPCKHPS    Y1, Y0, Y4
 	VUNPCKLPS    Y1, Y0, Y0
 	VADDPS       Y4, Y0, Y0
@@ -2777,30 +2696,28 @@ fold142:
 	VADDPS       Y1, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X0
-	VADDPS       (R8), X0, X0
-	VMOVUPS      X0, (R8)
+	VMOVUPS      X0, (AX)
 	ADDQ         $0x10, AX
-	DECQ         SI
-	JNZ          rows140
+	DECQ         DX
+	JNZ          quad140
 	VZEROUPPER
 	RET
 
-// func tile2F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·tile2F16AVX2(SB), NOSPLIT, $64-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores2F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores2F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows148:
+quad142:
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -2809,111 +2726,31 @@ rows148:
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	MOVQ  n+56(FP), R11
-	MOVQ  R11, R10
-	SUBQ  $+8, R10
-	JLT   tail149
+	MOVQ  R9, R10
 
-loop151:
-	VMOVUPS     (DI), Y8
-	VMOVUPS     (DI)(R8*1), Y9
-	VCVTPH2PS   (DX), Y10
-	VFMADD231PS Y8, Y10, Y0
-	VFMADD231PS Y9, Y10, Y4
-	VCVTPH2PS   (DX)(BX*1), Y10
-	VFMADD231PS Y8, Y10, Y1
-	VFMADD231PS Y9, Y10, Y5
-	VCVTPH2PS   (DX)(BX*2), Y10
-	VFMADD231PS Y8, Y10, Y2
-	VFMADD231PS Y9, Y10, Y6
-	VCVTPH2PS   (DX)(R9*1), Y10
-	VFMADD231PS Y8, Y10, Y3
-	VFMADD231PS Y9, Y10, Y7
-	ADDQ        $+16, DX
-	ADDQ        $+32, DI
-	SUBQ        $+8, R10
-	JGE         loop151
-
-tail149:
-	ADDQ       $+8, R10
-	JZ         fold150
-	LEAQ       tail_mask<>+32(SB), R12
-	MOVQ       R10, R13
-	NEGQ       R13
-	VMOVUPS    (R12)(R13*4), Y8
-	VMASKMOVPS (DI), Y8, Y8
-	VMOVUPS    (R12)(R13*4), Y9
-	VMASKMOVPS (DI)(R8*1), Y9, Y9
-	VPXOR      X10, X10, X10
-	VMOVDQU    X10, (SP)
-	LEAQ       (DX), R12
-	LEAQ       (SP), R13
-	XORQ       R14, R14
-
-halves152:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves152
-	VCVTPH2PS   (SP), Y10
-	VFMADD231PS Y8, Y10, Y0
-	VFMADD231PS Y9, Y10, Y4
-	VPXOR       X10, X10, X10
-	VMOVDQU     X10, 16(SP)
-	LEAQ        (DX)(BX*1), R12
-	LEAQ        16(SP), R13
-	XORQ        R14, R14
-
-halves153:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves153
-	VCVTPH2PS   16(SP), Y10
-	VFMADD231PS Y8, Y10, Y1
-	VFMADD231PS Y9, Y10, Y5
-	VPXOR       X10, X10, X10
-	VMOVDQU     X10, 32(SP)
-	LEAQ        (DX)(BX*2), R12
-	LEAQ        32(SP), R13
-	XORQ        R14, R14
-
-halves154:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves154
-	VCVTPH2PS   32(SP), Y10
-	VFMADD231PS Y8, Y10, Y2
-	VFMADD231PS Y9, Y10, Y6
-	VPXOR       X10, X10, X10
-	VMOVDQU     X10, 48(SP)
-	LEAQ        (DX)(R9*1), R12
-	LEAQ        48(SP), R13
-	XORQ        R14, R14
-
-halves155:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves155
-	VCVTPH2PS   48(SP), Y10
-	VFMADD231PS Y8, Y10, Y3
-	VFMADD231PS Y9, Y10, Y7
-
-fold150:
-	SUBQ         R10, R11
-	MOVQ         R11, R10
-	SHLQ         $0x01, R10
-	SUBQ         R10, DX
-	SHLQ         $0x02, R11
-	SUBQ         R11, DI
-	LEAQ         (DX)(BX*4), DX
-	MOVQ         AX, R10
+loop143:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      (BX)(R9*1), Y9
+	VCVTPH2PS    (CX), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y4
+	VCVTPH2PS    (CX)(DI*1), Y10
+	VFMADD231PS  Y8, Y10, Y1
+	VFMADD231PS  Y9, Y10, Y5
+	VCVTPH2PS    (CX)(DI*2), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y6
+	VCVTPH2PS    (CX)(R8*1), Y10
+	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y9, Y10, Y7
+	PREFETCHT0   (SI)
+	ADDQ         $+64, SI
+	ADDQ         $+16, CX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R10
+	JNZ          loop143
+	SUBQ         R9, BX
+	ADDQ         R8, CX
 	VUNPCKHPS    Y1, Y0, Y8
 	VUNPCKLPS    Y1, Y0, Y0
 	VADDPS       Y8, Y0, Y0
@@ -2925,9 +2762,7 @@ fold150:
 	VADDPS       Y1, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X0
-	VADDPS       (R10), X0, X0
-	VMOVUPS      X0, (R10)
-	ADDQ         CX, R10
+	VMOVUPS      X0, (AX)
 	VUNPCKHPS    Y5, Y4, Y0
 	VUNPCKLPS    Y5, Y4, Y4
 	VADDPS       Y0, Y4, Y4
@@ -2939,30 +2774,28 @@ fold150:
 	VADDPS       Y0, Y4, Y4
 	VEXTRACTF128 $0x01, Y4, X0
 	VADDPS       X0, X4, X4
-	VADDPS       (R10), X4, X4
-	VMOVUPS      X4, (R10)
+	VMOVUPS      X4, 256(AX)
 	ADDQ         $0x10, AX
-	DECQ         SI
-	JNZ          rows148
+	DECQ         DX
+	JNZ          quad142
 	VZEROUPPER
 	RET
 
-// func tile3F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·tile3F16AVX2(SB), NOSPLIT, $64-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores3F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores3F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows156:
+quad144:
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -2975,122 +2808,36 @@ rows156:
 	VPXOR Y9, Y9, Y9
 	VPXOR Y10, Y10, Y10
 	VPXOR Y11, Y11, Y11
-	MOVQ  n+56(FP), R11
-	MOVQ  R11, R10
-	SUBQ  $+8, R10
-	JLT   tail157
+	MOVQ  R9, R10
 
-loop159:
-	VMOVUPS     (DI), Y12
-	VMOVUPS     (DI)(R8*1), Y13
-	VMOVUPS     (DI)(R8*2), Y14
-	VCVTPH2PS   (DX), Y15
-	VFMADD231PS Y12, Y15, Y0
-	VFMADD231PS Y13, Y15, Y4
-	VFMADD231PS Y14, Y15, Y8
-	VCVTPH2PS   (DX)(BX*1), Y15
-	VFMADD231PS Y12, Y15, Y1
-	VFMADD231PS Y13, Y15, Y5
-	VFMADD231PS Y14, Y15, Y9
-	VCVTPH2PS   (DX)(BX*2), Y15
-	VFMADD231PS Y12, Y15, Y2
-	VFMADD231PS Y13, Y15, Y6
-	VFMADD231PS Y14, Y15, Y10
-	VCVTPH2PS   (DX)(R9*1), Y15
-	VFMADD231PS Y12, Y15, Y3
-	VFMADD231PS Y13, Y15, Y7
-	VFMADD231PS Y14, Y15, Y11
-	ADDQ        $+16, DX
-	ADDQ        $+32, DI
-	SUBQ        $+8, R10
-	JGE         loop159
-
-tail157:
-	ADDQ       $+8, R10
-	JZ         fold158
-	LEAQ       tail_mask<>+32(SB), R12
-	MOVQ       R10, R13
-	NEGQ       R13
-	VMOVUPS    (R12)(R13*4), Y12
-	VMASKMOVPS (DI), Y12, Y12
-	VMOVUPS    (R12)(R13*4), Y13
-	VMASKMOVPS (DI)(R8*1), Y13, Y13
-	VMOVUPS    (R12)(R13*4), Y14
-	VMASKMOVPS (DI)(R8*2), Y14, Y14
-	VPXOR      X15, X15, X15
-	VMOVDQU    X15, (SP)
-	LEAQ       (DX), R12
-	LEAQ       (SP), R13
-	XORQ       R14, R14
-
-halves160:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves160
-	VCVTPH2PS   (SP), Y15
-	VFMADD231PS Y12, Y15, Y0
-	VFMADD231PS Y13, Y15, Y4
-	VFMADD231PS Y14, Y15, Y8
-	VPXOR       X15, X15, X15
-	VMOVDQU     X15, 16(SP)
-	LEAQ        (DX)(BX*1), R12
-	LEAQ        16(SP), R13
-	XORQ        R14, R14
-
-halves161:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves161
-	VCVTPH2PS   16(SP), Y15
-	VFMADD231PS Y12, Y15, Y1
-	VFMADD231PS Y13, Y15, Y5
-	VFMADD231PS Y14, Y15, Y9
-	VPXOR       X15, X15, X15
-	VMOVDQU     X15, 32(SP)
-	LEAQ        (DX)(BX*2), R12
-	LEAQ        32(SP), R13
-	XORQ        R14, R14
-
-halves162:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves162
-	VCVTPH2PS   32(SP), Y15
-	VFMADD231PS Y12, Y15, Y2
-	VFMADD231PS Y13, Y15, Y6
-	VFMADD231PS Y14, Y15, Y10
-	VPXOR       X15, X15, X15
-	VMOVDQU     X15, 48(SP)
-	LEAQ        (DX)(R9*1), R12
-	LEAQ        48(SP), R13
-	XORQ        R14, R14
-
-halves163:
-	MOVWLZX     (R12)(R14*2), R15
-	MOVW        R15, (R13)(R14*2)
-	INCQ        R14
-	CMPQ        R14, R10
-	JLT         halves163
-	VCVTPH2PS   48(SP), Y15
-	VFMADD231PS Y12, Y15, Y3
-	VFMADD231PS Y13, Y15, Y7
-	VFMADD231PS Y14, Y15, Y11
-
-fold158:
-	SUBQ         R10, R11
-	MOVQ         R11, R10
-	SHLQ         $0x01, R10
-	SUBQ         R10, DX
-	SHLQ         $0x02, R11
-	SUBQ         R11, DI
-	LEAQ         (DX)(BX*4), DX
-	MOVQ         AX, R10
+loop145:
+	VMOVUPS      (BX), Y12
+	VMOVUPS      (BX)(R9*1), Y13
+	VMOVUPS      (BX)(R9*2), Y14
+	VCVTPH2PS    (CX), Y15
+	VFMADD231PS  Y12, Y15, Y0
+	VFMADD231PS  Y13, Y15, Y4
+	VFMADD231PS  Y14, Y15, Y8
+	VCVTPH2PS    (CX)(DI*1), Y15
+	VFMADD231PS  Y12, Y15, Y1
+	VFMADD231PS  Y13, Y15, Y5
+	VFMADD231PS  Y14, Y15, Y9
+	VCVTPH2PS    (CX)(DI*2), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y6
+	VFMADD231PS  Y14, Y15, Y10
+	VCVTPH2PS    (CX)(R8*1), Y15
+	VFMADD231PS  Y12, Y15, Y3
+	VFMADD231PS  Y13, Y15, Y7
+	VFMADD231PS  Y14, Y15, Y11
+	PREFETCHT0   (SI)
+	ADDQ         $+64, SI
+	ADDQ         $+16, CX
+	ADDQ         $+32, BX
+	SUBQ         $+32, R10
+	JNZ          loop145
+	SUBQ         R9, BX
+	ADDQ         R8, CX
 	VUNPCKHPS    Y1, Y0, Y12
 	VUNPCKLPS    Y1, Y0, Y0
 	VADDPS       Y12, Y0, Y0
@@ -3102,9 +2849,7 @@ fold158:
 	VADDPS       Y1, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X0
-	VADDPS       (R10), X0, X0
-	VMOVUPS      X0, (R10)
-	ADDQ         CX, R10
+	VMOVUPS      X0, (AX)
 	VUNPCKHPS    Y5, Y4, Y0
 	VUNPCKLPS    Y5, Y4, Y4
 	VADDPS       Y0, Y4, Y4
@@ -3116,9 +2861,7 @@ fold158:
 	VADDPS       Y0, Y4, Y4
 	VEXTRACTF128 $0x01, Y4, X0
 	VADDPS       X0, X4, X4
-	VADDPS       (R10), X4, X4
-	VMOVUPS      X4, (R10)
-	ADDQ         CX, R10
+	VMOVUPS      X4, 256(AX)
 	VUNPCKHPS    Y9, Y8, Y0
 	VUNPCKLPS    Y9, Y8, Y8
 	VADDPS       Y0, Y8, Y8
@@ -3130,1022 +2873,2232 @@ fold158:
 	VADDPS       Y0, Y8, Y8
 	VEXTRACTF128 $0x01, Y8, X0
 	VADDPS       X0, X8, X8
-	VADDPS       (R10), X8, X8
-	VMOVUPS      X8, (R10)
+	VMOVUPS      X8, 512(AX)
 	ADDQ         $0x10, AX
-	DECQ         SI
-	JNZ          rows156
+	DECQ         DX
+	JNZ          quad144
 	VZEROUPPER
 	RET
 
-// func weighted1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted1F16AVX2(SB), NOSPLIT, $16-40
+// func mix1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix1F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next165
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next146
 
-chunk166:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch147:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	MOVQ  weight+8(FP), BX
+	MOVQ  n+24(FP), R9
+	MOVQ  CX, R8
 
-position167:
-	VCVTPH2PS    (DI), Y2
-	VCVTPH2PS    16(DI), Y3
-	VBROADCASTSS (SI), Y4
+position148:
+	VCVTPH2PS    (R8), Y2
+	VCVTPH2PS    16(R8), Y3
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (BX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position167
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
+	DECQ         R9
+	JNZ          position148
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk166
+	SUBQ         $+16, DI
+	JGE          stretch147
 
-next165:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next168
+next146:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next149
 
-chunk169:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch150:
+	VPXOR Y0, Y0, Y0
+	MOVQ  weight+8(FP), BX
+	MOVQ  n+24(FP), R9
+	MOVQ  CX, R8
 
-position170:
-	VCVTPH2PS    (DI), Y1
-	VBROADCASTSS (SI), Y2
+position151:
+	VCVTPH2PS    (R8), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (BX), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position170
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
+	DECQ         R9
+	JNZ          position151
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk169
+	SUBQ         $+8, DI
+	JGE          stretch150
 
-next168:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done164
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
-
-position171:
-	VPXOR   X1, X1, X1
-	VMOVDQU X1, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
-
-halves172:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves172
-	VCVTPH2PS    (SP), Y1
-	VBROADCASTSS (R8), Y2
-	VFMADD231PS  Y1, Y2, Y0
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
-	DECQ         R9
-	JNZ          position171
-	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y1
-	VMASKMOVPS   Y0, Y1, (R8)
-
-done164:
+next149:
+	ADDQ $+8, DI
 	VZEROUPPER
 	RET
 
-// func weighted2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted2F16AVX2(SB), NOSPLIT, $16-40
+// func mix2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next174
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next152
 
-chunk175:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch153:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position176:
-	VCVTPH2PS    (DI), Y4
-	VCVTPH2PS    16(DI), Y5
-	VBROADCASTSS (SI), Y6
+position154:
+	VCVTPH2PS    (R9), Y4
+	VCVTPH2PS    16(R9), Y5
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS 256(SI), Y6
+	VBROADCASTSS 256(R8), Y6
 	VFMADD231PS  Y4, Y6, Y2
 	VFMADD231PS  Y5, Y6, Y3
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position176
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position154
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk175
+	SUBQ         $+16, DI
+	JGE          stretch153
 
-next174:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next177
+next152:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next155
 
-chunk178:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y1
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch156:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position179:
-	VCVTPH2PS    (DI), Y2
-	VBROADCASTSS (SI), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS 256(SI), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position179
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y1, (SI)
+position157:
+	VCVTPH2PS    (R9), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y1, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y1, Y3, Y2
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position157
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk178
+	SUBQ         $+8, DI
+	JGE          stretch156
 
-next177:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done173
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y1
-	VMASKMOVPS (R8), Y1, Y1
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
-
-position180:
-	VPXOR   X2, X2, X2
-	VMOVDQU X2, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
-
-halves181:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves181
-	VCVTPH2PS    (SP), Y2
-	VBROADCASTSS (R8), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS 256(R8), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
-	DECQ         R9
-	JNZ          position180
-	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y2
-	VMASKMOVPS   Y0, Y2, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y1, Y0, (R8)
-
-done173:
+next155:
+	ADDQ $+8, DI
 	VZEROUPPER
 	RET
 
-// func weighted3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted3F16AVX2(SB), NOSPLIT, $16-40
+// func mix3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix3F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next183
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next158
 
-chunk184:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	VMOVUPS 32(SI), Y5
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch159:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position185:
-	VCVTPH2PS    (DI), Y6
-	VCVTPH2PS    16(DI), Y7
-	VBROADCASTSS (SI), Y8
+position160:
+	VCVTPH2PS    (R9), Y6
+	VCVTPH2PS    16(R9), Y7
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Y8
 	VFMADD231PS  Y6, Y8, Y0
 	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS 256(SI), Y8
+	VBROADCASTSS 256(R8), Y8
 	VFMADD231PS  Y6, Y8, Y2
 	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS 512(SI), Y8
+	VBROADCASTSS 512(R8), Y8
 	VFMADD231PS  Y6, Y8, Y4
 	VFMADD231PS  Y7, Y8, Y5
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position185
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position160
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk184
+	SUBQ         $+16, DI
+	JGE          stretch159
 
-next183:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next186
+next158:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next161
 
-chunk187:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch162:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	VPXOR Y4, Y4, Y4
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position188:
-	VCVTPH2PS    (DI), Y3
-	VBROADCASTSS (SI), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS 256(SI), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS 512(SI), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position188
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
+position163:
+	VCVTPH2PS    (R9), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y1, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y1, Y3, Y2
+	VBROADCASTSS 512(R8), Y3
+	VFMADD231PS  Y1, Y3, Y4
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position163
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk187
+	SUBQ         $+8, DI
+	JGE          stretch162
 
-next186:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done182
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y1
-	VMASKMOVPS (R8), Y1, Y1
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y2
-	VMASKMOVPS (R8), Y2, Y2
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
-
-position189:
-	VPXOR   X3, X3, X3
-	VMOVDQU X3, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
-
-halves190:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves190
-	VCVTPH2PS    (SP), Y3
-	VBROADCASTSS (R8), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS 256(R8), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS 512(R8), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
-	DECQ         R9
-	JNZ          position189
-	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y3
-	VMASKMOVPS   Y0, Y3, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y1, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y2, Y0, (R8)
-
-done182:
+next161:
+	ADDQ $+8, DI
 	VZEROUPPER
 	RET
 
-// func weighted4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted4F16AVX2(SB), NOSPLIT, $16-40
+// func mix4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next192
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next164
 
-chunk193:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	VMOVUPS 32(SI), Y5
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y6
-	VMOVUPS 32(SI), Y7
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch165:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position194:
-	VCVTPH2PS    (DI), Y8
-	VCVTPH2PS    16(DI), Y9
-	VBROADCASTSS (SI), Y10
+position166:
+	VCVTPH2PS    (R9), Y8
+	VCVTPH2PS    16(R9), Y9
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS 256(SI), Y10
+	VBROADCASTSS 256(R8), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS 512(SI), Y10
+	VBROADCASTSS 512(R8), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS 768(SI), Y10
+	VBROADCASTSS 768(R8), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position194
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position166
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk193
+	SUBQ         $+16, DI
+	JGE          stretch165
 
-next192:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next195
+next164:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next167
 
-chunk196:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y3
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch168:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	VPXOR Y4, Y4, Y4
+	VPXOR Y6, Y6, Y6
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position197:
-	VCVTPH2PS    (DI), Y4
-	VBROADCASTSS (SI), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS 256(SI), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS 512(SI), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS 768(SI), Y5
-	VFMADD231PS  Y4, Y5, Y3
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position197
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y3, (SI)
+position169:
+	VCVTPH2PS    (R9), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y1, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y1, Y3, Y2
+	VBROADCASTSS 512(R8), Y3
+	VFMADD231PS  Y1, Y3, Y4
+	VBROADCASTSS 768(R8), Y3
+	VFMADD231PS  Y1, Y3, Y6
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position169
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk196
+	SUBQ         $+8, DI
+	JGE          stretch168
 
-next195:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done191
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y1
-	VMASKMOVPS (R8), Y1, Y1
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y2
-	VMASKMOVPS (R8), Y2, Y2
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y3
-	VMASKMOVPS (R8), Y3, Y3
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
-
-position198:
-	VPXOR   X4, X4, X4
-	VMOVDQU X4, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
-
-halves199:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves199
-	VCVTPH2PS    (SP), Y4
-	VBROADCASTSS (R8), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS 256(R8), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS 512(R8), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS 768(R8), Y5
-	VFMADD231PS  Y4, Y5, Y3
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
-	DECQ         R9
-	JNZ          position198
-	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y4
-	VMASKMOVPS   Y0, Y4, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y1, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y2, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y3, Y0, (R8)
-
-done191:
+next167:
+	ADDQ $+8, DI
 	VZEROUPPER
 	RET
 
-// func weighted5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted5F16AVX2(SB), NOSPLIT, $16-40
+// func mix5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix5F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next201
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next170
 
-chunk202:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	VMOVUPS 32(SI), Y5
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y6
-	VMOVUPS 32(SI), Y7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y8
-	VMOVUPS 32(SI), Y9
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch171:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position203:
-	VCVTPH2PS    (DI), Y10
-	VCVTPH2PS    16(DI), Y11
-	VBROADCASTSS (SI), Y12
+position172:
+	VCVTPH2PS    (R9), Y10
+	VCVTPH2PS    16(R9), Y11
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS 256(SI), Y12
+	VBROADCASTSS 256(R8), Y12
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS 512(SI), Y12
+	VBROADCASTSS 512(R8), Y12
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
-	VBROADCASTSS 768(SI), Y12
+	VBROADCASTSS 768(R8), Y12
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS 1024(SI), Y12
+	VBROADCASTSS 1024(R8), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position203
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y8, (SI)
-	VMOVUPS      Y9, 32(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position172
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk202
+	SUBQ         $+16, DI
+	JGE          stretch171
 
-next201:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next204
+next170:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next173
 
-chunk205:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch174:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	VPXOR Y4, Y4, Y4
+	VPXOR Y6, Y6, Y6
+	VPXOR Y8, Y8, Y8
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position206:
-	VCVTPH2PS    (DI), Y5
-	VBROADCASTSS (SI), Y6
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS 256(SI), Y6
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS 512(SI), Y6
-	VFMADD231PS  Y5, Y6, Y2
-	VBROADCASTSS 768(SI), Y6
-	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS 1024(SI), Y6
-	VFMADD231PS  Y5, Y6, Y4
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position206
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y3, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
+position175:
+	VCVTPH2PS    (R9), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y1, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y1, Y3, Y2
+	VBROADCASTSS 512(R8), Y3
+	VFMADD231PS  Y1, Y3, Y4
+	VBROADCASTSS 768(R8), Y3
+	VFMADD231PS  Y1, Y3, Y6
+	VBROADCASTSS 1024(R8), Y3
+	VFMADD231PS  Y1, Y3, Y8
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position175
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk205
+	SUBQ         $+8, DI
+	JGE          stretch174
 
-next204:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done200
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y1
-	VMASKMOVPS (R8), Y1, Y1
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y2
-	VMASKMOVPS (R8), Y2, Y2
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y3
-	VMASKMOVPS (R8), Y3, Y3
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y4
-	VMASKMOVPS (R8), Y4, Y4
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
-
-position207:
-	VPXOR   X5, X5, X5
-	VMOVDQU X5, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
-
-halves208:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves208
-	VCVTPH2PS    (SP), Y5
-	VBROADCASTSS (R8), Y6
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS 256(R8), Y6
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS 512(R8), Y6
-	VFMADD231PS  Y5, Y6, Y2
-	VBROADCASTSS 768(R8), Y6
-	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS 1024(R8), Y6
-	VFMADD231PS  Y5, Y6, Y4
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
-	DECQ         R9
-	JNZ          position207
-	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y5
-	VMASKMOVPS   Y0, Y5, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y1, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y2, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y3, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y4, Y0, (R8)
-
-done200:
+next173:
+	ADDQ $+8, DI
 	VZEROUPPER
 	RET
 
-// func weighted6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, F16C, FMA3
-TEXT ·weighted6F16AVX2(SB), NOSPLIT, $16-40
+// func mix6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix6F16AVX2(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+16, BX
-	JLT  next210
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+16, DI
+	JLT  next176
 
-chunk211:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	VMOVUPS 32(SI), Y5
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y6
-	VMOVUPS 32(SI), Y7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y8
-	VMOVUPS 32(SI), Y9
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y10
-	VMOVUPS 32(SI), Y11
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch177:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position212:
-	VCVTPH2PS    (DI), Y12
-	VCVTPH2PS    16(DI), Y13
-	VBROADCASTSS (SI), Y14
+position178:
+	VCVTPH2PS    (R9), Y12
+	VCVTPH2PS    16(R9), Y13
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS 256(SI), Y14
+	VBROADCASTSS 256(R8), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS 512(SI), Y14
+	VBROADCASTSS 512(R8), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS 768(SI), Y14
+	VBROADCASTSS 768(R8), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS 1024(SI), Y14
+	VBROADCASTSS 1024(R8), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS 1280(SI), Y14
+	VBROADCASTSS 1280(R8), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position212
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y8, (SI)
-	VMOVUPS      Y9, 32(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y10, (SI)
-	VMOVUPS      Y11, 32(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position178
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y10, Y10
+	VMOVUPS      Y10, (R9)
+	VADDPS       32(R9), Y11, Y11
+	VMOVUPS      Y11, 32(R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk211
+	SUBQ         $+16, DI
+	JGE          stretch177
 
-next210:
-	ADDQ $+16, BX
-	SUBQ $+8, BX
-	JLT  next213
+next176:
+	ADDQ $+16, DI
+	SUBQ $+8, DI
+	JLT  next179
 
-chunk214:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Y0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y4
-	ADDQ    DX, SI
-	VMOVUPS (SI), Y5
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch180:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y2, Y2, Y2
+	VPXOR Y4, Y4, Y4
+	VPXOR Y6, Y6, Y6
+	VPXOR Y8, Y8, Y8
+	VPXOR Y10, Y10, Y10
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
 
-position215:
-	VCVTPH2PS    (DI), Y6
-	VBROADCASTSS (SI), Y7
-	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS 256(SI), Y7
-	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS 512(SI), Y7
-	VFMADD231PS  Y6, Y7, Y2
-	VBROADCASTSS 768(SI), Y7
-	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS 1024(SI), Y7
-	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS 1280(SI), Y7
-	VFMADD231PS  Y6, Y7, Y5
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position215
-	MOVQ         AX, SI
-	VMOVUPS      Y0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y3, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y4, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Y5, (SI)
+position181:
+	VCVTPH2PS    (R9), Y1
+	PREFETCHT0   (DX)
+	ADDQ         $+16, DX
+	VBROADCASTSS (R8), Y3
+	VFMADD231PS  Y1, Y3, Y0
+	VBROADCASTSS 256(R8), Y3
+	VFMADD231PS  Y1, Y3, Y2
+	VBROADCASTSS 512(R8), Y3
+	VFMADD231PS  Y1, Y3, Y4
+	VBROADCASTSS 768(R8), Y3
+	VFMADD231PS  Y1, Y3, Y6
+	VBROADCASTSS 1024(R8), Y3
+	VFMADD231PS  Y1, Y3, Y8
+	VBROADCASTSS 1280(R8), Y3
+	VFMADD231PS  Y1, Y3, Y10
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position181
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y10, Y10
+	VMOVUPS      Y10, (R9)
 	ADDQ         $+32, AX
 	ADDQ         $+16, CX
-	SUBQ         $+8, BX
-	JGE          chunk214
+	SUBQ         $+8, DI
+	JGE          stretch180
 
-next213:
-	ADDQ       $+8, BX
-	TESTQ      BX, BX
-	JZ         done209
-	LEAQ       tail_mask<>+32(SB), SI
-	MOVQ       BX, DI
-	NEGQ       DI
-	MOVQ       AX, R8
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (R8), Y0, Y0
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y1
-	VMASKMOVPS (R8), Y1, Y1
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y2
-	VMASKMOVPS (R8), Y2, Y2
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y3
-	VMASKMOVPS (R8), Y3, Y3
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y4
-	VMASKMOVPS (R8), Y4, Y4
-	ADDQ       DX, R8
-	VMOVUPS    (SI)(DI*4), Y5
-	VMASKMOVPS (R8), Y5, Y5
-	MOVQ       weight+8(FP), R8
-	MOVQ       n+24(FP), R9
+next179:
+	ADDQ $+8, DI
+	VZEROUPPER
+	RET
 
-position216:
-	VPXOR   X6, X6, X6
-	VMOVDQU X6, (SP)
-	LEAQ    (CX), R10
-	LEAQ    (SP), R11
-	XORQ    R12, R12
+// func scores1Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores1Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
 
-halves217:
-	MOVWLZX      (R10)(R12*2), R13
-	MOVW         R13, (R11)(R12*2)
-	INCQ         R12
-	CMPQ         R12, BX
-	JLT          halves217
-	VCVTPH2PS    (SP), Y6
-	VBROADCASTSS (R8), Y7
-	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS 256(R8), Y7
-	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS 512(R8), Y7
-	VFMADD231PS  Y6, Y7, Y2
-	VBROADCASTSS 768(R8), Y7
-	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS 1024(R8), Y7
-	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS 1280(R8), Y7
-	VFMADD231PS  Y6, Y7, Y5
-	MOVQ         DX, R10
-	SHRQ         $0x01, R10
-	ADDQ         R10, CX
-	ADDQ         $0x04, R8
+quad182:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  R9, R10
+
+loop183:
+	VPBROADCASTW (CX), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    2(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  (BX), Y5, Y0
+	VPBROADCASTW (CX)(DI*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    2(CX)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  (BX), Y5, Y1
+	VPBROADCASTW (CX)(DI*2), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    2(CX)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  (BX), Y5, Y2
+	VPBROADCASTW (CX)(R8*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    2(CX)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  (BX), Y5, Y3
+	VPBROADCASTW (CX), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    10(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  32(BX), Y5, Y0
+	VPBROADCASTW (CX)(DI*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    10(CX)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  32(BX), Y5, Y1
+	VPBROADCASTW (CX)(DI*2), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    10(CX)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  32(BX), Y5, Y2
+	VPBROADCASTW (CX)(R8*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    10(CX)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  32(BX), Y5, Y3
+	VPBROADCASTW (CX), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    18(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  64(BX), Y5, Y0
+	VPBROADCASTW (CX)(DI*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    18(CX)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  64(BX), Y5, Y1
+	VPBROADCASTW (CX)(DI*2), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    18(CX)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  64(BX), Y5, Y2
+	VPBROADCASTW (CX)(R8*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    18(CX)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  64(BX), Y5, Y3
+	VPBROADCASTW (CX), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    26(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  96(BX), Y5, Y0
+	VPBROADCASTW (CX)(DI*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    26(CX)(DI*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  96(BX), Y5, Y1
+	VPBROADCASTW (CX)(DI*2), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    26(CX)(DI*2), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  96(BX), Y5, Y2
+	VPBROADCASTW (CX)(R8*1), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    26(CX)(R8*1), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VFMADD231PS  96(BX), Y5, Y3
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	ADDQ         $+136, SI
+	ADDQ         $+34, CX
+	ADDQ         $+128, BX
+	SUBQ         $+128, R10
+	JNZ          loop183
+	SUBQ         R9, BX
+	ADDQ         R8, CX
+	VUNPCKHPS    Y1, Y0, Y4
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x10, AX
+	DECQ         DX
+	JNZ          quad182
+	VZEROUPPER
+	RET
+
+// func scores2Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores2Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad184:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  R9, R10
+
+loop185:
+	VPBROADCASTW (CX), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    2(CX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  (BX), Y9, Y0
+	VFMADD231PS  (BX)(R9*1), Y9, Y4
+	VPBROADCASTW (CX)(DI*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    2(CX)(DI*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  (BX), Y9, Y1
+	VFMADD231PS  (BX)(R9*1), Y9, Y5
+	VPBROADCASTW (CX)(DI*2), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    2(CX)(DI*2), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  (BX), Y9, Y2
+	VFMADD231PS  (BX)(R9*1), Y9, Y6
+	VPBROADCASTW (CX)(R8*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    2(CX)(R8*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  (BX), Y9, Y3
+	VFMADD231PS  (BX)(R9*1), Y9, Y7
+	VPBROADCASTW (CX), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    10(CX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  32(BX), Y9, Y0
+	VFMADD231PS  32(BX)(R9*1), Y9, Y4
+	VPBROADCASTW (CX)(DI*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    10(CX)(DI*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  32(BX), Y9, Y1
+	VFMADD231PS  32(BX)(R9*1), Y9, Y5
+	VPBROADCASTW (CX)(DI*2), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    10(CX)(DI*2), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  32(BX), Y9, Y2
+	VFMADD231PS  32(BX)(R9*1), Y9, Y6
+	VPBROADCASTW (CX)(R8*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    10(CX)(R8*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  32(BX), Y9, Y3
+	VFMADD231PS  32(BX)(R9*1), Y9, Y7
+	VPBROADCASTW (CX), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    18(CX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  64(BX), Y9, Y0
+	VFMADD231PS  64(BX)(R9*1), Y9, Y4
+	VPBROADCASTW (CX)(DI*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    18(CX)(DI*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  64(BX), Y9, Y1
+	VFMADD231PS  64(BX)(R9*1), Y9, Y5
+	VPBROADCASTW (CX)(DI*2), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    18(CX)(DI*2), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  64(BX), Y9, Y2
+	VFMADD231PS  64(BX)(R9*1), Y9, Y6
+	VPBROADCASTW (CX)(R8*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    18(CX)(R8*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  64(BX), Y9, Y3
+	VFMADD231PS  64(BX)(R9*1), Y9, Y7
+	VPBROADCASTW (CX), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    26(CX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  96(BX), Y9, Y0
+	VFMADD231PS  96(BX)(R9*1), Y9, Y4
+	VPBROADCASTW (CX)(DI*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    26(CX)(DI*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  96(BX), Y9, Y1
+	VFMADD231PS  96(BX)(R9*1), Y9, Y5
+	VPBROADCASTW (CX)(DI*2), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    26(CX)(DI*2), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  96(BX), Y9, Y2
+	VFMADD231PS  96(BX)(R9*1), Y9, Y6
+	VPBROADCASTW (CX)(R8*1), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    26(CX)(R8*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VFMADD231PS  96(BX), Y9, Y3
+	VFMADD231PS  96(BX)(R9*1), Y9, Y7
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	ADDQ         $+136, SI
+	ADDQ         $+34, CX
+	ADDQ         $+128, BX
+	SUBQ         $+128, R10
+	JNZ          loop185
+	SUBQ         R9, BX
+	ADDQ         R8, CX
+	VUNPCKHPS    Y1, Y0, Y8
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y8, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVUPS      X0, (AX)
+	VUNPCKHPS    Y5, Y4, Y0
+	VUNPCKLPS    Y5, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y0
+	VUNPCKLPS    Y7, Y6, Y6
+	VADDPS       Y0, Y6, Y6
+	VUNPCKHPD    Y6, Y4, Y0
+	VUNPCKLPD    Y6, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X4
+	VMOVUPS      X4, 256(AX)
+	ADDQ         $0x10, AX
+	DECQ         DX
+	JNZ          quad184
+	VZEROUPPER
+	RET
+
+// func scores3Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·scores3Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad186:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	MOVQ  R9, R10
+
+loop187:
+	VPBROADCASTW (CX), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    2(CX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  (BX), Y13, Y0
+	VFMADD231PS  (BX)(R9*1), Y13, Y4
+	VFMADD231PS  (BX)(R9*2), Y13, Y8
+	VPBROADCASTW (CX)(DI*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    2(CX)(DI*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  (BX), Y13, Y1
+	VFMADD231PS  (BX)(R9*1), Y13, Y5
+	VFMADD231PS  (BX)(R9*2), Y13, Y9
+	VPBROADCASTW (CX)(DI*2), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    2(CX)(DI*2), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  (BX), Y13, Y2
+	VFMADD231PS  (BX)(R9*1), Y13, Y6
+	VFMADD231PS  (BX)(R9*2), Y13, Y10
+	VPBROADCASTW (CX)(R8*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    2(CX)(R8*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  (BX), Y13, Y3
+	VFMADD231PS  (BX)(R9*1), Y13, Y7
+	VFMADD231PS  (BX)(R9*2), Y13, Y11
+	VPBROADCASTW (CX), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    10(CX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  32(BX), Y13, Y0
+	VFMADD231PS  32(BX)(R9*1), Y13, Y4
+	VFMADD231PS  32(BX)(R9*2), Y13, Y8
+	VPBROADCASTW (CX)(DI*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    10(CX)(DI*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  32(BX), Y13, Y1
+	VFMADD231PS  32(BX)(R9*1), Y13, Y5
+	VFMADD231PS  32(BX)(R9*2), Y13, Y9
+	VPBROADCASTW (CX)(DI*2), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    10(CX)(DI*2), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  32(BX), Y13, Y2
+	VFMADD231PS  32(BX)(R9*1), Y13, Y6
+	VFMADD231PS  32(BX)(R9*2), Y13, Y10
+	VPBROADCASTW (CX)(R8*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    10(CX)(R8*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  32(BX), Y13, Y3
+	VFMADD231PS  32(BX)(R9*1), Y13, Y7
+	VFMADD231PS  32(BX)(R9*2), Y13, Y11
+	VPBROADCASTW (CX), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    18(CX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  64(BX), Y13, Y0
+	VFMADD231PS  64(BX)(R9*1), Y13, Y4
+	VFMADD231PS  64(BX)(R9*2), Y13, Y8
+	VPBROADCASTW (CX)(DI*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    18(CX)(DI*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  64(BX), Y13, Y1
+	VFMADD231PS  64(BX)(R9*1), Y13, Y5
+	VFMADD231PS  64(BX)(R9*2), Y13, Y9
+	VPBROADCASTW (CX)(DI*2), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    18(CX)(DI*2), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  64(BX), Y13, Y2
+	VFMADD231PS  64(BX)(R9*1), Y13, Y6
+	VFMADD231PS  64(BX)(R9*2), Y13, Y10
+	VPBROADCASTW (CX)(R8*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    18(CX)(R8*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  64(BX), Y13, Y3
+	VFMADD231PS  64(BX)(R9*1), Y13, Y7
+	VFMADD231PS  64(BX)(R9*2), Y13, Y11
+	VPBROADCASTW (CX), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    26(CX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  96(BX), Y13, Y0
+	VFMADD231PS  96(BX)(R9*1), Y13, Y4
+	VFMADD231PS  96(BX)(R9*2), Y13, Y8
+	VPBROADCASTW (CX)(DI*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    26(CX)(DI*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  96(BX), Y13, Y1
+	VFMADD231PS  96(BX)(R9*1), Y13, Y5
+	VFMADD231PS  96(BX)(R9*2), Y13, Y9
+	VPBROADCASTW (CX)(DI*2), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    26(CX)(DI*2), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  96(BX), Y13, Y2
+	VFMADD231PS  96(BX)(R9*1), Y13, Y6
+	VFMADD231PS  96(BX)(R9*2), Y13, Y10
+	VPBROADCASTW (CX)(R8*1), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    26(CX)(R8*1), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VFMADD231PS  96(BX), Y13, Y3
+	VFMADD231PS  96(BX)(R9*1), Y13, Y7
+	VFMADD231PS  96(BX)(R9*2), Y13, Y11
+	PREFETCHT0   (SI)
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	ADDQ         $+136, SI
+	ADDQ         $+34, CX
+	ADDQ         $+128, BX
+	SUBQ         $+128, R10
+	JNZ          loop187
+	SUBQ         R9, BX
+	ADDQ         R8, CX
+	VUNPCKHPS    Y1, Y0, Y12
+	VUNPCKLPS    Y1, Y0, Y0
+	VADDPS       Y12, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPS    Y3, Y2, Y2
+	VADDPS       Y1, Y2, Y2
+	VUNPCKHPD    Y2, Y0, Y1
+	VUNPCKLPD    Y2, Y0, Y0
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVUPS      X0, (AX)
+	VUNPCKHPS    Y5, Y4, Y0
+	VUNPCKLPS    Y5, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y0
+	VUNPCKLPS    Y7, Y6, Y6
+	VADDPS       Y0, Y6, Y6
+	VUNPCKHPD    Y6, Y4, Y0
+	VUNPCKLPD    Y6, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X4
+	VMOVUPS      X4, 256(AX)
+	VUNPCKHPS    Y9, Y8, Y0
+	VUNPCKLPS    Y9, Y8, Y8
+	VADDPS       Y0, Y8, Y8
+	VUNPCKHPS    Y11, Y10, Y0
+	VUNPCKLPS    Y11, Y10, Y10
+	VADDPS       Y0, Y10, Y10
+	VUNPCKHPD    Y10, Y8, Y0
+	VUNPCKLPD    Y10, Y8, Y8
+	VADDPS       Y0, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VADDPS       X0, X8, X8
+	VMOVUPS      X8, 512(AX)
+	ADDQ         $0x10, AX
+	DECQ         DX
+	JNZ          quad186
+	VZEROUPPER
+	RET
+
+// func mix1Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix1Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next188
+
+stretch189:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	MOVQ  weight+8(FP), BX
+	MOVQ  n+24(FP), R9
+	MOVQ  CX, R8
+
+position190:
+	VPBROADCASTW (R8), X2
+	VCVTPH2PS    X2, Y2
+	VPMOVSXBD    2(R8), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VPMOVSXBD    10(R8), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (BX), Y2
+	VFMADD231PS  Y3, Y2, Y0
+	VFMADD231PS  Y4, Y2, Y1
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
 	DECQ         R9
-	JNZ          position216
+	JNZ          position190
 	MOVQ         AX, R8
-	VMOVUPS      (SI)(DI*4), Y6
-	VMASKMOVPS   Y0, Y6, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y1, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y2, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y3, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y4, Y0, (R8)
-	ADDQ         DX, R8
-	VMOVUPS      (SI)(DI*4), Y0
-	VMASKMOVPS   Y5, Y0, (R8)
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	MOVQ         weight+8(FP), BX
+	MOVQ         n+24(FP), R9
+	MOVQ         CX, R8
 
-done209:
+position191:
+	VPBROADCASTW (R8), X2
+	VCVTPH2PS    X2, Y2
+	VPMOVSXBD    18(R8), Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VPMOVSXBD    26(R8), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (BX), Y2
+	VFMADD231PS  Y3, Y2, Y0
+	VFMADD231PS  Y4, Y2, Y1
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
+	DECQ         R9
+	JNZ          position191
+	MOVQ         AX, R8
+	VADDPS       64(R8), Y0, Y0
+	VMOVUPS      Y0, 64(R8)
+	VADDPS       96(R8), Y1, Y1
+	VMOVUPS      Y1, 96(R8)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch189
+
+next188:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix2Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix2Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next192
+
+stretch193:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
+
+position194:
+	VPBROADCASTW (R9), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    2(R9), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VPMOVSXBD    10(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y4
+	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y6, Y4, Y1
+	VBROADCASTSS 256(R8), Y4
+	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y6, Y4, Y3
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position194
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	MOVQ         weight+8(FP), R8
+	MOVQ         n+24(FP), R10
+	MOVQ         CX, R9
+
+position195:
+	VPBROADCASTW (R9), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    18(R9), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VPMOVSXBD    26(R9), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y4
+	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y6, Y4, Y1
+	VBROADCASTSS 256(R8), Y4
+	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y6, Y4, Y3
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position195
+	MOVQ         AX, R9
+	VADDPS       64(R9), Y0, Y0
+	VMOVUPS      Y0, 64(R9)
+	VADDPS       96(R9), Y1, Y1
+	VMOVUPS      Y1, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y2, Y2
+	VMOVUPS      Y2, 64(R9)
+	VADDPS       96(R9), Y3, Y3
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch193
+
+next192:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix3Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix3Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next196
+
+stretch197:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
+
+position198:
+	VPBROADCASTW (R9), X6
+	VCVTPH2PS    X6, Y6
+	VPMOVSXBD    2(R9), Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPMOVSXBD    10(R9), Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y6
+	VFMADD231PS  Y7, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VBROADCASTSS 256(R8), Y6
+	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y3
+	VBROADCASTSS 512(R8), Y6
+	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y8, Y6, Y5
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position198
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	MOVQ         weight+8(FP), R8
+	MOVQ         n+24(FP), R10
+	MOVQ         CX, R9
+
+position199:
+	VPBROADCASTW (R9), X6
+	VCVTPH2PS    X6, Y6
+	VPMOVSXBD    18(R9), Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VPMOVSXBD    26(R9), Y8
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y6
+	VFMADD231PS  Y7, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VBROADCASTSS 256(R8), Y6
+	VFMADD231PS  Y7, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y3
+	VBROADCASTSS 512(R8), Y6
+	VFMADD231PS  Y7, Y6, Y4
+	VFMADD231PS  Y8, Y6, Y5
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position199
+	MOVQ         AX, R9
+	VADDPS       64(R9), Y0, Y0
+	VMOVUPS      Y0, 64(R9)
+	VADDPS       96(R9), Y1, Y1
+	VMOVUPS      Y1, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y2, Y2
+	VMOVUPS      Y2, 64(R9)
+	VADDPS       96(R9), Y3, Y3
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y5, Y5
+	VMOVUPS      Y5, 96(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch197
+
+next196:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix4Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix4Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next200
+
+stretch201:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
+
+position202:
+	VPBROADCASTW (R9), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    2(R9), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VPMOVSXBD    10(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y8, Y10, Y10
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y8
+	VFMADD231PS  Y9, Y8, Y0
+	VFMADD231PS  Y10, Y8, Y1
+	VBROADCASTSS 256(R8), Y8
+	VFMADD231PS  Y9, Y8, Y2
+	VFMADD231PS  Y10, Y8, Y3
+	VBROADCASTSS 512(R8), Y8
+	VFMADD231PS  Y9, Y8, Y4
+	VFMADD231PS  Y10, Y8, Y5
+	VBROADCASTSS 768(R8), Y8
+	VFMADD231PS  Y9, Y8, Y6
+	VFMADD231PS  Y10, Y8, Y7
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position202
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y6, Y6, Y6
+	VPXOR        Y7, Y7, Y7
+	MOVQ         weight+8(FP), R8
+	MOVQ         n+24(FP), R10
+	MOVQ         CX, R9
+
+position203:
+	VPBROADCASTW (R9), X8
+	VCVTPH2PS    X8, Y8
+	VPMOVSXBD    18(R9), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VPMOVSXBD    26(R9), Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       Y8, Y10, Y10
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y8
+	VFMADD231PS  Y9, Y8, Y0
+	VFMADD231PS  Y10, Y8, Y1
+	VBROADCASTSS 256(R8), Y8
+	VFMADD231PS  Y9, Y8, Y2
+	VFMADD231PS  Y10, Y8, Y3
+	VBROADCASTSS 512(R8), Y8
+	VFMADD231PS  Y9, Y8, Y4
+	VFMADD231PS  Y10, Y8, Y5
+	VBROADCASTSS 768(R8), Y8
+	VFMADD231PS  Y9, Y8, Y6
+	VFMADD231PS  Y10, Y8, Y7
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position203
+	MOVQ         AX, R9
+	VADDPS       64(R9), Y0, Y0
+	VMOVUPS      Y0, 64(R9)
+	VADDPS       96(R9), Y1, Y1
+	VMOVUPS      Y1, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y2, Y2
+	VMOVUPS      Y2, 64(R9)
+	VADDPS       96(R9), Y3, Y3
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y5, Y5
+	VMOVUPS      Y5, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y6, Y6
+	VMOVUPS      Y6, 64(R9)
+	VADDPS       96(R9), Y7, Y7
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch201
+
+next200:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix5Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix5Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next204
+
+stretch205:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
+
+position206:
+	VPBROADCASTW (R9), X10
+	VCVTPH2PS    X10, Y10
+	VPMOVSXBD    2(R9), Y11
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       Y10, Y11, Y11
+	VPMOVSXBD    10(R9), Y12
+	VCVTDQ2PS    Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y10
+	VFMADD231PS  Y11, Y10, Y0
+	VFMADD231PS  Y12, Y10, Y1
+	VBROADCASTSS 256(R8), Y10
+	VFMADD231PS  Y11, Y10, Y2
+	VFMADD231PS  Y12, Y10, Y3
+	VBROADCASTSS 512(R8), Y10
+	VFMADD231PS  Y11, Y10, Y4
+	VFMADD231PS  Y12, Y10, Y5
+	VBROADCASTSS 768(R8), Y10
+	VFMADD231PS  Y11, Y10, Y6
+	VFMADD231PS  Y12, Y10, Y7
+	VBROADCASTSS 1024(R8), Y10
+	VFMADD231PS  Y11, Y10, Y8
+	VFMADD231PS  Y12, Y10, Y9
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position206
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y6, Y6, Y6
+	VPXOR        Y7, Y7, Y7
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	MOVQ         weight+8(FP), R8
+	MOVQ         n+24(FP), R10
+	MOVQ         CX, R9
+
+position207:
+	VPBROADCASTW (R9), X10
+	VCVTPH2PS    X10, Y10
+	VPMOVSXBD    18(R9), Y11
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       Y10, Y11, Y11
+	VPMOVSXBD    26(R9), Y12
+	VCVTDQ2PS    Y12, Y12
+	VMULPS       Y10, Y12, Y12
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y10
+	VFMADD231PS  Y11, Y10, Y0
+	VFMADD231PS  Y12, Y10, Y1
+	VBROADCASTSS 256(R8), Y10
+	VFMADD231PS  Y11, Y10, Y2
+	VFMADD231PS  Y12, Y10, Y3
+	VBROADCASTSS 512(R8), Y10
+	VFMADD231PS  Y11, Y10, Y4
+	VFMADD231PS  Y12, Y10, Y5
+	VBROADCASTSS 768(R8), Y10
+	VFMADD231PS  Y11, Y10, Y6
+	VFMADD231PS  Y12, Y10, Y7
+	VBROADCASTSS 1024(R8), Y10
+	VFMADD231PS  Y11, Y10, Y8
+	VFMADD231PS  Y12, Y10, Y9
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position207
+	MOVQ         AX, R9
+	VADDPS       64(R9), Y0, Y0
+	VMOVUPS      Y0, 64(R9)
+	VADDPS       96(R9), Y1, Y1
+	VMOVUPS      Y1, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y2, Y2
+	VMOVUPS      Y2, 64(R9)
+	VADDPS       96(R9), Y3, Y3
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y5, Y5
+	VMOVUPS      Y5, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y6, Y6
+	VMOVUPS      Y6, 64(R9)
+	VADDPS       96(R9), Y7, Y7
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y8, Y8
+	VMOVUPS      Y8, 64(R9)
+	VADDPS       96(R9), Y9, Y9
+	VMOVUPS      Y9, 96(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch205
+
+next204:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix6Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·mix6Q8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+32, DI
+	JLT    next208
+
+stretch209:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	MOVQ  weight+8(FP), R8
+	MOVQ  n+24(FP), R10
+	MOVQ  CX, R9
+
+position210:
+	VPBROADCASTW (R9), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    2(R9), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VPMOVSXBD    10(R9), Y14
+	VCVTDQ2PS    Y14, Y14
+	VMULPS       Y12, Y14, Y14
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y12
+	VFMADD231PS  Y13, Y12, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VBROADCASTSS 256(R8), Y12
+	VFMADD231PS  Y13, Y12, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VBROADCASTSS 512(R8), Y12
+	VFMADD231PS  Y13, Y12, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VBROADCASTSS 768(R8), Y12
+	VFMADD231PS  Y13, Y12, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VBROADCASTSS 1024(R8), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VFMADD231PS  Y14, Y12, Y9
+	VBROADCASTSS 1280(R8), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VFMADD231PS  Y14, Y12, Y11
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position210
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y8, Y8
+	VMOVUPS      Y8, (R9)
+	VADDPS       32(R9), Y9, Y9
+	VMOVUPS      Y9, 32(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Y10, Y10
+	VMOVUPS      Y10, (R9)
+	VADDPS       32(R9), Y11, Y11
+	VMOVUPS      Y11, 32(R9)
+	VPXOR        Y0, Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	VPXOR        Y3, Y3, Y3
+	VPXOR        Y4, Y4, Y4
+	VPXOR        Y5, Y5, Y5
+	VPXOR        Y6, Y6, Y6
+	VPXOR        Y7, Y7, Y7
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPXOR        Y11, Y11, Y11
+	MOVQ         weight+8(FP), R8
+	MOVQ         n+24(FP), R10
+	MOVQ         CX, R9
+
+position211:
+	VPBROADCASTW (R9), X12
+	VCVTPH2PS    X12, Y12
+	VPMOVSXBD    18(R9), Y13
+	VCVTDQ2PS    Y13, Y13
+	VMULPS       Y12, Y13, Y13
+	VPMOVSXBD    26(R9), Y14
+	VCVTDQ2PS    Y14, Y14
+	VMULPS       Y12, Y14, Y14
+	PREFETCHT0   (DX)
+	ADDQ         $+17, DX
+	VBROADCASTSS (R8), Y12
+	VFMADD231PS  Y13, Y12, Y0
+	VFMADD231PS  Y14, Y12, Y1
+	VBROADCASTSS 256(R8), Y12
+	VFMADD231PS  Y13, Y12, Y2
+	VFMADD231PS  Y14, Y12, Y3
+	VBROADCASTSS 512(R8), Y12
+	VFMADD231PS  Y13, Y12, Y4
+	VFMADD231PS  Y14, Y12, Y5
+	VBROADCASTSS 768(R8), Y12
+	VFMADD231PS  Y13, Y12, Y6
+	VFMADD231PS  Y14, Y12, Y7
+	VBROADCASTSS 1024(R8), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VFMADD231PS  Y14, Y12, Y9
+	VBROADCASTSS 1280(R8), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VFMADD231PS  Y14, Y12, Y11
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position211
+	MOVQ         AX, R9
+	VADDPS       64(R9), Y0, Y0
+	VMOVUPS      Y0, 64(R9)
+	VADDPS       96(R9), Y1, Y1
+	VMOVUPS      Y1, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y2, Y2
+	VMOVUPS      Y2, 64(R9)
+	VADDPS       96(R9), Y3, Y3
+	VMOVUPS      Y3, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y5, Y5
+	VMOVUPS      Y5, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y6, Y6
+	VMOVUPS      Y6, 64(R9)
+	VADDPS       96(R9), Y7, Y7
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y8, Y8
+	VMOVUPS      Y8, 64(R9)
+	VADDPS       96(R9), Y9, Y9
+	VMOVUPS      Y9, 96(R9)
+	ADDQ         BX, R9
+	VADDPS       64(R9), Y10, Y10
+	VMOVUPS      Y10, 64(R9)
+	VADDPS       96(R9), Y11, Y11
+	VMOVUPS      Y11, 96(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch209
+
+next208:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func softmaxRowsAVX2(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmaxRowsAVX2(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         top+32(FP), BX
+	MOVQ         sum+40(FP), SI
+	VBROADCASTSS scale+24(FP), Y0
+	VBROADCASTSS word_3fb8aa3b<>+0(SB), Y1
+	VBROADCASTSS word_3f318000<>+0(SB), Y2
+	VBROADCASTSS word_b95e8083<>+0(SB), Y3
+	VBROADCASTSS word_42b20000<>+0(SB), Y4
+	VBROADCASTSS word_c2d10000<>+0(SB), Y5
+	VBROADCASTSS word_3f800000<>+0(SB), Y6
+
+row212:
+	VBROADCASTSS (BX), Y7
+	XORQ         DI, DI
+	MOVQ         DX, R8
+	SUBQ         $+8, R8
+	JLT          next214
+
+loop213:
+	VMOVUPS (AX)(DI*4), Y8
+	VMULPS  Y0, Y8, Y8
+	VMOVUPS Y8, (AX)(DI*4)
+	VMAXPS  Y7, Y8, Y7
+	ADDQ    $+8, DI
+	SUBQ    $+8, R8
+	JGE     loop213
+
+next214:
+	ADDQ       $+8, R8
+	TESTQ      R8, R8
+	JZ         done215
+	LEAQ       tail_mask<>+32(SB), R9
+	NEGQ       R8
+	VMOVUPS    (R9)(R8*4), Y8
+	VMASKMOVPS (AX)(DI*4), Y8, Y8
+	VMULPS     Y0, Y8, Y8
+	VMOVUPS    (R9)(R8*4), Y9
+	VMASKMOVPS Y8, Y9, (AX)(DI*4)
+	VMOVUPS    (R9)(R8*4), Y9
+	VBLENDVPS  Y9, Y8, Y7, Y8
+	VMAXPS     Y7, Y8, Y7
+
+done215:
+	VEXTRACTF128 $0x01, Y7, X8
+	VMAXPS       X8, X7, X7
+	VPERMILPS    $0x0e, X7, X8
+	VMAXPS       X8, X7, X7
+	VPERMILPS    $0x01, X7, X8
+	VMAXPS       X8, X7, X7
+	VMOVSS       X7, (BX)
+	VBROADCASTSS (BX), Y7
+	VBROADCASTSS word_ff800000<>+0(SB), Y8
+	VCMPPS       $0x00, Y8, Y7, Y8
+	VANDNPS      Y7, Y8, Y7
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	XORQ         DI, DI
+	MOVQ         DX, R8
+	SUBQ         $+8, R8
+	JLT          next217
+
+loop216:
+	VMOVUPS      (AX)(DI*4), Y10
+	VSUBPS       Y7, Y10, Y10
+	VMINPS       Y10, Y4, Y10
+	VMAXPS       Y10, Y5, Y10
+	VMULPS       Y1, Y10, Y11
+	VROUNDPS     $0x08, Y11, Y11
+	VFNMADD231PS Y2, Y11, Y10
+	VFNMADD231PS Y3, Y11, Y10
+	VBROADCASTSS word_39500d01<>+0(SB), Y12
+	VBROADCASTSS word_3ab60b61<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3c088889<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3d2aaaab<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3e2aaaab<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3f000000<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3f800000<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3f800000<>+0(SB), Y13
+	VFMADD213PS  Y13, Y10, Y12
+	VBROADCASTSS word_3f000000<>+0(SB), Y10
+	VMULPS       Y10, Y11, Y10
+	VROUNDPS     $0x09, Y10, Y10
+	VSUBPS       Y10, Y11, Y11
+	VCVTPS2DQ    Y10, Y10
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y6, Y10, Y10
+	VMULPS       Y10, Y12, Y12
+	VCVTPS2DQ    Y11, Y10
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y6, Y10, Y10
+	VMULPS       Y10, Y12, Y12
+	VMOVUPS      Y12, (AX)(DI*4)
+	VEXTRACTF128 $0x01, Y12, X10
+	VCVTPS2PD    X10, Y10
+	VADDPD       Y10, Y9, Y9
+	VCVTPS2PD    X12, Y10
+	VADDPD       Y10, Y8, Y8
+	ADDQ         $+8, DI
+	SUBQ         $+8, R8
+	JGE          loop216
+
+next217:
+	ADDQ         $+8, R8
+	TESTQ        R8, R8
+	JZ           done218
+	LEAQ         tail_mask<>+32(SB), R9
+	NEGQ         R8
+	VMOVUPS      (R9)(R8*4), Y10
+	VMASKMOVPS   (AX)(DI*4), Y10, Y10
+	VSUBPS       Y7, Y10, Y10
+	VMINPS       Y10, Y4, Y10
+	VMAXPS       Y10, Y5, Y10
+	VMULPS       Y1, Y10, Y7
+	VROUNDPS     $0x08, Y7, Y7
+	VFNMADD231PS Y2, Y7, Y10
+	VFNMADD231PS Y3, Y7, Y10
+	VBROADCASTSS word_39500d01<>+0(SB), Y11
+	VBROADCASTSS word_3ab60b61<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3c088889<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3d2aaaab<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3e2aaaab<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3f000000<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3f800000<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3f800000<>+0(SB), Y12
+	VFMADD213PS  Y12, Y10, Y11
+	VBROADCASTSS word_3f000000<>+0(SB), Y10
+	VMULPS       Y10, Y7, Y10
+	VROUNDPS     $0x09, Y10, Y10
+	VSUBPS       Y10, Y7, Y7
+	VCVTPS2DQ    Y10, Y10
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y6, Y10, Y10
+	VMULPS       Y10, Y11, Y11
+	VCVTPS2DQ    Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y6, Y7, Y7
+	VMULPS       Y7, Y11, Y11
+	VMOVUPS      (R9)(R8*4), Y7
+	VMASKMOVPS   Y11, Y7, (AX)(DI*4)
+	VANDPS       (R9)(R8*4), Y11, Y11
+	VEXTRACTF128 $0x01, Y11, X7
+	VCVTPS2PD    X7, Y7
+	VADDPD       Y7, Y9, Y9
+	VCVTPS2PD    X11, Y7
+	VADDPD       Y7, Y8, Y8
+
+done218:
+	VADDPD       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X7
+	VADDPD       X7, X8, X8
+	VPERMILPD    $0x01, X8, X7
+	VADDPD       X7, X8, X8
+	VCVTSD2SS    X8, X8, X8
+	VMOVSS       X8, (SI)
+	ADDQ         $+256, AX
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, SI
+	DECQ         CX
+	JNZ          row212
 	VZEROUPPER
 	RET
 
@@ -4168,7 +5121,7 @@ TEXT ·peakAVX2(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Y12
 	VBROADCASTSS word_41400000<>+0(SB), Y13
 
-loop218:
+loop219:
 	VFMADD213PS  Y1, Y0, Y2
 	VFMADD213PS  Y1, Y0, Y3
 	VFMADD213PS  Y1, Y0, Y4
@@ -4182,7 +5135,7 @@ loop218:
 	VFMADD213PS  Y1, Y0, Y12
 	VFMADD213PS  Y1, Y0, Y13
 	DECQ         AX
-	JNZ          loop218
+	JNZ          loop219
 	VADDPS       Y3, Y2, Y2
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y2, Y2
@@ -4255,9 +5208,9 @@ TEXT ·dotF32AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next220
+	JLT    next221
 
-loop219:
+loop220:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -4272,25 +5225,25 @@ loop219:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop219
+	JGE         loop220
 
-next220:
+next221:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next222
+	JLT  next223
 
-loop221:
+loop222:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop221
+	JGE         loop222
 
-next222:
+next223:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done223
+	JZ          done224
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -4298,7 +5251,7 @@ next222:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done223:
+done224:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -4326,9 +5279,9 @@ TEXT ·dotF16AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next225
+	JLT    next226
 
-loop224:
+loop225:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -4343,25 +5296,25 @@ loop224:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop224
+	JGE         loop225
 
-next225:
+next226:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next227
+	JLT  next228
 
-loop226:
+loop227:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop226
+	JGE         loop227
 
-next227:
+next228:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done228
+	JZ          done229
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -4370,7 +5323,7 @@ next227:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done228:
+done229:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -4395,9 +5348,9 @@ TEXT ·axpyF32AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next230
+	JLT          next231
 
-loop229:
+loop230:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -4408,26 +5361,26 @@ loop229:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop229
+	JGE         loop230
 
-next230:
+next231:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next232
+	JLT  next233
 
-loop231:
+loop232:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop231
+	JGE         loop232
 
-next232:
+next233:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done233
+	JZ          done234
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -4436,7 +5389,7 @@ next232:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done233:
+done234:
 	VZEROUPPER
 	RET
 
@@ -4449,9 +5402,9 @@ TEXT ·axpyF16AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next235
+	JLT          next236
 
-loop234:
+loop235:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -4462,26 +5415,26 @@ loop234:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop234
+	JGE         loop235
 
-next235:
+next236:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next237
+	JLT  next238
 
-loop236:
+loop237:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop236
+	JGE         loop237
 
-next237:
+next238:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done238
+	JZ          done239
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -4491,7 +5444,7 @@ next237:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done238:
+done239:
 	VZEROUPPER
 	RET
 
@@ -4504,9 +5457,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next240
+	JLT  next241
 
-loop239:
+loop240:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -4517,26 +5470,26 @@ loop239:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop239
+	JGE     loop240
 
-next240:
+next241:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next242
+	JLT  next243
 
-loop241:
+loop242:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop241
+	JGE     loop242
 
-next242:
+next243:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done243
+	JZ        done244
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -4545,7 +5498,7 @@ next242:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done243:
+done244:
 	VZEROUPPER
 	RET
 
@@ -4558,9 +5511,9 @@ TEXT ·mulAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next245
+	JLT  next246
 
-loop244:
+loop245:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
@@ -4571,26 +5524,26 @@ loop244:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop244
+	JGE     loop245
 
-next245:
+next246:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next247
+	JLT  next248
 
-loop246:
+loop247:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop246
+	JGE     loop247
 
-next247:
+next248:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done248
+	JZ        done249
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -4599,7 +5552,7 @@ next247:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done248:
+done249:
 	VZEROUPPER
 	RET
 
@@ -4612,9 +5565,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-52
 	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next250
+	JLT          next251
 
-loop249:
+loop250:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
@@ -4623,25 +5576,25 @@ loop249:
 	VMOVUPS Z1, 64(AX)(BX*4)
 	ADDQ    $+32, BX
 	SUBQ    $+32, CX
-	JGE     loop249
+	JGE     loop250
 
-next250:
+next251:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next252
+	JLT  next253
 
-loop251:
+loop252:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
 	ADDQ    $+16, BX
 	SUBQ    $+16, CX
-	JGE     loop251
+	JGE     loop252
 
-next252:
+next253:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done253
+	JZ        done254
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -4649,7 +5602,7 @@ next252:
 	VMULPS    Z0, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(BX*4)
 
-done253:
+done254:
 	VZEROUPPER
 	RET
 
@@ -4661,33 +5614,33 @@ TEXT ·f32ToF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next255
+	JLT  next256
 
-loop254:
+loop255:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	VMOVUPS   64(DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, 32(AX)(BX*2)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop254
+	JGE       loop255
 
-next255:
+next256:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next257
+	JLT  next258
 
-loop256:
+loop257:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop256
+	JGE       loop257
 
-next257:
+next258:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done258
+	JZ        done259
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -4695,7 +5648,7 @@ next257:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVDQU16 Y0, K1, (AX)(BX*2)
 
-done258:
+done259:
 	VZEROUPPER
 	RET
 
@@ -4707,33 +5660,33 @@ TEXT ·f16ToF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next260
+	JLT  next261
 
-loop259:
+loop260:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
 	VMOVUPS   Z0, 64(AX)(BX*4)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop259
+	JGE       loop260
 
-next260:
+next261:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next262
+	JLT  next263
 
-loop261:
+loop262:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop261
+	JGE       loop262
 
-next262:
+next263:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done263
+	JZ          done264
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -4741,7 +5694,7 @@ next262:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done263:
+done264:
 	VZEROUPPER
 	RET
 
@@ -4756,9 +5709,9 @@ TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-32
 	VPXORD Z3, Z3, Z3
 	XORQ   DX, DX
 	SUBQ   $+32, CX
-	JLT    next265
+	JLT    next266
 
-loop264:
+loop265:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -4773,14 +5726,14 @@ loop264:
 	VFMADD231PD   Z5, Z5, Z3
 	ADDQ          $+32, DX
 	SUBQ          $+32, CX
-	JGE           loop264
+	JGE           loop265
 
-next265:
+next266:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next267
+	JLT  next268
 
-loop266:
+loop267:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -4789,12 +5742,12 @@ loop266:
 	VFMADD231PD   Z5, Z5, Z1
 	ADDQ          $+16, DX
 	SUBQ          $+16, CX
-	JGE           loop266
+	JGE           loop267
 
-next267:
+next268:
 	ADDQ          $+16, CX
 	TESTQ         CX, CX
-	JZ            done268
+	JZ            done269
 	MOVQ          $-1, BX
 	BZHIQ         CX, BX, BX
 	KMOVW         BX, K1
@@ -4805,7 +5758,7 @@ next267:
 	VFMADD231PD   Z4, Z4, Z0
 	VFMADD231PD   Z5, Z5, Z1
 
-done268:
+done269:
 	VADDPD        Z2, Z0, Z0
 	VADDPD        Z3, Z1, Z1
 	VADDPD        Z1, Z0, Z0
@@ -4829,9 +5782,9 @@ TEXT ·normScaleAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 	SUBQ         $+32, CX
-	JLT          next270
+	JLT          next271
 
-loop269:
+loop270:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -4844,14 +5797,14 @@ loop269:
 	VMOVUPS Z1, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop269
+	JGE     loop270
 
-next270:
+next271:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next272
+	JLT  next273
 
-loop271:
+loop272:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -4859,12 +5812,12 @@ loop271:
 	VMOVUPS Z1, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop271
+	JGE     loop272
 
-next272:
+next273:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done273
+	JZ        done274
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -4874,7 +5827,7 @@ next272:
 	VMULPS    Z2, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(SI*4)
 
-done273:
+done274:
 	VZEROUPPER
 	RET
 
@@ -4886,19 +5839,19 @@ TEXT ·maxAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS word_ff800000<>+0(SB), Z0
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next275
+	JLT          next276
 
-loop274:
+loop275:
 	VMOVUPS (AX)(DX*4), Z1
 	VMAXPS  Z0, Z1, Z0
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
-	JGE     loop274
+	JGE     loop275
 
-next275:
+next276:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done276
+	JZ        done277
 	MOVQ      $-1, BX
 	BZHIQ     CX, BX, BX
 	KMOVW     BX, K1
@@ -4906,7 +5859,7 @@ next275:
 	VBLENDMPS Z1, Z0, K1, Z1
 	VMAXPS    Z0, Z1, Z0
 
-done276:
+done277:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X1
@@ -4935,9 +5888,9 @@ TEXT ·expSubAVX512(SB), NOSPLIT, $0-36
 	VPXORD       Z8, Z8, Z8
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next278
+	JLT          next279
 
-loop277:
+loop278:
 	VMOVUPS          (AX)(DX*4), Z6
 	VSUBPS           Z0, Z6, Z6
 	VMINPS           Z6, Z4, Z6
@@ -4963,12 +5916,12 @@ loop277:
 	VADDPD           Z6, Z7, Z7
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop277
+	JGE              loop278
 
-next278:
+next279:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done279
+	JZ               done280
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -4997,7 +5950,7 @@ next278:
 	VCVTPS2PD        Y1, Z0
 	VADDPD           Z0, Z7, Z7
 
-done279:
+done280:
 	VADDPD        Z8, Z7, Z7
 	VEXTRACTF64X4 $0x01, Z7, Y0
 	VADDPD        Y0, Y7, Y7
@@ -5026,9 +5979,9 @@ TEXT ·siluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_80000000<>+0(SB), Z6
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next281
+	JLT          next282
 
-loop280:
+loop281:
 	VMOVUPS          (DX)(SI*4), Z7
 	VXORPS           Z6, Z7, Z8
 	VMINPS           Z8, Z3, Z8
@@ -5053,12 +6006,12 @@ loop280:
 	VMOVUPS          Z10, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop280
+	JGE              loop281
 
-next281:
+next282:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done282
+	JZ               done283
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -5085,7 +6038,7 @@ next281:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done282:
+done283:
 	VZEROUPPER
 	RET
 
@@ -5106,9 +6059,9 @@ TEXT ·geluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_bd922279<>+0(SB), Z7
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next284
+	JLT          next285
 
-loop283:
+loop284:
 	VMOVUPS          (DX)(SI*4), Z8
 	VMULPS           Z8, Z8, Z9
 	VMULPS           Z7, Z9, Z9
@@ -5136,12 +6089,12 @@ loop283:
 	VMOVUPS          Z11, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop283
+	JGE              loop284
 
-next284:
+next285:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done285
+	JZ               done286
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -5171,7 +6124,7 @@ next284:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done285:
+done286:
 	VZEROUPPER
 	RET
 
@@ -5191,9 +6144,9 @@ TEXT ·softCapAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS word_3f800000<>+0(SB), Z7
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next287
+	JLT          next288
 
-loop286:
+loop287:
 	VMOVUPS          (AX)(DX*4), Z8
 	VMULPS           Z0, Z8, Z8
 	VMINPS           Z8, Z5, Z8
@@ -5222,12 +6175,12 @@ loop286:
 	VMOVUPS          Z9, (AX)(DX*4)
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop286
+	JGE              loop287
 
-next287:
+next288:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done288
+	JZ               done289
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -5258,7 +6211,7 @@ next287:
 	VMULPS           Z1, Z3, Z3
 	VMOVUPS          Z3, K1, (AX)(DX*4)
 
-done288:
+done289:
 	VZEROUPPER
 	RET
 
@@ -5272,9 +6225,9 @@ TEXT ·ropeNeoXAVX512(SB), NOSPLIT, $0-72
 	LEAQ (AX)(CX*4), SI
 	XORQ DI, DI
 	SUBQ $+16, CX
-	JLT  next290
+	JLT  next291
 
-loop289:
+loop290:
 	VMOVUPS (AX)(DI*4), Z0
 	VMOVUPS (SI)(DI*4), Z1
 	VMOVUPS (DX)(DI*4), Z2
@@ -5289,12 +6242,12 @@ loop289:
 	VMOVUPS Z3, (SI)(DI*4)
 	ADDQ    $+16, DI
 	SUBQ    $+16, CX
-	JGE     loop289
+	JGE     loop290
 
-next290:
+next291:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done291
+	JZ        done292
 	MOVQ      $-1, R8
 	BZHIQ     CX, R8, R8
 	KMOVW     R8, K1
@@ -5311,7 +6264,7 @@ next290:
 	VADDPS    Z2, Z3, Z3
 	VMOVUPS   Z3, K1, (SI)(DI*4)
 
-done291:
+done292:
 	VZEROUPPER
 	RET
 
@@ -5326,9 +6279,9 @@ TEXT ·ropeNormAVX512(SB), NOSPLIT, $0-72
 	VMOVDQU32 sign_of_even<>+0(SB), Z1
 	XORQ      SI, SI
 
-loop292:
+loop293:
 	CMPQ      SI, CX
-	JGE       done293
+	JGE       done294
 	VMOVUPS   (DX)(SI*4), Y2
 	VMOVUPS   (BX)(SI*4), Y3
 	VPERMPS   Z2, Z0, Z2
@@ -5341,9 +6294,9 @@ loop292:
 	VADDPS    Z5, Z4, Z4
 	VMOVUPS   Z4, (AX)(SI*8)
 	ADDQ      $+8, SI
-	JMP       loop292
+	JMP       loop293
 
-done293:
+done294:
 	VZEROUPPER
 	RET
 
@@ -5358,11 +6311,11 @@ TEXT ·tile1AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), CX
 
-rows294:
+rows295:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5370,9 +6323,9 @@ rows294:
 	MOVQ   n+56(FP), R9
 	MOVQ   R9, R8
 	SUBQ   $+16, R8
-	JLT    tail295
+	JLT    tail296
 
-loop297:
+loop298:
 	VMOVUPS     (DX), Z4
 	VMOVUPS     (DX)(BX*1), Z5
 	VMOVUPS     (DX)(BX*2), Z6
@@ -5385,11 +6338,11 @@ loop297:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R8
-	JGE         loop297
+	JGE         loop298
 
-tail295:
+tail296:
 	ADDQ        $+16, R8
-	JZ          fold296
+	JZ          fold297
 	MOVQ        $-1, R10
 	BZHIQ       R8, R10, R10
 	KMOVW       R10, K1
@@ -5403,13 +6356,11 @@ tail295:
 	VFMADD231PS Z8, Z6, Z2
 	VFMADD231PS Z8, Z7, Z3
 
-fold296:
+fold297:
 	SUBQ          R8, R9
-	MOVQ          R9, R8
-	SHLQ          $0x02, R8
-	SUBQ          R8, DX
 	SHLQ          $0x02, R9
 	SUBQ          R9, DI
+	SUBQ          R9, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R8
 	VUNPCKHPS     Z1, Z0, Z4
@@ -5429,7 +6380,7 @@ fold296:
 	VMOVUPS       X0, (R8)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows294
+	JNZ           rows295
 	VZEROUPPER
 	RET
 
@@ -5444,11 +6395,11 @@ TEXT ·tile2AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows298:
+rows299:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5460,9 +6411,9 @@ rows298:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail299
+	JLT    tail300
 
-loop301:
+loop302:
 	VMOVUPS     (DX), Z8
 	VMOVUPS     (DX)(BX*1), Z9
 	VMOVUPS     (DX)(BX*2), Z10
@@ -5480,11 +6431,11 @@ loop301:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop301
+	JGE         loop302
 
-tail299:
+tail300:
 	ADDQ        $+16, R10
-	JZ          fold300
+	JZ          fold301
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -5503,13 +6454,11 @@ tail299:
 	VFMADD231PS Z12, Z10, Z6
 	VFMADD231PS Z12, Z11, Z7
 
-fold300:
+fold301:
 	SUBQ          R10, R11
-	MOVQ          R11, R10
-	SHLQ          $0x02, R10
-	SUBQ          R10, DX
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
+	SUBQ          R11, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z8
@@ -5545,7 +6494,7 @@ fold300:
 	VMOVUPS       X4, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows298
+	JNZ           rows299
 	VZEROUPPER
 	RET
 
@@ -5560,11 +6509,11 @@ TEXT ·tile3AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows302:
+rows303:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5580,9 +6529,9 @@ rows302:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail303
+	JLT    tail304
 
-loop305:
+loop306:
 	VMOVUPS     (DX), Z12
 	VMOVUPS     (DX)(BX*1), Z13
 	VMOVUPS     (DX)(BX*2), Z14
@@ -5605,11 +6554,11 @@ loop305:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop305
+	JGE         loop306
 
-tail303:
+tail304:
 	ADDQ        $+16, R10
-	JZ          fold304
+	JZ          fold305
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -5633,13 +6582,11 @@ tail303:
 	VFMADD231PS Z16, Z14, Z10
 	VFMADD231PS Z16, Z15, Z11
 
-fold304:
+fold305:
 	SUBQ          R10, R11
-	MOVQ          R11, R10
-	SHLQ          $0x02, R10
-	SUBQ          R10, DX
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
+	SUBQ          R11, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z12
@@ -5691,7 +6638,7 @@ fold304:
 	VMOVUPS       X8, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows302
+	JNZ           rows303
 	VZEROUPPER
 	RET
 
@@ -5706,11 +6653,11 @@ TEXT ·tile4AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows306:
+rows307:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5732,9 +6679,9 @@ rows306:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail307
+	JLT    tail308
 
-loop309:
+loop310:
 	VMOVUPS     (DX), Z16
 	VMOVUPS     (DX)(BX*1), Z17
 	VMOVUPS     (DX)(BX*2), Z18
@@ -5763,11 +6710,11 @@ loop309:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop309
+	JGE         loop310
 
-tail307:
+tail308:
 	ADDQ        $+16, R11
-	JZ          fold308
+	JZ          fold309
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -5796,13 +6743,11 @@ tail307:
 	VFMADD231PS Z20, Z18, Z14
 	VFMADD231PS Z20, Z19, Z15
 
-fold308:
+fold309:
 	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x02, R10
-	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
+	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z16
@@ -5870,7 +6815,7 @@ fold308:
 	VMOVUPS       X12, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows306
+	JNZ           rows307
 	VZEROUPPER
 	RET
 
@@ -5885,11 +6830,11 @@ TEXT ·tile5AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows310:
+rows311:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5915,9 +6860,9 @@ rows310:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail311
+	JLT    tail312
 
-loop313:
+loop314:
 	VMOVUPS     (DX), Z20
 	VMOVUPS     (DX)(BX*1), Z21
 	VMOVUPS     (DX)(BX*2), Z22
@@ -5951,11 +6896,11 @@ loop313:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop313
+	JGE         loop314
 
-tail311:
+tail312:
 	ADDQ        $+16, R11
-	JZ          fold312
+	JZ          fold313
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -5989,13 +6934,11 @@ tail311:
 	VFMADD231PS Z24, Z22, Z18
 	VFMADD231PS Z24, Z23, Z19
 
-fold312:
+fold313:
 	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x02, R10
-	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
+	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z20
@@ -6079,7 +7022,7 @@ fold312:
 	VMOVUPS       X16, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows310
+	JNZ           rows311
 	VZEROUPPER
 	RET
 
@@ -6094,11 +7037,11 @@ TEXT ·tile6AVX512(SB), NOSPLIT, $0-64
 	MOVQ x+40(FP), DI
 	MOVQ xStride+48(FP), R8
 	SHLQ $0x02, CX
-	SHLQ $0x02, R8
 	SHLQ $0x02, BX
+	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows314:
+rows315:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6128,9 +7071,9 @@ rows314:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail315
+	JLT    tail316
 
-loop317:
+loop318:
 	VMOVUPS     (DX), Z24
 	VMOVUPS     (DX)(BX*1), Z25
 	VMOVUPS     (DX)(BX*2), Z26
@@ -6169,11 +7112,11 @@ loop317:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop317
+	JGE         loop318
 
-tail315:
+tail316:
 	ADDQ        $+16, R11
-	JZ          fold316
+	JZ          fold317
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -6212,13 +7155,11 @@ tail315:
 	VFMADD231PS Z28, Z26, Z22
 	VFMADD231PS Z28, Z27, Z23
 
-fold316:
+fold317:
 	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x02, R10
-	SUBQ          R10, DX
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
+	SUBQ          R12, DX
 	LEAQ          (DX)(BX*4), DX
 	MOVQ          AX, R10
 	VUNPCKHPS     Z1, Z0, Z24
@@ -6318,7 +7259,7 @@ fold316:
 	VMOVUPS       X20, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows314
+	JNZ           rows315
 	VZEROUPPER
 	RET
 
@@ -6331,9 +7272,9 @@ TEXT ·weighted1AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next319
+	JLT  next320
 
-chunk320:
+chunk321:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -6343,7 +7284,7 @@ chunk320:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position321:
+position322:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
 	VMOVUPS      128(DI), Z6
@@ -6356,7 +7297,7 @@ position321:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position321
+	JNZ          position322
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -6365,39 +7306,39 @@ position321:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk320
+	JGE          chunk321
 
-next319:
+next320:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next322
+	JLT  next323
 
-chunk323:
+chunk324:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	MOVQ    weight+8(FP), SI
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position324:
+position325:
 	VMOVUPS      (DI), Z1
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position324
+	JNZ          position325
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk323
+	JGE          chunk324
 
-next322:
+next323:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done318
+	JZ        done319
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -6406,18 +7347,18 @@ next322:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position325:
+position326:
 	VMOVUPS.Z    (CX), K1, Z1
 	VBROADCASTSS (BX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position325
+	JNZ          position326
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 
-done318:
+done319:
 	VZEROUPPER
 	RET
 
@@ -6430,9 +7371,9 @@ TEXT ·weighted2AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next327
+	JLT  next328
 
-chunk328:
+chunk329:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -6447,7 +7388,7 @@ chunk328:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position329:
+position330:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VMOVUPS      128(DI), Z10
@@ -6465,7 +7406,7 @@ position329:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position329
+	JNZ          position330
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -6479,14 +7420,14 @@ position329:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk328
+	JGE          chunk329
 
-next327:
+next328:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next330
+	JLT  next331
 
-chunk331:
+chunk332:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -6495,7 +7436,7 @@ chunk331:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position332:
+position333:
 	VMOVUPS      (DI), Z2
 	VBROADCASTSS (SI), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -6504,7 +7445,7 @@ position332:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position332
+	JNZ          position333
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -6512,12 +7453,12 @@ position332:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk331
+	JGE          chunk332
 
-next330:
+next331:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done326
+	JZ        done327
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -6528,7 +7469,7 @@ next330:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position333:
+position334:
 	VMOVUPS.Z    (CX), K1, Z2
 	VBROADCASTSS (BX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -6537,13 +7478,13 @@ position333:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position333
+	JNZ          position334
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
 	VMOVUPS      Z1, K1, (BX)
 
-done326:
+done327:
 	VZEROUPPER
 	RET
 
@@ -6556,9 +7497,9 @@ TEXT ·weighted3AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next335
+	JLT  next336
 
-chunk336:
+chunk337:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -6578,7 +7519,7 @@ chunk336:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position337:
+position338:
 	VMOVUPS      (DI), Z12
 	VMOVUPS      64(DI), Z13
 	VMOVUPS      128(DI), Z14
@@ -6601,7 +7542,7 @@ position337:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position337
+	JNZ          position338
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -6620,14 +7561,14 @@ position337:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk336
+	JGE          chunk337
 
-next335:
+next336:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next338
+	JLT  next339
 
-chunk339:
+chunk340:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -6638,7 +7579,7 @@ chunk339:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position340:
+position341:
 	VMOVUPS      (DI), Z3
 	VBROADCASTSS (SI), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -6649,7 +7590,7 @@ position340:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position340
+	JNZ          position341
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -6659,12 +7600,12 @@ position340:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk339
+	JGE          chunk340
 
-next338:
+next339:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done334
+	JZ        done335
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -6677,7 +7618,7 @@ next338:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position341:
+position342:
 	VMOVUPS.Z    (CX), K1, Z3
 	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -6688,7 +7629,7 @@ position341:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position341
+	JNZ          position342
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -6696,7 +7637,7 @@ position341:
 	ADDQ         DX, BX
 	VMOVUPS      Z2, K1, (BX)
 
-done334:
+done335:
 	VZEROUPPER
 	RET
 
@@ -6709,9 +7650,9 @@ TEXT ·weighted4AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next343
+	JLT  next344
 
-chunk344:
+chunk345:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -6736,7 +7677,7 @@ chunk344:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position345:
+position346:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	VMOVUPS      128(DI), Z18
@@ -6764,7 +7705,7 @@ position345:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position345
+	JNZ          position346
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -6788,14 +7729,14 @@ position345:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk344
+	JGE          chunk345
 
-next343:
+next344:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next346
+	JLT  next347
 
-chunk347:
+chunk348:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -6808,7 +7749,7 @@ chunk347:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position348:
+position349:
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -6821,7 +7762,7 @@ position348:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position348
+	JNZ          position349
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -6833,12 +7774,12 @@ position348:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk347
+	JGE          chunk348
 
-next346:
+next347:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done342
+	JZ        done343
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -6853,7 +7794,7 @@ next346:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position349:
+position350:
 	VMOVUPS.Z    (CX), K1, Z4
 	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -6866,7 +7807,7 @@ position349:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position349
+	JNZ          position350
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -6876,7 +7817,7 @@ position349:
 	ADDQ         DX, BX
 	VMOVUPS      Z3, K1, (BX)
 
-done342:
+done343:
 	VZEROUPPER
 	RET
 
@@ -6889,9 +7830,9 @@ TEXT ·weighted5AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next351
+	JLT  next352
 
-chunk352:
+chunk353:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -6921,7 +7862,7 @@ chunk352:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position353:
+position354:
 	VMOVUPS      (DI), Z20
 	VMOVUPS      64(DI), Z21
 	VMOVUPS      128(DI), Z22
@@ -6954,7 +7895,7 @@ position353:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position353
+	JNZ          position354
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -6983,14 +7924,14 @@ position353:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk352
+	JGE          chunk353
 
-next351:
+next352:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next354
+	JLT  next355
 
-chunk355:
+chunk356:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7005,7 +7946,7 @@ chunk355:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position356:
+position357:
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (SI), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -7020,7 +7961,7 @@ position356:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position356
+	JNZ          position357
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7034,12 +7975,12 @@ position356:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk355
+	JGE          chunk356
 
-next354:
+next355:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done350
+	JZ        done351
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7056,7 +7997,7 @@ next354:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position357:
+position358:
 	VMOVUPS.Z    (CX), K1, Z5
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -7071,7 +8012,7 @@ position357:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position357
+	JNZ          position358
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -7083,7 +8024,7 @@ position357:
 	ADDQ         DX, BX
 	VMOVUPS      Z4, K1, (BX)
 
-done350:
+done351:
 	VZEROUPPER
 	RET
 
@@ -7096,9 +8037,9 @@ TEXT ·weighted6AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next359
+	JLT  next360
 
-chunk360:
+chunk361:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7133,7 +8074,7 @@ chunk360:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position361:
+position362:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -7171,7 +8112,7 @@ position361:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position361
+	JNZ          position362
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7205,14 +8146,14 @@ position361:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk360
+	JGE          chunk361
 
-next359:
+next360:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next362
+	JLT  next363
 
-chunk363:
+chunk364:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7229,7 +8170,7 @@ chunk363:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position364:
+position365:
 	VMOVUPS      (DI), Z6
 	VBROADCASTSS (SI), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -7246,7 +8187,7 @@ position364:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position364
+	JNZ          position365
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7262,12 +8203,12 @@ position364:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk363
+	JGE          chunk364
 
-next362:
+next363:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done358
+	JZ        done359
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7286,7 +8227,7 @@ next362:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position365:
+position366:
 	VMOVUPS.Z    (CX), K1, Z6
 	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -7303,7 +8244,7 @@ position365:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position365
+	JNZ          position366
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -7317,79 +8258,50 @@ position365:
 	ADDQ         DX, BX
 	VMOVUPS      Z5, K1, (BX)
 
-done358:
+done359:
 	VZEROUPPER
 	RET
 
-// func tile1F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile1F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), CX
+// func scores1F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores1F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows366:
+quad367:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   n+56(FP), R9
-	MOVQ   R9, R8
-	SUBQ   $+16, R8
-	JLT    tail367
+	MOVQ   R9, R10
 
-loop369:
-	VCVTPH2PS   (DX), Z4
-	VCVTPH2PS   (DX)(BX*1), Z5
-	VCVTPH2PS   (DX)(BX*2), Z6
-	VCVTPH2PS   (DX)(CX*1), Z7
-	VMOVUPS     (DI), Z8
-	VFMADD231PS Z8, Z4, Z0
-	VFMADD231PS Z8, Z5, Z1
-	VFMADD231PS Z8, Z6, Z2
-	VFMADD231PS Z8, Z7, Z3
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	SUBQ        $+16, R8
-	JGE         loop369
-
-tail367:
-	ADDQ        $+16, R8
-	JZ          fold368
-	MOVQ        $-1, R10
-	BZHIQ       R8, R10, R10
-	KMOVW       R10, K1
-	VMOVDQU16.Z (DX), K1, Y4
-	VCVTPH2PS   Y4, Z4
-	VMOVDQU16.Z (DX)(BX*1), K1, Y5
-	VCVTPH2PS   Y5, Z5
-	VMOVDQU16.Z (DX)(BX*2), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VMOVDQU16.Z (DX)(CX*1), K1, Y7
-	VCVTPH2PS   Y7, Z7
-	VMOVUPS.Z   (DI), K1, Z8
-	VFMADD231PS Z8, Z4, Z0
-	VFMADD231PS Z8, Z5, Z1
-	VFMADD231PS Z8, Z6, Z2
-	VFMADD231PS Z8, Z7, Z3
-
-fold368:
-	SUBQ          R8, R9
-	MOVQ          R9, R8
-	SHLQ          $0x01, R8
-	SUBQ          R8, DX
-	SHLQ          $0x02, R9
-	SUBQ          R9, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R8
+loop368:
+	VCVTPH2PS     (CX), Z4
+	VCVTPH2PS     (CX)(DI*1), Z5
+	VCVTPH2PS     (CX)(DI*2), Z6
+	VCVTPH2PS     (CX)(R8*1), Z7
+	VMOVUPS       (BX), Z8
+	VFMADD231PS   Z8, Z4, Z0
+	VFMADD231PS   Z8, Z5, Z1
+	VFMADD231PS   Z8, Z6, Z2
+	VFMADD231PS   Z8, Z7, Z3
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R10
+	JNZ           loop368
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z4
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z4, Z0, Z0
@@ -7403,30 +8315,28 @@ fold368:
 	VADDPS        Y4, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X4
 	VADDPS        X4, X0, X0
-	VADDPS        (R8), X0, X0
-	VMOVUPS       X0, (R8)
+	VMOVUPS       X0, (AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows366
+	DECQ          DX
+	JNZ           quad367
 	VZEROUPPER
 	RET
 
-// func tile2F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile2F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores2F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores2F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows370:
+quad369:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7435,65 +8345,32 @@ rows370:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   n+56(FP), R11
-	MOVQ   R11, R10
-	SUBQ   $+16, R10
-	JLT    tail371
+	MOVQ   R9, R10
 
-loop373:
-	VCVTPH2PS   (DX), Z8
-	VCVTPH2PS   (DX)(BX*1), Z9
-	VCVTPH2PS   (DX)(BX*2), Z10
-	VCVTPH2PS   (DX)(R9*1), Z11
-	VMOVUPS     (DI), Z12
-	VFMADD231PS Z12, Z8, Z0
-	VFMADD231PS Z12, Z9, Z1
-	VFMADD231PS Z12, Z10, Z2
-	VFMADD231PS Z12, Z11, Z3
-	VMOVUPS     (DI)(R8*1), Z12
-	VFMADD231PS Z12, Z8, Z4
-	VFMADD231PS Z12, Z9, Z5
-	VFMADD231PS Z12, Z10, Z6
-	VFMADD231PS Z12, Z11, Z7
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	SUBQ        $+16, R10
-	JGE         loop373
-
-tail371:
-	ADDQ        $+16, R10
-	JZ          fold372
-	MOVQ        $-1, R12
-	BZHIQ       R10, R12, R12
-	KMOVW       R12, K1
-	VMOVDQU16.Z (DX), K1, Y8
-	VCVTPH2PS   Y8, Z8
-	VMOVDQU16.Z (DX)(BX*1), K1, Y9
-	VCVTPH2PS   Y9, Z9
-	VMOVDQU16.Z (DX)(BX*2), K1, Y10
-	VCVTPH2PS   Y10, Z10
-	VMOVDQU16.Z (DX)(R9*1), K1, Y11
-	VCVTPH2PS   Y11, Z11
-	VMOVUPS.Z   (DI), K1, Z12
-	VFMADD231PS Z12, Z8, Z0
-	VFMADD231PS Z12, Z9, Z1
-	VFMADD231PS Z12, Z10, Z2
-	VFMADD231PS Z12, Z11, Z3
-	VMOVUPS.Z   (DI)(R8*1), K1, Z12
-	VFMADD231PS Z12, Z8, Z4
-	VFMADD231PS Z12, Z9, Z5
-	VFMADD231PS Z12, Z10, Z6
-	VFMADD231PS Z12, Z11, Z7
-
-fold372:
-	SUBQ          R10, R11
-	MOVQ          R11, R10
-	SHLQ          $0x01, R10
-	SUBQ          R10, DX
-	SHLQ          $0x02, R11
-	SUBQ          R11, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R10
+loop370:
+	VCVTPH2PS     (CX), Z8
+	VCVTPH2PS     (CX)(DI*1), Z9
+	VCVTPH2PS     (CX)(DI*2), Z10
+	VCVTPH2PS     (CX)(R8*1), Z11
+	VMOVUPS       (BX), Z12
+	VFMADD231PS   Z12, Z8, Z0
+	VFMADD231PS   Z12, Z9, Z1
+	VFMADD231PS   Z12, Z10, Z2
+	VFMADD231PS   Z12, Z11, Z3
+	VMOVUPS       (BX)(R9*1), Z12
+	VFMADD231PS   Z12, Z8, Z4
+	VFMADD231PS   Z12, Z9, Z5
+	VFMADD231PS   Z12, Z10, Z6
+	VFMADD231PS   Z12, Z11, Z7
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R10
+	JNZ           loop370
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z8
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z8, Z0, Z0
@@ -7507,9 +8384,7 @@ fold372:
 	VADDPS        Y8, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X8
 	VADDPS        X8, X0, X0
-	VADDPS        (R10), X0, X0
-	VMOVUPS       X0, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X0, (AX)
 	VUNPCKHPS     Z5, Z4, Z8
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z8, Z4, Z4
@@ -7523,30 +8398,28 @@ fold372:
 	VADDPS        Y8, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X8
 	VADDPS        X8, X4, X4
-	VADDPS        (R10), X4, X4
-	VMOVUPS       X4, (R10)
+	VMOVUPS       X4, 256(AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows370
+	DECQ          DX
+	JNZ           quad369
 	VZEROUPPER
 	RET
 
-// func tile3F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile3F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores3F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores3F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows374:
+quad371:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7559,75 +8432,37 @@ rows374:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	MOVQ   n+56(FP), R11
-	MOVQ   R11, R10
-	SUBQ   $+16, R10
-	JLT    tail375
+	MOVQ   R9, R10
 
-loop377:
-	VCVTPH2PS   (DX), Z12
-	VCVTPH2PS   (DX)(BX*1), Z13
-	VCVTPH2PS   (DX)(BX*2), Z14
-	VCVTPH2PS   (DX)(R9*1), Z15
-	VMOVUPS     (DI), Z16
-	VFMADD231PS Z16, Z12, Z0
-	VFMADD231PS Z16, Z13, Z1
-	VFMADD231PS Z16, Z14, Z2
-	VFMADD231PS Z16, Z15, Z3
-	VMOVUPS     (DI)(R8*1), Z16
-	VFMADD231PS Z16, Z12, Z4
-	VFMADD231PS Z16, Z13, Z5
-	VFMADD231PS Z16, Z14, Z6
-	VFMADD231PS Z16, Z15, Z7
-	VMOVUPS     (DI)(R8*2), Z16
-	VFMADD231PS Z16, Z12, Z8
-	VFMADD231PS Z16, Z13, Z9
-	VFMADD231PS Z16, Z14, Z10
-	VFMADD231PS Z16, Z15, Z11
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	SUBQ        $+16, R10
-	JGE         loop377
-
-tail375:
-	ADDQ        $+16, R10
-	JZ          fold376
-	MOVQ        $-1, R12
-	BZHIQ       R10, R12, R12
-	KMOVW       R12, K1
-	VMOVDQU16.Z (DX), K1, Y12
-	VCVTPH2PS   Y12, Z12
-	VMOVDQU16.Z (DX)(BX*1), K1, Y13
-	VCVTPH2PS   Y13, Z13
-	VMOVDQU16.Z (DX)(BX*2), K1, Y14
-	VCVTPH2PS   Y14, Z14
-	VMOVDQU16.Z (DX)(R9*1), K1, Y15
-	VCVTPH2PS   Y15, Z15
-	VMOVUPS.Z   (DI), K1, Z16
-	VFMADD231PS Z16, Z12, Z0
-	VFMADD231PS Z16, Z13, Z1
-	VFMADD231PS Z16, Z14, Z2
-	VFMADD231PS Z16, Z15, Z3
-	VMOVUPS.Z   (DI)(R8*1), K1, Z16
-	VFMADD231PS Z16, Z12, Z4
-	VFMADD231PS Z16, Z13, Z5
-	VFMADD231PS Z16, Z14, Z6
-	VFMADD231PS Z16, Z15, Z7
-	VMOVUPS.Z   (DI)(R8*2), K1, Z16
-	VFMADD231PS Z16, Z12, Z8
-	VFMADD231PS Z16, Z13, Z9
-	VFMADD231PS Z16, Z14, Z10
-	VFMADD231PS Z16, Z15, Z11
-
-fold376:
-	SUBQ          R10, R11
-	MOVQ          R11, R10
-	SHLQ          $0x01, R10
-	SUBQ          R10, DX
-	SHLQ          $0x02, R11
-	SUBQ          R11, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R10
+loop372:
+	VCVTPH2PS     (CX), Z12
+	VCVTPH2PS     (CX)(DI*1), Z13
+	VCVTPH2PS     (CX)(DI*2), Z14
+	VCVTPH2PS     (CX)(R8*1), Z15
+	VMOVUPS       (BX), Z16
+	VFMADD231PS   Z16, Z12, Z0
+	VFMADD231PS   Z16, Z13, Z1
+	VFMADD231PS   Z16, Z14, Z2
+	VFMADD231PS   Z16, Z15, Z3
+	VMOVUPS       (BX)(R9*1), Z16
+	VFMADD231PS   Z16, Z12, Z4
+	VFMADD231PS   Z16, Z13, Z5
+	VFMADD231PS   Z16, Z14, Z6
+	VFMADD231PS   Z16, Z15, Z7
+	VMOVUPS       (BX)(R9*2), Z16
+	VFMADD231PS   Z16, Z12, Z8
+	VFMADD231PS   Z16, Z13, Z9
+	VFMADD231PS   Z16, Z14, Z10
+	VFMADD231PS   Z16, Z15, Z11
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	SUBQ          $+64, R10
+	JNZ           loop372
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z12
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z12, Z0, Z0
@@ -7641,9 +8476,7 @@ fold376:
 	VADDPS        Y12, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X12
 	VADDPS        X12, X0, X0
-	VADDPS        (R10), X0, X0
-	VMOVUPS       X0, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X0, (AX)
 	VUNPCKHPS     Z5, Z4, Z12
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z12, Z4, Z4
@@ -7657,9 +8490,7 @@ fold376:
 	VADDPS        Y12, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X12
 	VADDPS        X12, X4, X4
-	VADDPS        (R10), X4, X4
-	VMOVUPS       X4, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X4, 256(AX)
 	VUNPCKHPS     Z9, Z8, Z12
 	VUNPCKLPS     Z9, Z8, Z8
 	VADDPS        Z12, Z8, Z8
@@ -7673,30 +8504,28 @@ fold376:
 	VADDPS        Y12, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X12
 	VADDPS        X12, X8, X8
-	VADDPS        (R10), X8, X8
-	VMOVUPS       X8, (R10)
+	VMOVUPS       X8, 512(AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows374
+	DECQ          DX
+	JNZ           quad371
 	VZEROUPPER
 	RET
 
-// func tile4F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile4F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores4F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores4F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows378:
+quad373:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7713,88 +8542,45 @@ rows378:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	LEAQ   (R8)(R8*2), R10
-	ADDQ   DI, R10
-	MOVQ   n+56(FP), R12
-	MOVQ   R12, R11
-	SUBQ   $+16, R11
-	JLT    tail379
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
 
-loop381:
-	VCVTPH2PS   (DX), Z16
-	VCVTPH2PS   (DX)(BX*1), Z17
-	VCVTPH2PS   (DX)(BX*2), Z18
-	VCVTPH2PS   (DX)(R9*1), Z19
-	VMOVUPS     (DI), Z20
-	VFMADD231PS Z20, Z16, Z0
-	VFMADD231PS Z20, Z17, Z1
-	VFMADD231PS Z20, Z18, Z2
-	VFMADD231PS Z20, Z19, Z3
-	VMOVUPS     (DI)(R8*1), Z20
-	VFMADD231PS Z20, Z16, Z4
-	VFMADD231PS Z20, Z17, Z5
-	VFMADD231PS Z20, Z18, Z6
-	VFMADD231PS Z20, Z19, Z7
-	VMOVUPS     (DI)(R8*2), Z20
-	VFMADD231PS Z20, Z16, Z8
-	VFMADD231PS Z20, Z17, Z9
-	VFMADD231PS Z20, Z18, Z10
-	VFMADD231PS Z20, Z19, Z11
-	VMOVUPS     (R10), Z20
-	VFMADD231PS Z20, Z16, Z12
-	VFMADD231PS Z20, Z17, Z13
-	VFMADD231PS Z20, Z18, Z14
-	VFMADD231PS Z20, Z19, Z15
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	ADDQ        $+64, R10
-	SUBQ        $+16, R11
-	JGE         loop381
-
-tail379:
-	ADDQ        $+16, R11
-	JZ          fold380
-	MOVQ        $-1, R13
-	BZHIQ       R11, R13, R13
-	KMOVW       R13, K1
-	VMOVDQU16.Z (DX), K1, Y16
-	VCVTPH2PS   Y16, Z16
-	VMOVDQU16.Z (DX)(BX*1), K1, Y17
-	VCVTPH2PS   Y17, Z17
-	VMOVDQU16.Z (DX)(BX*2), K1, Y18
-	VCVTPH2PS   Y18, Z18
-	VMOVDQU16.Z (DX)(R9*1), K1, Y19
-	VCVTPH2PS   Y19, Z19
-	VMOVUPS.Z   (DI), K1, Z20
-	VFMADD231PS Z20, Z16, Z0
-	VFMADD231PS Z20, Z17, Z1
-	VFMADD231PS Z20, Z18, Z2
-	VFMADD231PS Z20, Z19, Z3
-	VMOVUPS.Z   (DI)(R8*1), K1, Z20
-	VFMADD231PS Z20, Z16, Z4
-	VFMADD231PS Z20, Z17, Z5
-	VFMADD231PS Z20, Z18, Z6
-	VFMADD231PS Z20, Z19, Z7
-	VMOVUPS.Z   (DI)(R8*2), K1, Z20
-	VFMADD231PS Z20, Z16, Z8
-	VFMADD231PS Z20, Z17, Z9
-	VFMADD231PS Z20, Z18, Z10
-	VFMADD231PS Z20, Z19, Z11
-	VMOVUPS.Z   (R10), K1, Z20
-	VFMADD231PS Z20, Z16, Z12
-	VFMADD231PS Z20, Z17, Z13
-	VFMADD231PS Z20, Z18, Z14
-	VFMADD231PS Z20, Z19, Z15
-
-fold380:
-	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x01, R10
-	SUBQ          R10, DX
-	SHLQ          $0x02, R12
-	SUBQ          R12, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R10
+loop374:
+	VCVTPH2PS     (CX), Z16
+	VCVTPH2PS     (CX)(DI*1), Z17
+	VCVTPH2PS     (CX)(DI*2), Z18
+	VCVTPH2PS     (CX)(R8*1), Z19
+	VMOVUPS       (BX), Z20
+	VFMADD231PS   Z20, Z16, Z0
+	VFMADD231PS   Z20, Z17, Z1
+	VFMADD231PS   Z20, Z18, Z2
+	VFMADD231PS   Z20, Z19, Z3
+	VMOVUPS       (BX)(R9*1), Z20
+	VFMADD231PS   Z20, Z16, Z4
+	VFMADD231PS   Z20, Z17, Z5
+	VFMADD231PS   Z20, Z18, Z6
+	VFMADD231PS   Z20, Z19, Z7
+	VMOVUPS       (BX)(R9*2), Z20
+	VFMADD231PS   Z20, Z16, Z8
+	VFMADD231PS   Z20, Z17, Z9
+	VFMADD231PS   Z20, Z18, Z10
+	VFMADD231PS   Z20, Z19, Z11
+	VMOVUPS       (R10), Z20
+	VFMADD231PS   Z20, Z16, Z12
+	VFMADD231PS   Z20, Z17, Z13
+	VFMADD231PS   Z20, Z18, Z14
+	VFMADD231PS   Z20, Z19, Z15
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	ADDQ          $+64, R10
+	SUBQ          $+64, R11
+	JNZ           loop374
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z16
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z16, Z0, Z0
@@ -7808,9 +8594,7 @@ fold380:
 	VADDPS        Y16, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X16
 	VADDPS        X16, X0, X0
-	VADDPS        (R10), X0, X0
-	VMOVUPS       X0, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X0, (AX)
 	VUNPCKHPS     Z5, Z4, Z16
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z16, Z4, Z4
@@ -7824,9 +8608,7 @@ fold380:
 	VADDPS        Y16, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X16
 	VADDPS        X16, X4, X4
-	VADDPS        (R10), X4, X4
-	VMOVUPS       X4, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X4, 256(AX)
 	VUNPCKHPS     Z9, Z8, Z16
 	VUNPCKLPS     Z9, Z8, Z8
 	VADDPS        Z16, Z8, Z8
@@ -7840,9 +8622,7 @@ fold380:
 	VADDPS        Y16, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X16
 	VADDPS        X16, X8, X8
-	VADDPS        (R10), X8, X8
-	VMOVUPS       X8, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X8, 512(AX)
 	VUNPCKHPS     Z13, Z12, Z16
 	VUNPCKLPS     Z13, Z12, Z12
 	VADDPS        Z16, Z12, Z12
@@ -7856,30 +8636,28 @@ fold380:
 	VADDPS        Y16, Y12, Y12
 	VEXTRACTF32X4 $0x01, Y12, X16
 	VADDPS        X16, X12, X12
-	VADDPS        (R10), X12, X12
-	VMOVUPS       X12, (R10)
+	VMOVUPS       X12, 768(AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows378
+	DECQ          DX
+	JNZ           quad373
 	VZEROUPPER
 	RET
 
-// func tile5F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile5F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores5F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores5F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows382:
+quad375:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7900,98 +8678,50 @@ rows382:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	LEAQ   (R8)(R8*2), R10
-	ADDQ   DI, R10
-	MOVQ   n+56(FP), R12
-	MOVQ   R12, R11
-	SUBQ   $+16, R11
-	JLT    tail383
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
 
-loop385:
-	VCVTPH2PS   (DX), Z20
-	VCVTPH2PS   (DX)(BX*1), Z21
-	VCVTPH2PS   (DX)(BX*2), Z22
-	VCVTPH2PS   (DX)(R9*1), Z23
-	VMOVUPS     (DI), Z24
-	VFMADD231PS Z24, Z20, Z0
-	VFMADD231PS Z24, Z21, Z1
-	VFMADD231PS Z24, Z22, Z2
-	VFMADD231PS Z24, Z23, Z3
-	VMOVUPS     (DI)(R8*1), Z24
-	VFMADD231PS Z24, Z20, Z4
-	VFMADD231PS Z24, Z21, Z5
-	VFMADD231PS Z24, Z22, Z6
-	VFMADD231PS Z24, Z23, Z7
-	VMOVUPS     (DI)(R8*2), Z24
-	VFMADD231PS Z24, Z20, Z8
-	VFMADD231PS Z24, Z21, Z9
-	VFMADD231PS Z24, Z22, Z10
-	VFMADD231PS Z24, Z23, Z11
-	VMOVUPS     (R10), Z24
-	VFMADD231PS Z24, Z20, Z12
-	VFMADD231PS Z24, Z21, Z13
-	VFMADD231PS Z24, Z22, Z14
-	VFMADD231PS Z24, Z23, Z15
-	VMOVUPS     (R10)(R8*1), Z24
-	VFMADD231PS Z24, Z20, Z16
-	VFMADD231PS Z24, Z21, Z17
-	VFMADD231PS Z24, Z22, Z18
-	VFMADD231PS Z24, Z23, Z19
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	ADDQ        $+64, R10
-	SUBQ        $+16, R11
-	JGE         loop385
-
-tail383:
-	ADDQ        $+16, R11
-	JZ          fold384
-	MOVQ        $-1, R13
-	BZHIQ       R11, R13, R13
-	KMOVW       R13, K1
-	VMOVDQU16.Z (DX), K1, Y20
-	VCVTPH2PS   Y20, Z20
-	VMOVDQU16.Z (DX)(BX*1), K1, Y21
-	VCVTPH2PS   Y21, Z21
-	VMOVDQU16.Z (DX)(BX*2), K1, Y22
-	VCVTPH2PS   Y22, Z22
-	VMOVDQU16.Z (DX)(R9*1), K1, Y23
-	VCVTPH2PS   Y23, Z23
-	VMOVUPS.Z   (DI), K1, Z24
-	VFMADD231PS Z24, Z20, Z0
-	VFMADD231PS Z24, Z21, Z1
-	VFMADD231PS Z24, Z22, Z2
-	VFMADD231PS Z24, Z23, Z3
-	VMOVUPS.Z   (DI)(R8*1), K1, Z24
-	VFMADD231PS Z24, Z20, Z4
-	VFMADD231PS Z24, Z21, Z5
-	VFMADD231PS Z24, Z22, Z6
-	VFMADD231PS Z24, Z23, Z7
-	VMOVUPS.Z   (DI)(R8*2), K1, Z24
-	VFMADD231PS Z24, Z20, Z8
-	VFMADD231PS Z24, Z21, Z9
-	VFMADD231PS Z24, Z22, Z10
-	VFMADD231PS Z24, Z23, Z11
-	VMOVUPS.Z   (R10), K1, Z24
-	VFMADD231PS Z24, Z20, Z12
-	VFMADD231PS Z24, Z21, Z13
-	VFMADD231PS Z24, Z22, Z14
-	VFMADD231PS Z24, Z23, Z15
-	VMOVUPS.Z   (R10)(R8*1), K1, Z24
-	VFMADD231PS Z24, Z20, Z16
-	VFMADD231PS Z24, Z21, Z17
-	VFMADD231PS Z24, Z22, Z18
-	VFMADD231PS Z24, Z23, Z19
-
-fold384:
-	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x01, R10
-	SUBQ          R10, DX
-	SHLQ          $0x02, R12
-	SUBQ          R12, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R10
+loop376:
+	VCVTPH2PS     (CX), Z20
+	VCVTPH2PS     (CX)(DI*1), Z21
+	VCVTPH2PS     (CX)(DI*2), Z22
+	VCVTPH2PS     (CX)(R8*1), Z23
+	VMOVUPS       (BX), Z24
+	VFMADD231PS   Z24, Z20, Z0
+	VFMADD231PS   Z24, Z21, Z1
+	VFMADD231PS   Z24, Z22, Z2
+	VFMADD231PS   Z24, Z23, Z3
+	VMOVUPS       (BX)(R9*1), Z24
+	VFMADD231PS   Z24, Z20, Z4
+	VFMADD231PS   Z24, Z21, Z5
+	VFMADD231PS   Z24, Z22, Z6
+	VFMADD231PS   Z24, Z23, Z7
+	VMOVUPS       (BX)(R9*2), Z24
+	VFMADD231PS   Z24, Z20, Z8
+	VFMADD231PS   Z24, Z21, Z9
+	VFMADD231PS   Z24, Z22, Z10
+	VFMADD231PS   Z24, Z23, Z11
+	VMOVUPS       (R10), Z24
+	VFMADD231PS   Z24, Z20, Z12
+	VFMADD231PS   Z24, Z21, Z13
+	VFMADD231PS   Z24, Z22, Z14
+	VFMADD231PS   Z24, Z23, Z15
+	VMOVUPS       (R10)(R9*1), Z24
+	VFMADD231PS   Z24, Z20, Z16
+	VFMADD231PS   Z24, Z21, Z17
+	VFMADD231PS   Z24, Z22, Z18
+	VFMADD231PS   Z24, Z23, Z19
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	ADDQ          $+64, R10
+	SUBQ          $+64, R11
+	JNZ           loop376
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z20
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z20, Z0, Z0
@@ -8005,9 +8735,7 @@ fold384:
 	VADDPS        Y20, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X20
 	VADDPS        X20, X0, X0
-	VADDPS        (R10), X0, X0
-	VMOVUPS       X0, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X0, (AX)
 	VUNPCKHPS     Z5, Z4, Z20
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z20, Z4, Z4
@@ -8021,9 +8749,7 @@ fold384:
 	VADDPS        Y20, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X20
 	VADDPS        X20, X4, X4
-	VADDPS        (R10), X4, X4
-	VMOVUPS       X4, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X4, 256(AX)
 	VUNPCKHPS     Z9, Z8, Z20
 	VUNPCKLPS     Z9, Z8, Z8
 	VADDPS        Z20, Z8, Z8
@@ -8037,9 +8763,7 @@ fold384:
 	VADDPS        Y20, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X20
 	VADDPS        X20, X8, X8
-	VADDPS        (R10), X8, X8
-	VMOVUPS       X8, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X8, 512(AX)
 	VUNPCKHPS     Z13, Z12, Z20
 	VUNPCKLPS     Z13, Z12, Z12
 	VADDPS        Z20, Z12, Z12
@@ -8053,9 +8777,7 @@ fold384:
 	VADDPS        Y20, Y12, Y12
 	VEXTRACTF32X4 $0x01, Y12, X20
 	VADDPS        X20, X12, X12
-	VADDPS        (R10), X12, X12
-	VMOVUPS       X12, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X12, 768(AX)
 	VUNPCKHPS     Z17, Z16, Z20
 	VUNPCKLPS     Z17, Z16, Z16
 	VADDPS        Z20, Z16, Z16
@@ -8069,30 +8791,28 @@ fold384:
 	VADDPS        Y20, Y16, Y16
 	VEXTRACTF32X4 $0x01, Y16, X20
 	VADDPS        X20, X16, X16
-	VADDPS        (R10), X16, X16
-	VMOVUPS       X16, (R10)
+	VMOVUPS       X16, 1024(AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows382
+	DECQ          DX
+	JNZ           quad375
 	VZEROUPPER
 	RET
 
-// func tile6F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·tile6F16AVX512(SB), NOSPLIT, $0-64
-	MOVQ acc+0(FP), AX
-	MOVQ accStride+8(FP), CX
-	MOVQ w+16(FP), DX
-	MOVQ wStride+24(FP), BX
-	MOVQ quads+32(FP), SI
-	MOVQ x+40(FP), DI
-	MOVQ xStride+48(FP), R8
-	SHLQ $0x02, CX
-	SHLQ $0x02, R8
-	SHLQ $0x01, BX
-	LEAQ (BX)(BX*2), R9
+// func scores6F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, AVX512VL, MMX+
+TEXT ·scores6F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ scores+0(FP), AX
+	MOVQ k+8(FP), CX
+	MOVQ quads+16(FP), DX
+	MOVQ q+24(FP), BX
+	MOVQ ahead+40(FP), SI
+	MOVQ dim+32(FP), DI
+	MOVQ dim+32(FP), R9
+	SHLQ $0x01, DI
+	LEAQ (DI)(DI*2), R8
+	SHLQ $0x02, R9
 
-rows386:
+quad377:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8117,108 +8837,55 @@ rows386:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	LEAQ   (R8)(R8*2), R10
-	ADDQ   DI, R10
-	MOVQ   n+56(FP), R12
-	MOVQ   R12, R11
-	SUBQ   $+16, R11
-	JLT    tail387
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
 
-loop389:
-	VCVTPH2PS   (DX), Z24
-	VCVTPH2PS   (DX)(BX*1), Z25
-	VCVTPH2PS   (DX)(BX*2), Z26
-	VCVTPH2PS   (DX)(R9*1), Z27
-	VMOVUPS     (DI), Z28
-	VFMADD231PS Z28, Z24, Z0
-	VFMADD231PS Z28, Z25, Z1
-	VFMADD231PS Z28, Z26, Z2
-	VFMADD231PS Z28, Z27, Z3
-	VMOVUPS     (DI)(R8*1), Z28
-	VFMADD231PS Z28, Z24, Z4
-	VFMADD231PS Z28, Z25, Z5
-	VFMADD231PS Z28, Z26, Z6
-	VFMADD231PS Z28, Z27, Z7
-	VMOVUPS     (DI)(R8*2), Z28
-	VFMADD231PS Z28, Z24, Z8
-	VFMADD231PS Z28, Z25, Z9
-	VFMADD231PS Z28, Z26, Z10
-	VFMADD231PS Z28, Z27, Z11
-	VMOVUPS     (R10), Z28
-	VFMADD231PS Z28, Z24, Z12
-	VFMADD231PS Z28, Z25, Z13
-	VFMADD231PS Z28, Z26, Z14
-	VFMADD231PS Z28, Z27, Z15
-	VMOVUPS     (R10)(R8*1), Z28
-	VFMADD231PS Z28, Z24, Z16
-	VFMADD231PS Z28, Z25, Z17
-	VFMADD231PS Z28, Z26, Z18
-	VFMADD231PS Z28, Z27, Z19
-	VMOVUPS     (R10)(R8*2), Z28
-	VFMADD231PS Z28, Z24, Z20
-	VFMADD231PS Z28, Z25, Z21
-	VFMADD231PS Z28, Z26, Z22
-	VFMADD231PS Z28, Z27, Z23
-	ADDQ        $+32, DX
-	ADDQ        $+64, DI
-	ADDQ        $+64, R10
-	SUBQ        $+16, R11
-	JGE         loop389
-
-tail387:
-	ADDQ        $+16, R11
-	JZ          fold388
-	MOVQ        $-1, R13
-	BZHIQ       R11, R13, R13
-	KMOVW       R13, K1
-	VMOVDQU16.Z (DX), K1, Y24
-	VCVTPH2PS   Y24, Z24
-	VMOVDQU16.Z (DX)(BX*1), K1, Y25
-	VCVTPH2PS   Y25, Z25
-	VMOVDQU16.Z (DX)(BX*2), K1, Y26
-	VCVTPH2PS   Y26, Z26
-	VMOVDQU16.Z (DX)(R9*1), K1, Y27
-	VCVTPH2PS   Y27, Z27
-	VMOVUPS.Z   (DI), K1, Z28
-	VFMADD231PS Z28, Z24, Z0
-	VFMADD231PS Z28, Z25, Z1
-	VFMADD231PS Z28, Z26, Z2
-	VFMADD231PS Z28, Z27, Z3
-	VMOVUPS.Z   (DI)(R8*1), K1, Z28
-	VFMADD231PS Z28, Z24, Z4
-	VFMADD231PS Z28, Z25, Z5
-	VFMADD231PS Z28, Z26, Z6
-	VFMADD231PS Z28, Z27, Z7
-	VMOVUPS.Z   (DI)(R8*2), K1, Z28
-	VFMADD231PS Z28, Z24, Z8
-	VFMADD231PS Z28, Z25, Z9
-	VFMADD231PS Z28, Z26, Z10
-	VFMADD231PS Z28, Z27, Z11
-	VMOVUPS.Z   (R10), K1, Z28
-	VFMADD231PS Z28, Z24, Z12
-	VFMADD231PS Z28, Z25, Z13
-	VFMADD231PS Z28, Z26, Z14
-	VFMADD231PS Z28, Z27, Z15
-	VMOVUPS.Z   (R10)(R8*1), K1, Z28
-	VFMADD231PS Z28, Z24, Z16
-	VFMADD231PS Z28, Z25, Z17
-	VFMADD231PS Z28, Z26, Z18
-	VFMADD231PS Z28, Z27, Z19
-	VMOVUPS.Z   (R10)(R8*2), K1, Z28
-	VFMADD231PS Z28, Z24, Z20
-	VFMADD231PS Z28, Z25, Z21
-	VFMADD231PS Z28, Z26, Z22
-	VFMADD231PS Z28, Z27, Z23
-
-fold388:
-	SUBQ          R11, R12
-	MOVQ          R12, R10
-	SHLQ          $0x01, R10
-	SUBQ          R10, DX
-	SHLQ          $0x02, R12
-	SUBQ          R12, DI
-	LEAQ          (DX)(BX*4), DX
-	MOVQ          AX, R10
+loop378:
+	VCVTPH2PS     (CX), Z24
+	VCVTPH2PS     (CX)(DI*1), Z25
+	VCVTPH2PS     (CX)(DI*2), Z26
+	VCVTPH2PS     (CX)(R8*1), Z27
+	VMOVUPS       (BX), Z28
+	VFMADD231PS   Z28, Z24, Z0
+	VFMADD231PS   Z28, Z25, Z1
+	VFMADD231PS   Z28, Z26, Z2
+	VFMADD231PS   Z28, Z27, Z3
+	VMOVUPS       (BX)(R9*1), Z28
+	VFMADD231PS   Z28, Z24, Z4
+	VFMADD231PS   Z28, Z25, Z5
+	VFMADD231PS   Z28, Z26, Z6
+	VFMADD231PS   Z28, Z27, Z7
+	VMOVUPS       (BX)(R9*2), Z28
+	VFMADD231PS   Z28, Z24, Z8
+	VFMADD231PS   Z28, Z25, Z9
+	VFMADD231PS   Z28, Z26, Z10
+	VFMADD231PS   Z28, Z27, Z11
+	VMOVUPS       (R10), Z28
+	VFMADD231PS   Z28, Z24, Z12
+	VFMADD231PS   Z28, Z25, Z13
+	VFMADD231PS   Z28, Z26, Z14
+	VFMADD231PS   Z28, Z27, Z15
+	VMOVUPS       (R10)(R9*1), Z28
+	VFMADD231PS   Z28, Z24, Z16
+	VFMADD231PS   Z28, Z25, Z17
+	VFMADD231PS   Z28, Z26, Z18
+	VFMADD231PS   Z28, Z27, Z19
+	VMOVUPS       (R10)(R9*2), Z28
+	VFMADD231PS   Z28, Z24, Z20
+	VFMADD231PS   Z28, Z25, Z21
+	VFMADD231PS   Z28, Z26, Z22
+	VFMADD231PS   Z28, Z27, Z23
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	ADDQ          $+128, SI
+	ADDQ          $+32, CX
+	ADDQ          $+64, BX
+	ADDQ          $+64, R10
+	SUBQ          $+64, R11
+	JNZ           loop378
+	SUBQ          R9, BX
+	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z24
 	VUNPCKLPS     Z1, Z0, Z0
 	VADDPS        Z24, Z0, Z0
@@ -8232,9 +8899,7 @@ fold388:
 	VADDPS        Y24, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X24
 	VADDPS        X24, X0, X0
-	VADDPS        (R10), X0, X0
-	VMOVUPS       X0, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X0, (AX)
 	VUNPCKHPS     Z5, Z4, Z24
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z24, Z4, Z4
@@ -8248,9 +8913,7 @@ fold388:
 	VADDPS        Y24, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X24
 	VADDPS        X24, X4, X4
-	VADDPS        (R10), X4, X4
-	VMOVUPS       X4, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X4, 256(AX)
 	VUNPCKHPS     Z9, Z8, Z24
 	VUNPCKLPS     Z9, Z8, Z8
 	VADDPS        Z24, Z8, Z8
@@ -8264,9 +8927,7 @@ fold388:
 	VADDPS        Y24, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X24
 	VADDPS        X24, X8, X8
-	VADDPS        (R10), X8, X8
-	VMOVUPS       X8, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X8, 512(AX)
 	VUNPCKHPS     Z13, Z12, Z24
 	VUNPCKLPS     Z13, Z12, Z12
 	VADDPS        Z24, Z12, Z12
@@ -8280,9 +8941,7 @@ fold388:
 	VADDPS        Y24, Y12, Y12
 	VEXTRACTF32X4 $0x01, Y12, X24
 	VADDPS        X24, X12, X12
-	VADDPS        (R10), X12, X12
-	VMOVUPS       X12, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X12, 768(AX)
 	VUNPCKHPS     Z17, Z16, Z24
 	VUNPCKLPS     Z17, Z16, Z16
 	VADDPS        Z24, Z16, Z16
@@ -8296,9 +8955,7 @@ fold388:
 	VADDPS        Y24, Y16, Y16
 	VEXTRACTF32X4 $0x01, Y16, X24
 	VADDPS        X24, X16, X16
-	VADDPS        (R10), X16, X16
-	VMOVUPS       X16, (R10)
-	ADDQ          CX, R10
+	VMOVUPS       X16, 1024(AX)
 	VUNPCKHPS     Z21, Z20, Z24
 	VUNPCKLPS     Z21, Z20, Z20
 	VADDPS        Z24, Z20, Z20
@@ -8312,1052 +8969,3181 @@ fold388:
 	VADDPS        Y24, Y20, Y20
 	VEXTRACTF32X4 $0x01, Y20, X24
 	VADDPS        X24, X20, X20
-	VADDPS        (R10), X20, X20
-	VMOVUPS       X20, (R10)
+	VMOVUPS       X20, 1280(AX)
 	ADDQ          $0x10, AX
-	DECQ          SI
-	JNZ           rows386
+	DECQ          DX
+	JNZ           quad377
 	VZEROUPPER
 	RET
 
-// func weighted1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted1F16AVX512(SB), NOSPLIT, $0-40
+// func mix1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix1F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next391
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next379
 
-chunk392:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch380:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   weight+8(FP), BX
+	MOVQ   n+24(FP), R9
+	MOVQ   CX, R8
 
-position393:
-	VCVTPH2PS    (DI), Z4
-	VCVTPH2PS    32(DI), Z5
-	VCVTPH2PS    64(DI), Z6
-	VCVTPH2PS    96(DI), Z7
-	VBROADCASTSS (SI), Z8
+position381:
+	VCVTPH2PS    (R8), Z4
+	VCVTPH2PS    32(R8), Z5
+	VCVTPH2PS    64(R8), Z6
+	VCVTPH2PS    96(R8), Z7
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (BX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position393
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
+	DECQ         R9
+	JNZ          position381
+	MOVQ         AX, R8
+	VADDPS       (R8), Z0, Z0
+	VMOVUPS      Z0, (R8)
+	VADDPS       64(R8), Z1, Z1
+	VMOVUPS      Z1, 64(R8)
+	VADDPS       128(R8), Z2, Z2
+	VMOVUPS      Z2, 128(R8)
+	VADDPS       192(R8), Z3, Z3
+	VMOVUPS      Z3, 192(R8)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk392
+	SUBQ         $+64, DI
+	JGE          stretch380
 
-next391:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next394
+next379:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next382
 
-chunk395:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch383:
+	VPXORD Z0, Z0, Z0
+	MOVQ   weight+8(FP), BX
+	MOVQ   n+24(FP), R9
+	MOVQ   CX, R8
 
-position396:
-	VCVTPH2PS    (DI), Z1
-	VBROADCASTSS (SI), Z2
-	VFMADD231PS  Z1, Z2, Z0
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position396
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         $+64, AX
-	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk395
-
-next394:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done390
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
-
-position397:
-	VMOVDQU16.Z  (CX), K1, Y1
-	VCVTPH2PS    Y1, Z1
+position384:
+	VCVTPH2PS    (R8), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
 	VBROADCASTSS (BX), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
+	ADDQ         SI, R8
 	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position397
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
+	DECQ         R9
+	JNZ          position384
+	MOVQ         AX, R8
+	VADDPS       (R8), Z0, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         $+64, AX
+	ADDQ         $+32, CX
+	SUBQ         $+16, DI
+	JGE          stretch383
 
-done390:
+next382:
+	ADDQ $+16, DI
 	VZEROUPPER
 	RET
 
-// func weighted2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted2F16AVX512(SB), NOSPLIT, $0-40
+// func mix2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix2F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next399
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next385
 
-chunk400:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch386:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position401:
-	VCVTPH2PS    (DI), Z8
-	VCVTPH2PS    32(DI), Z9
-	VCVTPH2PS    64(DI), Z10
-	VCVTPH2PS    96(DI), Z11
-	VBROADCASTSS (SI), Z12
+position387:
+	VCVTPH2PS    (R9), Z8
+	VCVTPH2PS    32(R9), Z9
+	VCVTPH2PS    64(R9), Z10
+	VCVTPH2PS    96(R9), Z11
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (R8), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS 256(SI), Z12
+	VBROADCASTSS 256(R8), Z12
 	VFMADD231PS  Z8, Z12, Z4
 	VFMADD231PS  Z9, Z12, Z5
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position401
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	VMOVUPS      Z6, 128(SI)
-	VMOVUPS      Z7, 192(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position387
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk400
+	SUBQ         $+64, DI
+	JGE          stretch386
 
-next399:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next402
+next385:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next388
 
-chunk403:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z1
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch389:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z4, Z4, Z4
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position404:
-	VCVTPH2PS    (DI), Z2
-	VBROADCASTSS (SI), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS 256(SI), Z3
-	VFMADD231PS  Z2, Z3, Z1
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position404
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z1, (SI)
+position390:
+	VCVTPH2PS    (R9), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z1, Z2, Z4
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position390
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk403
+	SUBQ         $+16, DI
+	JGE          stretch389
 
-next402:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done398
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z1
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
-
-position405:
-	VMOVDQU16.Z  (CX), K1, Y2
-	VCVTPH2PS    Y2, Z2
-	VBROADCASTSS (BX), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS 256(BX), Z3
-	VFMADD231PS  Z2, Z3, Z1
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position405
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z1, K1, (BX)
-
-done398:
+next388:
+	ADDQ $+16, DI
 	VZEROUPPER
 	RET
 
-// func weighted3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted3F16AVX512(SB), NOSPLIT, $0-40
+// func mix3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix3F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next407
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next391
 
-chunk408:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z8
-	VMOVUPS 64(SI), Z9
-	VMOVUPS 128(SI), Z10
-	VMOVUPS 192(SI), Z11
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch392:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position409:
-	VCVTPH2PS    (DI), Z12
-	VCVTPH2PS    32(DI), Z13
-	VCVTPH2PS    64(DI), Z14
-	VCVTPH2PS    96(DI), Z15
-	VBROADCASTSS (SI), Z16
+position393:
+	VCVTPH2PS    (R9), Z12
+	VCVTPH2PS    32(R9), Z13
+	VCVTPH2PS    64(R9), Z14
+	VCVTPH2PS    96(R9), Z15
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (R8), Z16
 	VFMADD231PS  Z12, Z16, Z0
 	VFMADD231PS  Z13, Z16, Z1
 	VFMADD231PS  Z14, Z16, Z2
 	VFMADD231PS  Z15, Z16, Z3
-	VBROADCASTSS 256(SI), Z16
+	VBROADCASTSS 256(R8), Z16
 	VFMADD231PS  Z12, Z16, Z4
 	VFMADD231PS  Z13, Z16, Z5
 	VFMADD231PS  Z14, Z16, Z6
 	VFMADD231PS  Z15, Z16, Z7
-	VBROADCASTSS 512(SI), Z16
+	VBROADCASTSS 512(R8), Z16
 	VFMADD231PS  Z12, Z16, Z8
 	VFMADD231PS  Z13, Z16, Z9
 	VFMADD231PS  Z14, Z16, Z10
 	VFMADD231PS  Z15, Z16, Z11
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position409
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	VMOVUPS      Z6, 128(SI)
-	VMOVUPS      Z7, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
-	VMOVUPS      Z10, 128(SI)
-	VMOVUPS      Z11, 192(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position393
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk408
+	SUBQ         $+64, DI
+	JGE          stretch392
 
-next407:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next410
+next391:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next394
 
-chunk411:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z2
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch395:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z4, Z4, Z4
+	VPXORD Z8, Z8, Z8
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position412:
-	VCVTPH2PS    (DI), Z3
-	VBROADCASTSS (SI), Z4
-	VFMADD231PS  Z3, Z4, Z0
-	VBROADCASTSS 256(SI), Z4
-	VFMADD231PS  Z3, Z4, Z1
-	VBROADCASTSS 512(SI), Z4
-	VFMADD231PS  Z3, Z4, Z2
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position412
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z2, (SI)
+position396:
+	VCVTPH2PS    (R9), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z1, Z2, Z4
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z1, Z2, Z8
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position396
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk411
+	SUBQ         $+16, DI
+	JGE          stretch395
 
-next410:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done406
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z1
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z2
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
-
-position413:
-	VMOVDQU16.Z  (CX), K1, Y3
-	VCVTPH2PS    Y3, Z3
-	VBROADCASTSS (BX), Z4
-	VFMADD231PS  Z3, Z4, Z0
-	VBROADCASTSS 256(BX), Z4
-	VFMADD231PS  Z3, Z4, Z1
-	VBROADCASTSS 512(BX), Z4
-	VFMADD231PS  Z3, Z4, Z2
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position413
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z1, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z2, K1, (BX)
-
-done406:
+next394:
+	ADDQ $+16, DI
 	VZEROUPPER
 	RET
 
-// func weighted4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted4F16AVX512(SB), NOSPLIT, $0-40
+// func mix4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix4F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next415
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next397
 
-chunk416:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z8
-	VMOVUPS 64(SI), Z9
-	VMOVUPS 128(SI), Z10
-	VMOVUPS 192(SI), Z11
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z12
-	VMOVUPS 64(SI), Z13
-	VMOVUPS 128(SI), Z14
-	VMOVUPS 192(SI), Z15
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch398:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position417:
-	VCVTPH2PS    (DI), Z16
-	VCVTPH2PS    32(DI), Z17
-	VCVTPH2PS    64(DI), Z18
-	VCVTPH2PS    96(DI), Z19
-	VBROADCASTSS (SI), Z20
+position399:
+	VCVTPH2PS    (R9), Z16
+	VCVTPH2PS    32(R9), Z17
+	VCVTPH2PS    64(R9), Z18
+	VCVTPH2PS    96(R9), Z19
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (R8), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z1
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS 256(SI), Z20
+	VBROADCASTSS 256(R8), Z20
 	VFMADD231PS  Z16, Z20, Z4
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS 512(SI), Z20
+	VBROADCASTSS 512(R8), Z20
 	VFMADD231PS  Z16, Z20, Z8
 	VFMADD231PS  Z17, Z20, Z9
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS 768(SI), Z20
+	VBROADCASTSS 768(R8), Z20
 	VFMADD231PS  Z16, Z20, Z12
 	VFMADD231PS  Z17, Z20, Z13
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position417
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	VMOVUPS      Z6, 128(SI)
-	VMOVUPS      Z7, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
-	VMOVUPS      Z10, 128(SI)
-	VMOVUPS      Z11, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z12, (SI)
-	VMOVUPS      Z13, 64(SI)
-	VMOVUPS      Z14, 128(SI)
-	VMOVUPS      Z15, 192(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position399
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk416
+	SUBQ         $+64, DI
+	JGE          stretch398
 
-next415:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next418
+next397:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next400
 
-chunk419:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z3
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch401:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z4, Z4, Z4
+	VPXORD Z8, Z8, Z8
+	VPXORD Z12, Z12, Z12
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position420:
-	VCVTPH2PS    (DI), Z4
-	VBROADCASTSS (SI), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS 256(SI), Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS 512(SI), Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS 768(SI), Z5
-	VFMADD231PS  Z4, Z5, Z3
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position420
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z3, (SI)
+position402:
+	VCVTPH2PS    (R9), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z1, Z2, Z4
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z1, Z2, Z8
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z1, Z2, Z12
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position402
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk419
+	SUBQ         $+16, DI
+	JGE          stretch401
 
-next418:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done414
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z1
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z2
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z3
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
-
-position421:
-	VMOVDQU16.Z  (CX), K1, Y4
-	VCVTPH2PS    Y4, Z4
-	VBROADCASTSS (BX), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS 256(BX), Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS 512(BX), Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS 768(BX), Z5
-	VFMADD231PS  Z4, Z5, Z3
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position421
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z1, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z2, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z3, K1, (BX)
-
-done414:
+next400:
+	ADDQ $+16, DI
 	VZEROUPPER
 	RET
 
-// func weighted5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted5F16AVX512(SB), NOSPLIT, $0-40
+// func mix5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix5F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next423
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next403
 
-chunk424:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z8
-	VMOVUPS 64(SI), Z9
-	VMOVUPS 128(SI), Z10
-	VMOVUPS 192(SI), Z11
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z12
-	VMOVUPS 64(SI), Z13
-	VMOVUPS 128(SI), Z14
-	VMOVUPS 192(SI), Z15
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z16
-	VMOVUPS 64(SI), Z17
-	VMOVUPS 128(SI), Z18
-	VMOVUPS 192(SI), Z19
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch404:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position425:
-	VCVTPH2PS    (DI), Z20
-	VCVTPH2PS    32(DI), Z21
-	VCVTPH2PS    64(DI), Z22
-	VCVTPH2PS    96(DI), Z23
-	VBROADCASTSS (SI), Z24
+position405:
+	VCVTPH2PS    (R9), Z20
+	VCVTPH2PS    32(R9), Z21
+	VCVTPH2PS    64(R9), Z22
+	VCVTPH2PS    96(R9), Z23
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (R8), Z24
 	VFMADD231PS  Z20, Z24, Z0
 	VFMADD231PS  Z21, Z24, Z1
 	VFMADD231PS  Z22, Z24, Z2
 	VFMADD231PS  Z23, Z24, Z3
-	VBROADCASTSS 256(SI), Z24
+	VBROADCASTSS 256(R8), Z24
 	VFMADD231PS  Z20, Z24, Z4
 	VFMADD231PS  Z21, Z24, Z5
 	VFMADD231PS  Z22, Z24, Z6
 	VFMADD231PS  Z23, Z24, Z7
-	VBROADCASTSS 512(SI), Z24
+	VBROADCASTSS 512(R8), Z24
 	VFMADD231PS  Z20, Z24, Z8
 	VFMADD231PS  Z21, Z24, Z9
 	VFMADD231PS  Z22, Z24, Z10
 	VFMADD231PS  Z23, Z24, Z11
-	VBROADCASTSS 768(SI), Z24
+	VBROADCASTSS 768(R8), Z24
 	VFMADD231PS  Z20, Z24, Z12
 	VFMADD231PS  Z21, Z24, Z13
 	VFMADD231PS  Z22, Z24, Z14
 	VFMADD231PS  Z23, Z24, Z15
-	VBROADCASTSS 1024(SI), Z24
+	VBROADCASTSS 1024(R8), Z24
 	VFMADD231PS  Z20, Z24, Z16
 	VFMADD231PS  Z21, Z24, Z17
 	VFMADD231PS  Z22, Z24, Z18
 	VFMADD231PS  Z23, Z24, Z19
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position425
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	VMOVUPS      Z6, 128(SI)
-	VMOVUPS      Z7, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
-	VMOVUPS      Z10, 128(SI)
-	VMOVUPS      Z11, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z12, (SI)
-	VMOVUPS      Z13, 64(SI)
-	VMOVUPS      Z14, 128(SI)
-	VMOVUPS      Z15, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z16, (SI)
-	VMOVUPS      Z17, 64(SI)
-	VMOVUPS      Z18, 128(SI)
-	VMOVUPS      Z19, 192(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position405
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	VADDPS       128(R9), Z18, Z18
+	VMOVUPS      Z18, 128(R9)
+	VADDPS       192(R9), Z19, Z19
+	VMOVUPS      Z19, 192(R9)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk424
+	SUBQ         $+64, DI
+	JGE          stretch404
 
-next423:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next426
+next403:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next406
 
-chunk427:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch407:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z4, Z4, Z4
+	VPXORD Z8, Z8, Z8
+	VPXORD Z12, Z12, Z12
+	VPXORD Z16, Z16, Z16
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position428:
-	VCVTPH2PS    (DI), Z5
-	VBROADCASTSS (SI), Z6
-	VFMADD231PS  Z5, Z6, Z0
-	VBROADCASTSS 256(SI), Z6
-	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS 512(SI), Z6
-	VFMADD231PS  Z5, Z6, Z2
-	VBROADCASTSS 768(SI), Z6
-	VFMADD231PS  Z5, Z6, Z3
-	VBROADCASTSS 1024(SI), Z6
-	VFMADD231PS  Z5, Z6, Z4
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position428
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z3, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
+position408:
+	VCVTPH2PS    (R9), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z1, Z2, Z4
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z1, Z2, Z8
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z1, Z2, Z12
+	VBROADCASTSS 1024(R8), Z2
+	VFMADD231PS  Z1, Z2, Z16
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position408
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk427
+	SUBQ         $+16, DI
+	JGE          stretch407
 
-next426:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done422
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z1
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z2
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z3
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z4
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
-
-position429:
-	VMOVDQU16.Z  (CX), K1, Y5
-	VCVTPH2PS    Y5, Z5
-	VBROADCASTSS (BX), Z6
-	VFMADD231PS  Z5, Z6, Z0
-	VBROADCASTSS 256(BX), Z6
-	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS 512(BX), Z6
-	VFMADD231PS  Z5, Z6, Z2
-	VBROADCASTSS 768(BX), Z6
-	VFMADD231PS  Z5, Z6, Z3
-	VBROADCASTSS 1024(BX), Z6
-	VFMADD231PS  Z5, Z6, Z4
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
-	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position429
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z1, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z2, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z3, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z4, K1, (BX)
-
-done422:
+next406:
+	ADDQ $+16, DI
 	VZEROUPPER
 	RET
 
-// func weighted6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·weighted6F16AVX512(SB), NOSPLIT, $0-40
+// func mix6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix6F16AVX512(SB), NOSPLIT, $0-48
 	MOVQ acc+0(FP), AX
 	MOVQ v+16(FP), CX
-	MOVQ dim+32(FP), DX
-	MOVQ DX, BX
-	SHLQ $0x02, DX
-	SUBQ $+64, BX
-	JLT  next431
+	MOVQ ahead+40(FP), DX
+	MOVQ dim+32(FP), BX
+	MOVQ dim+32(FP), SI
+	MOVQ dim+32(FP), DI
+	SHLQ $0x02, BX
+	SHLQ $0x01, SI
+	SUBQ $+64, DI
+	JLT  next409
 
-chunk432:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z8
-	VMOVUPS 64(SI), Z9
-	VMOVUPS 128(SI), Z10
-	VMOVUPS 192(SI), Z11
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z12
-	VMOVUPS 64(SI), Z13
-	VMOVUPS 128(SI), Z14
-	VMOVUPS 192(SI), Z15
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z16
-	VMOVUPS 64(SI), Z17
-	VMOVUPS 128(SI), Z18
-	VMOVUPS 192(SI), Z19
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z20
-	VMOVUPS 64(SI), Z21
-	VMOVUPS 128(SI), Z22
-	VMOVUPS 192(SI), Z23
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch410:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position433:
-	VCVTPH2PS    (DI), Z24
-	VCVTPH2PS    32(DI), Z25
-	VCVTPH2PS    64(DI), Z26
-	VCVTPH2PS    96(DI), Z27
-	VBROADCASTSS (SI), Z28
+position411:
+	VCVTPH2PS    (R9), Z24
+	VCVTPH2PS    32(R9), Z25
+	VCVTPH2PS    64(R9), Z26
+	VCVTPH2PS    96(R9), Z27
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+128, DX
+	VBROADCASTSS (R8), Z28
 	VFMADD231PS  Z24, Z28, Z0
 	VFMADD231PS  Z25, Z28, Z1
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS 256(SI), Z28
+	VBROADCASTSS 256(R8), Z28
 	VFMADD231PS  Z24, Z28, Z4
 	VFMADD231PS  Z25, Z28, Z5
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS 512(SI), Z28
+	VBROADCASTSS 512(R8), Z28
 	VFMADD231PS  Z24, Z28, Z8
 	VFMADD231PS  Z25, Z28, Z9
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS 768(SI), Z28
+	VBROADCASTSS 768(R8), Z28
 	VFMADD231PS  Z24, Z28, Z12
 	VFMADD231PS  Z25, Z28, Z13
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS 1024(SI), Z28
+	VBROADCASTSS 1024(R8), Z28
 	VFMADD231PS  Z24, Z28, Z16
 	VFMADD231PS  Z25, Z28, Z17
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS 1280(SI), Z28
+	VBROADCASTSS 1280(R8), Z28
 	VFMADD231PS  Z24, Z28, Z20
 	VFMADD231PS  Z25, Z28, Z21
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position433
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	VMOVUPS      Z2, 128(SI)
-	VMOVUPS      Z3, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	VMOVUPS      Z6, 128(SI)
-	VMOVUPS      Z7, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
-	VMOVUPS      Z10, 128(SI)
-	VMOVUPS      Z11, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z12, (SI)
-	VMOVUPS      Z13, 64(SI)
-	VMOVUPS      Z14, 128(SI)
-	VMOVUPS      Z15, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z16, (SI)
-	VMOVUPS      Z17, 64(SI)
-	VMOVUPS      Z18, 128(SI)
-	VMOVUPS      Z19, 192(SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z20, (SI)
-	VMOVUPS      Z21, 64(SI)
-	VMOVUPS      Z22, 128(SI)
-	VMOVUPS      Z23, 192(SI)
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position411
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	VADDPS       128(R9), Z18, Z18
+	VMOVUPS      Z18, 128(R9)
+	VADDPS       192(R9), Z19, Z19
+	VMOVUPS      Z19, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z20, Z20
+	VMOVUPS      Z20, (R9)
+	VADDPS       64(R9), Z21, Z21
+	VMOVUPS      Z21, 64(R9)
+	VADDPS       128(R9), Z22, Z22
+	VMOVUPS      Z22, 128(R9)
+	VADDPS       192(R9), Z23, Z23
+	VMOVUPS      Z23, 192(R9)
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
-	SUBQ         $+64, BX
-	JGE          chunk432
+	SUBQ         $+64, DI
+	JGE          stretch410
 
-next431:
-	ADDQ $+64, BX
-	SUBQ $+16, BX
-	JLT  next434
+next409:
+	ADDQ $+64, DI
+	SUBQ $+16, DI
+	JLT  next412
 
-chunk435:
-	MOVQ    AX, SI
-	VMOVUPS (SI), Z0
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z1
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z2
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z3
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z4
-	ADDQ    DX, SI
-	VMOVUPS (SI), Z5
-	MOVQ    weight+8(FP), SI
-	MOVQ    n+24(FP), R8
-	MOVQ    CX, DI
+stretch413:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z4, Z4, Z4
+	VPXORD Z8, Z8, Z8
+	VPXORD Z12, Z12, Z12
+	VPXORD Z16, Z16, Z16
+	VPXORD Z20, Z20, Z20
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
 
-position436:
-	VCVTPH2PS    (DI), Z6
-	VBROADCASTSS (SI), Z7
-	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS 256(SI), Z7
-	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS 512(SI), Z7
-	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS 768(SI), Z7
-	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS 1024(SI), Z7
-	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS 1280(SI), Z7
-	VFMADD231PS  Z6, Z7, Z5
-	MOVQ         DX, R9
-	SHRQ         $0x01, R9
-	ADDQ         R9, DI
-	ADDQ         $0x04, SI
-	DECQ         R8
-	JNZ          position436
-	MOVQ         AX, SI
-	VMOVUPS      Z0, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z1, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z2, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z3, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z4, (SI)
-	ADDQ         DX, SI
-	VMOVUPS      Z5, (SI)
+position414:
+	VCVTPH2PS    (R9), Z1
+	PREFETCHT0   (DX)
+	ADDQ         $+32, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z1, Z2, Z4
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z1, Z2, Z8
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z1, Z2, Z12
+	VBROADCASTSS 1024(R8), Z2
+	VFMADD231PS  Z1, Z2, Z16
+	VBROADCASTSS 1280(R8), Z2
+	VFMADD231PS  Z1, Z2, Z20
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position414
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z20, Z20
+	VMOVUPS      Z20, (R9)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
-	SUBQ         $+16, BX
-	JGE          chunk435
+	SUBQ         $+16, DI
+	JGE          stretch413
 
-next434:
-	ADDQ      $+16, BX
-	TESTQ     BX, BX
-	JZ        done430
-	MOVQ      $-1, SI
-	BZHIQ     BX, SI, SI
-	KMOVW     SI, K1
-	MOVQ      AX, BX
-	VMOVUPS.Z (BX), K1, Z0
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z1
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z2
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z3
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z4
-	ADDQ      DX, BX
-	VMOVUPS.Z (BX), K1, Z5
-	MOVQ      weight+8(FP), BX
-	MOVQ      n+24(FP), SI
+next412:
+	ADDQ $+16, DI
+	VZEROUPPER
+	RET
 
-position437:
-	VMOVDQU16.Z  (CX), K1, Y6
-	VCVTPH2PS    Y6, Z6
-	VBROADCASTSS (BX), Z7
-	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS 256(BX), Z7
-	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS 512(BX), Z7
-	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS 768(BX), Z7
-	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS 1024(BX), Z7
-	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS 1280(BX), Z7
-	VFMADD231PS  Z6, Z7, Z5
-	MOVQ         DX, DI
-	SHRQ         $0x01, DI
-	ADDQ         DI, CX
+// func scores1Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores1Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad415:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   R9, R10
+
+loop416:
+	VPBROADCASTW  (CX), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     2(CX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z4, Z5, Z5
+	VPBROADCASTW  (CX)(DI*1), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     2(CX)(DI*1), Z6
+	VCVTDQ2PS     Z6, Z6
+	VMULPS        Z4, Z6, Z6
+	VPBROADCASTW  (CX)(DI*2), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     2(CX)(DI*2), Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        Z4, Z7, Z7
+	VPBROADCASTW  (CX)(R8*1), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     2(CX)(R8*1), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z4, Z8, Z8
+	VMOVUPS       (BX), Z4
+	VFMADD231PS   Z4, Z5, Z0
+	VFMADD231PS   Z4, Z6, Z1
+	VFMADD231PS   Z4, Z7, Z2
+	VFMADD231PS   Z4, Z8, Z3
+	VPBROADCASTW  (CX), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     18(CX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z4, Z5, Z5
+	VPBROADCASTW  (CX)(DI*1), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     18(CX)(DI*1), Z6
+	VCVTDQ2PS     Z6, Z6
+	VMULPS        Z4, Z6, Z6
+	VPBROADCASTW  (CX)(DI*2), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     18(CX)(DI*2), Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        Z4, Z7, Z7
+	VPBROADCASTW  (CX)(R8*1), Y4
+	VCVTPH2PS     Y4, Z4
+	VPMOVSXBD     18(CX)(R8*1), Z8
+	VCVTDQ2PS     Z8, Z8
+	VMULPS        Z4, Z8, Z8
+	VMOVUPS       64(BX), Z4
+	VFMADD231PS   Z4, Z5, Z0
+	VFMADD231PS   Z4, Z6, Z1
+	VFMADD231PS   Z4, Z7, Z2
+	VFMADD231PS   Z4, Z8, Z3
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	SUBQ          $+128, R10
+	JNZ           loop416
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z4
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z4
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z4, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z4
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VMOVUPS       X0, (AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad415
+	VZEROUPPER
+	RET
+
+// func scores2Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores2Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad417:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   R9, R10
+
+loop418:
+	VPBROADCASTW  (CX), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     2(CX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        Z8, Z9, Z9
+	VPBROADCASTW  (CX)(DI*1), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     2(CX)(DI*1), Z10
+	VCVTDQ2PS     Z10, Z10
+	VMULPS        Z8, Z10, Z10
+	VPBROADCASTW  (CX)(DI*2), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     2(CX)(DI*2), Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        Z8, Z11, Z11
+	VPBROADCASTW  (CX)(R8*1), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     2(CX)(R8*1), Z12
+	VCVTDQ2PS     Z12, Z12
+	VMULPS        Z8, Z12, Z12
+	VMOVUPS       (BX), Z8
+	VFMADD231PS   Z8, Z9, Z0
+	VFMADD231PS   Z8, Z10, Z1
+	VFMADD231PS   Z8, Z11, Z2
+	VFMADD231PS   Z8, Z12, Z3
+	VMOVUPS       (BX)(R9*1), Z8
+	VFMADD231PS   Z8, Z9, Z4
+	VFMADD231PS   Z8, Z10, Z5
+	VFMADD231PS   Z8, Z11, Z6
+	VFMADD231PS   Z8, Z12, Z7
+	VPBROADCASTW  (CX), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     18(CX), Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        Z8, Z9, Z9
+	VPBROADCASTW  (CX)(DI*1), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     18(CX)(DI*1), Z10
+	VCVTDQ2PS     Z10, Z10
+	VMULPS        Z8, Z10, Z10
+	VPBROADCASTW  (CX)(DI*2), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     18(CX)(DI*2), Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        Z8, Z11, Z11
+	VPBROADCASTW  (CX)(R8*1), Y8
+	VCVTPH2PS     Y8, Z8
+	VPMOVSXBD     18(CX)(R8*1), Z12
+	VCVTDQ2PS     Z12, Z12
+	VMULPS        Z8, Z12, Z12
+	VMOVUPS       64(BX), Z8
+	VFMADD231PS   Z8, Z9, Z0
+	VFMADD231PS   Z8, Z10, Z1
+	VFMADD231PS   Z8, Z11, Z2
+	VFMADD231PS   Z8, Z12, Z3
+	VMOVUPS       64(BX)(R9*1), Z8
+	VFMADD231PS   Z8, Z9, Z4
+	VFMADD231PS   Z8, Z10, Z5
+	VFMADD231PS   Z8, Z11, Z6
+	VFMADD231PS   Z8, Z12, Z7
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	SUBQ          $+128, R10
+	JNZ           loop418
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z8
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z8
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z8, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z8
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y8
+	VADDPS        Y8, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X8
+	VADDPS        X8, X0, X0
+	VMOVUPS       X0, (AX)
+	VUNPCKHPS     Z5, Z4, Z8
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z8, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z8
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z8, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z8
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z8, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y8
+	VADDPS        Y8, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X8
+	VADDPS        X8, X4, X4
+	VMOVUPS       X4, 256(AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad417
+	VZEROUPPER
+	RET
+
+// func scores3Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores3Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad419:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	MOVQ   R9, R10
+
+loop420:
+	VPBROADCASTW  (CX), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     2(CX), Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        Z12, Z13, Z13
+	VPBROADCASTW  (CX)(DI*1), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     2(CX)(DI*1), Z14
+	VCVTDQ2PS     Z14, Z14
+	VMULPS        Z12, Z14, Z14
+	VPBROADCASTW  (CX)(DI*2), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     2(CX)(DI*2), Z15
+	VCVTDQ2PS     Z15, Z15
+	VMULPS        Z12, Z15, Z15
+	VPBROADCASTW  (CX)(R8*1), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     2(CX)(R8*1), Z16
+	VCVTDQ2PS     Z16, Z16
+	VMULPS        Z12, Z16, Z16
+	VMOVUPS       (BX), Z12
+	VFMADD231PS   Z12, Z13, Z0
+	VFMADD231PS   Z12, Z14, Z1
+	VFMADD231PS   Z12, Z15, Z2
+	VFMADD231PS   Z12, Z16, Z3
+	VMOVUPS       (BX)(R9*1), Z12
+	VFMADD231PS   Z12, Z13, Z4
+	VFMADD231PS   Z12, Z14, Z5
+	VFMADD231PS   Z12, Z15, Z6
+	VFMADD231PS   Z12, Z16, Z7
+	VMOVUPS       (BX)(R9*2), Z12
+	VFMADD231PS   Z12, Z13, Z8
+	VFMADD231PS   Z12, Z14, Z9
+	VFMADD231PS   Z12, Z15, Z10
+	VFMADD231PS   Z12, Z16, Z11
+	VPBROADCASTW  (CX), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     18(CX), Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        Z12, Z13, Z13
+	VPBROADCASTW  (CX)(DI*1), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     18(CX)(DI*1), Z14
+	VCVTDQ2PS     Z14, Z14
+	VMULPS        Z12, Z14, Z14
+	VPBROADCASTW  (CX)(DI*2), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     18(CX)(DI*2), Z15
+	VCVTDQ2PS     Z15, Z15
+	VMULPS        Z12, Z15, Z15
+	VPBROADCASTW  (CX)(R8*1), Y12
+	VCVTPH2PS     Y12, Z12
+	VPMOVSXBD     18(CX)(R8*1), Z16
+	VCVTDQ2PS     Z16, Z16
+	VMULPS        Z12, Z16, Z16
+	VMOVUPS       64(BX), Z12
+	VFMADD231PS   Z12, Z13, Z0
+	VFMADD231PS   Z12, Z14, Z1
+	VFMADD231PS   Z12, Z15, Z2
+	VFMADD231PS   Z12, Z16, Z3
+	VMOVUPS       64(BX)(R9*1), Z12
+	VFMADD231PS   Z12, Z13, Z4
+	VFMADD231PS   Z12, Z14, Z5
+	VFMADD231PS   Z12, Z15, Z6
+	VFMADD231PS   Z12, Z16, Z7
+	VMOVUPS       64(BX)(R9*2), Z12
+	VFMADD231PS   Z12, Z13, Z8
+	VFMADD231PS   Z12, Z14, Z9
+	VFMADD231PS   Z12, Z15, Z10
+	VFMADD231PS   Z12, Z16, Z11
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	SUBQ          $+128, R10
+	JNZ           loop420
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z12
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z12
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z12, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z12
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y12
+	VADDPS        Y12, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X12
+	VADDPS        X12, X0, X0
+	VMOVUPS       X0, (AX)
+	VUNPCKHPS     Z5, Z4, Z12
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z12, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z12
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z12, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z12
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z12, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y12
+	VADDPS        Y12, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X12
+	VADDPS        X12, X4, X4
+	VMOVUPS       X4, 256(AX)
+	VUNPCKHPS     Z9, Z8, Z12
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z12, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z12
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z12, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z12
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z12, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y12
+	VADDPS        Y12, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X12
+	VADDPS        X12, X8, X8
+	VMOVUPS       X8, 512(AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad419
+	VZEROUPPER
+	RET
+
+// func scores4Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores4Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad421:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
+
+loop422:
+	VPBROADCASTW  (CX), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     2(CX), Z17
+	VCVTDQ2PS     Z17, Z17
+	VMULPS        Z16, Z17, Z17
+	VPBROADCASTW  (CX)(DI*1), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     2(CX)(DI*1), Z18
+	VCVTDQ2PS     Z18, Z18
+	VMULPS        Z16, Z18, Z18
+	VPBROADCASTW  (CX)(DI*2), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     2(CX)(DI*2), Z19
+	VCVTDQ2PS     Z19, Z19
+	VMULPS        Z16, Z19, Z19
+	VPBROADCASTW  (CX)(R8*1), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     2(CX)(R8*1), Z20
+	VCVTDQ2PS     Z20, Z20
+	VMULPS        Z16, Z20, Z20
+	VMOVUPS       (BX), Z16
+	VFMADD231PS   Z16, Z17, Z0
+	VFMADD231PS   Z16, Z18, Z1
+	VFMADD231PS   Z16, Z19, Z2
+	VFMADD231PS   Z16, Z20, Z3
+	VMOVUPS       (BX)(R9*1), Z16
+	VFMADD231PS   Z16, Z17, Z4
+	VFMADD231PS   Z16, Z18, Z5
+	VFMADD231PS   Z16, Z19, Z6
+	VFMADD231PS   Z16, Z20, Z7
+	VMOVUPS       (BX)(R9*2), Z16
+	VFMADD231PS   Z16, Z17, Z8
+	VFMADD231PS   Z16, Z18, Z9
+	VFMADD231PS   Z16, Z19, Z10
+	VFMADD231PS   Z16, Z20, Z11
+	VMOVUPS       (R10), Z16
+	VFMADD231PS   Z16, Z17, Z12
+	VFMADD231PS   Z16, Z18, Z13
+	VFMADD231PS   Z16, Z19, Z14
+	VFMADD231PS   Z16, Z20, Z15
+	VPBROADCASTW  (CX), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     18(CX), Z17
+	VCVTDQ2PS     Z17, Z17
+	VMULPS        Z16, Z17, Z17
+	VPBROADCASTW  (CX)(DI*1), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     18(CX)(DI*1), Z18
+	VCVTDQ2PS     Z18, Z18
+	VMULPS        Z16, Z18, Z18
+	VPBROADCASTW  (CX)(DI*2), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     18(CX)(DI*2), Z19
+	VCVTDQ2PS     Z19, Z19
+	VMULPS        Z16, Z19, Z19
+	VPBROADCASTW  (CX)(R8*1), Y16
+	VCVTPH2PS     Y16, Z16
+	VPMOVSXBD     18(CX)(R8*1), Z20
+	VCVTDQ2PS     Z20, Z20
+	VMULPS        Z16, Z20, Z20
+	VMOVUPS       64(BX), Z16
+	VFMADD231PS   Z16, Z17, Z0
+	VFMADD231PS   Z16, Z18, Z1
+	VFMADD231PS   Z16, Z19, Z2
+	VFMADD231PS   Z16, Z20, Z3
+	VMOVUPS       64(BX)(R9*1), Z16
+	VFMADD231PS   Z16, Z17, Z4
+	VFMADD231PS   Z16, Z18, Z5
+	VFMADD231PS   Z16, Z19, Z6
+	VFMADD231PS   Z16, Z20, Z7
+	VMOVUPS       64(BX)(R9*2), Z16
+	VFMADD231PS   Z16, Z17, Z8
+	VFMADD231PS   Z16, Z18, Z9
+	VFMADD231PS   Z16, Z19, Z10
+	VFMADD231PS   Z16, Z20, Z11
+	VMOVUPS       64(R10), Z16
+	VFMADD231PS   Z16, Z17, Z12
+	VFMADD231PS   Z16, Z18, Z13
+	VFMADD231PS   Z16, Z19, Z14
+	VFMADD231PS   Z16, Z20, Z15
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	ADDQ          $+128, R10
+	SUBQ          $+128, R11
+	JNZ           loop422
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z16
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z16
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z16, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z16
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y16
+	VADDPS        Y16, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X16
+	VADDPS        X16, X0, X0
+	VMOVUPS       X0, (AX)
+	VUNPCKHPS     Z5, Z4, Z16
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z16, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z16
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z16, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z16
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z16, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y16
+	VADDPS        Y16, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X16
+	VADDPS        X16, X4, X4
+	VMOVUPS       X4, 256(AX)
+	VUNPCKHPS     Z9, Z8, Z16
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z16, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z16
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z16, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z16
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z16, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y16
+	VADDPS        Y16, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X16
+	VADDPS        X16, X8, X8
+	VMOVUPS       X8, 512(AX)
+	VUNPCKHPS     Z13, Z12, Z16
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z16, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z16
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z16, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z16
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z16, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y16
+	VADDPS        Y16, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X16
+	VADDPS        X16, X12, X12
+	VMOVUPS       X12, 768(AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad421
+	VZEROUPPER
+	RET
+
+// func scores5Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores5Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad423:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
+
+loop424:
+	VPBROADCASTW  (CX), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     2(CX), Z21
+	VCVTDQ2PS     Z21, Z21
+	VMULPS        Z20, Z21, Z21
+	VPBROADCASTW  (CX)(DI*1), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     2(CX)(DI*1), Z22
+	VCVTDQ2PS     Z22, Z22
+	VMULPS        Z20, Z22, Z22
+	VPBROADCASTW  (CX)(DI*2), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     2(CX)(DI*2), Z23
+	VCVTDQ2PS     Z23, Z23
+	VMULPS        Z20, Z23, Z23
+	VPBROADCASTW  (CX)(R8*1), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     2(CX)(R8*1), Z24
+	VCVTDQ2PS     Z24, Z24
+	VMULPS        Z20, Z24, Z24
+	VMOVUPS       (BX), Z20
+	VFMADD231PS   Z20, Z21, Z0
+	VFMADD231PS   Z20, Z22, Z1
+	VFMADD231PS   Z20, Z23, Z2
+	VFMADD231PS   Z20, Z24, Z3
+	VMOVUPS       (BX)(R9*1), Z20
+	VFMADD231PS   Z20, Z21, Z4
+	VFMADD231PS   Z20, Z22, Z5
+	VFMADD231PS   Z20, Z23, Z6
+	VFMADD231PS   Z20, Z24, Z7
+	VMOVUPS       (BX)(R9*2), Z20
+	VFMADD231PS   Z20, Z21, Z8
+	VFMADD231PS   Z20, Z22, Z9
+	VFMADD231PS   Z20, Z23, Z10
+	VFMADD231PS   Z20, Z24, Z11
+	VMOVUPS       (R10), Z20
+	VFMADD231PS   Z20, Z21, Z12
+	VFMADD231PS   Z20, Z22, Z13
+	VFMADD231PS   Z20, Z23, Z14
+	VFMADD231PS   Z20, Z24, Z15
+	VMOVUPS       (R10)(R9*1), Z20
+	VFMADD231PS   Z20, Z21, Z16
+	VFMADD231PS   Z20, Z22, Z17
+	VFMADD231PS   Z20, Z23, Z18
+	VFMADD231PS   Z20, Z24, Z19
+	VPBROADCASTW  (CX), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     18(CX), Z21
+	VCVTDQ2PS     Z21, Z21
+	VMULPS        Z20, Z21, Z21
+	VPBROADCASTW  (CX)(DI*1), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     18(CX)(DI*1), Z22
+	VCVTDQ2PS     Z22, Z22
+	VMULPS        Z20, Z22, Z22
+	VPBROADCASTW  (CX)(DI*2), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     18(CX)(DI*2), Z23
+	VCVTDQ2PS     Z23, Z23
+	VMULPS        Z20, Z23, Z23
+	VPBROADCASTW  (CX)(R8*1), Y20
+	VCVTPH2PS     Y20, Z20
+	VPMOVSXBD     18(CX)(R8*1), Z24
+	VCVTDQ2PS     Z24, Z24
+	VMULPS        Z20, Z24, Z24
+	VMOVUPS       64(BX), Z20
+	VFMADD231PS   Z20, Z21, Z0
+	VFMADD231PS   Z20, Z22, Z1
+	VFMADD231PS   Z20, Z23, Z2
+	VFMADD231PS   Z20, Z24, Z3
+	VMOVUPS       64(BX)(R9*1), Z20
+	VFMADD231PS   Z20, Z21, Z4
+	VFMADD231PS   Z20, Z22, Z5
+	VFMADD231PS   Z20, Z23, Z6
+	VFMADD231PS   Z20, Z24, Z7
+	VMOVUPS       64(BX)(R9*2), Z20
+	VFMADD231PS   Z20, Z21, Z8
+	VFMADD231PS   Z20, Z22, Z9
+	VFMADD231PS   Z20, Z23, Z10
+	VFMADD231PS   Z20, Z24, Z11
+	VMOVUPS       64(R10), Z20
+	VFMADD231PS   Z20, Z21, Z12
+	VFMADD231PS   Z20, Z22, Z13
+	VFMADD231PS   Z20, Z23, Z14
+	VFMADD231PS   Z20, Z24, Z15
+	VMOVUPS       64(R10)(R9*1), Z20
+	VFMADD231PS   Z20, Z21, Z16
+	VFMADD231PS   Z20, Z22, Z17
+	VFMADD231PS   Z20, Z23, Z18
+	VFMADD231PS   Z20, Z24, Z19
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	ADDQ          $+128, R10
+	SUBQ          $+128, R11
+	JNZ           loop424
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z20
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z20
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z20, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z20
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y20
+	VADDPS        Y20, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X20
+	VADDPS        X20, X0, X0
+	VMOVUPS       X0, (AX)
+	VUNPCKHPS     Z5, Z4, Z20
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z20, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z20
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z20, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z20
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z20, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y20
+	VADDPS        Y20, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X20
+	VADDPS        X20, X4, X4
+	VMOVUPS       X4, 256(AX)
+	VUNPCKHPS     Z9, Z8, Z20
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z20, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z20
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z20, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z20
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z20, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y20
+	VADDPS        Y20, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X20
+	VADDPS        X20, X8, X8
+	VMOVUPS       X8, 512(AX)
+	VUNPCKHPS     Z13, Z12, Z20
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z20, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z20
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z20, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z20
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z20, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y20
+	VADDPS        Y20, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X20
+	VADDPS        X20, X12, X12
+	VMOVUPS       X12, 768(AX)
+	VUNPCKHPS     Z17, Z16, Z20
+	VUNPCKLPS     Z17, Z16, Z16
+	VADDPS        Z20, Z16, Z16
+	VUNPCKHPS     Z19, Z18, Z20
+	VUNPCKLPS     Z19, Z18, Z18
+	VADDPS        Z20, Z18, Z18
+	VUNPCKHPD     Z18, Z16, Z20
+	VUNPCKLPD     Z18, Z16, Z16
+	VADDPS        Z20, Z16, Z16
+	VEXTRACTF64X4 $0x01, Z16, Y20
+	VADDPS        Y20, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X20
+	VADDPS        X20, X16, X16
+	VMOVUPS       X16, 1024(AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad423
+	VZEROUPPER
+	RET
+
+// func scores6Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·scores6Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   scores+0(FP), AX
+	MOVQ   k+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	MOVQ   q+24(FP), BX
+	MOVQ   ahead+40(FP), SI
+	MOVQ   dim+32(FP), DI
+	MOVQ   dim+32(FP), R9
+	SHRQ   $0x05, DI
+	IMUL3Q $0x22, DI, DI
+	LEAQ   (DI)(DI*2), R8
+	SHLQ   $0x02, R9
+
+quad425:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	LEAQ   (R9)(R9*2), R10
+	ADDQ   BX, R10
+	MOVQ   R9, R11
+
+loop426:
+	VPBROADCASTW  (CX), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     2(CX), Z25
+	VCVTDQ2PS     Z25, Z25
+	VMULPS        Z24, Z25, Z25
+	VPBROADCASTW  (CX)(DI*1), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     2(CX)(DI*1), Z26
+	VCVTDQ2PS     Z26, Z26
+	VMULPS        Z24, Z26, Z26
+	VPBROADCASTW  (CX)(DI*2), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     2(CX)(DI*2), Z27
+	VCVTDQ2PS     Z27, Z27
+	VMULPS        Z24, Z27, Z27
+	VPBROADCASTW  (CX)(R8*1), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     2(CX)(R8*1), Z28
+	VCVTDQ2PS     Z28, Z28
+	VMULPS        Z24, Z28, Z28
+	VMOVUPS       (BX), Z24
+	VFMADD231PS   Z24, Z25, Z0
+	VFMADD231PS   Z24, Z26, Z1
+	VFMADD231PS   Z24, Z27, Z2
+	VFMADD231PS   Z24, Z28, Z3
+	VMOVUPS       (BX)(R9*1), Z24
+	VFMADD231PS   Z24, Z25, Z4
+	VFMADD231PS   Z24, Z26, Z5
+	VFMADD231PS   Z24, Z27, Z6
+	VFMADD231PS   Z24, Z28, Z7
+	VMOVUPS       (BX)(R9*2), Z24
+	VFMADD231PS   Z24, Z25, Z8
+	VFMADD231PS   Z24, Z26, Z9
+	VFMADD231PS   Z24, Z27, Z10
+	VFMADD231PS   Z24, Z28, Z11
+	VMOVUPS       (R10), Z24
+	VFMADD231PS   Z24, Z25, Z12
+	VFMADD231PS   Z24, Z26, Z13
+	VFMADD231PS   Z24, Z27, Z14
+	VFMADD231PS   Z24, Z28, Z15
+	VMOVUPS       (R10)(R9*1), Z24
+	VFMADD231PS   Z24, Z25, Z16
+	VFMADD231PS   Z24, Z26, Z17
+	VFMADD231PS   Z24, Z27, Z18
+	VFMADD231PS   Z24, Z28, Z19
+	VMOVUPS       (R10)(R9*2), Z24
+	VFMADD231PS   Z24, Z25, Z20
+	VFMADD231PS   Z24, Z26, Z21
+	VFMADD231PS   Z24, Z27, Z22
+	VFMADD231PS   Z24, Z28, Z23
+	VPBROADCASTW  (CX), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     18(CX), Z25
+	VCVTDQ2PS     Z25, Z25
+	VMULPS        Z24, Z25, Z25
+	VPBROADCASTW  (CX)(DI*1), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     18(CX)(DI*1), Z26
+	VCVTDQ2PS     Z26, Z26
+	VMULPS        Z24, Z26, Z26
+	VPBROADCASTW  (CX)(DI*2), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     18(CX)(DI*2), Z27
+	VCVTDQ2PS     Z27, Z27
+	VMULPS        Z24, Z27, Z27
+	VPBROADCASTW  (CX)(R8*1), Y24
+	VCVTPH2PS     Y24, Z24
+	VPMOVSXBD     18(CX)(R8*1), Z28
+	VCVTDQ2PS     Z28, Z28
+	VMULPS        Z24, Z28, Z28
+	VMOVUPS       64(BX), Z24
+	VFMADD231PS   Z24, Z25, Z0
+	VFMADD231PS   Z24, Z26, Z1
+	VFMADD231PS   Z24, Z27, Z2
+	VFMADD231PS   Z24, Z28, Z3
+	VMOVUPS       64(BX)(R9*1), Z24
+	VFMADD231PS   Z24, Z25, Z4
+	VFMADD231PS   Z24, Z26, Z5
+	VFMADD231PS   Z24, Z27, Z6
+	VFMADD231PS   Z24, Z28, Z7
+	VMOVUPS       64(BX)(R9*2), Z24
+	VFMADD231PS   Z24, Z25, Z8
+	VFMADD231PS   Z24, Z26, Z9
+	VFMADD231PS   Z24, Z27, Z10
+	VFMADD231PS   Z24, Z28, Z11
+	VMOVUPS       64(R10), Z24
+	VFMADD231PS   Z24, Z25, Z12
+	VFMADD231PS   Z24, Z26, Z13
+	VFMADD231PS   Z24, Z27, Z14
+	VFMADD231PS   Z24, Z28, Z15
+	VMOVUPS       64(R10)(R9*1), Z24
+	VFMADD231PS   Z24, Z25, Z16
+	VFMADD231PS   Z24, Z26, Z17
+	VFMADD231PS   Z24, Z27, Z18
+	VFMADD231PS   Z24, Z28, Z19
+	VMOVUPS       64(R10)(R9*2), Z24
+	VFMADD231PS   Z24, Z25, Z20
+	VFMADD231PS   Z24, Z26, Z21
+	VFMADD231PS   Z24, Z27, Z22
+	VFMADD231PS   Z24, Z28, Z23
+	PREFETCHT0    (SI)
+	PREFETCHT0    64(SI)
+	PREFETCHT0    128(SI)
+	ADDQ          $+136, SI
+	ADDQ          $+34, CX
+	ADDQ          $+128, BX
+	ADDQ          $+128, R10
+	SUBQ          $+128, R11
+	JNZ           loop426
+	SUBQ          R9, BX
+	ADDQ          R8, CX
+	VUNPCKHPS     Z1, Z0, Z24
+	VUNPCKLPS     Z1, Z0, Z0
+	VADDPS        Z24, Z0, Z0
+	VUNPCKHPS     Z3, Z2, Z24
+	VUNPCKLPS     Z3, Z2, Z2
+	VADDPS        Z24, Z2, Z2
+	VUNPCKHPD     Z2, Z0, Z24
+	VUNPCKLPD     Z2, Z0, Z0
+	VADDPS        Z24, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y24
+	VADDPS        Y24, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X24
+	VADDPS        X24, X0, X0
+	VMOVUPS       X0, (AX)
+	VUNPCKHPS     Z5, Z4, Z24
+	VUNPCKLPS     Z5, Z4, Z4
+	VADDPS        Z24, Z4, Z4
+	VUNPCKHPS     Z7, Z6, Z24
+	VUNPCKLPS     Z7, Z6, Z6
+	VADDPS        Z24, Z6, Z6
+	VUNPCKHPD     Z6, Z4, Z24
+	VUNPCKLPD     Z6, Z4, Z4
+	VADDPS        Z24, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y24
+	VADDPS        Y24, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X24
+	VADDPS        X24, X4, X4
+	VMOVUPS       X4, 256(AX)
+	VUNPCKHPS     Z9, Z8, Z24
+	VUNPCKLPS     Z9, Z8, Z8
+	VADDPS        Z24, Z8, Z8
+	VUNPCKHPS     Z11, Z10, Z24
+	VUNPCKLPS     Z11, Z10, Z10
+	VADDPS        Z24, Z10, Z10
+	VUNPCKHPD     Z10, Z8, Z24
+	VUNPCKLPD     Z10, Z8, Z8
+	VADDPS        Z24, Z8, Z8
+	VEXTRACTF64X4 $0x01, Z8, Y24
+	VADDPS        Y24, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X24
+	VADDPS        X24, X8, X8
+	VMOVUPS       X8, 512(AX)
+	VUNPCKHPS     Z13, Z12, Z24
+	VUNPCKLPS     Z13, Z12, Z12
+	VADDPS        Z24, Z12, Z12
+	VUNPCKHPS     Z15, Z14, Z24
+	VUNPCKLPS     Z15, Z14, Z14
+	VADDPS        Z24, Z14, Z14
+	VUNPCKHPD     Z14, Z12, Z24
+	VUNPCKLPD     Z14, Z12, Z12
+	VADDPS        Z24, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y24
+	VADDPS        Y24, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X24
+	VADDPS        X24, X12, X12
+	VMOVUPS       X12, 768(AX)
+	VUNPCKHPS     Z17, Z16, Z24
+	VUNPCKLPS     Z17, Z16, Z16
+	VADDPS        Z24, Z16, Z16
+	VUNPCKHPS     Z19, Z18, Z24
+	VUNPCKLPS     Z19, Z18, Z18
+	VADDPS        Z24, Z18, Z18
+	VUNPCKHPD     Z18, Z16, Z24
+	VUNPCKLPD     Z18, Z16, Z16
+	VADDPS        Z24, Z16, Z16
+	VEXTRACTF64X4 $0x01, Z16, Y24
+	VADDPS        Y24, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X24
+	VADDPS        X24, X16, X16
+	VMOVUPS       X16, 1024(AX)
+	VUNPCKHPS     Z21, Z20, Z24
+	VUNPCKLPS     Z21, Z20, Z20
+	VADDPS        Z24, Z20, Z20
+	VUNPCKHPS     Z23, Z22, Z24
+	VUNPCKLPS     Z23, Z22, Z22
+	VADDPS        Z24, Z22, Z22
+	VUNPCKHPD     Z22, Z20, Z24
+	VUNPCKLPD     Z22, Z20, Z20
+	VADDPS        Z24, Z20, Z20
+	VEXTRACTF64X4 $0x01, Z20, Y24
+	VADDPS        Y24, Y20, Y20
+	VEXTRACTF32X4 $0x01, Y20, X24
+	VADDPS        X24, X20, X20
+	VMOVUPS       X20, 1280(AX)
+	ADDQ          $0x10, AX
+	DECQ          DX
+	JNZ           quad425
+	VZEROUPPER
+	RET
+
+// func mix1Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix1Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next427
+
+stretch428:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   weight+8(FP), BX
+	MOVQ   n+24(FP), R9
+	MOVQ   CX, R8
+
+position429:
+	VPBROADCASTW (R8), Y4
+	VCVTPH2PS    Y4, Z4
+	VPMOVSXBD    2(R8), Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VPMOVSXBD    18(R8), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	VPBROADCASTW 34(R8), Y4
+	VCVTPH2PS    Y4, Z4
+	VPMOVSXBD    36(R8), Z7
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z4, Z7, Z7
+	VPMOVSXBD    52(R8), Z8
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z4, Z8, Z8
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (BX), Z4
+	VFMADD231PS  Z5, Z4, Z0
+	VFMADD231PS  Z6, Z4, Z1
+	VFMADD231PS  Z7, Z4, Z2
+	VFMADD231PS  Z8, Z4, Z3
+	ADDQ         SI, R8
 	ADDQ         $0x04, BX
-	DECQ         SI
-	JNZ          position437
-	MOVQ         AX, BX
-	VMOVUPS      Z0, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z1, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z2, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z3, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z4, K1, (BX)
-	ADDQ         DX, BX
-	VMOVUPS      Z5, K1, (BX)
+	DECQ         R9
+	JNZ          position429
+	MOVQ         AX, R8
+	VADDPS       (R8), Z0, Z0
+	VMOVUPS      Z0, (R8)
+	VADDPS       64(R8), Z1, Z1
+	VMOVUPS      Z1, 64(R8)
+	VADDPS       128(R8), Z2, Z2
+	VMOVUPS      Z2, 128(R8)
+	VADDPS       192(R8), Z3, Z3
+	VMOVUPS      Z3, 192(R8)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch428
 
-done430:
+next427:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next430
+
+stretch431:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	MOVQ   weight+8(FP), BX
+	MOVQ   n+24(FP), R9
+	MOVQ   CX, R8
+
+position432:
+	VPBROADCASTW (R8), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R8), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R8), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (BX), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z4, Z2, Z1
+	ADDQ         SI, R8
+	ADDQ         $0x04, BX
+	DECQ         R9
+	JNZ          position432
+	MOVQ         AX, R8
+	VADDPS       (R8), Z0, Z0
+	VMOVUPS      Z0, (R8)
+	VADDPS       64(R8), Z1, Z1
+	VMOVUPS      Z1, 64(R8)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch431
+
+next430:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix2Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix2Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next433
+
+stretch434:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position435:
+	VPBROADCASTW (R9), Y8
+	VCVTPH2PS    Y8, Z8
+	VPMOVSXBD    2(R9), Z9
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z8, Z9, Z9
+	VPMOVSXBD    18(R9), Z10
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z8, Z10, Z10
+	VPBROADCASTW 34(R9), Y8
+	VCVTPH2PS    Y8, Z8
+	VPMOVSXBD    36(R9), Z11
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z8, Z11, Z11
+	VPMOVSXBD    52(R9), Z12
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z8, Z12, Z12
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (R8), Z8
+	VFMADD231PS  Z9, Z8, Z0
+	VFMADD231PS  Z10, Z8, Z1
+	VFMADD231PS  Z11, Z8, Z2
+	VFMADD231PS  Z12, Z8, Z3
+	VBROADCASTSS 256(R8), Z8
+	VFMADD231PS  Z9, Z8, Z4
+	VFMADD231PS  Z10, Z8, Z5
+	VFMADD231PS  Z11, Z8, Z6
+	VFMADD231PS  Z12, Z8, Z7
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position435
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch434
+
+next433:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next436
+
+stretch437:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position438:
+	VPBROADCASTW (R9), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R9), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z6, Z2, Z1
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z3, Z2, Z4
+	VFMADD231PS  Z6, Z2, Z5
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position438
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch437
+
+next436:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix3Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix3Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next439
+
+stretch440:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position441:
+	VPBROADCASTW (R9), Y12
+	VCVTPH2PS    Y12, Z12
+	VPMOVSXBD    2(R9), Z13
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z12, Z13, Z13
+	VPMOVSXBD    18(R9), Z14
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z12, Z14, Z14
+	VPBROADCASTW 34(R9), Y12
+	VCVTPH2PS    Y12, Z12
+	VPMOVSXBD    36(R9), Z15
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z12, Z15, Z15
+	VPMOVSXBD    52(R9), Z16
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z12, Z16, Z16
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (R8), Z12
+	VFMADD231PS  Z13, Z12, Z0
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z16, Z12, Z3
+	VBROADCASTSS 256(R8), Z12
+	VFMADD231PS  Z13, Z12, Z4
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z15, Z12, Z6
+	VFMADD231PS  Z16, Z12, Z7
+	VBROADCASTSS 512(R8), Z12
+	VFMADD231PS  Z13, Z12, Z8
+	VFMADD231PS  Z14, Z12, Z9
+	VFMADD231PS  Z15, Z12, Z10
+	VFMADD231PS  Z16, Z12, Z11
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position441
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch440
+
+next439:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next442
+
+stretch443:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position444:
+	VPBROADCASTW (R9), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R9), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z6, Z2, Z1
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z3, Z2, Z4
+	VFMADD231PS  Z6, Z2, Z5
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z3, Z2, Z8
+	VFMADD231PS  Z6, Z2, Z9
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position444
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch443
+
+next442:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix4Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix4Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next445
+
+stretch446:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position447:
+	VPBROADCASTW (R9), Y16
+	VCVTPH2PS    Y16, Z16
+	VPMOVSXBD    2(R9), Z17
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z16, Z17, Z17
+	VPMOVSXBD    18(R9), Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z16, Z18, Z18
+	VPBROADCASTW 34(R9), Y16
+	VCVTPH2PS    Y16, Z16
+	VPMOVSXBD    36(R9), Z19
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z16, Z19, Z19
+	VPMOVSXBD    52(R9), Z20
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z16, Z20, Z20
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (R8), Z16
+	VFMADD231PS  Z17, Z16, Z0
+	VFMADD231PS  Z18, Z16, Z1
+	VFMADD231PS  Z19, Z16, Z2
+	VFMADD231PS  Z20, Z16, Z3
+	VBROADCASTSS 256(R8), Z16
+	VFMADD231PS  Z17, Z16, Z4
+	VFMADD231PS  Z18, Z16, Z5
+	VFMADD231PS  Z19, Z16, Z6
+	VFMADD231PS  Z20, Z16, Z7
+	VBROADCASTSS 512(R8), Z16
+	VFMADD231PS  Z17, Z16, Z8
+	VFMADD231PS  Z18, Z16, Z9
+	VFMADD231PS  Z19, Z16, Z10
+	VFMADD231PS  Z20, Z16, Z11
+	VBROADCASTSS 768(R8), Z16
+	VFMADD231PS  Z17, Z16, Z12
+	VFMADD231PS  Z18, Z16, Z13
+	VFMADD231PS  Z19, Z16, Z14
+	VFMADD231PS  Z20, Z16, Z15
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position447
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch446
+
+next445:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next448
+
+stretch449:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position450:
+	VPBROADCASTW (R9), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R9), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z6, Z2, Z1
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z3, Z2, Z4
+	VFMADD231PS  Z6, Z2, Z5
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z3, Z2, Z8
+	VFMADD231PS  Z6, Z2, Z9
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z3, Z2, Z12
+	VFMADD231PS  Z6, Z2, Z13
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position450
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch449
+
+next448:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix5Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix5Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next451
+
+stretch452:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position453:
+	VPBROADCASTW (R9), Y20
+	VCVTPH2PS    Y20, Z20
+	VPMOVSXBD    2(R9), Z21
+	VCVTDQ2PS    Z21, Z21
+	VMULPS       Z20, Z21, Z21
+	VPMOVSXBD    18(R9), Z22
+	VCVTDQ2PS    Z22, Z22
+	VMULPS       Z20, Z22, Z22
+	VPBROADCASTW 34(R9), Y20
+	VCVTPH2PS    Y20, Z20
+	VPMOVSXBD    36(R9), Z23
+	VCVTDQ2PS    Z23, Z23
+	VMULPS       Z20, Z23, Z23
+	VPMOVSXBD    52(R9), Z24
+	VCVTDQ2PS    Z24, Z24
+	VMULPS       Z20, Z24, Z24
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (R8), Z20
+	VFMADD231PS  Z21, Z20, Z0
+	VFMADD231PS  Z22, Z20, Z1
+	VFMADD231PS  Z23, Z20, Z2
+	VFMADD231PS  Z24, Z20, Z3
+	VBROADCASTSS 256(R8), Z20
+	VFMADD231PS  Z21, Z20, Z4
+	VFMADD231PS  Z22, Z20, Z5
+	VFMADD231PS  Z23, Z20, Z6
+	VFMADD231PS  Z24, Z20, Z7
+	VBROADCASTSS 512(R8), Z20
+	VFMADD231PS  Z21, Z20, Z8
+	VFMADD231PS  Z22, Z20, Z9
+	VFMADD231PS  Z23, Z20, Z10
+	VFMADD231PS  Z24, Z20, Z11
+	VBROADCASTSS 768(R8), Z20
+	VFMADD231PS  Z21, Z20, Z12
+	VFMADD231PS  Z22, Z20, Z13
+	VFMADD231PS  Z23, Z20, Z14
+	VFMADD231PS  Z24, Z20, Z15
+	VBROADCASTSS 1024(R8), Z20
+	VFMADD231PS  Z21, Z20, Z16
+	VFMADD231PS  Z22, Z20, Z17
+	VFMADD231PS  Z23, Z20, Z18
+	VFMADD231PS  Z24, Z20, Z19
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position453
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	VADDPS       128(R9), Z18, Z18
+	VMOVUPS      Z18, 128(R9)
+	VADDPS       192(R9), Z19, Z19
+	VMOVUPS      Z19, 192(R9)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch452
+
+next451:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next454
+
+stretch455:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position456:
+	VPBROADCASTW (R9), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R9), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z6, Z2, Z1
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z3, Z2, Z4
+	VFMADD231PS  Z6, Z2, Z5
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z3, Z2, Z8
+	VFMADD231PS  Z6, Z2, Z9
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z3, Z2, Z12
+	VFMADD231PS  Z6, Z2, Z13
+	VBROADCASTSS 1024(R8), Z2
+	VFMADD231PS  Z3, Z2, Z16
+	VFMADD231PS  Z6, Z2, Z17
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position456
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch455
+
+next454:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func mix6Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+// Requires: AVX, AVX2, AVX512F, MMX+
+TEXT ·mix6Q8AVX512(SB), NOSPLIT, $0-48
+	MOVQ   acc+0(FP), AX
+	MOVQ   v+16(FP), CX
+	MOVQ   ahead+40(FP), DX
+	MOVQ   dim+32(FP), BX
+	MOVQ   dim+32(FP), SI
+	MOVQ   dim+32(FP), DI
+	SHLQ   $0x02, BX
+	SHRQ   $0x05, SI
+	IMUL3Q $0x22, SI, SI
+	SUBQ   $+64, DI
+	JLT    next457
+
+stretch458:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position459:
+	VPBROADCASTW (R9), Y24
+	VCVTPH2PS    Y24, Z24
+	VPMOVSXBD    2(R9), Z25
+	VCVTDQ2PS    Z25, Z25
+	VMULPS       Z24, Z25, Z25
+	VPMOVSXBD    18(R9), Z26
+	VCVTDQ2PS    Z26, Z26
+	VMULPS       Z24, Z26, Z26
+	VPBROADCASTW 34(R9), Y24
+	VCVTPH2PS    Y24, Z24
+	VPMOVSXBD    36(R9), Z27
+	VCVTDQ2PS    Z27, Z27
+	VMULPS       Z24, Z27, Z27
+	VPMOVSXBD    52(R9), Z28
+	VCVTDQ2PS    Z28, Z28
+	VMULPS       Z24, Z28, Z28
+	PREFETCHT0   (DX)
+	PREFETCHT0   64(DX)
+	ADDQ         $+68, DX
+	VBROADCASTSS (R8), Z24
+	VFMADD231PS  Z25, Z24, Z0
+	VFMADD231PS  Z26, Z24, Z1
+	VFMADD231PS  Z27, Z24, Z2
+	VFMADD231PS  Z28, Z24, Z3
+	VBROADCASTSS 256(R8), Z24
+	VFMADD231PS  Z25, Z24, Z4
+	VFMADD231PS  Z26, Z24, Z5
+	VFMADD231PS  Z27, Z24, Z6
+	VFMADD231PS  Z28, Z24, Z7
+	VBROADCASTSS 512(R8), Z24
+	VFMADD231PS  Z25, Z24, Z8
+	VFMADD231PS  Z26, Z24, Z9
+	VFMADD231PS  Z27, Z24, Z10
+	VFMADD231PS  Z28, Z24, Z11
+	VBROADCASTSS 768(R8), Z24
+	VFMADD231PS  Z25, Z24, Z12
+	VFMADD231PS  Z26, Z24, Z13
+	VFMADD231PS  Z27, Z24, Z14
+	VFMADD231PS  Z28, Z24, Z15
+	VBROADCASTSS 1024(R8), Z24
+	VFMADD231PS  Z25, Z24, Z16
+	VFMADD231PS  Z26, Z24, Z17
+	VFMADD231PS  Z27, Z24, Z18
+	VFMADD231PS  Z28, Z24, Z19
+	VBROADCASTSS 1280(R8), Z24
+	VFMADD231PS  Z25, Z24, Z20
+	VFMADD231PS  Z26, Z24, Z21
+	VFMADD231PS  Z27, Z24, Z22
+	VFMADD231PS  Z28, Z24, Z23
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position459
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	VADDPS       128(R9), Z2, Z2
+	VMOVUPS      Z2, 128(R9)
+	VADDPS       192(R9), Z3, Z3
+	VMOVUPS      Z3, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	VADDPS       128(R9), Z6, Z6
+	VMOVUPS      Z6, 128(R9)
+	VADDPS       192(R9), Z7, Z7
+	VMOVUPS      Z7, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	VADDPS       128(R9), Z10, Z10
+	VMOVUPS      Z10, 128(R9)
+	VADDPS       192(R9), Z11, Z11
+	VMOVUPS      Z11, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	VADDPS       128(R9), Z14, Z14
+	VMOVUPS      Z14, 128(R9)
+	VADDPS       192(R9), Z15, Z15
+	VMOVUPS      Z15, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	VADDPS       128(R9), Z18, Z18
+	VMOVUPS      Z18, 128(R9)
+	VADDPS       192(R9), Z19, Z19
+	VMOVUPS      Z19, 192(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z20, Z20
+	VMOVUPS      Z20, (R9)
+	VADDPS       64(R9), Z21, Z21
+	VMOVUPS      Z21, 64(R9)
+	VADDPS       128(R9), Z22, Z22
+	VMOVUPS      Z22, 128(R9)
+	VADDPS       192(R9), Z23, Z23
+	VMOVUPS      Z23, 192(R9)
+	ADDQ         $+256, AX
+	ADDQ         $+68, CX
+	SUBQ         $+64, DI
+	JGE          stretch458
+
+next457:
+	ADDQ $+64, DI
+	SUBQ $+32, DI
+	JLT  next460
+
+stretch461:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	MOVQ   weight+8(FP), R8
+	MOVQ   n+24(FP), R10
+	MOVQ   CX, R9
+
+position462:
+	VPBROADCASTW (R9), Y2
+	VCVTPH2PS    Y2, Z2
+	VPMOVSXBD    2(R9), Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VPMOVSXBD    18(R9), Z6
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	PREFETCHT0   (DX)
+	ADDQ         $+34, DX
+	VBROADCASTSS (R8), Z2
+	VFMADD231PS  Z3, Z2, Z0
+	VFMADD231PS  Z6, Z2, Z1
+	VBROADCASTSS 256(R8), Z2
+	VFMADD231PS  Z3, Z2, Z4
+	VFMADD231PS  Z6, Z2, Z5
+	VBROADCASTSS 512(R8), Z2
+	VFMADD231PS  Z3, Z2, Z8
+	VFMADD231PS  Z6, Z2, Z9
+	VBROADCASTSS 768(R8), Z2
+	VFMADD231PS  Z3, Z2, Z12
+	VFMADD231PS  Z6, Z2, Z13
+	VBROADCASTSS 1024(R8), Z2
+	VFMADD231PS  Z3, Z2, Z16
+	VFMADD231PS  Z6, Z2, Z17
+	VBROADCASTSS 1280(R8), Z2
+	VFMADD231PS  Z3, Z2, Z20
+	VFMADD231PS  Z6, Z2, Z21
+	ADDQ         SI, R9
+	ADDQ         $0x04, R8
+	DECQ         R10
+	JNZ          position462
+	MOVQ         AX, R9
+	VADDPS       (R9), Z0, Z0
+	VMOVUPS      Z0, (R9)
+	VADDPS       64(R9), Z1, Z1
+	VMOVUPS      Z1, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z4, Z4
+	VMOVUPS      Z4, (R9)
+	VADDPS       64(R9), Z5, Z5
+	VMOVUPS      Z5, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z8, Z8
+	VMOVUPS      Z8, (R9)
+	VADDPS       64(R9), Z9, Z9
+	VMOVUPS      Z9, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z12, Z12
+	VMOVUPS      Z12, (R9)
+	VADDPS       64(R9), Z13, Z13
+	VMOVUPS      Z13, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z16, Z16
+	VMOVUPS      Z16, (R9)
+	VADDPS       64(R9), Z17, Z17
+	VMOVUPS      Z17, 64(R9)
+	ADDQ         BX, R9
+	VADDPS       (R9), Z20, Z20
+	VMOVUPS      Z20, (R9)
+	VADDPS       64(R9), Z21, Z21
+	VMOVUPS      Z21, 64(R9)
+	ADDQ         $+128, AX
+	ADDQ         $+34, CX
+	SUBQ         $+32, DI
+	JGE          stretch461
+
+next460:
+	ADDQ $+32, DI
+	VZEROUPPER
+	RET
+
+// func softmaxRowsAVX512(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·softmaxRowsAVX512(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         top+32(FP), BX
+	MOVQ         sum+40(FP), SI
+	VBROADCASTSS scale+24(FP), Z0
+	VBROADCASTSS word_3fb8aa3b<>+0(SB), Z1
+	VBROADCASTSS word_3f318000<>+0(SB), Z2
+	VBROADCASTSS word_b95e8083<>+0(SB), Z3
+	VBROADCASTSS word_42b20000<>+0(SB), Z4
+	VBROADCASTSS word_c2d10000<>+0(SB), Z5
+	VBROADCASTSS word_3f800000<>+0(SB), Z6
+
+row463:
+	VBROADCASTSS (BX), Z6
+	XORQ         DI, DI
+	MOVQ         DX, R8
+	SUBQ         $+16, R8
+	JLT          next465
+
+loop464:
+	VMOVUPS (AX)(DI*4), Z9
+	VMULPS  Z0, Z9, Z9
+	VMOVUPS Z9, (AX)(DI*4)
+	VMAXPS  Z6, Z9, Z6
+	ADDQ    $+16, DI
+	SUBQ    $+16, R8
+	JGE     loop464
+
+next465:
+	ADDQ      $+16, R8
+	TESTQ     R8, R8
+	JZ        done466
+	MOVQ      $-1, R9
+	BZHIQ     R8, R9, R9
+	KMOVW     R9, K1
+	VMOVUPS.Z (AX)(DI*4), K1, Z9
+	VMULPS    Z0, Z9, Z9
+	VMOVUPS   Z9, K1, (AX)(DI*4)
+	VBLENDMPS Z9, Z6, K1, Z9
+	VMAXPS    Z6, Z9, Z6
+
+done466:
+	VEXTRACTF64X4 $0x01, Z6, Y9
+	VMAXPS        Y9, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X9
+	VMAXPS        X9, X6, X6
+	VPERMILPS     $0x0e, X6, X9
+	VMAXPS        X9, X6, X6
+	VPERMILPS     $0x01, X6, X9
+	VMAXPS        X9, X6, X6
+	VMOVSS        X6, (BX)
+	VBROADCASTSS  (BX), Z6
+	VBROADCASTSS  word_ff800000<>+0(SB), Z9
+	VCMPPS        $0x04, Z9, Z6, K1
+	VMOVAPS.Z     Z6, K1, Z6
+	VPXORD        Z7, Z7, Z7
+	VPXORD        Z8, Z8, Z8
+	XORQ          DI, DI
+	MOVQ          DX, R8
+	SUBQ          $+16, R8
+	JLT           next468
+
+loop467:
+	VMOVUPS          (AX)(DI*4), Z9
+	VSUBPS           Z6, Z9, Z9
+	VMINPS           Z9, Z4, Z9
+	VMAXPS           Z9, Z5, Z9
+	VMULPS           Z1, Z9, Z10
+	VRNDSCALEPS      $0x08, Z10, Z10
+	VFNMADD231PS     Z2, Z10, Z9
+	VFNMADD231PS     Z3, Z10, Z9
+	VBROADCASTSS     word_39500d01<>+0(SB), Z11
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z11
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z11
+	VSCALEFPS        Z10, Z11, Z11
+	VMOVUPS          Z11, (AX)(DI*4)
+	VEXTRACTF64X4    $0x01, Z11, Y9
+	VCVTPS2PD        Y9, Z9
+	VADDPD           Z9, Z8, Z8
+	VCVTPS2PD        Y11, Z9
+	VADDPD           Z9, Z7, Z7
+	ADDQ             $+16, DI
+	SUBQ             $+16, R8
+	JGE              loop467
+
+next468:
+	ADDQ             $+16, R8
+	TESTQ            R8, R8
+	JZ               done469
+	MOVQ             $-1, R9
+	BZHIQ            R8, R9, R9
+	KMOVW            R9, K1
+	VMOVUPS.Z        (AX)(DI*4), K1, Z9
+	VSUBPS           Z6, Z9, Z9
+	VMINPS           Z9, Z4, Z9
+	VMAXPS           Z9, Z5, Z9
+	VMULPS           Z1, Z9, Z6
+	VRNDSCALEPS      $0x08, Z6, Z6
+	VFNMADD231PS     Z2, Z6, Z9
+	VFNMADD231PS     Z3, Z6, Z9
+	VBROADCASTSS     word_39500d01<>+0(SB), Z10
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z10
+	VSCALEFPS        Z6, Z10, Z10
+	VMOVUPS          Z10, K1, (AX)(DI*4)
+	VMOVAPS.Z        Z10, K1, Z10
+	VEXTRACTF64X4    $0x01, Z10, Y6
+	VCVTPS2PD        Y6, Z6
+	VADDPD           Z6, Z8, Z8
+	VCVTPS2PD        Y10, Z6
+	VADDPD           Z6, Z7, Z7
+
+done469:
+	VADDPD        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y6
+	VADDPD        Y6, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X6
+	VADDPD        X6, X7, X7
+	VPERMILPD     $0x01, X7, X6
+	VADDPD        X6, X7, X7
+	VCVTSD2SS     X7, X7, X7
+	VMOVSS        X7, (SI)
+	ADDQ          $+256, AX
+	ADDQ          $0x04, BX
+	ADDQ          $0x04, SI
+	DECQ          CX
+	JNZ           row463
 	VZEROUPPER
 	RET
 
@@ -9380,7 +12166,7 @@ TEXT ·peakAVX512(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Z12
 	VBROADCASTSS word_41400000<>+0(SB), Z13
 
-loop438:
+loop470:
 	VFMADD213PS   Z1, Z0, Z2
 	VFMADD213PS   Z1, Z0, Z3
 	VFMADD213PS   Z1, Z0, Z4
@@ -9394,7 +12180,7 @@ loop438:
 	VFMADD213PS   Z1, Z0, Z12
 	VFMADD213PS   Z1, Z0, Z13
 	DECQ          AX
-	JNZ           loop438
+	JNZ           loop470
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z4, Z2, Z2
 	VADDPS        Z5, Z2, Z2

@@ -1,37 +1,15 @@
 package kernel
 
-import (
-	"math"
+import "math"
 
-	"github.com/apr-engine/apr/tensor"
-)
-
-// attnBlock is the number of positions whose scores, weights and partial sums
-// are formed together. Blocks start at multiples of it, whatever range a query
-// sees, so the order of addition of one query depends on nothing else.
-const attnBlock = 64
-
-// AttentionBlock is the context above which Attention combines several blocks.
-const AttentionBlock = attnBlock
+// AttentionChunk is the number of positions whose softmax is formed by itself. The
+// chunks that a token sees are then merged. Like blocks they start at multiples of
+// their length, so they may be computed in any order and by any worker without a
+// change to the result. A multiple of attnBlock.
+const AttentionChunk = 512
 
 // attnQueries is the most query vectors that share one pass over keys and values.
 const attnQueries = 24
-
-// slotWeighted adds weighted rows of v to each query's sum:
-//
-//	acc[q*dim+i] += Σ_p weight[q*attnBlock+p]·v[p*dim+i]
-//
-// for q in [0,queries), p in [0,n), i in [0,dim), p ascending, each product
-// added with one fused rounding or two.
-var slotWeighted = newSlot("f32/weighted", weightedGeneric)
-
-// slotWeightedF16 is slotWeighted with v in half precision; at one level it gives
-// the bits of slotWeighted with v converted.
-var slotWeightedF16 = newSlot("f16/weighted", weightedF16Generic)
-
-// halfQueries is up to how many queries read a cache of half precision as it is. More
-// share the work of converting it first.
-const halfQueries = 8
 
 // AttentionJob is the attention of some consecutive tokens of one sequence, for
 // the query heads that share one key/value head.
@@ -61,13 +39,26 @@ type AttentionJob struct {
 // the zero value is ready.
 type AttentionWorkspace struct {
 	q      []float32 // (attnQueries, dim)
-	k16    []uint16  // (attnBlock, dim)
+	k16    []uint16  // (tileRows, dim) the last positions of a block
+	k8     []byte    // the same in Q8_0
 	k, v   []float32 // (attnBlock, dim)
 	scores []float32 // (attnQueries, attnBlock)
 	part   []float32 // (attnQueries, dim) weighted values of one block
-	out    []float32 // (attnQueries, dim) weighted values so far
+	out    []float32 // (attnQueries, dim) weighted values of the chunk so far
 	max    [attnQueries]float32
+	top    [attnQueries]float32 // max, one block on
 	sum    [attnQueries]float32
+	total  [attnQueries]float32 // of one block
+	parts  AttentionParts
+}
+
+// AttentionParts holds the softmax of each chunk that some queries see. The zero
+// value is ready.
+type AttentionParts struct {
+	chunks int
+	out    []float32 // (queries, chunks, dim) weighted values
+	max    []float32 // (queries, chunks) largest score
+	sum    []float32 // (queries, chunks) of exp(score-max)
 }
 
 // Attention computes, for each token and query head of the job,
@@ -75,7 +66,8 @@ type AttentionWorkspace struct {
 //	Σ_p softmax_p(softcap(scale·q·k_p))·v_p   over the positions p the token sees,
 //
 // with float32 scores, an online softmax (Milakov and Gimelshein,
-// arXiv:1805.02867) over blocks of positions, and float32 sums. A token that
+// arXiv:1805.02867) over the blocks of a chunk of positions, chunks that are merged
+// (as in Flash-Decoding), and float32 sums. A token that
 // sees no position, or only scores of -Inf, gets zeros; a NaN among what it
 // sees stays NaN. Values that no token of the job sees are not read. At one CPU
 // level the result for a token and head is the same to the last bit whatever
@@ -86,13 +78,53 @@ func Attention(j *AttentionJob, ws *AttentionWorkspace) {
 		return
 	}
 	j.check()
-	ws.grow(j.HeadDim)
 	perTile := max(1, attnQueries/j.Group)
 	for t := 0; t < tokens; t += perTile {
 		for g := 0; g < j.Group; g += attnQueries {
-			attentionTile(j, ws, t, min(perTile, tokens-t), g, min(attnQueries, j.Group-g))
+			a := attnTile{j, t, min(perTile, tokens-t), g, min(attnQueries, j.Group-g)}
+			ws.parts.resize(a.queries(), a.chunks(), j.HeadDim)
+			a.load(ws)
+			for c := range a.chunks() {
+				a.chunk(ws, &ws.parts, c)
+			}
+			a.merge(ws, &ws.parts)
 		}
 	}
+}
+
+// Chunks is the number of parts in which a job can be shared out among workers with
+// AttentionChunks; 1 if it cannot.
+func (j *AttentionJob) Chunks() int {
+	if len(j.Starts)*j.Group > attnQueries || len(j.Starts) == 0 {
+		return 1
+	}
+	a := j.whole()
+	return a.chunks()
+}
+
+// Prepare makes room for the chunks of a job.
+func (p *AttentionParts) Prepare(j *AttentionJob) {
+	p.resize(len(j.Starts)*j.Group, j.Chunks(), j.HeadDim)
+}
+
+// AttentionChunks computes chunks [c0,c1) of those the job's tokens see, for a job
+// that Chunks shares out, into parts, which Prepare has made room in. Other workers
+// may compute other chunks at the same time.
+func AttentionChunks(j *AttentionJob, c0, c1 int, parts *AttentionParts, ws *AttentionWorkspace) {
+	j.check()
+	a := j.whole()
+	a.load(ws)
+	for c := c0; c < c1; c++ {
+		a.chunk(ws, parts, c)
+	}
+}
+
+// MergeAttention finishes a job whose chunks have all been computed. The result has
+// the bits of Attention.
+func MergeAttention(j *AttentionJob, parts *AttentionParts, ws *AttentionWorkspace) {
+	ws.grow(j.HeadDim)
+	a := j.whole()
+	a.merge(ws, parts)
 }
 
 // check panics where a wrong job would make the assembly read out of bounds.
@@ -118,7 +150,8 @@ func (ws *AttentionWorkspace) grow(dim int) {
 		return
 	}
 	ws.k = make([]float32, attnBlock*dim)
-	ws.k16 = make([]uint16, attnBlock*dim)
+	ws.k16 = make([]uint16, tileRows*dim)
+	ws.k8 = make([]byte, tileRows*CacheRowBytes((dim+31)/32*32))
 	ws.v = make([]float32, attnBlock*dim)
 	ws.q = make([]float32, attnQueries*dim)
 	ws.part = make([]float32, attnQueries*dim)
@@ -126,145 +159,94 @@ func (ws *AttentionWorkspace) grow(dim int) {
 	ws.scores = make([]float32, attnQueries*attnBlock)
 }
 
-// attentionTile handles tokens [t,t+tokens) and query heads [g,g+heads); query
-// i of the tile is head g+i%heads of token t+i/heads.
-func attentionTile(j *AttentionJob, ws *AttentionWorkspace, t, tokens, g, heads int) {
-	dim, queries := j.HeadDim, tokens*heads
-	for i := range tokens {
-		copy(ws.q[i*heads*dim:][:heads*dim], j.Q[(t+i)*j.QStride+g*dim:])
+// resize makes room, with as much again to grow into: a chunk is added every
+// AttentionChunk tokens.
+func (p *AttentionParts) resize(queries, chunks, dim int) {
+	p.chunks = chunks
+	if need := queries * chunks; len(p.max) < need {
+		p.max, p.sum = make([]float32, 2*need), make([]float32, 2*need)
 	}
+	if need := queries * chunks * dim; len(p.out) < need {
+		p.out = make([]float32, 2*need)
+	}
+}
+
+// attnTile is a part of a job that shares passes over keys and values: tokens
+// [t,t+tokens) and query heads [g,g+heads). Query i of it is head g+i%heads of token
+// t+i/heads.
+type attnTile struct {
+	j                   *AttentionJob
+	t, tokens, g, heads int
+}
+
+func (j *AttentionJob) whole() attnTile { return attnTile{j, 0, len(j.Starts), 0, j.Group} }
+
+func (a *attnTile) queries() int { return a.tokens * a.heads }
+
+// first is the first chunk that a token sees, of the whole cache.
+func (a *attnTile) first() int { return a.j.Starts[a.t] / AttentionChunk }
+
+// chunks is the number of chunks from there to the last; at least one, which may be
+// empty.
+func (a *attnTile) chunks() int {
+	last := a.j.Ends[a.t+a.tokens-1]
+	return max(1, (last+AttentionChunk-1)/AttentionChunk-a.first())
+}
+
+// load copies the queries to the workspace.
+func (a *attnTile) load(ws *AttentionWorkspace) {
+	j := a.j
+	ws.grow(j.HeadDim)
+	for i := range a.tokens {
+		copy(ws.q[i*a.heads*j.HeadDim:][:a.heads*j.HeadDim], j.Q[(a.t+i)*j.QStride+a.g*j.HeadDim:])
+	}
+}
+
+// chunk computes chunk c, counted from the first.
+func (a *attnTile) chunk(ws *AttentionWorkspace, parts *AttentionParts, c int) {
+	j, dim, queries := a.j, a.j.HeadDim, a.queries()
 	clear(ws.out[:queries*dim])
 	for i := range queries {
 		ws.max[i], ws.sum[i] = float32(math.Inf(-1)), 0
 	}
-	starts, ends := j.Starts[t:t+tokens], j.Ends[t:t+tokens]
-	last := ends[tokens-1]
-	for b := starts[0] / attnBlock * attnBlock; b < last; b += attnBlock {
+	starts, ends := j.Starts[a.t:a.t+a.tokens], j.Ends[a.t:a.t+a.tokens]
+	from := (a.first() + c) * AttentionChunk
+	last := min(ends[a.tokens-1], from+AttentionChunk)
+	for b := max(from, starts[0]/attnBlock*attnBlock); b < last; b += attnBlock {
 		lo, hi := max(b, starts[0]), min(b+attnBlock, last)
 		if lo < hi {
-			attentionBlock(j, ws, starts, ends, heads, lo, hi)
+			attentionBlock(j, ws, starts, ends, a.heads, lo, hi)
 		}
 	}
 	for i := range queries {
-		o := j.Out[(t+i/heads)*j.OutStride+(g+i%heads)*dim:][:dim]
+		at := i*parts.chunks + c
+		parts.max[at], parts.sum[at] = ws.max[i], ws.sum[i]
+		copy(parts.out[at*dim:][:dim], ws.out[i*dim:])
+	}
+}
+
+// merge adds up, for each query, the chunks that it sees, relative to the largest
+// score of all, and divides.
+func (a *attnTile) merge(ws *AttentionWorkspace, parts *AttentionParts) {
+	j, dim := a.j, a.j.HeadDim
+	for i := range a.queries() {
+		t := a.t + i/a.heads
+		o := j.Out[t*j.OutStride+(a.g+i%a.heads)*dim:][:dim]
+		at := i*parts.chunks + j.Starts[t]/AttentionChunk - a.first()
+		n := max(1, (j.Ends[t]+AttentionChunk-1)/AttentionChunk-j.Starts[t]/AttentionChunk)
+		weight, sums := parts.max[at:at+n], parts.sum[at:at+n]
+		values, sum := parts.out[at*dim:], sums[0]
+		if n > 1 {
+			slotExpSub.active(weight, finiteMax(slotMax.active(weight)))
+			sum = slotDotF32.active(weight, sums)
+			clear(ws.part[:dim])
+			slotWeighted.active(ws.part, weight, values, n, 1, dim)
+			values = ws.part
+		}
 		inv := float32(0) // nothing seen, or all masked: zeros
-		if s := ws.sum[i]; s != 0 {
-			inv = float32(1 / float64(s))
+		if sum != 0 {
+			inv = float32(1 / float64(sum))
 		}
-		slotScale.active(o, ws.out[i*dim:][:dim], inv)
+		slotScale.active(o, values[:dim], inv)
 	}
-}
-
-// attentionBlock adds positions [lo,hi), within one block, to the tile's sums.
-func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int) {
-	dim, queries, n := j.HeadDim, len(starts)*heads, hi-lo
-	scores := ws.scores[:queries*attnBlock]
-	clear(scores)
-	var v []float32
-	var v16 []uint16
-	if j.K16 != nil && queries <= halfQueries && slotTileF16.level == slotTile.level && slotWeightedF16.level == slotWeighted.level {
-		v16 = j.V16[lo*dim : hi*dim]
-		slotTileF16.active(scores, attnBlock, j.halves(ws, lo, hi), dim, n, ws.q, dim, queries, dim)
-	} else {
-		var k []float32
-		k, v = j.rows(ws, lo, hi)
-		slotTile.active(scores, attnBlock, k, dim, n, ws.q, dim, queries, dim)
-	}
-
-	for i := range queries {
-		s, e := visible(starts[i/heads], ends[i/heads], lo, hi)
-		if s >= e {
-			continue
-		}
-		row := scores[i*attnBlock+s : i*attnBlock+e]
-		slotSoftCap.active(row, j.Scale, j.SoftCap)
-		m := max(ws.max[i], slotMax.active(row))
-		if m != ws.max[i] { // what was summed so far is relative to a smaller maximum
-			shrink := float32(math.Exp(float64(ws.max[i] - m)))
-			ws.max[i] = m
-			ws.sum[i] *= shrink
-			slotScale.active(ws.out[i*dim:][:dim], ws.out[i*dim:][:dim], shrink)
-		}
-		ws.sum[i] += slotExpSub.active(row, finiteMax(m))
-	}
-	weightValues(ws, starts, ends, heads, lo, hi, v, v16, dim)
-	slotAdd.active(ws.out[:queries*dim], ws.out, ws.part)
-}
-
-// halves returns keys of positions [lo,hi) in half precision, of which rows up to a
-// multiple of four exist.
-func (j *AttentionJob) halves(ws *AttentionWorkspace, lo, hi int) []uint16 {
-	dim, n := j.HeadDim, hi-lo
-	if n%tileRows == 0 {
-		return j.K16[lo*dim : hi*dim]
-	}
-	copy(ws.k16, j.K16[lo*dim:hi*dim])
-	clear(ws.k16[n*dim : (n+tileRows-1)/tileRows*tileRows*dim])
-	return ws.k16
-}
-
-// rows returns keys and values of positions [lo,hi) in float32. The tile kernel
-// reads rows in fours, so keys are copied unless all of its rows exist.
-func (j *AttentionJob) rows(ws *AttentionWorkspace, lo, hi int) (k, v []float32) {
-	dim, n := j.HeadDim, hi-lo
-	pad := (n + tileRows - 1) / tileRows * tileRows
-	if j.K8 != nil {
-		row := CacheRowBytes(dim)
-		Dequantize(tensor.Q8_0, ws.k[:n*dim], j.K8[lo*row:hi*row])
-		Dequantize(tensor.Q8_0, ws.v[:n*dim], j.V8[lo*row:hi*row])
-		clear(ws.k[n*dim : pad*dim])
-		return ws.k, ws.v
-	}
-	if j.K32 == nil {
-		slotFromF16.active(ws.k[:n*dim], j.K16[lo*dim:hi*dim])
-		slotFromF16.active(ws.v[:n*dim], j.V16[lo*dim:hi*dim])
-		clear(ws.k[n*dim : pad*dim])
-		return ws.k, ws.v
-	}
-	v = j.V32[lo*dim : hi*dim]
-	if pad == n {
-		return j.K32[lo*dim : hi*dim], v
-	}
-	copy(ws.k, j.K32[lo*dim:hi*dim])
-	clear(ws.k[n*dim : pad*dim])
-	return ws.k, v
-}
-
-// weightValues, with the values in v or v16, fills ws.part with each query's weighted values of positions
-// [lo,hi). What all queries see is done together; what only some see, one query
-// at a time, so that a NaN in an unseen position cannot leak (0·NaN is NaN).
-// The order of positions is ascending for each query either way.
-func weightValues(ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int, v []float32, v16 []uint16, dim int) {
-	queries := len(starts) * heads
-	clear(ws.part[:queries*dim])
-	run := func(q, count, s, e int) {
-		if s < e && v16 != nil {
-			slotWeightedF16.active(ws.part[q*dim:], ws.scores[q*attnBlock+s:], v16[s*dim:], e-s, count, dim)
-		} else if s < e {
-			slotWeighted.active(ws.part[q*dim:], ws.scores[q*attnBlock+s:], v[s*dim:], e-s, count, dim)
-		}
-	}
-	// Starts and ends do not decrease, so the last token starts last and the first ends first.
-	s, e := visible(starts[len(starts)-1], ends[0], lo, hi)
-	if s >= e {
-		for q := range queries {
-			qs, qe := visible(starts[q/heads], ends[q/heads], lo, hi)
-			run(q, 1, qs, qe)
-		}
-		return
-	}
-	for q := range queries {
-		qs, _ := visible(starts[q/heads], ends[q/heads], lo, hi)
-		run(q, 1, qs, s)
-	}
-	run(0, queries, s, e)
-	for q := range queries {
-		_, qe := visible(starts[q/heads], ends[q/heads], lo, hi)
-		run(q, 1, e, qe)
-	}
-}
-
-// visible clips [start,end) to [lo,hi) and counts from lo.
-func visible(start, end, lo, hi int) (s, e int) {
-	return max(start, lo) - lo, min(end, hi) - lo
 }

@@ -1,5 +1,10 @@
 package kernel
 
+import (
+	"github.com/apr-engine/apr/quant"
+	"github.com/apr-engine/apr/tensor"
+)
+
 func weightedGeneric(acc, weight, v []float32, n, queries, dim int) {
 	for q := range queries {
 		sum := acc[q*dim:][:dim]
@@ -9,8 +14,53 @@ func weightedGeneric(acc, weight, v []float32, n, queries, dim int) {
 	}
 }
 
-func weightedF16Generic(acc, weight []float32, v []uint16, n, queries, dim int) {
+// mixRows is mixFunc with the rows converted.
+func mixRows(acc, weight, rows []float32, n, queries, dim int) {
+	part := make([]float32, queries*dim)
+	weightedGeneric(part, weight, rows, n, queries, dim)
+	addGeneric(acc[:queries*dim], acc, part)
+}
+
+func mixF16Generic(acc, weight []float32, v []uint16, n, queries, dim int, _ []uint16) {
 	rows := make([]float32, n*dim)
 	f16ToF32Generic(rows, v[:n*dim])
-	weightedGeneric(acc, weight, rows, n, queries, dim)
+	mixRows(acc, weight, rows, n, queries, dim)
+}
+
+func mixQ8Generic(acc, weight []float32, v []byte, n, queries, dim int, _ []byte) {
+	mixRows(acc, weight, q8Rows(v, n*dim), n, queries, dim)
+}
+
+func q8Rows(blocks []byte, n int) []float32 {
+	rows := make([]float32, n)
+	f, _ := quant.Lookup(tensor.Q8_0)
+	f.Dequantize(rows, blocks[:CacheRowBytes(n)])
+	return rows
+}
+
+// scoresRows is scoresFunc with the rows converted.
+func scoresRows(scores, k []float32, rows int, q []float32, queries, dim int) {
+	for i := range queries {
+		clear(scores[i*attnBlock:][:rows])
+	}
+	tileGeneric(scores, attnBlock, k, dim, rows, q, dim, queries, dim)
+}
+
+func scoresF16Generic(scores []float32, k []uint16, rows int, q []float32, queries, dim int, _ []uint16) {
+	wide := make([]float32, rows*dim)
+	f16ToF32Generic(wide, k[:rows*dim])
+	scoresRows(scores, wide, rows, q, queries, dim)
+}
+
+func scoresQ8Generic(scores []float32, k []byte, rows int, q []float32, queries, dim int, _ []byte) {
+	scoresRows(scores, q8Rows(k, rows*dim), rows, q, queries, dim)
+}
+
+func softmaxRowsGeneric(x []float32, rows, n int, scale float32, top, sum []float32) {
+	for r := range rows {
+		row := x[r*attnBlock:][:n]
+		softCapGeneric(row, scale, 0)
+		top[r] = max(top[r], maxGeneric(row))
+		sum[r] = expSubGeneric(row, finiteMax(top[r]))
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/apr-engine/apr/kernel/kerneltest"
@@ -36,6 +37,15 @@ var attnCases = []attnCase{
 	{name: "tiny head", dim: 4, group: 1, first: 3, tokens: 70},
 	{name: "many heads", dim: 32, group: 71, first: 3, tokens: 3, half: true},
 	{name: "long", dim: 64, group: 1, first: 5000, tokens: 2},
+	{name: "chunks half", dim: 64, group: 7, first: 1500, tokens: 1, half: true},
+	{name: "chunks Q8_0", dim: 96, group: 4, first: 1100, tokens: 2, q8: true},
+	{name: "a chunk ends", dim: 80, group: 2, first: 500, tokens: 30, half: true},
+	{name: "window over chunks", dim: 32, group: 8, first: 1000, tokens: 60, window: 500, half: true},
+	{name: "window Q8_0", dim: 32, group: 5, first: 700, tokens: 1, window: 300, q8: true},
+	{name: "softcap half", dim: 256, group: 2, first: 700, tokens: 1, softcap: 30, half: true},
+	{name: "softcap Q8_0", dim: 256, group: 8, first: 90, tokens: 1, softcap: 30, q8: true},
+	{name: "odd head half", dim: 72, group: 6, first: 77, tokens: 1, half: true},
+	{name: "one head", dim: 128, group: 1, first: 66, tokens: 1, half: true},
 }
 
 // job fills a job and returns the cache in float32.
@@ -221,6 +231,7 @@ func BenchmarkAttention(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []attnCase{
 		{name: "decode 4096", dim: 128, group: 6, first: 4095, tokens: 1, half: true},
+		{name: "decode 4096 Q8_0", dim: 128, group: 6, first: 4095, tokens: 1, q8: true},
 		{name: "prefill 512", dim: 128, group: 6, tokens: 512, half: true},
 		{name: "prefill 512 f32", dim: 128, group: 6, tokens: 512},
 	} {
@@ -237,6 +248,30 @@ func BenchmarkAttention(b *testing.B) {
 			ns := float64(b.Elapsed().Nanoseconds()) / float64(b.N)
 			b.ReportMetric(4*float64(seen*c.group*c.dim)/ns, "GFLOP/s")
 			b.ReportMetric(float64(2*2*len(k))/ns, "GB/s")
+		})
+	}
+}
+
+// BenchmarkAttentionFromMemory attends as one decoded token does: each head of each
+// layer has its own keys and values, together more than any cache holds.
+// BenchmarkReadStream is the limit.
+func BenchmarkAttentionFromMemory(b *testing.B) {
+	const heads = 32
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, c := range []attnCase{
+		{name: "F16", dim: 128, group: 6, first: 8191, tokens: 1, half: true},
+		{name: "Q8_0", dim: 128, group: 6, first: 8191, tokens: 1, q8: true},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			first, _, _ := c.job(b, rng)
+			jobs := make([]AttentionJob, heads)
+			for i := range jobs {
+				jobs[i] = *first
+				jobs[i].K16, jobs[i].V16 = slices.Clone(first.K16), slices.Clone(first.V16)
+				jobs[i].K8, jobs[i].V8 = slices.Clone(first.K8), slices.Clone(first.V8)
+			}
+			var ws AttentionWorkspace
+			reportRates(b, 4*len(first.K16)+2*len(first.K8), "GB/s", func(i int) { Attention(&jobs[i%heads], &ws) })
 		})
 	}
 }

@@ -38,10 +38,6 @@ func panelRows(tokens int) int {
 // multiple of four rows; rows beyond the ones wanted are computed and ignored.
 var slotTile = newSlot("f32/tile", tileGeneric)
 
-// slotTileF16 is slotTile with w in half precision; at one level it gives the bits
-// of slotTile with w converted.
-var slotTileF16 = newSlot("f16/tile", tileF16Generic)
-
 // WorkspaceF32 is the scratch memory of MatMulF32, one for each worker; the zero
 // value is ready. It grows on first use and is then reused.
 type WorkspaceF32 struct {

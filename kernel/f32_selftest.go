@@ -159,15 +159,24 @@ func init() {
 	registerCheck(slotRopeNorm, exact, rope)
 	registerCheck(slotTile, manyTerms, selfTestTile)
 	registerCheck(slotWeighted, fewULP*4, selfTestWeighted)
-	registerCheck(slotTileF16, manyTerms, func(f func(acc []float32, accStride int, w []uint16, wStride, rows int, x []float32, xStride, tokens, n int), r *selfTestRNG, n int) []float32 {
-		return selfTestTile(func(acc []float32, accStride int, w []float32, wStride, rows int, x []float32, xStride, tokens, n int) {
-			f(acc, accStride, selfTestHalves(w), wStride, rows, x, xStride, tokens, n)
-		}, r, n)
+	registerCheck(slotScoresF16, manyTerms, func(f scoresFunc[uint16], r *selfTestRNG, n int) []float32 {
+		return selfTestScores(f, selfTestHalves, r, n)
 	})
-	registerCheck(slotWeightedF16, fewULP*4, func(f func(acc, weight []float32, v []uint16, n, queries, dim int), r *selfTestRNG, n int) []float32 {
-		return selfTestWeighted(func(acc, weight, v []float32, n, queries, dim int) {
-			f(acc, weight, selfTestHalves(v), n, queries, dim)
-		}, r, n)
+	registerCheck(slotScoresQ8, manyTerms, func(f scoresFunc[byte], r *selfTestRNG, n int) []float32 {
+		return selfTestScores(f, selfTestQ8, r, n)
+	})
+	registerCheck(slotMixF16, fewULP*4, func(f mixFunc[uint16], r *selfTestRNG, n int) []float32 {
+		return selfTestMix(f, selfTestHalves, r, n)
+	})
+	registerCheck(slotMixQ8, fewULP*4, func(f mixFunc[byte], r *selfTestRNG, n int) []float32 {
+		return selfTestMix(f, selfTestQ8, r, n)
+	})
+	registerCheck(slotSoftmaxRows, manyTerms, func(f func(x []float32, rows, n int, scale float32, top, sum []float32), r *selfTestRNG, n int) []float32 {
+		const rows = 3
+		n = min(n, attnBlock)
+		x, top, sum := r.floats(rows*attnBlock), []float32{-100, 3, 100}, make([]float32, rows)
+		f(x, rows, n, 0.3, top, sum)
+		return append(append(x, top...), sum...)
 	})
 	for t, s := range dequantSlots {
 		if s != nil {
@@ -236,6 +245,43 @@ func selfTestWeighted(f func(acc, weight, v []float32, n, queries, dim int), r *
 	for queries := 1; queries <= maxQueries; queries++ {
 		acc := r.floats(queries * n)
 		f(acc, weight, v, positions, queries, n)
+		out = append(out, acc...)
+	}
+	return out
+}
+
+func selfTestQ8(x []float32) []byte {
+	blocks := make([]byte, CacheRowBytes(len(x)))
+	QuantizeQ8(blocks, x)
+	return blocks
+}
+
+// selfTestDim is a head size for kernels that know no odd ones: about n.
+func selfTestDim(n int) int { return (n/32 + 1) * 32 }
+
+// selfTestScores covers every number of queries in a group.
+func selfTestScores[E element](f scoresFunc[E], store func([]float32) []E, r *selfTestRNG, n int) []float32 {
+	const rows, maxQueries = 8, 7
+	dim := selfTestDim(n)
+	k, q := store(r.floats(rows*dim)), r.floats(maxQueries*dim)
+	var out []float32
+	for queries := 1; queries <= maxQueries; queries++ {
+		scores := make([]float32, queries*attnBlock)
+		f(scores, k, rows, q, queries, dim, nil)
+		out = append(out, scores...)
+	}
+	return out
+}
+
+// selfTestMix covers every number of queries in a group.
+func selfTestMix[E element](f mixFunc[E], store func([]float32) []E, r *selfTestRNG, n int) []float32 {
+	const positions, maxQueries = 5, 7
+	dim := selfTestDim(n)
+	weight, v := r.floats(maxQueries*attnBlock), store(r.floats(positions*dim))
+	var out []float32
+	for queries := 1; queries <= maxQueries; queries++ {
+		acc := r.floats(queries * dim)
+		f(acc, weight, v, positions, queries, dim, nil)
 		out = append(out, acc...)
 	}
 	return out

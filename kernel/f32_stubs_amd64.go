@@ -148,59 +148,120 @@ func weighted5AVX2(acc *float32, weight *float32, v *float32, n int, dim int)
 //go:noescape
 func weighted6AVX2(acc *float32, weight *float32, v *float32, n int, dim int)
 
-// tile1F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,1).
-// quads and n are positive.
+// scores1F16AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,1).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile1F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores1F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile2F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,2).
-// quads and n are positive.
+// scores2F16AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,2).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile2F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores2F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile3F16AVX2 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,3).
-// quads and n are positive.
+// scores3F16AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,3).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile3F16AVX2(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores3F16AVX2(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// weighted1F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix1F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix1F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted2F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix2F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix2F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted3F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix3F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix3F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted4F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix4F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix4F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted5F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix5F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix5F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted6F16AVX2 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix6F16AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix6F16AVX2(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+
+// scores1Q8AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,1).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores1Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores2Q8AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,2).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores2Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores3Q8AVX2 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,3).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores3Q8AVX2(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// mix1Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix1Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix2Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix2Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix3Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix3Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix4Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix4Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix5Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix5Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix6Q8AVX2 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix6Q8AVX2(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// softmaxRowsAVX2 does, for r in [0,rows) and i in [0,n), with x[r][i] at x[r*64+i]:
+// top[r] = max(top[r], max over i of scale*x[r][i]), ignoring NaN, m = top[r] or 0 if that is -Inf;
+// x[r][i] = exp(scale*x[r][i]-m); sum[r] = sum over i of x[r][i], summed in float64. rows and n are positive.
+//
+//go:noescape
+func softmaxRowsAVX2(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
 
 // peakAVX2 does 12 vectors of independent fused multiply-adds an iteration; iterations is positive.
 //
@@ -369,77 +430,156 @@ func weighted5AVX512(acc *float32, weight *float32, v *float32, n int, dim int)
 //go:noescape
 func weighted6AVX512(acc *float32, weight *float32, v *float32, n int, dim int)
 
-// tile1F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,1).
-// quads and n are positive.
+// scores1F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,1).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile1F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores1F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile2F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,2).
-// quads and n are positive.
+// scores2F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,2).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile2F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores2F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile3F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,3).
-// quads and n are positive.
+// scores3F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,3).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile3F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores3F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile4F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,4).
-// quads and n are positive.
+// scores4F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,4).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile4F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores4F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile5F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,5).
-// quads and n are positive.
+// scores5F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,5).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile5F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores5F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// tile6F16AVX512 does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,6).
-// quads and n are positive.
+// scores6F16AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,6).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func tile6F16AVX512(acc *float32, accStride int, w *uint16, wStride int, quads int, x *float32, xStride int, n int)
+func scores6F16AVX512(scores *float32, k *uint16, quads int, q *float32, dim int, ahead *uint16)
 
-// weighted1F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix1F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix1F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted2F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix2F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix2F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted3F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix3F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix3F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted4F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix4F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix4F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted5F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix5F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix5F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
 
-// weighted6F16AVX512 does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim), p in [0,n) ascending, rounding once.
-// n is positive.
+// mix6F16AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
 //
 //go:noescape
-func weighted6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int)
+func mix6F16AVX512(acc *float32, weight *float32, v *uint16, n int, dim int, ahead *uint16)
+
+// scores1Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,1).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores1Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores2Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,2).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores2Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores3Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,3).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores3Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores4Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,4).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores4Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores5Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,5).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores5Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// scores6Q8AVX512 does scores[t*64+p] = sum over i in [0,dim) of k[p*dim+i]*q[t*dim+i] for p in [0,4*quads), t in [0,6).
+// quads is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func scores6Q8AVX512(scores *float32, k *byte, quads int, q *float32, dim int, ahead *byte)
+
+// mix1Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,1), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix1Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix2Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,2), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix2Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix3Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,3), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix3Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix4Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,4), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix4Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix5Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,5), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix5Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// mix6Q8AVX512 does acc[q*dim+i] += sum over p in [0,n), ascending, of weight[q*64+p]*v[p*dim+i] for q in [0,6), i in [0,dim).
+// n is positive and dim a multiple of 16, or of 32 for Q8_0. As many bytes from ahead on are fetched into the cache; they need not exist.
+//
+//go:noescape
+func mix6Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead *byte)
+
+// softmaxRowsAVX512 does, for r in [0,rows) and i in [0,n), with x[r][i] at x[r*64+i]:
+// top[r] = max(top[r], max over i of scale*x[r][i]), ignoring NaN, m = top[r] or 0 if that is -Inf;
+// x[r][i] = exp(scale*x[r][i]-m); sum[r] = sum over i of x[r][i], summed in float64. rows and n are positive.
+//
+//go:noescape
+func softmaxRowsAVX512(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
 
 // peakAVX512 does 12 vectors of independent fused multiply-adds an iteration; iterations is positive.
 //

@@ -16,6 +16,7 @@ func main() {
 		nonlinear(g)
 		rope(g)
 		products(g)
+		attention(g)
 		peak(g)
 	}
 	pause(c)

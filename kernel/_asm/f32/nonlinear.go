@@ -179,23 +179,26 @@ func expSub(g *lanes.Gen) {
 	m := g.Splat("m")
 	e := newExp(g, expLeast, expMost)
 	lo, hi := g.Zero(), g.Zero()
-	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) {
-		x := g.LoadF32(at.F32(px), t)
-		g.VSUBPS(m, x, x)
-		y := e.exp(x)
-		g.StoreF32(y, at.F32(px), t)
-		g.ClearBeyond(y, t)
-		up := g.Vec()
-		g.VCVTPS2PD(g.Upper(y), up)
-		g.VADDPD(up, hi, hi)
-		g.VCVTPS2PD(g.Lower(y), up)
-		g.VADDPD(up, lo, lo)
-	})
+	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) { expSubStep(g, e, px, m, lo, hi, at, t) })
 	g.VADDPD(hi, lo, lo)
 	s := foldDoubles(g, lo)
 	g.VCVTSD2SS(s, s, s)
 	g.Store(s, g.ReturnIndex(0))
 	g.End()
+}
+
+// expSubStep replaces a vector by exp(x-m) and adds it, in float64, to lo and hi.
+func expSubStep(g *lanes.Gen, e *expo, px reg.Register, m, lo, hi reg.VecVirtual, at lanes.At, t *lanes.Tail) {
+	x := g.LoadF32(at.F32(px), t)
+	g.VSUBPS(m, x, x)
+	y := e.exp(x)
+	g.StoreF32(y, at.F32(px), t)
+	g.ClearBeyond(y, t)
+	up := g.Vec()
+	g.VCVTPS2PD(g.Upper(y), up)
+	g.VADDPD(up, hi, hi)
+	g.VCVTPS2PD(g.Lower(y), up)
+	g.VADDPD(up, lo, lo)
 }
 
 func siluMul(g *lanes.Gen) {

@@ -19,38 +19,28 @@ func tileTokens(g *lanes.Gen) int {
 }
 
 func products(g *lanes.Gen) {
-	for _, rows := range []rowType{{"", "float32", 2, g.LoadF32}, {"F16", "uint16", 1, g.LoadF16}} {
-		for t := 1; t <= tileTokens(g); t++ {
-			tile(g, t, rows)
-		}
-		for q := 1; q <= 6; q++ {
-			weighted(g, q, rows)
-		}
+	for t := 1; t <= tileTokens(g); t++ {
+		tile(g, t)
 	}
-}
-
-// rowType is how the rows of a matrix are stored: in float32 or in half precision.
-type rowType struct {
-	suffix, element string
-	shift           int // log2 of an element's bytes
-	load            func(operand.Mem, *lanes.Tail) reg.VecVirtual
+	for q := 1; q <= 6; q++ {
+		weighted(g, q)
+	}
 }
 
 // tile multiplies rows of w, four at a time, with a fixed number of tokens,
 // lanes along k. Each sum is one register whatever the number of tokens, folded
 // in the same way, so the tiles agree to the last bit.
-func tile(g *lanes.Gen, tokens int, rows rowType) {
-	name := fmt.Sprintf("tile%d%s", tokens, rows.suffix)
-	g.Begin(name, "func(acc *float32, accStride int, w *"+rows.element+", wStride, quads int, x *float32, xStride, n int)",
+func tile(g *lanes.Gen, tokens int) {
+	name := fmt.Sprintf("tile%d", tokens)
+	g.Begin(name, "func(acc *float32, accStride int, w *float32, wStride, quads int, x *float32, xStride, n int)",
 		fmt.Sprintf("%s%s does acc[t*accStride+r] += sum over k in [0,n) of w[r*wStride+k]*x[t*xStride+k] for r in [0,4*quads), t in [0,%d).", name, g.Suffix, tokens),
 		"quads and n are positive.")
 	acc, accStride := g.Arg("acc"), g.Arg("accStride")
 	w, wStride, quads := g.Arg("w"), g.Arg("wStride"), g.Arg("quads")
 	x, xStride := g.Arg("x"), g.Arg("xStride")
-	for _, r := range []reg.Register{accStride, xStride} {
+	for _, r := range []reg.Register{accStride, wStride, xStride} {
 		g.SHLQ(operand.Imm(2), r)
 	}
-	g.SHLQ(operand.Imm(uint64(rows.shift)), wStride)
 	wStride3, x3, left := g.GP64(), g.GP64(), g.GP64()
 	g.LEAQ(operand.Mem{Base: wStride, Index: wStride, Scale: 2}, wStride3)
 
@@ -76,9 +66,9 @@ func tile(g *lanes.Gen, tokens int, rows rowType) {
 	}
 	step := func(t *lanes.Tail) {
 		if g.Wide {
-			multiplyRowsHeld(g, sums, weight, token, rows.load, t)
+			multiplyRowsHeld(g, sums, weight, token, t)
 		} else {
-			multiplyTokensHeld(g, sums, weight, token, rows.load, t)
+			multiplyTokensHeld(g, sums, weight, token, t)
 		}
 	}
 	n := g.Arg("n")
@@ -89,7 +79,7 @@ func tile(g *lanes.Gen, tokens int, rows rowType) {
 	loop := g.Fresh("loop")
 	g.Label(loop)
 	step(nil)
-	g.ADDQ(operand.I32(g.L<<rows.shift), w)
+	g.ADDQ(operand.I32(4*g.L), w)
 	g.ADDQ(operand.I32(4*g.L), x)
 	if tokens > 3 {
 		g.ADDQ(operand.I32(4*g.L), x3)
@@ -104,12 +94,9 @@ func tile(g *lanes.Gen, tokens int, rows rowType) {
 
 	// Back to the start of the tokens, on to the next four rows.
 	g.SUBQ(left, n)
-	back := g.GP64()
-	g.MOVQ(n, back)
-	g.SHLQ(operand.Imm(uint64(rows.shift)), back)
-	g.SUBQ(back, w)
 	g.SHLQ(operand.Imm(2), n)
 	g.SUBQ(n, x)
+	g.SUBQ(n, w)
 	g.LEAQ(operand.Mem{Base: w, Index: wStride, Scale: 4}, w)
 	out := g.GP64()
 	g.MOVQ(acc, out)
@@ -136,10 +123,10 @@ func strided(base, stride reg.Register, times int) operand.Mem {
 	return m
 }
 
-func multiplyRowsHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token func(int) operand.Mem, load func(operand.Mem, *lanes.Tail) reg.VecVirtual, t *lanes.Tail) {
+func multiplyRowsHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token func(int) operand.Mem, t *lanes.Tail) {
 	var rows [4]reg.VecVirtual
 	for r := range rows {
-		rows[r] = load(weight(r), t)
+		rows[r] = g.LoadF32(weight(r), t)
 	}
 	for i := range sums {
 		v := g.LoadF32(token(i), t)
@@ -149,13 +136,13 @@ func multiplyRowsHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token func
 	}
 }
 
-func multiplyTokensHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token func(int) operand.Mem, load func(operand.Mem, *lanes.Tail) reg.VecVirtual, t *lanes.Tail) {
+func multiplyTokensHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token func(int) operand.Mem, t *lanes.Tail) {
 	xs := make([]reg.VecVirtual, len(sums))
 	for i := range sums {
 		xs[i] = g.LoadF32(token(i), t)
 	}
 	for r := range 4 {
-		v := load(weight(r), t)
+		v := g.LoadF32(weight(r), t)
 		for i := range sums {
 			g.VFMADD231PS(xs[i], v, sums[i][r])
 		}
@@ -165,9 +152,9 @@ func multiplyTokensHeld(g *lanes.Gen, sums [][4]reg.VecVirtual, weight, token fu
 // weighted adds weighted rows of v to a fixed number of queries' sums. The sums
 // of a stretch of dim stay in registers while the positions go by; each is a
 // single chain of fused multiply-adds, so grouping queries changes no bit.
-func weighted(g *lanes.Gen, queries int, rows rowType) {
-	name := fmt.Sprintf("weighted%d%s", queries, rows.suffix)
-	g.Begin(name, "func(acc, weight *float32, v *"+rows.element+", n, dim int)",
+func weighted(g *lanes.Gen, queries int) {
+	name := fmt.Sprintf("weighted%d", queries)
+	g.Begin(name, "func(acc, weight, v *float32, n, dim int)",
 		fmt.Sprintf("%s%s does acc[q*dim+i] += weight[q*64+p]*v[p*dim+i] for q in [0,%d), i in [0,dim), p in [0,n) ascending, rounding once.", name, g.Suffix, queries),
 		"n is positive.")
 	acc, v, dim := g.Arg("acc"), g.Arg("v"), g.Arg("dim")
@@ -186,9 +173,9 @@ func weighted(g *lanes.Gen, queries int, rows rowType) {
 		g.SUBQ(operand.I32(lanes), left)
 		g.JLT(operand.LabelRef(next))
 		g.Label(loop)
-		weightedChunk(g, queries, vecs, acc, v, stride, rows, nil)
+		weightedChunk(g, queries, vecs, acc, v, stride, nil)
 		g.ADDQ(operand.I32(4*lanes), acc)
-		g.ADDQ(operand.I32(lanes<<rows.shift), v)
+		g.ADDQ(operand.I32(4*lanes), v)
 		g.SUBQ(operand.I32(lanes), left)
 		g.JGE(operand.LabelRef(loop))
 		g.Label(next)
@@ -196,12 +183,12 @@ func weighted(g *lanes.Gen, queries int, rows rowType) {
 	}
 	g.TESTQ(left, left)
 	g.JZ(operand.LabelRef(done))
-	weightedChunk(g, queries, 1, acc, v, stride, rows, g.NewTail(left))
+	weightedChunk(g, queries, 1, acc, v, stride, g.NewTail(left))
 	g.Label(done)
 	g.End()
 }
 
-func weightedChunk(g *lanes.Gen, queries, vecs int, acc, v, stride reg.Register, rows rowType, t *lanes.Tail) {
+func weightedChunk(g *lanes.Gen, queries, vecs int, acc, v, stride reg.Register, t *lanes.Tail) {
 	sums := make([][]reg.VecVirtual, queries)
 	at := g.GP64()
 	g.MOVQ(acc, at)
@@ -228,7 +215,7 @@ func weightedChunk(g *lanes.Gen, queries, vecs int, acc, v, stride reg.Register,
 	g.Label(loop)
 	vs := make([]reg.VecVirtual, vecs)
 	for i := range vs {
-		vs[i] = rows.load(operand.Mem{Base: row, Disp: g.L << rows.shift * i}, t)
+		vs[i] = g.LoadF32(operand.Mem{Base: row, Disp: 4 * g.L * i}, t)
 	}
 	for q := range sums {
 		b := g.Vec()
@@ -237,14 +224,7 @@ func weightedChunk(g *lanes.Gen, queries, vecs int, acc, v, stride reg.Register,
 			g.VFMADD231PS(vs[i], b, sums[q][i])
 		}
 	}
-	if rows.shift == 1 {
-		half := g.GP64()
-		g.MOVQ(stride, half)
-		g.SHRQ(operand.Imm(1), half)
-		g.ADDQ(half, row)
-	} else {
-		g.ADDQ(stride, row)
-	}
+	g.ADDQ(stride, row)
 	g.ADDQ(operand.Imm(4), weight)
 	g.DECQ(n)
 	g.JNZ(operand.LabelRef(loop))
