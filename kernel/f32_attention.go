@@ -55,10 +55,9 @@ type AttentionWorkspace struct {
 // AttentionParts holds the softmax of each chunk that some queries see. The zero
 // value is ready.
 type AttentionParts struct {
-	chunks int
-	out    []float32 // (queries, chunks, dim) weighted values
-	max    []float32 // (queries, chunks) largest score
-	sum    []float32 // (queries, chunks) of exp(score-max)
+	out []float32 // (queries, chunks, dim) weighted values
+	max []float32 // (queries, chunks) largest score
+	sum []float32 // (queries, chunks) of exp(score-max)
 }
 
 // Attention computes, for each token and query head of the job,
@@ -102,7 +101,17 @@ func (j *AttentionJob) Chunks() int {
 	return a.chunks()
 }
 
-// Prepare makes room for the chunks of a job.
+// Prepare makes room for a job, so that Attention allocates nothing.
+func (ws *AttentionWorkspace) Prepare(j *AttentionJob) {
+	if len(j.Starts) == 0 {
+		return
+	}
+	a := j.whole()
+	ws.grow(j.HeadDim)
+	ws.parts.resize(min(attnQueries, a.queries()), a.chunks(), j.HeadDim)
+}
+
+// Prepare makes room for the chunks of a job, and keeps what room there is.
 func (p *AttentionParts) Prepare(j *AttentionJob) {
 	p.resize(len(j.Starts)*j.Group, j.Chunks(), j.HeadDim)
 }
@@ -162,7 +171,6 @@ func (ws *AttentionWorkspace) grow(dim int) {
 // resize makes room, with as much again to grow into: a chunk is added every
 // AttentionChunk tokens.
 func (p *AttentionParts) resize(queries, chunks, dim int) {
-	p.chunks = chunks
 	if need := queries * chunks; len(p.max) < need {
 		p.max, p.sum = make([]float32, 2*need), make([]float32, 2*need)
 	}
@@ -219,7 +227,7 @@ func (a *attnTile) chunk(ws *AttentionWorkspace, parts *AttentionParts, c int) {
 		}
 	}
 	for i := range queries {
-		at := i*parts.chunks + c
+		at := i*a.chunks() + c
 		parts.max[at], parts.sum[at] = ws.max[i], ws.sum[i]
 		copy(parts.out[at*dim:][:dim], ws.out[i*dim:])
 	}
@@ -232,7 +240,7 @@ func (a *attnTile) merge(ws *AttentionWorkspace, parts *AttentionParts) {
 	for i := range a.queries() {
 		t := a.t + i/a.heads
 		o := j.Out[t*j.OutStride+(a.g+i%a.heads)*dim:][:dim]
-		at := i*parts.chunks + j.Starts[t]/AttentionChunk - a.first()
+		at := i*a.chunks() + j.Starts[t]/AttentionChunk - a.first()
 		n := max(1, (j.Ends[t]+AttentionChunk-1)/AttentionChunk-j.Starts[t]/AttentionChunk)
 		weight, sums := parts.max[at:at+n], parts.sum[at:at+n]
 		values, sum := parts.out[at*dim:], sums[0]

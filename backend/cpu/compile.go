@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/graph"
@@ -13,7 +12,7 @@ import (
 )
 
 // instr is one compiled operation. All workers execute it; it shares out its
-// work by token (perToken) or through next.
+// work by token (perToken) or through shares.
 type instr struct {
 	run func(worker int)
 	// perToken operations give worker w the same tokens every time, so a chain of
@@ -34,14 +33,8 @@ type instr struct {
 	integer bool
 
 	reads, writes []resource
-	next          *counter // hands out units of attention; nil for other operations
-	product       *product // the matrix; nil for other operations
-}
-
-// counter hands out work; each has a cache line of its own.
-type counter struct {
-	n atomic.Int64
-	_ [56]byte
+	attending     *attending // nil for other operations than attention
+	product       *product   // the matrix; nil for other operations
 }
 
 // resource is something that two instructions can conflict over.
@@ -337,9 +330,9 @@ func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 	src := c.slotOf[o.Q]
 	c.use(o.Q)
 	dst := c.define(o.Out)
-	next := new(counter)
+	a := c.newAttending(o, wrong, src, dst)
 	c.emit(instr{
-		run: c.runAttention(o, wrong, src, dst, next), next: next, traced: o.Out,
+		run: a.run, attending: a, traced: o.Out,
 		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true, cost: c.attentionCost(o.Layer, o.Heads),
 		reads:  []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
 		writes: []resource{{floatSlot, dst}},

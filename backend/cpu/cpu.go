@@ -119,7 +119,8 @@ type executor struct {
 	pool    *pool
 	scratch []scratch // by worker
 	step    step
-	profile *profile // nil unless operations are timed
+	parts   []kernel.AttentionParts // by head and unit of the layer at work
+	profile *profile                // nil unless operations are timed
 	// plain and timed are execute and executeTimed; making a function value of a
 	// method allocates.
 	plain, timed func(worker int)

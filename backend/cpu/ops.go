@@ -140,58 +140,6 @@ func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int)
 	}
 }
 
-// runAttention shares out pairs of a unit of tokens and a key/value head.
-func (e *executor) runAttention(o *graph.Attention, wrong *graph.Misplace, src, dst int, next *counter) func(int) {
-	c := e.program.Caches[o.Layer]
-	group := o.Heads / c.Heads
-	width := o.Heads * c.HeadDim
-	return func(w int) {
-		s := &e.step
-		ws := &e.scratch[w]
-		for {
-			n := int(next.n.Add(1)) - 1
-			if n >= len(s.units)*c.Heads {
-				return
-			}
-			// Units of the same head follow each other: they stream the same keys.
-			u, head := s.units[n%len(s.units)], n/len(s.units)
-			ends := s.ends[u.t0:u.t1]
-			if wrong != nil {
-				ends = e.misplacedEnds(wrong, u)
-			}
-			ws.starts = ws.starts[:0]
-			for _, end := range ends {
-				start := 0
-				if c.Window > 0 {
-					start = max(0, end-c.Window)
-				}
-				ws.starts = append(ws.starts, start)
-			}
-			l := &u.seq.layers[o.Layer]
-			from := head * u.seq.capacity * c.HeadDim
-			to := from + ends[len(ends)-1]*c.HeadDim
-			job := kernel.AttentionJob{
-				Out: e.buffers[dst][u.t0*width+head*group*c.HeadDim:], OutStride: width,
-				Q: e.buffers[src][u.t0*width+head*group*c.HeadDim:], QStride: width,
-				HeadDim: c.HeadDim, Group: group,
-				Starts: ws.starts, Ends: ends,
-				Scale: o.Scale, SoftCap: o.SoftCap,
-			}
-			switch {
-			case l.k32 != nil:
-				job.K32, job.V32 = l.k32[from:to], l.v32[from:to]
-			case l.k8 != nil:
-				row := kernel.CacheRowBytes(c.HeadDim)
-				from, to = from/c.HeadDim*row, to/c.HeadDim*row
-				job.K8, job.V8 = l.k8[from:to], l.v8[from:to]
-			default:
-				job.K16, job.V16 = l.k16[from:to], l.v16[from:to]
-			}
-			kernel.Attention(&job, &ws.attn)
-		}
-	}
-}
-
 func (e *executor) runGatedAct(o *graph.GatedAct, gate, up, dst, width int) func(int) {
 	act := kernel.SiLUMul
 	if o.Act == graph.GELU {
@@ -228,16 +176,6 @@ func (e *executor) position(wrong *graph.Misplace, i int) int {
 		return pos
 	}
 	return wrong.Position(pos, pos-e.step.seqs[i].length, len(e.step.tokens))
-}
-
-// misplacedEnds is where attention with wrong positions stops seeing keys, for
-// each token of a unit. Like right ends they never fall within a unit.
-func (e *executor) misplacedEnds(wrong *graph.Misplace, u attnUnit) []int {
-	ends := make([]int, 0, u.t1-u.t0)
-	for i := u.t0; i < u.t1; i++ {
-		ends = append(ends, min(max(e.position(wrong, i)+1, 1), u.seq.capacity))
-	}
-	return ends
 }
 
 func (e *executor) runTamper(o *graph.Tamper, src, alt, dst, width int) func(int) {

@@ -28,8 +28,10 @@ type share struct {
 func units(rows int) int { return (rows + rowAlign - 1) / rowAlign }
 
 // reset gives each worker its part of rows again.
-func (s shares) reset(rows int) {
-	n := units(rows)
+func (s shares) reset(rows int) { s.resetUnits(units(rows)) }
+
+// resetUnits is reset for n units of something else.
+func (s shares) resetUnits(n int) {
 	for w := range s {
 		s[w].left.Store(uint64(n*w/len(s))<<32 | uint64(n*(w+1)/len(s)))
 	}
@@ -37,6 +39,11 @@ func (s shares) reset(rows int) {
 
 // each calls do with ranges of rows until none of any worker's is left.
 func (s shares) each(w, rows int, do func(r0, r1 int)) {
+	s.eachUnit(w, func(from, to int) { do(from*rowAlign, min(to*rowAlign, rows)) })
+}
+
+// eachUnit calls do with ranges of units until none of any worker's is left.
+func (s shares) eachUnit(w int, do func(from, to int)) {
 	for turn := range s {
 		part := &s[(w+turn)%len(s)]
 		for {
@@ -44,7 +51,7 @@ func (s shares) each(w, rows int, do func(r0, r1 int)) {
 			if !ok {
 				break
 			}
-			do(from*rowAlign, min(to*rowAlign, rows))
+			do(from, to)
 		}
 	}
 }

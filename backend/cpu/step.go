@@ -110,8 +110,8 @@ func (e *executor) reserve(tokens int) {
 		}
 	}
 	for i := range e.code {
-		if c := e.code[i].next; c != nil {
-			c.n.Store(0)
+		if a := e.code[i].attending; a != nil {
+			a.prepare()
 		}
 		if p := e.code[i].product; p != nil {
 			p.shares.reset(p.weights.Rows())
