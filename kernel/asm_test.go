@@ -50,3 +50,42 @@ func TestInstructionSets(t *testing.T) {
 		t.Errorf("only %d functions recognised", checked)
 	}
 }
+
+// TestInstructionSetsARM64 does the same for the words from clang: what they were
+// compiled for must be the level of their name, and no dot product may be among
+// the instructions of the lower one.
+func TestInstructionSetsARM64(t *testing.T) {
+	files, err := filepath.Glob("*_arm64.s")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no assembly found: %v", err)
+	}
+	text := regexp.MustCompile(`(?ms)^// Requires: ([^;\n]*); \d+ instructions\nTEXT ·(\w+?)(NEON|DotProd)\(SB\)(.*?)^\tRET$`)
+	requires := map[string]string{"NEON": "armv8-a", "DotProd": "armv8-a+dotprod"}
+	checked, dots := 0, 0
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		functions := text.FindAllStringSubmatch(string(src), -1)
+		if n := strings.Count(string(src), "TEXT "); n != len(functions) {
+			t.Errorf("%s has %d functions, %d recognised", file, n, len(functions))
+		}
+		for _, m := range functions {
+			if m[1] != requires[m[3]] {
+				t.Errorf("%s: %s%s needs %s", file, m[2], m[3], m[1])
+			}
+			dot := strings.Contains(m[4], "// sdot")
+			if dot && m[3] == "NEON" {
+				t.Errorf("%s: %s%s has dot products", file, m[2], m[3])
+			}
+			if dot {
+				dots++
+			}
+			checked++
+		}
+	}
+	if checked < 30 || dots < 15 {
+		t.Errorf("only %d functions recognised, %d with dot products", checked, dots)
+	}
+}

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/apr-engine/apr/internal/cpufeat"
@@ -77,7 +78,7 @@ func TestI16WideGuarded(t *testing.T) {
 // Each level must have the kernels it is meant to have: a variant that is not
 // registered would leave every comparison passing.
 func TestI16Variants(t *testing.T) {
-	if len(readStreamSlot.variants) == 1 {
+	if len(i16Formats[tensor.Q4_K].matVec.variants) == 1 {
 		t.Skip("built without assembly")
 	}
 	has := func(s switchable, l cpufeat.Level) {
@@ -88,6 +89,14 @@ func TestI16Variants(t *testing.T) {
 		}
 		t.Errorf("%s has no %s variant", s.Name(), l)
 	}
+	common := []tensor.DType{tensor.Q4_0, tensor.Q5_0, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K}
+	if runtime.GOARCH == "arm64" {
+		for _, d := range common {
+			has(i16Formats[d].matVec, cpufeat.NEON)
+			has(i16Formats[d].matVec, cpufeat.DotProd)
+		}
+		return
+	}
 	for _, s := range []switchable{quantizeI16Slot, matMulI16Folded, matMulI16Grouped} {
 		has(s, cpufeat.AVX512)
 		has(s, cpufeat.AVX2)
@@ -96,7 +105,7 @@ func TestI16Variants(t *testing.T) {
 		has(i16Formats[d].matVec, cpufeat.AVX512)
 		has(i16Formats[d].unpack, cpufeat.AVX512)
 	}
-	for _, d := range []tensor.DType{tensor.Q4_0, tensor.Q5_0, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
+	for _, d := range common {
 		has(i16Formats[d].matVec, cpufeat.AVX2)
 		has(i16Formats[d].unpack, cpufeat.AVX2)
 	}

@@ -17,7 +17,7 @@ import (
 // it. A level above the machine's, or above what APR_CPU allows, is skipped.
 func EachLevel(t *testing.T, use func(cpufeat.Level) (restore func()), f func(t *testing.T)) {
 	t.Helper()
-	for l := cpufeat.Generic; l <= cpufeat.AVX512; l++ {
+	for _, l := range cpufeat.Levels() {
 		t.Run(l.String(), func(t *testing.T) {
 			if l > cpufeat.Best() {
 				t.Skipf("this machine or %s stops at %s", cpufeat.EnvVar, cpufeat.Best())
