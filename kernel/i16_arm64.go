@@ -7,8 +7,6 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-//go:generate go run -C _asm ./neon
-
 // matVecRowsAsm is an assembly product of one or two rows with one or four tokens;
 // see the stubs for its contract. chunks counts whole chunks of 256 columns in
 // formats with super-blocks, blocks of 32 columns in the others.

@@ -8,6 +8,10 @@ import (
 	"github.com/apr-engine/apr/internal/cpufeat"
 )
 
+// Here and not in a file of arm64, which go generate passes over on other machines:
+//
+//go:generate go run -C _asm ./neon
+
 // slot is one kernel with its implementations, all with the same signature and
 // contract. The plain Go version is always present; the highest level that the
 // CPU runs is active. Callers go through active, so a slot can be switched.

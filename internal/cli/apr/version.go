@@ -50,7 +50,7 @@ func newVersion() *cobra.Command {
 		Long: `Show version, commit, Go version, the level of vector instructions that the
 processor offers and the one in use, and how many kernels run at each level (with
 --verbose, each kernel).
-The environment variable APR_CPU (generic, avx2, avx512) lowers the level.`,
+The environment variable APR_CPU (generic, avx2, avx512; on arm64 generic, neon, dotprod) lowers the level.`,
 		Example: `  apr version
   APR_CPU=avx2 apr version --json`,
 		Args: noArgs,
