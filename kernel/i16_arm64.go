@@ -14,6 +14,8 @@ type matVecRowsAsm func(out *float32, stride int, w *byte, chunks int, q *int16,
 
 // registerI16Variants adds the assembly variants to the slots.
 func registerI16Variants() {
+	quantizeI16Slot.add(cpufeat.NEON, quantizeI16ByNEON)
+	registerI16MatMul()
 	for _, v := range []struct {
 		dtype            tensor.DType
 		level            cpufeat.Level
@@ -60,4 +62,14 @@ func (f *i16Format) matVecRows(r1x1, r2x1, r1x4 matVecRowsAsm) matVecI16Func {
 			t += tokens
 		}
 	}
+}
+
+// quantizeI16ByNEON uses assembly for whole chunks and plain Go for a partial one.
+// Nothing here reads I16.Planes: the products take words apart themselves.
+func quantizeI16ByNEON(dst *I16, token int, x []float32) {
+	chunks := len(x) / i16Chunk
+	if chunks > 0 {
+		quantizeI16NEON(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens)
+	}
+	quantizeChunksI16(dst, token, chunks, x[chunks*i16Chunk:])
 }

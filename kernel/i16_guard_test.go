@@ -94,6 +94,10 @@ func TestI16Variants(t *testing.T) {
 		for _, d := range common {
 			has(i16Formats[d].matVec, cpufeat.NEON)
 			has(i16Formats[d].matVec, cpufeat.DotProd)
+			has(i16Formats[d].unpack, cpufeat.NEON)
+		}
+		for _, s := range []switchable{quantizeI16Slot, matMulI16Folded, matMulI16Grouped} {
+			has(s, cpufeat.NEON)
 		}
 		return
 	}

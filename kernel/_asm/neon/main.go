@@ -30,6 +30,9 @@ var sources = []struct {
 	levels []level
 }{
 	{"i16_matvec.c", []level{neon, dotProd}},
+	{"i16_matmul.c", []level{neon}},
+	{"i16_unpack.c", []level{neon}},
+	{"i16_quantize.c", []level{neon}},
 }
 
 func main() {

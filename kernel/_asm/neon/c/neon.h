@@ -21,6 +21,10 @@
 // its register in between.
 #define BARRIER __asm__ volatile("" ::: "memory")
 
+// OPAQUE makes the compiler forget how p was computed: it would compute each address
+// that a loop needs before the loop, more than there are registers for.
+#define OPAQUE(p) __asm__("" : "+r"(p))
+
 enum { CHUNK = 256 }; // columns of a chunk of activations
 
 // half reads a binary16 at any address.
