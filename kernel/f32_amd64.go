@@ -58,6 +58,11 @@ func init() {
 	slotMixQ8.add(cpufeat.AVX512, mixWith(mix1Q8AVX512, mix2Q8AVX512, mix3Q8AVX512, mix4Q8AVX512, mix5Q8AVX512, mix6Q8AVX512))
 	slotSoftmaxRows.add(cpufeat.AVX2, softmaxRowsWith(softmaxRowsAVX2))
 	slotSoftmaxRows.add(cpufeat.AVX512, softmaxRowsWith(softmaxRowsAVX512))
+	slotOuter.add(cpufeat.AVX512, outerWith(outer1AVX512, outer2AVX512, outer3AVX512, outer4AVX512, outer5AVX512, outer6AVX512))
+	slotPromptSoftmax.add(cpufeat.AVX512, func(scores []float32, seen []uint64, largest, sum, out []float32, dim int, scale float32) {
+		promptSoftmaxAVX512(&scores[0], &seen[0], &largest[0], &sum[0], &out[0], dim, len(seen), scale)
+	})
+	slotTranspose.add(cpufeat.AVX512, func(dst, src []float32, dim, rows int) { transposeBlockAVX512(&dst[0], &src[0], dim, rows) })
 
 	slotPeak.add(cpufeat.AVX2, peakWith(peakAVX2, 8))
 	slotPeak.add(cpufeat.AVX512, peakWith(peakAVX512, 16))
@@ -119,6 +124,23 @@ func weightedWith(funcs ...weightedFunc) func(acc, weight, v []float32, n, queri
 		for q := 0; q < queries; {
 			k := min(len(funcs), queries-q)
 			funcs[k-1](&acc[q*dim], &weight[q*attnBlock], &v[0], n, dim)
+			q += k
+		}
+	}
+}
+
+type outerFunc func(out *float32, outStride int, a *float32, aStride int, b *float32, bStride, n, width, add int)
+
+// outerWith serves any number of queries with functions for 1, 2, … queries.
+func outerWith(funcs ...outerFunc) func(out []float32, outStride int, a []float32, aStride int, b []float32, bStride, n, width, queries int, add bool) {
+	return func(out []float32, outStride int, a []float32, aStride int, b []float32, bStride, n, width, queries int, add bool) {
+		added := 0
+		if add {
+			added = 1
+		}
+		for q := 0; q < queries; {
+			k := min(len(funcs), queries-q)
+			funcs[k-1](&out[q*outStride], outStride, &a[q*aStride], aStride, &b[0], bStride, n, width, added)
 			q += k
 		}
 	}

@@ -50,6 +50,7 @@ type AttentionWorkspace struct {
 	sum    [attnQueries]float32
 	total  [attnQueries]float32 // of one block
 	parts  AttentionParts
+	prompt promptWorkspace
 }
 
 // AttentionParts holds the softmax of each chunk that some queries see. The zero

@@ -581,6 +581,62 @@ func mix6Q8AVX512(acc *float32, weight *float32, v *byte, n int, dim int, ahead 
 //go:noescape
 func softmaxRowsAVX512(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
 
+// outer1AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,1), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer1AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// outer2AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,2), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer2AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// outer3AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,3), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer3AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// outer4AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,4), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer4AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// outer5AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,5), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer5AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// outer6AVX512 sets out[q*outStride+i], or adds to it if add is not 0, the sum over p in [0,n) of
+// a[q*aStride+p]*b[p*bStride+i] for q in [0,6), i in [0,width), p ascending from zero. n and width are
+// positive, width is a multiple of 16.
+//
+//go:noescape
+func outer6AVX512(out *float32, outStride int, a *float32, aStride int, b *float32, bStride int, n int, width int, add int)
+
+// promptSoftmaxAVX512 takes rows of 64 scores, of which row r sees those in the bits of seen[r]. Times scale,
+// less the new max[r], their exponentials replace them, 0 for those unseen; sum[r] and the dim numbers of
+// out at r*dim, which are relative to the old max[r], shrink, and the exponentials are added to sum[r]. rows and
+// dim are positive, dim is a multiple of 16.
+//
+//go:noescape
+func promptSoftmaxAVX512(scores *float32, seen *uint64, max *float32, sum *float32, out *float32, dim int, rows int, scale float32)
+
+// transposeBlockAVX512 sets dst[i*64+p] = src[p*dim+i] for p in [0,rows), i in [0,dim). rows, at most 64,
+// and dim are multiples of 16 and positive.
+//
+//go:noescape
+func transposeBlockAVX512(dst *float32, src *float32, dim int, rows int)
+
 // peakAVX512 does 12 vectors of independent fused multiply-adds an iteration; iterations is positive.
 //
 //go:noescape

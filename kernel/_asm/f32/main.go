@@ -17,6 +17,7 @@ func main() {
 		rope(g)
 		products(g)
 		attention(g)
+		prompt(g)
 		peak(g)
 	}
 	pause(c)
