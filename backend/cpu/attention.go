@@ -42,7 +42,7 @@ func (a *attending) prepare() {
 	for i, u := range units {
 		a.first = append(a.first, items)
 		job, chunks := a.job(&a.scratch[0], u, 0), 1
-		if a.opts.Threads > 1 && a.wrong == nil {
+		if a.opts.Threads > 1 && a.wrong == nil && !u.prompt {
 			chunks = job.Chunks()
 		}
 		if chunks > 1 {
@@ -85,7 +85,11 @@ func (a *attending) attend(ws *scratch, unit, head, chunk, n int) {
 	units := a.step.units
 	job := a.job(ws, units[unit], head)
 	chunks := a.first[unit+1] - a.first[unit]
-	if chunks == 1 {
+	switch {
+	case units[unit].prompt:
+		kernel.AttentionPrompt(&job, &ws.attn)
+		return
+	case chunks == 1:
 		kernel.Attention(&job, &ws.attn)
 		return
 	}

@@ -9,6 +9,9 @@ import (
 type stepShape struct {
 	tokens amount // matrix-vector, the same for a few tokens, or matrix product
 	wanted amount // rows of logits
+	// attends says by amount whether some sequence has so many tokens in the step: one
+	// with many attends as a prompt.
+	attends [many + 1]bool
 	blocks bool   // attention sums over more than one block of positions
 	// windowed says that some position lies outside a layer's window.
 	windowed bool
@@ -42,6 +45,7 @@ func (e *executor) shape(batch []backend.Span) stepShape {
 	for _, span := range batch {
 		tokens += len(span.Tokens)
 		rows += span.Rows()
+		s.attends[amountOf(len(span.Tokens))] = true
 		end := len(span.Tokens)
 		if span.Seq != nil {
 			end += span.Seq.Len()
@@ -68,16 +72,26 @@ func (e *executor) kernelsOf(s stepShape) []string {
 				names = append(names, variantName(in.variant, s.wanted))
 			}
 		case in.attends:
-			name := variantName(in.variant, s.tokens)
-			if s.blocks {
-				name += "/blocks"
-			}
-			if s.windowed {
-				name += "/window"
-			}
-			names = append(names, name)
+			names = append(names, s.attention(in.variant)...)
 		default:
 			names = append(names, variantName(in.variant, s.tokens))
+		}
+	}
+	return names
+}
+
+// attention names the kernels of an attention.
+func (s stepShape) attention(family string) (names []string) {
+	suffix := ""
+	if s.blocks {
+		suffix += "/blocks"
+	}
+	if s.windowed {
+		suffix += "/window"
+	}
+	for n := one; n <= many; n++ {
+		if s.attends[n] {
+			names = append(names, variantName(family, n)+suffix)
 		}
 	}
 	return names

@@ -23,6 +23,8 @@ type step struct {
 type attnUnit struct {
 	seq    *sequence
 	t0, t1 int // rows of the step
+	// prompt is set where many tokens of the sequence are in the step.
+	prompt bool
 }
 
 // attnTokens is the most tokens in one unit: enough to share a pass over the
@@ -54,6 +56,12 @@ func (e *executor) Step(batch []backend.Span, logits *backend.Logits) error {
 	return nil
 }
 
+// isPrompt reports whether a span's tokens attend as a prompt's do, which rounds
+// differently from a few tokens. The reference attends in one way only.
+func (e *executor) isPrompt(span backend.Span) bool {
+	return !e.exact && len(span.Tokens) > fewTokens
+}
+
 // prepare lays the spans' tokens out in rows and makes room for them.
 func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 	s := &e.step
@@ -79,7 +87,7 @@ func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 			s.ends = append(s.ends, seq.length+i+1)
 		}
 		for t := first; t < len(s.tokens); t += attnTokens {
-			s.units = append(s.units, attnUnit{seq, t, min(t+attnTokens, len(s.tokens))})
+			s.units = append(s.units, attnUnit{seq, t, min(t+attnTokens, len(s.tokens)), e.isPrompt(span)})
 		}
 	}
 	s.logits = logits
