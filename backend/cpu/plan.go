@@ -12,7 +12,7 @@ type stepShape struct {
 	// attends says by amount whether some sequence has so many tokens in the step: one
 	// with many attends as a prompt.
 	attends [many + 1]bool
-	blocks bool   // attention sums over more than one block of positions
+	blocks  bool // attention sums over more than one block of positions
 	// windowed says that some position lies outside a layer's window.
 	windowed bool
 }
