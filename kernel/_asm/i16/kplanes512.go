@@ -128,6 +128,11 @@ func (f *k4Planes) prepare(p reg.GPVirtual) {
 	}
 }
 
+func (f *k4Planes) again() planes512 {
+	other := *f
+	return &other
+}
+
 func (f *k4Planes) vector(p reg.GPVirtual, v int) reg.VecVirtual {
 	z := f.source[v].copy()
 	VPERMI2D(f.q[1], f.q[0], z)
@@ -195,6 +200,11 @@ func (f *q6KPlanes) prepare(p reg.GPVirtual) {
 	}
 	f.highLevels[0] = ZMM()
 	VMOVDQU64(Mem{Base: p, Disp: 128}, f.highLevels[0])
+}
+
+func (f *q6KPlanes) again() planes512 {
+	other := *f
+	return &other
 }
 
 func (f *q6KPlanes) vector(p reg.GPVirtual, v int) reg.VecVirtual {

@@ -16,8 +16,8 @@ func matVecs512() {
 	for _, tokens := range batches {
 		for _, f := range []func() planes512{newQ4KPlanes, newQ5KPlanes, newQ6KPlanes} {
 			for _, block := range []bool{false, true} {
-				if tokens == 1 {
-					matVecRowPlanes512(f(), block)
+				if tokens == 1 && block {
+					matVecRowPlanes512(f())
 				} else {
 					matVecPlanes512(f(), tokens, block)
 				}

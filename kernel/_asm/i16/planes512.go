@@ -32,6 +32,8 @@ type planes512 interface {
 	header(w [2]reg.GPVirtual) (scale, min [2]reg.VecVirtual)
 	// prepare loads what vector needs of the block at p.
 	prepare(p reg.GPVirtual)
+	// again returns a decoder with the same constants, for another block at the same time.
+	again() planes512
 	// vector returns vector v of the block, as unsigned bytes.
 	vector(p reg.GPVirtual, v int) reg.VecVirtual
 }
@@ -68,14 +70,19 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 		ADDQ(number(2*f.bytes()), ahead)
 	}
 	d, min := f.header(w)
-	var weights [2][4]reg.VecVirtual
-	for r := range w {
-		f.prepare(w[r])
-		for v := range weights[r] {
-			weights[r][v] = f.vector(w[r], v)
+	products := productsPlanes512{p.planes, p.scale, p.sum, isum, f.offset()}
+	if tokens == 1 {
+		products.addAtOnce(acc, [2]planes512{f, f.again()}, w, d[:], min[:])
+	} else {
+		var weights [2][4]reg.VecVirtual
+		for r := range w {
+			f.prepare(w[r])
+			for v := range weights[r] {
+				weights[r][v] = f.vector(w[r], v)
+			}
 		}
+		products.add(acc, weights[:], d[:], min[:])
 	}
-	productsPlanes512{p.planes, p.scale, p.sum, isum, f.offset()}.add(acc, weights[:], d[:], min[:])
 	for r := range w {
 		ADDQ(number(f.bytes()), w[r])
 	}
@@ -256,26 +263,64 @@ func (p productsPlanes512) add(acc [][]reg.VecVirtual, weights [][4]reg.VecVirtu
 				VPADDD(lower[r], upper[r], upper[r])
 			}
 		}
-		sums := Mem{Base: p.planes, Disp: planeBytes*t + planeSums}
-		var half reg.VecVirtual
-		if p.offset == 16 {
-			half = ZMM()
-			VPSRAD(Imm(1), sums, half)
+		p.scaled(t, upper, acc, d, min)
+	}
+}
+
+// addAtOnce is add for one token and blocks that are decoded meanwhile: each vector
+// of the activations is read once for both rows, and none of the weights is kept.
+func (p productsPlanes512) addAtOnce(acc [][]reg.VecVirtual, f [2]planes512, w [2]reg.GPVirtual, d, min []reg.VecVirtual) {
+	upper, lower := p.isum[:2], p.isum[2:]
+	for _, z := range p.isum {
+		VPXORD(z, z, z)
+	}
+	for r := range f {
+		f[r].prepare(w[r])
+	}
+	for v := range 4 {
+		var weights [2]reg.VecVirtual
+		for r := range f {
+			weights[r] = f[r].vector(w[r], v)
 		}
-		for r, s := range upper {
-			switch p.offset {
-			case 16:
-				VPSUBD(half, s, s)
-			case 32:
-				VPSUBD(sums, s, s)
-			}
-			VCVTDQ2PS(s, s)
-			both := ZMM()
-			VMULPS_BCST(Mem{Base: p.scale, Disp: 4 * t}, d[r], both)
-			VFMADD231PS(both, s, acc[r][t])
-			if min != nil && min[r] != nil {
-				VFNMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min[r], acc[r][t])
-			}
+		q := ZMM()
+		VMOVDQU64(Mem{Base: p.planes, Disp: planeUpper + 64*v}, q)
+		for r := range f {
+			VPDPBUSD(q, weights[r], upper[r])
+		}
+		q = ZMM()
+		VMOVDQU64(Mem{Base: p.planes, Disp: planeLower + 64*v}, q)
+		for r := range f {
+			VPDPBUSD(q, weights[r], lower[r])
+		}
+	}
+	for r := range f {
+		VPSLLD(Imm(8), upper[r], upper[r])
+		VPADDD(lower[r], upper[r], upper[r])
+	}
+	p.scaled(0, upper, acc, d, min)
+}
+
+// scaled adds one token's sums, by row, to acc: see add.
+func (p productsPlanes512) scaled(t int, isum []reg.VecVirtual, acc [][]reg.VecVirtual, d, min []reg.VecVirtual) {
+	sums := Mem{Base: p.planes, Disp: planeBytes*t + planeSums}
+	var half reg.VecVirtual
+	if p.offset == 16 {
+		half = ZMM()
+		VPSRAD(Imm(1), sums, half)
+	}
+	for r, s := range isum {
+		switch p.offset {
+		case 16:
+			VPSUBD(half, s, s)
+		case 32:
+			VPSUBD(sums, s, s)
+		}
+		VCVTDQ2PS(s, s)
+		both := ZMM()
+		VMULPS_BCST(Mem{Base: p.scale, Disp: 4 * t}, d[r], both)
+		VFMADD231PS(both, s, acc[r][t])
+		if min != nil && min[r] != nil {
+			VFNMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min[r], acc[r][t])
 		}
 	}
 }

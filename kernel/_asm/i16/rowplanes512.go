@@ -6,12 +6,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// matVecRowPlanes512 writes matVecPlanes512 for one token: the two blocks that are
-// decoded together are neighbours in one row instead of the same block of two
-// rows. One token's product is bound by memory, which gives a fifth more to one
-// stream than to two that are a long row apart. Sums are formed in the same order.
-func matVecRowPlanes512(f planes512, block bool) {
-	p := beginPlanes512(f, 1, block)
+// matVecRowPlanes512 writes matVecPlanes512 for one token and blocks of columns: the
+// two blocks that are decoded together are neighbours in one row instead of the same
+// block of two rows. One stream of memory is faster than two that are a long row apart,
+// which cannot be fetched in the order of memory when a row goes on elsewhere. Sums are
+// formed in the same order.
+func matVecRowPlanes512(f planes512) {
+	p := beginPlanes512(f, 1, true)
 	w := [2]reg.GPVirtual{p.w, GP64()}
 
 	Label("rows")
@@ -19,11 +20,7 @@ func matVecRowPlanes512(f planes512, block bool) {
 	isum := []reg.VecVirtual{ZMM(), ZMM()}
 	acc := p.accumulators(1)
 	multiply := func(blocks int) {
-		if block {
-			prefetchBlock(w[0], p.rowBytes, blocks*f.bytes())
-		} else {
-			prefetch(w[0], blocks*f.bytes())
-		}
+		prefetchBlock(w[0], p.rowBytes, blocks*f.bytes())
 		d, min := f.header(w)
 		for i, block := range w[:blocks] {
 			f.prepare(block)
