@@ -24,11 +24,20 @@ const (
 
 type nvidia struct{}
 
+// driverGrace is how long a machine without a driver takes to say so.
+const driverGrace = 5 * time.Millisecond
+
 func (nvidia) Name() string { return Name }
 
 // Probe opens the driver and lists the GPUs that can be used, in the driver's
 // order. Where there is none, the error wraps backend.ErrNoDevice.
 func (nvidia) Probe() ([]backend.Device, error) {
+	// A driver takes 100 ms to start, enough to look through the kernels; where there is
+	// none that is known at once.
+	defer time.AfterFunc(driverGrace, func() {
+		ptxHash()
+		_, _ = images() // once; whoever needs them gets the error
+	}).Stop()
 	d, err := cuda.Open()
 	if err != nil {
 		if errors.Is(err, cuda.ErrNoDriver) {
