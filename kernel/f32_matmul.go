@@ -101,9 +101,6 @@ func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, acc []fl
 			Dequantize(w.Type, panel[i*panelStride:][:n], w.Row(r + i)[lo:hi])
 		}
 		padRows(panel, rows, n)
-		if height > tileRows {
-			fetchNext(w, r, rows, k+n) // while this part is multiplied
-		}
 		slotTile.active(acc, height, panel, panelStride, rows, x[k:], cols, tokens, n)
 	}
 }
@@ -114,19 +111,5 @@ func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, acc []fl
 func padRows(panel []float32, rows, n int) {
 	for i := rows; i%tileRows != 0; i++ {
 		clear(panel[i*panelStride:][:n])
-	}
-}
-
-// fetchNext asks for the weights that are dequantised next: those of the rows from
-// column k on, or of the rows behind them.
-func fetchNext(w tensor.Tensor, r, rows, k int) {
-	if k == w.Cols() {
-		r, k = r+rows, 0
-	}
-	n := min(matmulK, w.Cols()-k)
-	blockLen, blockBytes := w.Type.BlockLen(), w.Type.BlockBytes()
-	lo, hi := k/blockLen*blockBytes, (k+n)/blockLen*blockBytes
-	for i := r; i < min(r+rows, w.Rows()); i++ {
-		fetchWeights(w.Row(i)[lo:hi])
 	}
 }
