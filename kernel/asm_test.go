@@ -59,7 +59,7 @@ func TestInstructionSetsARM64(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no assembly found: %v", err)
 	}
-	text := regexp.MustCompile(`(?ms)^// Requires: ([^;\n]*); \d+ instructions\nTEXT ·(\w+?)(NEON|DotProd)\(SB\)(.*?)^\tRET$`)
+	text := regexp.MustCompile(`(?m)^// Requires: ([^;\n]*); \d+ instructions\nTEXT ·(\w+?)(NEON|DotProd)\(SB\).*\n((?:\t.*\n)+)`)
 	requires := map[string]string{"NEON": "armv8-a", "DotProd": "armv8-a+dotprod"}
 	checked, dots := 0, 0
 	for _, file := range files {

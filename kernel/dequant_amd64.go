@@ -3,8 +3,6 @@
 package kernel
 
 import (
-	"unsafe"
-
 	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
@@ -47,13 +45,6 @@ func init() {
 	fusedSlots[tensor.Q6_K].add(cpufeat.AVX512, rowsWith(dot4Q6KAVX512))
 }
 
-// copyF32 copies: amd64 is little-endian as the files are. src may be unaligned.
-func copyF32(dst []float32, src []byte) {
-	if len(dst) > 0 {
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(&dst[0])), 4*len(dst)), src)
-	}
-}
-
 // dequantBF16With expands whole vectors with the assembly, the rest in plain Go.
 func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst []float32, src []byte) {
 	return func(dst []float32, src []byte) {
@@ -62,15 +53,5 @@ func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst
 		for i := n; i < len(dst); i++ {
 			dst[i] = quant.BF16ToF32(uint16(src[2*i]) | uint16(src[2*i+1])<<8)
 		}
-	}
-}
-
-func rowsWith(f func(out, x *float32, w *byte, rowBytes, n int)) rowsFunc {
-	return func(out, x []float32, w []byte, rowBytes int) {
-		if len(x) == 0 {
-			clear(out[:tileRows])
-			return
-		}
-		f(&out[0], &x[0], &w[0], rowBytes, len(x))
 	}
 }

@@ -23,14 +23,14 @@ func writeAssembly(stubs []stub, code map[string][]instruction, l level) ([]byte
 				count++
 			}
 		}
-		fmt.Fprintf(&b, "\n// func %s%s(%s)\n// Requires: %s; %d instructions\n", s.name, l.suffix, s.params, l.march, count)
+		fmt.Fprintf(&b, "\n// func %s%s%s\n// Requires: %s; %d instructions\n", s.name, l.suffix, s.signature(), l.march, count)
 		fmt.Fprintf(&b, "TEXT ·%s%s(SB), NOSPLIT, $0-%d\n", s.name, l.suffix, s.argSize())
 		fmt.Fprintf(&b, "\tMOVD $%s+0(FP), R20\n", s.fields[0].name)
 		for _, c := range lines {
 			switch {
 			case c.label != "":
 				fmt.Fprintf(&b, "\t// %s\n", c.label)
-			case c.text == "ret":
+			case c.text == "ret" && s.result == "": // go vet misses the result that the words store
 				b.WriteString("\tRET\n")
 			default:
 				fmt.Fprintf(&b, "\tWORD $0x%08x // %s\n", c.word, c.text)

@@ -33,6 +33,10 @@ var sources = []struct {
 	{"i16_matmul.c", []level{neon}},
 	{"i16_unpack.c", []level{neon}},
 	{"i16_quantize.c", []level{neon}},
+	{"f32_vector.c", []level{neon}},
+	{"f32_nonlinear.c", []level{neon}},
+	{"f32_products.c", []level{neon}},
+	{"dequant.c", []level{neon}},
 }
 
 func main() {

@@ -15,16 +15,18 @@ import (
 // is how Go's ABI0 passes them in memory.
 type stub struct {
 	name, params string
+	result       string // a type, or empty
 	doc          []string
-	fields       []field
+	fields       []field // of the arguments, a result among them
 }
 
 type field struct{ name, goType, cType string }
 
-// cTypes are the types that a parameter may have.
+// cTypes are the types that a parameter may have. A slice x is x, x_len and x_cap.
 var cTypes = map[string]string{
-	"*float32": "float *", "*byte": "uint8_t *", "*int8": "int8_t *", "*int16": "int16_t *", "*uint16": "uint16_t *",
-	"*int32": "int32_t *", "int": "int64_t ", "float32": "float ",
+	"*float32": "float *", "*byte": "uint8_t *", "*int16": "int16_t *", "*uint16": "uint16_t *",
+	"[]float32": "float *", "[]byte": "uint8_t *", "[]uint16": "uint16_t *",
+	"int": "int64_t ", "float32": "float ", "float64": "double ",
 }
 
 // parseStubs reads the announcements of a C file.
@@ -42,14 +44,24 @@ func parseStubs(source string) ([]stub, error) {
 			doc = nil
 			continue
 		}
-		name, params, _ := strings.Cut(strings.TrimSuffix(signature, ")"), "(")
-		s := stub{name: name, params: params, doc: doc}
+		name, rest, _ := strings.Cut(signature, "(")
+		params, result, _ := strings.Cut(rest, ")")
+		s := stub{name: name, params: params, result: strings.TrimSpace(result), doc: doc}
 		for _, p := range strings.Split(params, ", ") {
 			name, goType, _ := strings.Cut(p, " ")
 			if cTypes[goType] == "" {
 				return nil, fmt.Errorf("parameter %q of %s has no type that a stub may have", p, s.name)
 			}
 			s.fields = append(s.fields, field{name, goType, cTypes[goType]})
+			if strings.HasPrefix(goType, "[]") {
+				s.fields = append(s.fields, field{name + "_len", "int", cTypes["int"]}, field{name + "_cap", "int", cTypes["int"]})
+			}
+		}
+		if s.result != "" {
+			if cTypes[s.result] == "" {
+				return nil, fmt.Errorf("result of %s has no type that a stub may have", s.name)
+			}
+			s.fields = append(s.fields, field{"ret", s.result, "_Alignas(8) " + cTypes[s.result]})
 		}
 		if len(doc) == 0 {
 			return nil, fmt.Errorf("%s says nothing about itself", s.name)
@@ -62,17 +74,24 @@ func parseStubs(source string) ([]stub, error) {
 	return stubs, nil
 }
 
-// argSize is the size of the arguments in memory. Go aligns them as C does.
+// argSize is the size of the arguments and the result in memory. Go aligns them as C
+// does, but a result begins at a word.
 func (s stub) argSize() (n int) {
 	for _, f := range s.fields {
-		size := 8
+		size, align := 8, 8
 		if f.goType == "float32" {
 			size = 4
+			if f.name != "ret" {
+				align = 4
+			}
 		}
-		n = (n+size-1)/size*size + size
+		n = (n+align-1)/align*align + size
 	}
-	return (n + 7) / 8 * 8
+	return n
 }
+
+// signature is what comes after the function's name in Go.
+func (s stub) signature() string { return strings.TrimSpace("(" + s.params + ") " + s.result) }
 
 // argStructs declares the arguments of each function to C.
 func argStructs(stubs []stub) string {
@@ -94,7 +113,7 @@ func writeStubs(stubs []stub, l level) []byte {
 	b.WriteString(header() + "package kernel\n")
 	for _, s := range stubs {
 		fmt.Fprintf(&b, "\n// %s%s %s\n", s.name, l.suffix, strings.Join(s.doc, "\n// "))
-		fmt.Fprintf(&b, "//\n//go:noescape\nfunc %s%s(%s)\n", s.name, l.suffix, s.params)
+		fmt.Fprintf(&b, "//\n//go:noescape\nfunc %s%s%s\n", s.name, l.suffix, s.signature())
 	}
 	return b.Bytes()
 }

@@ -8,7 +8,7 @@
 
 #define GLUE2(a, b) a##b
 #define GLUE(a, b) GLUE2(a, b)
-#define KERNEL(name) __attribute__((preserve_none)) void GLUE(name, LEVEL)(const struct name##_args *restrict a)
+#define KERNEL(name) __attribute__((preserve_none)) void GLUE(name, LEVEL)(struct name##_args *restrict a)
 
 // Helpers vanish in their callers: a call has no place in a leaf function.
 #define INLINE static inline __attribute__((always_inline))
