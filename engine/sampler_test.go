@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -106,5 +110,82 @@ func TestSeed(t *testing.T) {
 	}
 	if same(draw(1), draw(2)) {
 		t.Error("different seeds give the same tokens")
+	}
+}
+
+// sortedFilter is what filter returns, by sorting all tokens.
+func sortedFilter(s Sampling, logits []float32) map[int32]float64 {
+	var c []candidate
+	for i, l := range logits {
+		c = append(c, candidate{int32(i), float64(l)})
+	}
+	slices.SortStableFunc(c, func(a, b candidate) int { return cmp.Compare(b.p, a.p) })
+	if s.TopK > 0 && s.TopK < len(c) {
+		c = c[:s.TopK]
+	}
+	sum, kept := 0.0, 0.0
+	for _, k := range c {
+		sum += math.Exp(k.p - c[0].p)
+	}
+	for i, k := range c {
+		if kept += math.Exp(k.p - c[0].p); s.TopP > 0 && s.TopP < 1 && kept >= s.TopP*sum {
+			c = c[:i+1]
+			break
+		}
+	}
+	left := map[int32]float64{}
+	for _, k := range c {
+		if s.MinP == 0 || k.p >= c[0].p+math.Log(s.MinP) {
+			left[k.id] = k.p
+		}
+	}
+	return left
+}
+
+// The filters keep what they would keep of all tokens in order, of flat and of steep
+// distributions and with equal logits on both sides of every border.
+func TestFilter(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, spread := range []float64{0, 0.01, 1, 3, 20} {
+		for _, n := range []int{1, 2, 63, 64, 65, 5000} {
+			logits := make([]float32, n)
+			for i := range logits {
+				logits[i] = float32(math.Round(rng.NormFloat64()*spread*8) / 8)
+			}
+			for _, k := range []int{0, 1, 40, 4999, 9999} {
+				for _, p := range []float64{0, 1e-9, 0.51234, 0.94321, 0.99987} {
+					for _, m := range []float64{0, 0.05, 1} {
+						s := newSampler(Sampling{Temperature: 1, TopK: k, TopP: p, MinP: m})
+						want := sortedFilter(s.Sampling, logits)
+						got := map[int32]float64{}
+						for _, c := range s.filter(logits) {
+							got[c.id] = c.p
+						}
+						if !maps.Equal(got, want) {
+							t.Fatalf("%d logits spread %v, top-k %d, top-p %v, min-p %v: %d tokens, want %d", n, spread, k, p, m, len(got), len(want))
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkSample(b *testing.B) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	logits := make([]float32, 151936)
+	for i := range logits {
+		logits[i] = float32(rng.NormFloat64() * 3)
+	}
+	for name, s := range map[string]Sampling{
+		"greedy": {}, "temperature": {Temperature: 0.8}, "top-k": {Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05},
+		"top-p": {Temperature: 0.8, TopP: 0.95}, "min-p": {Temperature: 0.8, MinP: 0.05},
+	} {
+		b.Run(name, func(b *testing.B) {
+			c := newSampler(s)
+			for b.Loop() {
+				c.sample(logits, nil)
+			}
+		})
 	}
 }
