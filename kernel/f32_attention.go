@@ -42,7 +42,7 @@ type AttentionWorkspace struct {
 	k16    []uint16  // (tileRows, dim) the last positions of a block
 	k8     []byte    // the same in Q8_0
 	k, v   []float32 // (attnBlock, dim)
-	scores []float32 // (attnQueries, attnBlock)
+	scores []float32 // by block: (queries, attnBlock)
 	part   []float32 // (attnQueries, dim) weighted values of one block
 	out    []float32 // (attnQueries, dim) weighted values of the chunk so far
 	max    [attnQueries]float32
@@ -166,7 +166,7 @@ func (ws *AttentionWorkspace) grow(dim int) {
 	ws.q = make([]float32, attnQueries*dim)
 	ws.part = make([]float32, attnQueries*dim)
 	ws.out = make([]float32, attnQueries*dim)
-	ws.scores = make([]float32, attnQueries*attnBlock)
+	ws.scores = make([]float32, max(attnQueries*attnBlock, directQueries*AttentionChunk))
 }
 
 // resize makes room, with as much again to grow into: a chunk is added every
@@ -218,13 +218,15 @@ func (a *attnTile) chunk(ws *AttentionWorkspace, parts *AttentionParts, c int) {
 	for i := range queries {
 		ws.max[i], ws.sum[i] = float32(math.Inf(-1)), 0
 	}
-	starts, ends := j.Starts[a.t:a.t+a.tokens], j.Ends[a.t:a.t+a.tokens]
-	from := (a.first() + c) * AttentionChunk
-	last := min(ends[a.tokens-1], from+AttentionChunk)
-	for b := max(from, starts[0]/attnBlock*attnBlock); b < last; b += attnBlock {
-		lo, hi := max(b, starts[0]), min(b+attnBlock, last)
-		if lo < hi {
-			attentionBlock(j, ws, starts, ends, a.heads, lo, hi)
+	from := max((a.first()+c)*AttentionChunk, j.Starts[a.t])
+	to := min((a.first()+c+1)*AttentionChunk, j.Ends[a.t+a.tokens-1])
+	if from < to && !a.direct(ws, from, to) {
+		for lo := from; lo < to; {
+			hi := min((lo/attnBlock+1)*attnBlock, to)
+			if !a.direct(ws, lo, hi) {
+				a.convertedBlock(ws, lo, hi)
+			}
+			lo = hi
 		}
 	}
 	for i := range queries {

@@ -61,78 +61,97 @@ var slotSoftmaxRows = newSlot("f32/softmax-rows", softmaxRowsGeneric)
 // of converting it first.
 const directQueries = 8
 
-// attentionBlock adds positions [lo,hi), within one block, to the sums of a tile of
-// the given tokens and heads.
-func attentionBlock(j *AttentionJob, ws *AttentionWorkspace, starts, ends []int, heads, lo, hi int) {
-	last := len(starts) - 1
-	s, e := visible(starts[0], ends[0], lo, hi)
-	ls, le := visible(starts[last], ends[last], lo, hi)
-	alike := s == ls && e == le // all tokens see the same positions, which are all there are
-	queries := len(starts) * heads
-	if alike && queries <= directQueries && j.HeadDim%16 == 0 {
-		switch {
-		case j.K16 != nil && slotScoresF16.level == slotTile.level && slotMixF16.level == slotWeighted.level:
-			directBlock(j.K16, j.V16, j, ws, ws.k16, j.HeadDim, slotScoresF16.active, slotMixF16.active, queries, lo, hi)
-			return
-		case j.K8 != nil && slotScoresQ8.level == slotTile.level && slotMixQ8.level == slotWeighted.level:
-			directBlock(j.K8, j.V8, j, ws, ws.k8, CacheRowBytes(j.HeadDim), slotScoresQ8.active, slotMixQ8.active, queries, lo, hi)
-			return
-		}
+// direct reads the cache as it is, if that is worth it and if all queries see the
+// same of positions [lo,hi), which lie within a chunk; otherwise it does nothing.
+func (a *attnTile) direct(ws *AttentionWorkspace, lo, hi int) bool {
+	j, last := a.j, a.t+a.tokens-1
+	s, e := visible(j.Starts[a.t], j.Ends[a.t], lo, hi)
+	ls, le := visible(j.Starts[last], j.Ends[last], lo, hi)
+	if s != ls || e != le || a.queries() > directQueries || j.HeadDim%16 != 0 {
+		return false
 	}
+	switch {
+	case j.K16 != nil && slotScoresF16.level == slotTile.level && slotMixF16.level == slotWeighted.level:
+		attendDirect(j.K16, j.V16, j, ws, ws.k16, j.HeadDim, slotScoresF16.active, slotMixF16.active, a.queries(), lo, hi)
+	case j.K8 != nil && slotScoresQ8.level == slotTile.level && slotMixQ8.level == slotWeighted.level:
+		attendDirect(j.K8, j.V8, j, ws, ws.k8, CacheRowBytes(j.HeadDim), slotScoresQ8.active, slotMixQ8.active, a.queries(), lo, hi)
+	default:
+		return false
+	}
+	return true
+}
+
+// attendDirect adds positions [lo,hi) of a chunk, which all queries see, to their sums,
+// with the cache k and v as it is; width is the number of elements in a row, and spare
+// holds tileRows of them. First come all scores, then the values: two streams of memory,
+// read one after the other, with the next block of them on its way.
+func attendDirect[E element](k, v []E, j *AttentionJob, ws *AttentionWorkspace, spare []E, width int,
+	scores scoresFunc[E], mix mixFunc[E], queries, lo, hi int) {
+	dim := j.HeadDim
+	for b, at := 0, lo; at < hi; b++ {
+		end := min((at/attnBlock+1)*attnBlock, hi)
+		out, keys, ahead := ws.scores[b*queries*attnBlock:], k[at*width:end*width], k[end*width:]
+		if end == hi {
+			ahead = v[lo*width:]
+		}
+		n := end - at
+		whole := n / tileRows * tileRows
+		if whole > 0 {
+			scores(out, keys, whole, ws.q, queries, dim, ahead)
+		}
+		if whole < n { // the kernel reads rows in fours
+			m := copy(spare, keys[whole*width:])
+			clear(spare[m : tileRows*width])
+			scores(out[whole:], spare, tileRows, ws.q, queries, dim, nil)
+		}
+		at = end
+	}
+	for b, at := 0, lo; at < hi; b++ {
+		end := min((at/attnBlock+1)*attnBlock, hi)
+		weights, ahead := ws.scores[b*queries*attnBlock:], v[end*width:]
+		if end == hi {
+			ahead = k[hi*width:]
+		}
+		ws.softmax(j, weights, 0, queries, end-at)
+		mix(ws.out, weights, v[at*width:end*width], end-at, queries, dim, ahead)
+		at = end
+	}
+}
+
+// convertedBlock adds positions [lo,hi), within one block, to the sums of the tile, with
+// keys and values in float32.
+func (a *attnTile) convertedBlock(ws *AttentionWorkspace, lo, hi int) {
+	j, heads, queries := a.j, a.heads, a.queries()
+	starts, ends := j.Starts[a.t:a.t+a.tokens], j.Ends[a.t:a.t+a.tokens]
 	dim, n := j.HeadDim, hi-lo
 	scores := ws.scores[:queries*attnBlock]
 	clear(scores)
 	k, v := j.rows(ws, lo, hi)
 	slotTile.active(scores, attnBlock, k, dim, n, ws.q, dim, queries, dim)
-	if alike {
-		ws.softmax(j, 0, queries, 0, n)
-	} else {
-		for i := range queries {
-			s, e := visible(starts[i/heads], ends[i/heads], lo, hi)
-			ws.softmax(j, i, 1, s, e)
+	for i := range queries {
+		s, e := visible(starts[i/heads], ends[i/heads], lo, hi)
+		if s < e {
+			ws.softmax(j, scores[i*attnBlock+s:], i, 1, e-s)
 		}
 	}
 	weightValues(ws, starts, ends, heads, lo, hi, v, dim)
 	slotAdd.active(ws.out[:queries*dim], ws.out, ws.part)
 }
 
-// directBlock is attentionBlock for queries that all see positions [lo,hi), with the
-// cache k and v as it is; width is the number of elements in a row, and spare holds
-// tileRows of them.
-func directBlock[E element](k, v []E, j *AttentionJob, ws *AttentionWorkspace, spare []E, width int,
-	scores scoresFunc[E], mix mixFunc[E], queries, lo, hi int) {
-	dim, n := j.HeadDim, hi-lo
-	keys, values, next := k[lo*width:hi*width], v[lo*width:hi*width], k[hi*width:]
-	whole := n / tileRows * tileRows
-	if whole > 0 {
-		scores(ws.scores, keys, whole, ws.q, queries, dim, values)
-	}
-	if whole < n { // the kernel reads rows in fours
-		m := copy(spare, keys[whole*width:])
-		clear(spare[m : tileRows*width])
-		scores(ws.scores[whole:], spare, tileRows, ws.q, queries, dim, values[whole*width:])
-	}
-	ws.softmax(j, 0, queries, 0, n)
-	mix(ws.out, ws.scores, values, n, queries, dim, next)
-}
-
-// softmax makes weights of the scores that queries [q,q+count) have for positions
-// [s,e) of the block, and makes what was summed before relative to the new maximum.
-func (ws *AttentionWorkspace) softmax(j *AttentionJob, q, count, s, e int) {
-	if s >= e {
-		return
-	}
+// softmax makes weights of scores, those of queries [q,q+count) for n positions, each
+// query's attnBlock behind the one before, and makes what was summed before relative to
+// the new maximum.
+func (ws *AttentionWorkspace) softmax(j *AttentionJob, scores []float32, q, count, n int) {
 	dim, scale := j.HeadDim, j.Scale
-	rows := ws.scores[q*attnBlock+s:]
 	if j.SoftCap != 0 {
 		for i := range count {
-			slotSoftCap.active(rows[i*attnBlock:][:e-s], scale, j.SoftCap)
+			slotSoftCap.active(scores[i*attnBlock:][:n], scale, j.SoftCap)
 		}
 		scale = 1
 	}
 	top, total := ws.top[q:q+count], ws.total[q:q+count]
 	copy(top, ws.max[q:q+count])
-	slotSoftmaxRows.active(rows, count, e-s, scale, top, total)
+	slotSoftmaxRows.active(scores, count, n, scale, top, total)
 	for i, m := range top {
 		if before := ws.max[q+i]; m != before {
 			shrink := float32(math.Exp(float64(before - m)))
