@@ -54,8 +54,13 @@ var (
 	matMulI16Grouped = newSlot[matMulI16Func]("matmul/grouped/i16", matMulI16GroupedGeneric)
 )
 
-// fetchWeights asks for bytes that will be read soon. It may do nothing.
-var fetchWeights = func(w []byte) {}
+// fetchRows asks for some bytes of at least one row, rowBytes apart, that will be read
+// soon. It may do nothing.
+var fetchRows = func(w []byte, rowBytes, rows, bytes int) {}
+
+// fetchTokens is for how many tokens a part of the next weights is fetched at a time:
+// all at once would make the loads of the product wait.
+const fetchTokens = 144
 
 // MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
 // tokens t0 ≤ t < t1. A result depends on its row and token only, but it is
@@ -88,21 +93,37 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 			if mins == 16 {
 				sum = x.Sum[at*16:]
 			}
-			// While a chunk is multiplied a part of the next rows arrives.
-			part := i16PanelRows * rowBytes / chunks
-			next := min(len(w.Data), (r+i16PanelRows)*rowBytes+c*part)
-			fetchWeights(w.Data[next:min(len(w.Data), next+part)])
 			to, toStep := tile, i16PanelRows
 			if c == chunks-1 && rows == i16PanelRows {
 				// Sums are complete: they go to out while the next tokens are multiplied.
 				to, toStep = out[t0*stride+r:], stride
 			}
-			multiply(to, toStep, from, fromStep, ws.panel, x.Q[at*i16Chunk:], x.Scale[at:], sum, tokens, f.flush, mins)
+			for t := 0; t < tokens; t += fetchTokens {
+				n := min(fetchTokens, tokens-t)
+				f.fetch(w.Data, rowBytes, r, c, t, tokens)
+				multiply(to[t*toStep:], toStep, from[t*fromStep:], fromStep, ws.panel, x.Q[(at+t)*i16Chunk:], x.Scale[at+t:], sum[t*mins:], n, f.flush, mins)
+			}
 			from, fromStep = tile, i16PanelRows
 		}
 		for t := 0; t < tokens && rows < i16PanelRows; t++ {
 			copy(out[(t0+t)*stride+r:(t0+t)*stride+r+rows], tile[t*i16PanelRows:])
 		}
+	}
+}
+
+// fetch asks, before tokens from t on are multiplied with chunk c of the rows from r
+// on, for a part of what is unpacked next: the next chunk, or the first of the next rows.
+// Fetched earlier it would have left the second-level cache again before its use.
+func (f *i16Format) fetch(w []byte, rowBytes, r, c, t, tokens int) {
+	at := (c + 1) * f.chunkBytes
+	if at >= rowBytes {
+		r, at = r+i16PanelRows, 0
+	}
+	parts := (tokens + fetchTokens - 1) / fetchTokens
+	part := t / fetchTokens
+	r, rows := r+i16PanelRows*part/parts, i16PanelRows*(part+1)/parts-i16PanelRows*part/parts
+	if rows = min(rows, len(w)/rowBytes-r); rows > 0 {
+		fetchRows(w[r*rowBytes+at:], rowBytes, rows, min(f.chunkBytes, rowBytes-at))
 	}
 }
 

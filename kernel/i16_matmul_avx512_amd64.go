@@ -20,7 +20,8 @@ func matMulFoldedI16AVX512(to *float32, from *float32, toStep int, fromStep int,
 //go:noescape
 func matMulGroupedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
 
-// fetch asks for lines × 64 bytes from p on; lines is at least 1.
+// fetch asks for bytes from p on of each of some rows, rowBytes apart; rows and bytes are at
+// least 1.
 //
 //go:noescape
-func fetch(p *byte, lines int)
+func fetch(p *byte, rowBytes int, rows int, bytes int)

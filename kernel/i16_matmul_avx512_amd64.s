@@ -2573,15 +2573,25 @@ done:
 	VZEROUPPER
 	RET
 
-// func fetch(p *byte, lines int)
+// func fetch(p *byte, rowBytes int, rows int, bytes int)
 // Requires: MMX+
-TEXT ·fetch(SB), NOSPLIT, $0-16
+TEXT ·fetch(SB), NOSPLIT, $0-32
 	MOVQ p+0(FP), AX
-	MOVQ lines+8(FP), CX
+	MOVQ rowBytes+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ bytes+24(FP), BX
+
+row:
+	PREFETCHT0 -1(AX)(BX*1)
+	MOVQ       AX, SI
+	MOVQ       BX, DI
 
 line:
-	PREFETCHT0 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        line
+	PREFETCHT0 (SI)
+	ADDQ       $0x40, SI
+	SUBQ       $0x40, DI
+	JG         line
+	ADDQ       CX, AX
+	DECQ       DX
+	JNZ        row
 	RET

@@ -27,11 +27,7 @@ type (
 )
 
 func registerI16MatMul() {
-	fetchWeights = func(w []byte) {
-		if lines := (len(w) + 63) / 64; lines > 0 {
-			fetch(&w[0], lines)
-		}
-	}
+	fetchRows = func(w []byte, rowBytes, rows, bytes int) { fetch(&w[0], rowBytes, rows, bytes) }
 	matMulI16Folded.add(cpufeat.AVX2, matMulI16With(matMulFoldedI16AVX2))
 	matMulI16Grouped.add(cpufeat.AVX2, matMulI16With(matMulGroupedI16AVX2))
 	matMulI16Folded.add(cpufeat.AVX512, matMulI16With(matMulFoldedI16AVX512))

@@ -31,16 +31,27 @@ func gemm512() {
 
 // fetch writes the fetching of weights into the first-level cache, which any CPU does.
 func fetch() {
-	TEXT("fetch", attr.NOSPLIT, "func(p *byte, lines int)")
+	TEXT("fetch", attr.NOSPLIT, "func(p *byte, rowBytes, rows, bytes int)")
 	Pragma("noescape")
-	Doc("fetch asks for lines × 64 bytes from p on; lines is at least 1.")
+	Doc("fetch asks for bytes from p on of each of some rows, rowBytes apart; rows and bytes are at", "least 1.")
 	p := Load(Param("p"), GP64()).(reg.GPVirtual)
-	lines := Load(Param("lines"), GP64()).(reg.GPVirtual)
+	rowBytes := Load(Param("rowBytes"), GP64()).(reg.GPVirtual)
+	rows := Load(Param("rows"), GP64()).(reg.GPVirtual)
+	bytes := Load(Param("bytes"), GP64()).(reg.GPVirtual)
+	line, left := GP64(), GP64()
+	Label("row")
+	// Any row of n bytes lies in the lines of its first, each 64th, and its last byte.
+	PREFETCHT0(Mem{Base: p, Index: bytes, Scale: 1, Disp: -1})
+	MOVQ(p, line)
+	MOVQ(bytes, left)
 	Label("line")
-	PREFETCHT0(Mem{Base: p})
-	ADDQ(Imm(64), p)
-	DECQ(lines)
-	JNZ(LabelRef("line"))
+	PREFETCHT0(Mem{Base: line})
+	ADDQ(Imm(64), line)
+	SUBQ(Imm(64), left)
+	JG(LabelRef("line"))
+	ADDQ(rowBytes, p)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
 	RET()
 }
 
