@@ -149,7 +149,7 @@ func matVecBlocks512(f *block512, tokens int) {
 	Label("chunk")
 	CMPQ(left, Imm(8))
 	JLT(LabelRef("tail"))
-	prefetch(w, 8*f.bytes)
+	prefetch(w, 8*f.bytes, tokens)
 	zero()
 	for i := range 8 {
 		block(i, w, q, sum)

@@ -74,7 +74,7 @@ func matVecK256(f *kquant256) {
 	VXORPS(acc, acc, acc)
 
 	Label("chunk")
-	prefetch(w, f.bytes)
+	prefetch(w, f.bytes, 1)
 	d, min := f.scales(f, w, words)
 	for v, m := range min {
 		VFNMADD231PS(Mem{Base: sum, Disp: 32 * v}, m, acc)
@@ -319,7 +319,7 @@ func matVecBlocks256(f *block256) {
 
 	Label("chunk")
 	VXORPS(part, part, part)
-	prefetch(w, 8*f.bytes)
+	prefetch(w, 8*f.bytes, 1)
 	n, x := GP64(), GP64()
 	MOVQ(q, x)
 	MOVQ(U32(8), n)

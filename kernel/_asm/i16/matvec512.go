@@ -59,10 +59,16 @@ type folded512 interface {
 	vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual))
 }
 
-// prefetchAhead is how far before use weights are fetched, in bytes. 2 KiB left
-// a fifth of one core's bandwidth unused here (Zen 5), 8 KiB nothing; the
-// hardware's own prefetcher stops at pages.
-const prefetchAhead = 8192
+// prefetchAhead is how far before use weights are fetched, in bytes, by the number of
+// tokens they are multiplied with. For one token 4 KiB leave a tenth to a fourth of one
+// core's bandwidth unused here (Zen 5). Several tokens want memory more slowly and more
+// of the first-level cache for themselves: 8 KiB cost a fifth to two fifths there.
+func prefetchAhead(tokens int) int {
+	if tokens == 1 {
+		return 8192
+	}
+	return 4096
+}
 
 // prefetchPageAhead is how far before use the first line of a page is fetched: the
 // walk through the page tables, and the hardware's prefetcher, which begins anew in
@@ -70,10 +76,11 @@ const prefetchAhead = 8192
 // gets a third less (Zen 5, a mapped file); any distance from 12 to 64 KiB does.
 const prefetchPageAhead = 16384
 
-func prefetch(p reg.GPVirtual, bytes int) {
+// prefetch fetches bytes, and their page earlier, for a number of tokens.
+func prefetch(p reg.GPVirtual, bytes, tokens int) {
 	prefetchPage(Mem{Base: p, Disp: prefetchPageAhead})
 	for o := 0; o < bytes; o += 64 {
-		PREFETCHT0(Mem{Base: p, Disp: prefetchAhead + o})
+		PREFETCHT0(Mem{Base: p, Disp: prefetchAhead(tokens) + o})
 	}
 }
 
@@ -120,7 +127,7 @@ func matVecFolded512(f folded512, tokens int) {
 	}
 
 	Label("chunk")
-	prefetch(w, f.bytes())
+	prefetch(w, f.bytes(), tokens)
 	d, min := f.chunk(w)
 	f.vectors(w, func(j int, words reg.VecVirtual) {
 		for t := range tokens {

@@ -36,7 +36,7 @@ func readStream(level string, vector func() reg.VecVirtual, width int) {
 		xor(acc[i], acc[i], acc[i])
 	}
 	Label("loop")
-	prefetch(p, 512)
+	prefetch(p, 512, 1)
 	for i := 0; i*width < 512; i++ {
 		xor(Mem{Base: p, Disp: i * width}, acc[i%4], acc[i%4])
 	}

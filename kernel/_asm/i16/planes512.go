@@ -48,7 +48,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 	w := [2]reg.GPVirtual{p.w, GP64()}
 	var ahead reg.GPVirtual
 	if !block {
-		ahead = aheadPlanes512(w[0], p.rowBytes)
+		ahead = aheadPlanes512(w[0], p.rowBytes, tokens)
 	}
 
 	Label("rows")
@@ -66,7 +66,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 			prefetchBlock(w[r], p.rowBytes, f.bytes())
 		}
 	} else {
-		prefetch(ahead, 2*f.bytes())
+		prefetch(ahead, 2*f.bytes(), tokens)
 		ADDQ(number(2*f.bytes()), ahead)
 	}
 	d, min := f.header(w)
@@ -212,11 +212,11 @@ func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int) {
 
 // aheadPlanes512 returns the pointer for fetching rows from w on. Memory is fetched
 // in its order, though two rows are read at a time: the pointer begins where the
-// second row is 4 KiB before what it fetches.
-func aheadPlanes512(w, rowBytes reg.GPVirtual) reg.GPVirtual {
+// second row is half of prefetchAhead before what it fetches.
+func aheadPlanes512(w, rowBytes reg.GPVirtual, tokens int) reg.GPVirtual {
 	ahead, zero := GP64(), GP64()
 	XORL(zero.As32(), zero.As32())
-	LEAQ(Mem{Base: rowBytes, Disp: -prefetchAhead / 2}, ahead)
+	LEAQ(Mem{Base: rowBytes, Disp: -prefetchAhead(tokens) / 2}, ahead)
 	TESTQ(ahead, ahead)
 	CMOVQLT(zero, ahead)
 	ADDQ(w, ahead)

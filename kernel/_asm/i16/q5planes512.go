@@ -123,7 +123,7 @@ func matVecQ5Planes512(tokens int) {
 	rowBytes := Load(Param("blocks"), GP64()).(reg.GPVirtual)
 	IMUL3Q(Imm(q5Bytes), rowBytes, rowBytes)
 	w := []reg.GPVirtual{Load(Param("w"), GP64()).(reg.GPVirtual)}
-	ahead := aheadPlanes512(w[0], rowBytes)
+	ahead := aheadPlanes512(w[0], rowBytes, tokens)
 	if tokens == 1 {
 		w = append(w, GP64())
 	}
@@ -158,7 +158,7 @@ func matVecQ5Planes512(tokens int) {
 	Label("chunk")
 	CMPQ(left, U32(q5Chunk))
 	JLT(LabelRef("tail"))
-	prefetch(ahead, len(w)*q5Chunk)
+	prefetch(ahead, len(w)*q5Chunk, tokens)
 	ADDQ(U32(uint32(len(w)*q5Chunk)), ahead)
 	multiply(nil)
 	for r := range w {
@@ -190,7 +190,7 @@ func matVecQ5Planes512(tokens int) {
 		masks[i] = K()
 		KMOVQ(bits, masks[i])
 	}
-	prefetch(ahead, len(w)*q5Chunk/2)
+	prefetch(ahead, len(w)*q5Chunk/2, tokens)
 	LEAQ(Mem{Base: ahead, Index: left, Scale: uint8(len(w))}, ahead)
 	multiply(masks)
 	for r := range w {
