@@ -30,9 +30,9 @@ type i16Panel struct {
 // Workspace is the scratch memory of one worker. The zero value is ready; it
 // grows to what the largest product needs and then allocates nothing.
 type Workspace struct {
-	panel *i16Panel
-	tile  []float32 // (tokens, 32): sums of one panel
-	zeros []float32 // (32): where sums begin
+	panels [bandPanels]*i16Panel
+	tiles  []float32 // (bandPanels, tokens, 32): sums of each panel
+	zeros  []float32 // (32): where sums begin
 }
 
 // unpackI16Func unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, that
@@ -58,9 +58,14 @@ var (
 // soon. It may do nothing.
 var fetchRows = func(w []byte, rowBytes, rows, bytes int) {}
 
-// fetchTokens is for how many tokens a part of the next weights is fetched at a time:
-// all at once would make the loads of the product wait.
-const fetchTokens = 144
+// bandPanels is how many panels are unpacked together: activations, of which a wide
+// matrix has more than the second-level cache holds, are then read for all their rows.
+const bandPanels = 4
+
+// bandTokens is for how many tokens the panels of a band are multiplied in turn: their
+// activations in one chunk, 72 KB, stay in the second-level cache meanwhile. A multiple
+// of the tokens that kernels work on side by side.
+const bandTokens = 144
 
 // MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
 // tokens t0 ≤ t < t1. A result depends on its row and token only, but it is
@@ -73,57 +78,85 @@ func MatMulI16(out []float32, stride int, w tensor.Tensor, r0, r1 int, x *I16, t
 	if stride < r1 || len(out) < (t1-1)*stride+r1 {
 		panic("kernel: output of matrix product is too short")
 	}
-	tokens := t1 - t0
-	ws.reserve(tokens)
-	rowBytes, chunks := len(w.Data)/w.Rows(), x.Chunks()
-	multiply, mins := matMulI16Grouped.active, f.mins()
-	if f.folded {
-		multiply = matMulI16Folded.active
+	ws.reserve(t1 - t0)
+	for r := r0; r < r1; r += bandPanels * i16PanelRows {
+		b := i16Band{format: f, x: x, t0: t0, t1: t1, w: w.Data, rowBytes: len(w.Data) / w.Rows(), r0: r, r1: min(r+bandPanels*i16PanelRows, r1)}
+		b.multiply(out, stride, ws)
 	}
-	for r := r0; r < r1; r += i16PanelRows {
-		rows := min(i16PanelRows, r1-r)
-		tile := ws.tile[:tokens*i16PanelRows]
-		from, fromStep := ws.zeros, 0
-		for c := range chunks {
-			blocks := min(f.blocksPerChunk, x.Cols/f.blockLen-c*f.blocksPerChunk)
-			ws.panel.cols = blocks * f.blockLen
-			f.unpack.active(ws.panel, w.Data[r*rowBytes+c*f.chunkBytes:], rowBytes, rows, blocks)
-			at := c*x.Tokens + t0
-			sum := x.Sum32[at*8:]
-			if mins == 16 {
-				sum = x.Sum[at*16:]
-			}
-			to, toStep := tile, i16PanelRows
-			if c == chunks-1 && rows == i16PanelRows {
-				// Sums are complete: they go to out while the next tokens are multiplied.
-				to, toStep = out[t0*stride+r:], stride
-			}
-			for t := 0; t < tokens; t += fetchTokens {
-				n := min(fetchTokens, tokens-t)
-				f.fetch(w.Data, rowBytes, r, c, t, tokens)
-				multiply(to[t*toStep:], toStep, from[t*fromStep:], fromStep, ws.panel, x.Q[(at+t)*i16Chunk:], x.Scale[at+t:], sum[t*mins:], n, f.flush, mins)
-			}
-			from, fromStep = tile, i16PanelRows
+}
+
+// i16Band is a product of at most bandPanels panels of rows.
+type i16Band struct {
+	format   *i16Format
+	x        *I16
+	t0, t1   int
+	w        []byte // the whole matrix
+	rowBytes int
+	r0, r1   int
+}
+
+func (b *i16Band) multiply(out []float32, stride int, ws *Workspace) {
+	f, tokens := b.format, b.t1-b.t0
+	chunks := b.x.Chunks()
+	for c := range chunks {
+		blocks := min(f.blocksPerChunk, b.x.Cols/f.blockLen-c*f.blocksPerChunk)
+		for r := b.r0; r < b.r1; r += i16PanelRows {
+			p := ws.panels[(r-b.r0)/i16PanelRows]
+			p.cols = blocks * f.blockLen
+			f.unpack.active(p, b.w[r*b.rowBytes+c*f.chunkBytes:], b.rowBytes, min(i16PanelRows, b.r1-r), blocks)
 		}
-		for t := 0; t < tokens && rows < i16PanelRows; t++ {
-			copy(out[(t0+t)*stride+r:(t0+t)*stride+r+rows], tile[t*i16PanelRows:])
+		for t := 0; t < tokens; t += bandTokens {
+			n := min(bandTokens, tokens-t)
+			b.fetch(c, t)
+			for r := b.r0; r < b.r1; r += i16PanelRows {
+				i := (r - b.r0) / i16PanelRows
+				tile := ws.tiles[(i*tokens+t)*i16PanelRows:]
+				from, fromStep, to, toStep := tile, i16PanelRows, tile, i16PanelRows
+				if c == 0 {
+					from, fromStep = ws.zeros, 0
+				}
+				if c == chunks-1 && r+i16PanelRows <= b.r1 {
+					// Sums are complete: they go to out while the next tokens are multiplied.
+					to, toStep = out[(b.t0+t)*stride+r:], stride
+				}
+				b.panel(to, toStep, from, fromStep, ws.panels[i], c, b.t0+t, n)
+			}
+		}
+	}
+	if rows := (b.r1 - b.r0) % i16PanelRows; rows > 0 {
+		last := ws.tiles[(b.r1-b.r0)/i16PanelRows*tokens*i16PanelRows:]
+		for t := range tokens {
+			copy(out[(b.t0+t)*stride+b.r1-rows:(b.t0+t)*stride+b.r1], last[t*i16PanelRows:])
 		}
 	}
 }
 
-// fetch asks, before tokens from t on are multiplied with chunk c of the rows from r
-// on, for a part of what is unpacked next: the next chunk, or the first of the next rows.
-// Fetched earlier it would have left the second-level cache again before its use.
-func (f *i16Format) fetch(w []byte, rowBytes, r, c, t, tokens int) {
-	at := (c + 1) * f.chunkBytes
-	if at >= rowBytes {
-		r, at = r+i16PanelRows, 0
+// panel multiplies a panel, which has chunk c, with n tokens from t on.
+func (b *i16Band) panel(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, c, t, n int) {
+	f, at := b.format, c*b.x.Tokens+t
+	multiply, mins, sum := matMulI16Grouped.active, f.mins(), b.x.Sum32[at*8:]
+	if f.folded {
+		multiply = matMulI16Folded.active
 	}
-	parts := (tokens + fetchTokens - 1) / fetchTokens
-	part := t / fetchTokens
-	r, rows := r+i16PanelRows*part/parts, i16PanelRows*(part+1)/parts-i16PanelRows*part/parts
-	if rows = min(rows, len(w)/rowBytes-r); rows > 0 {
-		fetchRows(w[r*rowBytes+at:], rowBytes, rows, min(f.chunkBytes, rowBytes-at))
+	if mins == 16 {
+		sum = b.x.Sum[at*16:]
+	}
+	multiply(to, toStep, from, fromStep, p, b.x.Q[at*i16Chunk:], b.x.Scale[at:], sum, n, f.flush, mins)
+}
+
+// fetch asks, before tokens from t on are multiplied with chunk c, for a part of what is
+// unpacked next: the next chunk, or the first of the next rows. All at once would make
+// the loads of the product wait, and what is fetched much earlier has left the
+// second-level cache again before its use.
+func (b *i16Band) fetch(c, t int) {
+	r, at := b.r0, (c+1)*b.format.chunkBytes
+	if at >= b.rowBytes {
+		r, at = b.r1, 0
+	}
+	parts, part, rows := (b.t1-b.t0+bandTokens-1)/bandTokens, t/bandTokens, b.r1-b.r0
+	first, end := r+rows*part/parts, min(r+rows*(part+1)/parts, len(b.w)/b.rowBytes)
+	if first < end {
+		fetchRows(b.w[first*b.rowBytes+at:], b.rowBytes, end-first, min(b.format.chunkBytes, b.rowBytes-at))
 	}
 }
 
@@ -133,12 +166,14 @@ func newI16Panel() *i16Panel {
 }
 
 func (ws *Workspace) reserve(tokens int) {
-	if ws.panel == nil {
-		ws.panel = newI16Panel()
+	if ws.zeros == nil {
 		ws.zeros = aligned[float32](i16PanelRows)
+		for i := range ws.panels {
+			ws.panels[i] = newI16Panel()
+		}
 	}
-	if len(ws.tile) < tokens*i16PanelRows {
-		ws.tile = aligned[float32](tokens * i16PanelRows)
+	if need := bandPanels * tokens * i16PanelRows; len(ws.tiles) < need {
+		ws.tiles = aligned[float32](need)
 	}
 }
 

@@ -285,15 +285,20 @@ func TestMatMulI16Stale(t *testing.T) {
 		for _, d := range i16Types() {
 			for _, cols := range i16ColumnsOf(d) {
 				rng := rand.New(rand.NewPCG(5, uint64(cols)))
-				const rows, tokens = 35, 13
+				const rows, tokens = 135, 13
 				w := i16Matrix(rng, d, rows, cols, "random")
 				x, _ := i16Rows(rng, tokens, cols)
 				want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
 				var ws Workspace
 				MatMulI16(want, rows, w, 0, rows, x, 0, tokens, &ws)
-				stale := unsafe.Slice((*byte)(unsafe.Pointer(ws.panel)), unsafe.Offsetof(ws.panel.cols))
-				for i := range stale {
-					stale[i] = 0xff
+				for _, p := range ws.panels {
+					stale := unsafe.Slice((*byte)(unsafe.Pointer(p)), unsafe.Offsetof(p.cols))
+					for i := range stale {
+						stale[i] = 0xff
+					}
+				}
+				for i := range ws.tiles {
+					ws.tiles[i] = float32(math.NaN())
 				}
 				MatMulI16(got, rows, w, 0, rows, x, 0, tokens, &ws)
 				if !slices.Equal(got, want) {
@@ -311,14 +316,15 @@ func TestMatMulI16Partition(t *testing.T) {
 		for _, d := range i16Types() {
 			t.Run(d.String(), func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(4, 4))
-				const rows, cols, tokens = 70, 512, 26
+				// More rows than a band, and in some ranges more tokens than it takes at a time.
+				const rows, cols, tokens = 170, 512, 160
 				w := i16Matrix(rng, d, rows, cols, "random")
 				x, _ := i16Rows(rng, tokens, cols)
 				whole := make([]float32, tokens*rows)
 				var ws Workspace
 				MatMulI16(whole, rows, w, 0, rows, x, 0, tokens, &ws)
 				got := make([]float32, tokens*rows)
-				for n := range tokens {
+				for n := 1; n < tokens; n += 1 + n/7 {
 					t0 := rng.IntN(tokens - n)
 					r0 := rng.IntN(rows)
 					r1 := r0 + 1 + rng.IntN(rows-r0)
