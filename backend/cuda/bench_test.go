@@ -349,17 +349,19 @@ var fewSpills = map[string]int{"gemm_q4_k_32": 96, "gemm_q6_k_32": 96}
 func TestRegisters(t *testing.T) {
 	g := openGPU(t)
 	for module, kernels := range map[string][]string{
-		"gemm":          {"gemm_128x128", "gemm_64x128", "gemm_32x128", "gemm_16x128", "gemm_reduce"},
-		"gemm_q4_k":     {"gemm_q4_k_16", "gemm_q4_k_32", "gemm_q4_k_64"},
-		"gemm_q6_k":     {"gemm_q6_k_16", "gemm_q6_k_32", "gemm_q6_k_64"},
-		"convert":       {"convert_f16", "convert_norm_f16", "convert_gated_f16"},
-		"dequant":       {"dequant_f16", "dequant_scales"},
-		"attention":     {"attention_vector_f16", "attention_vector_f32", "attention_combine"},
-		"attention_64":  {"attention_decode_f16_d64", "attention_prefill_f16_d64", "attention_prefill_f32_d64"},
-		"attention_96":  {"attention_decode_f16_d96", "attention_prefill_f16_d96", "attention_prefill_f32_d96"},
-		"attention_128": {"attention_decode_f16_d128", "attention_prefill_f16_d128", "attention_prefill_f32_d128"},
-		"attention_256": {"attention_decode_f16_d256", "attention_prefill_f16_d256", "attention_prefill_f32_d256"},
-		"gemm_sm90a":    {"gemm_wgmma_128x256", "gemm_wgmma_128x128"},
+		"gemm":            {"gemm_128x128", "gemm_64x128", "gemm_32x128", "gemm_16x128", "gemm_reduce"},
+		"gemm_q4_k":       {"gemm_q4_k_16", "gemm_q4_k_32", "gemm_q4_k_64"},
+		"gemm_q6_k":       {"gemm_q6_k_16", "gemm_q6_k_32", "gemm_q6_k_64"},
+		"gemm_stage_q4_k": {"gemm_stage_q4_k_16", "gemm_stage_q4_k_32"},
+		"gemm_stage_q6_k": {"gemm_stage_q6_k_16", "gemm_stage_q6_k_32"},
+		"convert":         {"convert_f16", "convert_norm_f16", "convert_gated_f16"},
+		"dequant":         {"dequant_f16", "dequant_scales"},
+		"attention":       {"attention_vector_f16", "attention_vector_f32", "attention_combine"},
+		"attention_64":    {"attention_decode_f16_d64", "attention_prefill_f16_d64", "attention_prefill_f32_d64"},
+		"attention_96":    {"attention_decode_f16_d96", "attention_prefill_f16_d96", "attention_prefill_f32_d96"},
+		"attention_128":   {"attention_decode_f16_d128", "attention_prefill_f16_d128", "attention_prefill_f32_d128"},
+		"attention_256":   {"attention_decode_f16_d256", "attention_prefill_f16_d256", "attention_prefill_f32_d256"},
+		"gemm_sm90a":      {"gemm_wgmma_128x256", "gemm_wgmma_128x128"},
 	} {
 		if module == "gemm_sm90a" && g.c.Device.Capability() != 90 {
 			continue

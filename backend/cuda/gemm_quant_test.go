@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/apr-engine/apr/driver/cuda"
@@ -13,7 +14,7 @@ import (
 // that end inside a stage, splits, against float64.
 func TestQuantGEMM(t *testing.T) {
 	g := openGPU(t)
-	cases := []struct{ t, n, k, splits int }{{9, 70, 768, 1}, {16, 64, 256, 1}, {27, 130, 1280, 3}, {33, 50, 512, 1}, {64, 65, 768, 3}}
+	cases := []struct{ t, n, k, splits int }{{9, 70, 768, 1}, {16, 64, 256, 1}, {27, 130, 1280, 3}, {16, 64, 3584, 2}, {33, 50, 512, 1}, {64, 65, 768, 3}}
 	for _, dtype := range []tensor.DType{tensor.Q4_0, tensor.Q8_0, tensor.Q3_K, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K, tensor.IQ4_XS} {
 		for _, c := range cases {
 			t.Run(fmt.Sprintf("%s/%dx%dx%d/%d", dtype, c.t, c.n, c.k, c.splits), func(t *testing.T) {
@@ -36,6 +37,33 @@ func TestQuantGEMM(t *testing.T) {
 		if _, ok := planQuantGEMM(g.c.Device, bad.dtype, bad.t, 64, 256); ok {
 			t.Errorf("a plan for %s with %d tokens", bad.dtype, bad.t)
 		}
+	}
+}
+
+// TestStageSplits: sums are cut as far as all parts run at once, and not where a second
+// round or the addition costs more than it gains.
+func TestStageSplits(t *testing.T) {
+	for _, c := range []struct{ blocks, stages, room, want int }{
+		{56, 7, 264, 4}, {56, 37, 264, 4}, {296, 7, 264, 1}, {140, 3, 264, 1}, {24, 3, 264, 3}, {24, 18, 264, 6}, {1, 1, 264, 1}, {2376, 7, 264, 1}, {56, 14, 132, 2},
+	} {
+		if got := stageSplits(c.blocks, c.stages, c.room); got != c.want {
+			t.Errorf("%d blocks, %d stages, %d at once: %d parts, want %d", c.blocks, c.stages, c.room, got, c.want)
+		}
+	}
+}
+
+// TestGEMMWithoutStages: devices with less shared memory than the stages of weights take
+// have kernels too.
+func TestGEMMWithoutStages(t *testing.T) {
+	g := openGPU(t)
+	dev := g.c.Device
+	dev.SharedMemory = 64 << 10
+	for _, dtype := range []tensor.DType{tensor.Q4_K, tensor.Q6_K} {
+		plan, ok := planQuantGEMM(dev, dtype, 16, 64, 512)
+		if !ok || strings.HasPrefix(plan.module, "gemm_stage") {
+			t.Fatalf("%s: %q", dtype, plan.module)
+		}
+		checkQuantGEMM(t, g, dtype, plan)
 	}
 }
 

@@ -51,10 +51,62 @@ func planQuantGEMM(dev cuda.Device, dtype tensor.DType, t, n, k int) (quantGEMMP
 	if p.shared > dev.SharedMemory {
 		return p, false
 	}
+	if p.stage(dev, dtype, tile) {
+		return p, true
+	}
 	// Two blocks a multiprocessor, if the sums are long enough to be cut.
 	blocks, stages := (n+63)/64, (gemmWidth(k)+stage-1)/stage
 	p.Splits = max(1, min((2*dev.SMs+blocks/2)/blocks, stages, maxGEMMSplits))
 	return p, true
+}
+
+// stageKernel is a kernel of gemm_stage.h.
+type stageKernel struct {
+	stages, bytes int // in shared memory at a time, and of the weights of one
+	blocks        int // that fit on a multiprocessor
+}
+
+// stageKernels are those that there are, by the number of tokens.
+var stageKernels = map[tensor.DType]map[int]stageKernel{
+	tensor.Q4_K: {16: {3, 64 * 288, 2}, 32: {2, 64 * 288, 2}},
+	tensor.Q6_K: {16: {2, 64 * 420, 2}, 32: {3, 64 * 420, 1}},
+}
+
+// stageBytes is what 512 activations of a token take in a stage.
+const stageBytes = 512*2 + 64
+
+// stage has the plan use a kernel of gemm_stage.h for a number of tokens, if there is one
+// and the device has shared memory for it.
+func (p *quantGEMMPlan) stage(dev cuda.Device, dtype tensor.DType, tile int) bool {
+	k, ok := stageKernels[dtype][tile]
+	shared := k.stages * (tile*stageBytes + k.bytes)
+	if !ok || p.K%256 != 0 || shared > dev.SharedMemory {
+		return false
+	}
+	p.module = "gemm_stage_" + strings.ToLower(dtype.String())
+	p.kernel = fmt.Sprintf("%s_%d", p.module, tile)
+	p.Variant += "/stages"
+	p.shared = shared
+	p.Splits = stageSplits((p.N+63)/64, (p.K+511)/512, k.blocks*dev.SMs)
+	return true
+}
+
+// stageSplits is how many parts to cut sums of so many stages into, for the least time:
+// that of a block, which takes about a stage to begin and to end, times the rounds that
+// blocks times parts take where room of them run at once; adding parts up takes one more.
+func stageSplits(blocks, stages, room int) int {
+	best, least := 1, 0
+	for splits := 1; splits <= min(stages, maxGEMMSplits); splits++ {
+		rounds := (blocks*splits + room - 1) / room
+		cost := rounds * ((stages+splits-1)/splits + 1)
+		if splits > 1 {
+			cost++
+		}
+		if splits == 1 || cost < least {
+			best, least = splits, cost
+		}
+	}
+	return best
 }
 
 // Workspace is the scratch memory for partial sums, in bytes.

@@ -171,8 +171,8 @@ func TestRefusedKernel(t *testing.T) {
 // speedKernels are what a model of Q4_K_M with heads of 128 uses.
 var speedKernels = []string{
 	"add", "attention_combine", "attention_decode_f16_d128", "attention_prefill_f16_d128", "convert_f16", "convert_gated_f16", "convert_norm_f16",
-	"dequant_f16", "dequant_scales", "embed_tokens", "gather_rows", "gemm_128x128", "gemm_64x128", "gemm_q4_k_16", "gemm_q4_k_32", "gemm_q4_k_64",
-	"gemm_q6_k_16", "gemm_q6_k_32", "gemm_q6_k_64", "gemm_reduce", "gemm_wgmma_128x128", "gemm_wgmma_128x256", "matvec_q4_k_1", "matvec_q4_k_2", "matvec_mma_q4_k_4", "matvec_mma_q4_k_8",
+	"dequant_f16", "dequant_scales", "embed_tokens", "gather_rows", "gemm_128x128", "gemm_64x128", "gemm_stage_q4_k_16", "gemm_stage_q4_k_32", "gemm_q4_k_64",
+	"gemm_stage_q6_k_16", "gemm_stage_q6_k_32", "gemm_q6_k_64", "gemm_reduce", "gemm_wgmma_128x128", "gemm_wgmma_128x256", "matvec_q4_k_1", "matvec_q4_k_2", "matvec_mma_q4_k_4", "matvec_mma_q4_k_8",
 	"matvec_q6_k_1", "matvec_q6_k_2", "matvec_mma_q6_k_4", "matvec_mma_q6_k_8", "attention_decode_rotate_f16_d128", "round_rows", "rope_store_f16",
 }
 

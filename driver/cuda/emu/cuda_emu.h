@@ -238,11 +238,15 @@ DEV u32 smem_u32(const void *p) { return (u32)((u8 *)p - emu::smem); }
 DEV void emu_smem_check(u32 at, u32 n) {
 	if (at + n > emu::smemBytes) emu::fault("access beyond the dynamic shared memory of the launch");
 }
-DEV void cp_async16(u32 dst, const void *src) {
-	emu_smem_check(dst, 16);
-	if (dst & 15) emu::fault("misaligned cp.async");
-	*(uint4 *)(emu::smem + dst) = emu_ld<uint4>(src);
+template <class T> void emu_cp_async(u32 dst, const void *src) {
+	emu_smem_check(dst, sizeof(T));
+	if (dst % sizeof(T)) emu::fault("misaligned cp.async");
+	T v = emu_ld<T>(src);
+	memcpy(emu::smem + dst, &v, sizeof v);
 }
+DEV void cp_async16(u32 dst, const void *src) { emu_cp_async<uint4>(dst, src); }
+DEV void cp_async8(u32 dst, const void *src) { emu_cp_async<uint2>(dst, src); }
+DEV void cp_async4(u32 dst, const void *src) { emu_cp_async<u32>(dst, src); }
 DEV void cp_async_commit() {}
 template <int N> DEV void cp_async_wait() {}
 DEV float2 ld_cg_f2(const void *p) { return emu_ld<float2>(p); }
