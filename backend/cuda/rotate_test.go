@@ -21,6 +21,7 @@ func TestAttentionRotates(t *testing.T) {
 	}{
 		{dim: 128, heads: 7, kvHeads: 1, length: 1, capacity: 5, pairs: 64},
 		{dim: 128, heads: 6, kvHeads: 2, length: 300, capacity: 300, pairs: 64},
+		{dim: 128, heads: 3, kvHeads: 1, length: 256, capacity: 256, pairs: 64}, // two groups a warp, not combined
 		{dim: 64, heads: 20, kvHeads: 2, length: 161, capacity: 200, pairs: 20},
 		{dim: 64, heads: 4, kvHeads: 4, length: 97, capacity: 100, pairs: 32, interleaved: true, window: 60},
 		{dim: 128, heads: 2, kvHeads: 1, length: 7, capacity: 6, pairs: 64}, // outside the cache

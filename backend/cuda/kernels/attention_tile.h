@@ -57,9 +57,10 @@ template <int D> struct Turns {
 };
 
 // rotate_heads writes the block's rotated queries to shared memory, a row D + 8 numbers,
-// and where it has the token's own position the key and the value to the cache. A
-// warp takes every NW-th of them and loads all before it uses the first.
-template <int D> DEV void rotate_heads(const Rotate &r, const Turns<D> &turns, const float *q, int nh, int kvh, float *to, u16 *key, u16 *value) {
+// and where it has the token's own position the key and the value to the cache, and to
+// their row of a stage (the value 16 rows behind the key) if one is given. A warp takes every NW-th of them and loads all before it uses the first.
+template <int D> DEV void rotate_heads(const Rotate &r, const Turns<D> &turns, const float *q, int nh, int kvh, float *to, u16 *key, u16 *value, u16 *row) {
+	constexpr int BEHIND = 16 * (D + 8);
 	constexpr int N = Turns<D>::N, JOBS = 3;
 	int NW = blockDim.x >> 5, wid = threadIdx.x >> 5, jobs = key ? nh + 2 : nh;
 	float a[JOBS][N], b[JOBS][N];
@@ -80,8 +81,11 @@ template <int D> DEV void rotate_heads(const Rotate &r, const Turns<D> &turns, c
 			int first = turns.first[i], second = turns.second[i];
 			float x = a[j][i], y = b[j][i], u = x * turns.c[i] - y * turns.s[i], v = x * turns.s[i] + y * turns.c[i];
 			if (h < nh) to[h * (D + 8) + first] = u, to[h * (D + 8) + second] = v;
-			else if (h == nh) key[first] = f2h(u), key[second] = f2h(v);
-			else value[first] = f2h(x), value[second] = f2h(y);
+			else {
+				u16 one = h == nh ? f2h(u) : f2h(x), two = h == nh ? f2h(v) : f2h(y), *out = h == nh ? key : value;
+				out[first] = one, out[second] = two;
+				if (row) row[(h == nh ? 0 : BEHIND) + first] = one, row[(h == nh ? 0 : BEHIND) + second] = two;
+			}
 		}
 	}
 }
@@ -162,7 +166,9 @@ template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a
 	int cap = a.caps[t], len = a.pos[t] + 1;
 	len = len < cap ? len : cap;
 	int first = c.window && len > c.window ? len - c.window : 0, from, to;
-	int active = split_range(first, len, S, a.least, split, from, to);
+	// Two groups of positions a warp, asked for before the wait, cost less than combining.
+	int least = ROTATES && len - first <= 2 * a.least ? 2 * a.least : a.least;
+	int active = split_range(first, len, S, least, split, from, to);
 	pdl_launch();
 	if (from >= to) {
 		// Blocks with nothing to do make room for the next kernel's at once: step data is
@@ -176,39 +182,50 @@ template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a
 	u32 ring = smem_u32(smem) + wid * (ST * STAGE);
 	int groups = (to - from + 15) / 16, mine = (groups - wid + NW - 1) / NW; // groups of this warp: wid, wid+NW, …
 
-	auto load = [&](int i) INLINE_LAMBDA {
+	// own is a position that is not there yet: its row stays as it is, those behind it are zeros
+	auto load = [&](int i, int own) INLINE_LAMBDA {
 		u32 at = ring + (i % ST) * STAGE;
 		int p0 = from + (wid + i * NW) * 16;
 #pragma unroll
 		for (int j = 0; j < 16 * PIECES / 32; j++) {
 			int e = lane + j * 32, r = e / PIECES, p = e % PIECES;
 			int at_row = p0 + r < to ? p0 + r : to - 1; // a row that exists; its score is masked
+			if (p0 + r >= own) {
+				u8 *row = smem + (at - smem_u32(smem)) + r * ROW + p * 16;
+				if (p0 + r > own) *(uint4 *)row = uint4{0, 0, 0, 0}, *(uint4 *)(row + 16 * ROW) = uint4{0, 0, 0, 0};
+				continue;
+			}
 			cp_async16(at + r * ROW + p * 16, K + (size_t)at_row * D + p * 8);
 			cp_async16(at + (16 + r) * ROW + p * 16, V + (size_t)at_row * D + p * 8);
 		}
 	};
-	auto fill = [&]() INLINE_LAMBDA {
+	constexpr int NONE = 0x7fffffff;
+	auto fill = [&](int own) INLINE_LAMBDA {
 #pragma unroll
-		for (int i = 0; i < ST - 1; i++) {
-			if (i < mine) load(i);
+		for (int i = 0; i < ST; i++) {
+			if (i < mine) load(i, own);
 			cp_async_commit();
 		}
 	};
-	// Only the last T positions can be the work of the kernel before this one.
-	bool early = to <= len - a.T;
-	if (early) fill();
 	float *turned = (float *)(smem + NW * (ST * STAGE)); // (8, D+8) queries
 	if constexpr (ROTATES) {
+		// One token: only its own position is missing, and this kernel makes it.
+		bool stores = to == len && a.pos[t] < cap;
+		fill(stores ? len - 1 : NONE);
 		Turns<D> turns;
 		turns.aim(rot, a.pos[t]);
+		int g0 = (len - 1 - from) / 16, stage = g0 / NW;
+		u16 *own = stores && stage < ST ? (u16 *)(smem + (g0 % NW * ST + stage) * STAGE + (len - 1 - from) % 16 * ROW) : (u16 *)0;
 		pdl_wait();
-		bool stores = to == len && a.pos[t] < cap;
-		rotate_heads<D>(rot, turns, a.q + row * D, nh, kvh, turned, stores ? (u16 *)K + (size_t)(len - 1) * D : (u16 *)0, (u16 *)V + (size_t)(len - 1) * D);
+		rotate_heads<D>(rot, turns, a.q + row * D, nh, kvh, turned, stores ? (u16 *)K + (size_t)(len - 1) * D : (u16 *)0, (u16 *)V + (size_t)(len - 1) * D, own);
 		__syncthreads();
 	} else {
+		// Only the last T positions can be the work of the kernel before this one.
+		bool early = to <= len - a.T;
+		if (early) fill(NONE);
 		pdl_wait();
+		if (!early) fill(NONE);
 	}
-	if (!early) fill();
 
 	u32 qa[D / 16][4];
 	float unscale;
@@ -237,10 +254,8 @@ template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a
 	u32 koff = ((lane & 7) + ((lane >> 4) << 3)) * ROW + ((lane >> 3) & 1) * 16; // 8 keys × two halves of 16 elements, then 8 more keys
 	u32 voff = (16 + (lane & 15)) * ROW + (lane >> 4) * 16;                      // 16 values × two pieces of 8 elements
 	for (int i = 0; i < mine; i++) {
-		cp_async_wait<ST - 2>();
+		cp_async_wait<ST - 1>();
 		syncwarp();
-		if (i + ST - 1 < mine) load(i + ST - 1); // into the stage that the last round read; syncwarp ended it
-		cp_async_commit();
 		u32 at = ring + (i % ST) * STAGE;
 		float s[2][4] = {}, s2[2][4] = {}; // even and odd steps: shorter chains
 #pragma unroll
@@ -278,6 +293,11 @@ template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a
 			mma_16816(o[n], pa, b);
 			mma_16816(o[n + 1], pa, b + 2);
 		}
+		if (i + ST < mine) {
+			syncwarp(); // the whole warp has read the stage
+			load(i + ST, NONE);
+		}
+		cp_async_commit();
 	}
 	cp_async_wait<0>();
 	l += shfl_xor(l, 1);
