@@ -13,6 +13,7 @@ type stepShape struct {
 	// with many attends as a prompt.
 	attends [many + 1]bool
 	blocks  bool // attention sums over more than one block of positions
+	chunks  bool // that of few tokens merges more than one chunk of blocks
 	// windowed says that some position lies outside a layer's window.
 	windowed bool
 }
@@ -51,6 +52,7 @@ func (e *executor) shape(batch []backend.Span) stepShape {
 			end += span.Seq.Len()
 		}
 		s.blocks = s.blocks || end > kernel.AttentionBlock
+		s.chunks = s.chunks || end > kernel.AttentionChunk
 		s.windowed = s.windowed || e.window > 0 && end > e.window
 	}
 	s.tokens, s.wanted = amountOf(tokens), amountOf(rows)
@@ -82,17 +84,21 @@ func (e *executor) kernelsOf(s stepShape) []string {
 
 // attention names the kernels of an attention.
 func (s stepShape) attention(family string) (names []string) {
-	suffix := ""
-	if s.blocks {
-		suffix += "/blocks"
-	}
-	if s.windowed {
-		suffix += "/window"
-	}
 	for n := one; n <= many; n++ {
-		if s.attends[n] {
-			names = append(names, variantName(family, n)+suffix)
+		if !s.attends[n] {
+			continue
 		}
+		name := variantName(family, n)
+		switch {
+		case s.chunks && n != many:
+			name += "/chunks"
+		case s.blocks:
+			name += "/blocks"
+		}
+		if s.windowed {
+			name += "/window"
+		}
+		names = append(names, name)
 	}
 	return names
 }
