@@ -34,7 +34,7 @@ func TestLostInsideTheLibrary(t *testing.T) {
 		answerInSpiteOfLoss(t)
 		return
 	}
-	needAdapter(t)
+	software := needAdapter(t).Info().Software
 	layers := buildLayer(t)
 	const deviceLost, outOfMemory = "-4", "-2" // VkResult
 	for _, tt := range []struct {
@@ -60,6 +60,12 @@ func TestLostInsideTheLibrary(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
+			}
+			if !strings.Contains(string(out), "lossy: the call fails") {
+				if !software {
+					t.Skip("the library makes this call too seldom on this GPU: it makes it on lavapipe, in CI")
+				}
+				t.Fatalf("nothing has failed: %s", out)
 			}
 			var lines []string
 			_, text, _ := strings.Cut(string(out), linesMark)

@@ -1,9 +1,12 @@
 // A Vulkan layer that loses the device: from call number APR_TEST_LOSE_AFTER on, the function
 // that APR_TEST_LOSE_CALL names fails with APR_TEST_LOSE_RESULT, as a driver's does whose GPU is gone.
+// The first time that it does it says so on stderr.
 // Structures are those of vulkan.h and vk_layer.h, as far as they are used.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+long write(int, const void *, size_t); // unistd.h has a function called link too
 
 typedef void (*fn)(void);
 typedef fn (*get)(void *, const char *);
@@ -30,7 +33,11 @@ static int lost(const char *name) {
 	const char *which = getenv("APR_TEST_LOSE_CALL"), *after = getenv("APR_TEST_LOSE_AFTER"), *result = getenv("APR_TEST_LOSE_RESULT");
 	if (!which || !after || !result || strcmp(which, name) != 0)
 		return 0;
-	return __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST) > atoi(after) ? atoi(result) : 0;
+	int n = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST) - atoi(after);
+	static const char said[] = "lossy: the call fails\n";
+	if (n == 1 && write(2, said, sizeof said - 1) < 0)
+		abort();
+	return n > 0 ? atoi(result) : 0;
 }
 
 static int submit(void *queue, uint32_t n, const void *submits, uint64_t fence) {
