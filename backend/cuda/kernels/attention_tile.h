@@ -190,7 +190,7 @@ template <int D, int ST, bool ROTATES> DEV void attention_decode(const Decode &a
 		for (int j = 0; j < 16 * PIECES / 32; j++) {
 			int e = lane + j * 32, r = e / PIECES, p = e % PIECES;
 			int at_row = p0 + r < to ? p0 + r : to - 1; // a row that exists; its score is masked
-			if (p0 + r >= own) {
+			if (ROTATES && p0 + r >= own) {
 				u8 *row = smem + (at - smem_u32(smem)) + r * ROW + p * 16;
 				if (p0 + r > own) *(uint4 *)row = uint4{0, 0, 0, 0}, *(uint4 *)(row + 16 * ROW) = uint4{0, 0, 0, 0};
 				continue;
