@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -163,8 +162,11 @@ func (s *sampler) filter(logits []float32) []candidate {
 		return s.above(logits)
 	}
 	if s.MinP > 0 {
-		least := c[0].p + math.Log(s.MinP)
-		c = c[:slices.IndexFunc(append(c, candidate{p: math.Inf(-1)}), func(k candidate) bool { return k.p < least })]
+		least, n := c[0].p+math.Log(s.MinP), 1
+		for n < len(c) && c[n].p >= least {
+			n++
+		}
+		c = c[:n]
 	}
 	return c
 }
@@ -212,21 +214,22 @@ func (s *sampler) above(logits []float32) []candidate {
 // largest returns the n tokens with the largest logits, in their order; of equal ones
 // the first of the vocabulary come first.
 func (s *sampler) largest(logits []float32, n int) []candidate {
-	// The root of the heap is the last of the n.
-	h := lastFirst(s.candidates[:0])
+	h := s.candidates[:0]
 	for i, l := range logits[:n] {
 		h = append(h, candidate{int32(i), float64(l)})
 	}
-	heap.Init(h)
-	least := h[0].p
+	s.candidates = h
+	for i := n / 2; i >= 0; i-- {
+		sink(h, i)
+	}
+	least := h[0].p // of those that are kept
 	for i, l := range logits[n:] {
 		if float64(l) > least { // an equal one comes later in the vocabulary
 			h[0] = candidate{int32(n + i), float64(l)}
-			heap.Fix(h, 0)
+			sink(h, 0)
 			least = h[0].p
 		}
 	}
-	s.candidates = h
 	slices.SortFunc(h, before)
 	return h
 }
@@ -239,11 +242,20 @@ func before(a, b candidate) int {
 	return cmp.Compare(a.id, b.id)
 }
 
-// lastFirst is a heap of candidates whose root comes last in the order of before.
-type lastFirst []candidate
-
-func (h lastFirst) Len() int           { return len(h) }
-func (h lastFirst) Less(i, j int) bool { return before(h[i], h[j]) > 0 }
-func (h lastFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h lastFirst) Push(any)           { panic("its length is fixed") }
-func (h lastFirst) Pop() any           { panic("its length is fixed") }
+// sink restores a heap whose root comes last in the order of before, where only the
+// candidate i may be too near the root. Package container/heap would allocate.
+func sink(h []candidate, i int) {
+	for {
+		last := i
+		for _, child := range [2]int{2*i + 1, 2*i + 2} {
+			if child < len(h) && before(h[child], h[last]) > 0 {
+				last = child
+			}
+		}
+		if last == i {
+			return
+		}
+		h[i], h[last] = h[last], h[i]
+		i = last
+	}
+}

@@ -171,6 +171,33 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// After the first tokens a sampler allocates nothing, whether or not its list of
+// candidates is full.
+func TestSampleAllocatesNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	logits := make([]float32, 5000)
+	for i := range logits {
+		logits[i] = float32(rng.NormFloat64() * 3)
+	}
+	for _, s := range []Sampling{
+		{},
+		{Temperature: 1},
+		{Temperature: 1, RepeatPenalty: 1.1},
+		{Temperature: 1, MinP: 0.05},
+		{Temperature: 1, TopP: 0.999},
+		{Temperature: 1, TopP: 0.999, MinP: 1e-9},
+		{Temperature: 1, TopK: 40},
+		{Temperature: 1, TopK: 64, MinP: 1e-9}, // min-p keeps all of a full list
+		{Temperature: 1, TopK: 40, TopP: 0.95, MinP: 0.05},
+	} {
+		c := newSampler(s)
+		// The first run is not counted.
+		if n := testing.AllocsPerRun(20, func() { c.sample(logits, []int32{1, 2, 3}) }); n != 0 {
+			t.Errorf("%+v: %v allocations a token", s, n)
+		}
+	}
+}
+
 func BenchmarkSample(b *testing.B) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	logits := make([]float32, 151936)
