@@ -52,6 +52,11 @@ type sampler struct {
 	penalised  []float32
 
 	probabilities []float32
+
+	// What likely keeps: the probability of each class, and key and number of a token in
+	// one word, twice for sorting.
+	masses       []float64
+	ranks, spare []uint64
 }
 
 type candidate struct {
@@ -183,19 +188,6 @@ func most(c []candidate, probability func(candidate) float64, share float64) (n 
 	return len(c), false
 }
 
-// nucleus returns the most probable tokens that have TopP of the probability together.
-func (s *sampler) nucleus(logits []float32) []candidate {
-	s.probabilities = append(s.probabilities[:0], logits...)
-	kernel.Softmax(s.probabilities)
-	for n := 64; ; n *= 16 {
-		c := s.largest(logits, min(n, len(logits)))
-		kept, ok := most(c, func(k candidate) float64 { return float64(s.probabilities[k.id]) }, s.TopP)
-		if ok || len(c) == len(logits) {
-			return c[:kept]
-		}
-	}
-}
-
 // above returns all tokens that MinP keeps, in the order of the vocabulary.
 func (s *sampler) above(logits []float32) []candidate {
 	least := math.Inf(-1)
@@ -224,8 +216,11 @@ func (s *sampler) largest(logits []float32, n int) []candidate {
 	}
 	least := h[0].p // of those that are kept
 	for i, l := range logits[n:] {
-		if float64(l) > least { // an equal one comes later in the vocabulary
-			h[0] = candidate{int32(n + i), float64(l)}
+		if float64(l) <= least { // an equal one comes later in the vocabulary
+			continue
+		}
+		if c := (candidate{int32(n + i), float64(l)}); before(c, h[0]) < 0 {
+			h[0] = c
 			sink(h, 0)
 			least = h[0].p
 		}
@@ -234,10 +229,13 @@ func (s *sampler) largest(logits []float32, n int) []candidate {
 	return h
 }
 
-// before orders tokens by their logits, equal ones by the vocabulary.
+// before orders tokens by their logits, NaN last, equal ones by the vocabulary.
 func before(a, b candidate) int {
-	if a.p != b.p {
-		return cmp.Compare(b.p, a.p)
+	if a.p > b.p {
+		return -1
+	}
+	if c := cmp.Compare(b.p, a.p); c != 0 {
+		return c
 	}
 	return cmp.Compare(a.id, b.id)
 }

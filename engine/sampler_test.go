@@ -200,18 +200,37 @@ func TestSampleAllocatesNothing(t *testing.T) {
 
 func BenchmarkSample(b *testing.B) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	logits := make([]float32, 151936)
-	for i := range logits {
-		logits[i] = float32(rng.NormFloat64() * 3)
+	normal := make([]float32, 151936)
+	for i := range normal {
+		normal[i] = float32(rng.NormFloat64())
 	}
-	for name, s := range map[string]Sampling{
-		"greedy": {}, "temperature": {Temperature: 0.8}, "top-k": {Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05},
-		"top-p": {Temperature: 0.8, TopP: 0.95}, "min-p": {Temperature: 0.8, MinP: 0.05},
+	spread := func(by float32) []float32 {
+		l := slices.Clone(normal)
+		for i := range l {
+			l[i] *= by
+		}
+		return l
+	}
+	usual := spread(3)
+	for _, t := range []struct {
+		name   string
+		logits []float32
+		s      Sampling
+	}{
+		{"greedy", usual, Sampling{}},
+		{"temperature", usual, Sampling{Temperature: 0.8}},
+		{"top-k", usual, Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05}},
+		{"min-p", usual, Sampling{Temperature: 0.8, MinP: 0.05}},
+		{"top-p", usual, Sampling{Temperature: 0.8, TopP: 0.95}},
+		{"top-p steep", spread(12), Sampling{Temperature: 0.8, TopP: 0.95}},
+		{"top-p flatter", spread(1), Sampling{Temperature: 0.8, TopP: 0.95}},
+		{"top-p flat", spread(0.01), Sampling{Temperature: 0.8, TopP: 0.95}},
+		{"top-p equal", spread(0), Sampling{Temperature: 0.8, TopP: 0.95}},
 	} {
-		b.Run(name, func(b *testing.B) {
-			c := newSampler(s)
+		b.Run(t.name, func(b *testing.B) {
+			c := newSampler(t.s)
 			for b.Loop() {
-				c.sample(logits, nil)
+				c.sample(t.logits, nil)
 			}
 		})
 	}
