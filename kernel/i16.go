@@ -39,6 +39,8 @@ type I16 struct {
 	// It is filled only at levels with such kernels, and empty for more than
 	// planesTokens tokens.
 	Planes []i16Planes // (chunks, tokens)
+	// BlockPlanes is the same in the order of formats of blocks of 32 elements.
+	BlockPlanes []i16BlockPlanes // (chunks, tokens)
 }
 
 // i16Planes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
@@ -46,6 +48,14 @@ type I16 struct {
 type i16Planes struct {
 	Upper, Lower [4][64]int8
 	Sum          [16]int32 // 32 times the sum of 16 elements
+}
+
+// i16BlockPlanes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
+// elements 32b+8v to 32b+8v+7 at 8b, so that those that are summed over v and groups of
+// four, as they are multiplied, are of one block b.
+type i16BlockPlanes struct {
+	Upper, Lower [4][64]int8
+	Sum          [16]int32 // −16 times the sum of elements 32b+4i+8v, of four each, v from 0 to 3, at 2b+i
 }
 
 // planesTokens is the largest batch that is kept as bytes too.
@@ -70,10 +80,10 @@ func (a *I16) Resize(tokens, cols int) {
 	if tokens > planesTokens {
 		n = 0
 	}
-	a.Planes = resized(a.Planes, n)
+	a.Planes, a.BlockPlanes = resized(a.Planes, n), resized(a.BlockPlanes, n)
 }
 
-func resized[T int16 | float32 | i16Planes](s []T, n int) []T {
+func resized[T int16 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {
 	if cap(s) < n {
 		return aligned[T](n)
 	}

@@ -35,6 +35,7 @@ func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	quantizeI16With(quantizeI16AVX512)(dst, token, x)
 	if len(dst.Planes) > 0 {
 		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
+		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 	}
 }
 

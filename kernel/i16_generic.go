@@ -27,6 +27,17 @@ func fillPlanesGeneric(a *I16, token int) {
 			p.Upper[v][4*g+byte], p.Lower[v][4*g+byte] = int8(upper), int8(int32(q)-upper<<8)
 			p.Sum[g] += 32 * int32(q)
 		}
+		a.BlockPlanes[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]))
+	}
+}
+
+func (p *i16BlockPlanes) fill(chunk *[i16Chunk]int16) {
+	p.Sum = [16]int32{}
+	for i, q := range chunk {
+		block, v, byte := i/32, i%32/8, i%8
+		upper := (int32(q) + 128) >> 8
+		p.Upper[v][8*block+byte], p.Lower[v][8*block+byte] = int8(upper), int8(int32(q)-upper<<8)
+		p.Sum[2*block+byte/4] -= 16 * int32(q)
 	}
 }
 

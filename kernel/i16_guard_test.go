@@ -23,19 +23,21 @@ func TestI16Guarded(t *testing.T) {
 	kerneltest.EachLevel(t, Use, func(t *testing.T) {
 		for _, place := range []kerneltest.Place{kerneltest.AtEnd, kerneltest.AtStart} {
 			for _, d := range i16Types() {
-				for _, cols := range []int{256, 768, 320} {
+				for _, cols := range []int{256, 768, 320, 480, 96} {
 					if cols%d.BlockLen() != 0 {
 						continue
 					}
-					t.Run(fmt.Sprintf("%s/%d/place%d", d, cols, place), func(t *testing.T) { checkGuarded(t, d, cols, place) })
+					for _, rows := range []int{17, 1} {
+						t.Run(fmt.Sprintf("%s/%d×%d/place%d", d, rows, cols, place), func(t *testing.T) { checkGuarded(t, d, rows, cols, place) })
+					}
 				}
 			}
 		}
 	})
 }
 
-func checkGuarded(t *testing.T, d tensor.DType, cols int, place kerneltest.Place) {
-	const rows, tokens = 17, 15
+func checkGuarded(t *testing.T, d tensor.DType, rows, cols int, place kerneltest.Place) {
+	const tokens = 15
 	rng := kerneltest.Rand(t)
 	w := i16Matrix(rng, d, rows, cols, "random")
 	w.Data = guarded(t, w.Data, place)

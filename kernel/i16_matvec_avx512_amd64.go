@@ -50,7 +50,7 @@ func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x1AVX512 multiplies rows of contiguous blocks with
-// 1 token(s): out[t*stride+i]. planes and scale point to the first token;
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
@@ -102,7 +102,7 @@ func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x2AVX512 multiplies rows of contiguous blocks with
-// 2 token(s): out[t*stride+i]. planes and scale point to the first token;
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
@@ -154,7 +154,7 @@ func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
 // matVecQ5_0I16x4AVX512 multiplies rows of contiguous blocks with
-// 4 token(s): out[t*stride+i]. planes and scale point to the first token;
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape

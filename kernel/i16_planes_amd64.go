@@ -75,7 +75,11 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 			if k.block != nil && x.Chunks() > planesBlock(k.tokens) {
 				f.matVecBlocks(k, to, stride, w, rowBytes, rows, x, t)
 			} else {
-				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), &x.Planes[t].Upper[0][0], &x.Scale[t], &x.Sum[t*16], x.Tokens)
+				planes := &x.Planes[t].Upper[0][0]
+				if f.blockLen < i16Chunk {
+					planes = &x.BlockPlanes[t].Upper[0][0]
+				}
+				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), planes, &x.Scale[t], &x.Sum[t*16], x.Tokens)
 			}
 			t += k.tokens
 		}

@@ -15,3 +15,9 @@ func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x
 //
 //go:noescape
 func fillPlanesAVX512(planes *int8, q *int16, chunks int, batch int)
+
+// fillBlockPlanesAVX512 makes the planes of chunks of one token from q. Chunks are batch apart in
+// both; chunks is at least 1.
+//
+//go:noescape
+func fillBlockPlanesAVX512(planes *int8, q *int16, chunks int, batch int)

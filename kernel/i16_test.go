@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/apr-engine/apr/internal/cpufeat"
 	"github.com/apr-engine/apr/quant"
 	"github.com/apr-engine/apr/tensor"
 )
@@ -218,42 +219,48 @@ func TestMatVecI16Wide(t *testing.T) {
 func TestMatVecI16Partition(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		for _, d := range i16Types() {
-			t.Run(d.String(), func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(2, 2))
-				const rows, cols, tokens = 11, 768, 9
-				w := i16Matrix(rng, d, rows, cols, "random")
-				x, raw := i16Rows(rng, tokens, cols)
-				whole := make([]float32, tokens*rows)
-				for tok := range tokens {
-					MatVecI16(whole[tok*rows:(tok+1)*rows], w, 0, rows, x, tok)
+			for _, cols := range []int{768, 896, 480, 96} {
+				if cols%d.BlockLen() == 0 {
+					t.Run(fmt.Sprintf("%s/%d", d, cols), func(t *testing.T) { checkPartition(t, d, cols) })
 				}
-				var single I16
-				single.Resize(1, cols)
-				for tok := range tokens {
-					QuantizeI16(&single, 0, raw[tok])
-					for r := range rows {
-						var one [1]float32
-						MatVecI16(one[:], w, r, r+1, &single, 0)
-						if one[0] != whole[tok*rows+r] {
-							t.Fatalf("row %d token %d alone gives %v, in a range %v", r, tok, one[0], whole[tok*rows+r])
-						}
-					}
-				}
-				for t0 := range tokens {
-					for t1 := t0 + 1; t1 <= tokens; t1++ {
-						got := make([]float32, (t1-t0)*(rows+3))
-						MatVecsI16(got, rows+3, w, 0, rows, x, t0, t1)
-						for tok := t0; tok < t1; tok++ {
-							at := (tok - t0) * (rows + 3)
-							if !slices.Equal(got[at:at+rows], whole[tok*rows:(tok+1)*rows]) {
-								t.Fatalf("tokens %d to %d: token %d differs from the single product", t0, t1, tok)
-							}
-						}
-					}
-				}
-			})
+			}
 		}
 	})
+}
+
+func checkPartition(t *testing.T, d tensor.DType, cols int) {
+	rng := rand.New(rand.NewPCG(2, 2))
+	const rows, tokens = 11, 9
+	w := i16Matrix(rng, d, rows, cols, "random")
+	x, raw := i16Rows(rng, tokens, cols)
+	whole := make([]float32, tokens*rows)
+	for tok := range tokens {
+		MatVecI16(whole[tok*rows:(tok+1)*rows], w, 0, rows, x, tok)
+	}
+	var single I16
+	single.Resize(1, cols)
+	for tok := range tokens {
+		QuantizeI16(&single, 0, raw[tok])
+		for r := range rows {
+			var one [1]float32
+			MatVecI16(one[:], w, r, r+1, &single, 0)
+			if one[0] != whole[tok*rows+r] {
+				t.Fatalf("row %d token %d alone gives %v, in a range %v", r, tok, one[0], whole[tok*rows+r])
+			}
+		}
+	}
+	for t0 := range tokens {
+		for t1 := t0 + 1; t1 <= tokens; t1++ {
+			got := make([]float32, (t1-t0)*(rows+3))
+			MatVecsI16(got, rows+3, w, 0, rows, x, t0, t1)
+			for tok := t0; tok < t1; tok++ {
+				at := (tok - t0) * (rows + 3)
+				if !slices.Equal(got[at:at+rows], whole[tok*rows:(tok+1)*rows]) {
+					t.Fatalf("tokens %d to %d: token %d differs from the single product", t0, t1, tok)
+				}
+			}
+		}
+	}
 }
 
 func TestMatMulI16(t *testing.T) {
@@ -368,6 +375,9 @@ func TestQuantizeI16(t *testing.T) {
 			if !slices.Equal(plain.Q, x.Q) || !slices.Equal(plain.Scale, x.Scale) ||
 				!slices.Equal(plain.Sum, x.Sum) || !slices.Equal(plain.Sum32, x.Sum32) {
 				t.Fatalf("%d columns: differs from plain Go", cols)
+			}
+			if quantizeI16Slot.Active() == cpufeat.AVX512 && !(slices.Equal(plain.Planes, x.Planes) && slices.Equal(plain.BlockPlanes, x.BlockPlanes)) {
+				t.Fatalf("%d columns: planes differ from plain Go", cols)
 			}
 		}
 	})

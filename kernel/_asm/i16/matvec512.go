@@ -23,7 +23,7 @@ func matVecs512() {
 				}
 			}
 		}
-		matVecQ5Planes512(tokens)
+		matVecQ5Blocks512(tokens)
 	}
 	for _, f := range []func() folded512{newQ2K512, newQ3K512, newIQ4XS512} {
 		for _, tokens := range batches {
@@ -32,7 +32,7 @@ func matVecs512() {
 	}
 	for i := range blocks512() {
 		if blocks512()[i].name == "Q5_0" {
-			continue // matVecQ5Planes512
+			continue // matVecQ5Blocks512
 		}
 		for _, tokens := range batches {
 			matVecBlocks512(blocks512()[i], tokens)
