@@ -44,6 +44,13 @@ func (s shares) each(w, rows int, do func(r0, r1 int)) {
 
 // eachUnit calls do with ranges of units until none of any worker's is left.
 func (s shares) eachUnit(w int, do func(from, to int)) {
+	if len(s) == 1 {
+		// Nobody could take any of it: each piece that a kernel begins anew costs time.
+		if left := s[0].left.Swap(0); left>>32 < left&(1<<32-1) {
+			do(int(left>>32), int(left&(1<<32-1)))
+		}
+		return
+	}
 	for turn := range s {
 		part := &s[(w+turn)%len(s)]
 		for {
