@@ -13,6 +13,7 @@ import (
 // it has not been judged, and goes down the chain until one passes. With promptFirst
 // these tokens are enough; what comes after them is judged by the next call without.
 func (e *Engine) certify(ctx context.Context, tokens []int32, promptFirst bool) error {
+	defer e.setAside(e.now())()
 	for !e.ready(promptFirst) {
 		if e.certified.Pending() {
 			if err := e.complete(ctx); err != nil {
@@ -20,9 +21,9 @@ func (e *Engine) certify(ctx context.Context, tokens []int32, promptFirst bool) 
 			}
 			continue
 		}
-		start := time.Now()
+		start := e.now()
 		cert, v := e.gate.certify(ctx, e.cand, tokens, promptFirst && e.replaceable())
-		took := time.Since(start)
+		took := e.now().Sub(start)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -54,9 +55,9 @@ func (e *Engine) ready(promptFirst bool) bool {
 
 // complete judges the rest of a backend whose prompt alone has been judged.
 func (e *Engine) complete(ctx context.Context) error {
-	start := time.Now()
+	start := e.now()
 	v := e.gate.complete(ctx, e.certified, e.cand)
-	took := time.Since(start)
+	took := e.now().Sub(start)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -87,9 +88,17 @@ func (e *Engine) accept() {
 	e.decide(d)
 }
 
-// reject drops the loaded backend and loads the next. A backend that was asked
-// for by name is not replaced.
+// setAside has the time from start until the function it returns is called count as no
+// part of an answer, once where one such stretch lies in another.
+func (e *Engine) setAside(start time.Time) func() {
+	before := e.aside
+	return func() { e.aside = before + e.now().Sub(start) }
+}
+
+// reject drops the loaded backend, on whose failure took was spent, and loads the next.
+// A backend that was asked for by name is not replaced.
 func (e *Engine) reject(v parity.Verdict, took time.Duration) error {
+	defer e.setAside(e.now().Add(-took))()
 	e.rejected += took
 	e.certified.Abandon()
 	e.certified, e.unsaid, e.beyond = parity.Certified{}, nil, false
@@ -128,7 +137,7 @@ func (e *Engine) admit(ctx context.Context, batch []backend.Span, history, comin
 	end := len(history) + len(batch[0].Tokens)
 	names, err := e.cand.plan(batch)
 	if err != nil {
-		return false, e.failed("plan", err)
+		return false, e.failed("plan", err, 0)
 	}
 	unknown := e.certified.Missing(names) != ""
 	longer := end > e.certified.Context() && !followed && !e.beyond
@@ -136,7 +145,8 @@ func (e *Engine) admit(ctx context.Context, batch []backend.Span, history, comin
 		return true, nil
 	}
 	step := parity.Step{History: history, Tokens: batch[0].Tokens, Want: batch[0].Want, Next: coming}
-	start := time.Now()
+	start := e.now()
+	defer e.setAside(start)()
 	v := parity.Verdict{}
 	if longer {
 		step.Reach = reach(end+len(coming), capacity)
@@ -149,7 +159,7 @@ func (e *Engine) admit(ctx context.Context, batch []backend.Span, history, comin
 	if unknown && (!longer || v.TooLong()) {
 		v = e.gate.extend(ctx, e.certified, e.cand, step, true)
 	}
-	took := time.Since(start)
+	took := e.now().Sub(start)
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}

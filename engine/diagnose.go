@@ -13,9 +13,9 @@ import (
 
 // blame decides who is at fault for logits that are not finite: a damaged file,
 // which ends the run; the reference or an unverified backend, which ends it too;
-// or a backend that was certified, which is rejected. It returns nil if another
-// backend has been loaded.
-func (e *Engine) blame(bad error, position int) error {
+// or a backend that was certified, which is rejected. took is how long the step was. It
+// returns nil if another backend has been loaded.
+func (e *Engine) blame(bad error, position int, took time.Duration) error {
 	if damaged := e.Model.badWeights(); damaged != nil {
 		return damaged
 	}
@@ -28,15 +28,15 @@ func (e *Engine) blame(bad error, position int) error {
 		Reason: fmt.Sprintf("NaN or infinity in the logits at position %d", position),
 	}
 	e.gate.Revoke(e.certified, e.cand.source(), v)
-	return e.reject(v, 0)
+	return e.reject(v, took)
 }
 
 // failed decides what follows from a call of the loaded backend that failed: a
 // request that no backend can serve ends with the error, and so does the
 // reference or an unverified backend; another one is rejected. Its certificate
-// stays, for a device that was lost may come back. It returns nil if another
-// backend has been loaded.
-func (e *Engine) failed(what string, err error) error {
+// stays, for a device that was lost may come back. took is how long the call was. It
+// returns nil if another backend has been loaded.
+func (e *Engine) failed(what string, err error, took time.Duration) error {
 	wrapped := fmt.Errorf("%w: %w", ErrInference, err)
 	if errors.Is(err, backend.ErrContextFull) || errors.Is(err, backend.ErrToken) {
 		return wrapped
@@ -45,7 +45,7 @@ func (e *Engine) failed(what string, err error) error {
 	case parity.ByReference, parity.ByOverride:
 		return wrapped
 	}
-	return e.reject(parity.Verdict{Status: parity.Mismatch, Backend: e.cand.name, Reason: fmt.Sprintf("%s: %v", what, err)}, 0)
+	return e.reject(parity.Verdict{Status: parity.Mismatch, Backend: e.cand.name, Reason: fmt.Sprintf("%s: %v", what, err)}, took)
 }
 
 // leastStepTime is how long a GPU may take over a token of a batch; slower ones

@@ -87,7 +87,9 @@ type Engine struct {
 	beyond    bool          // the loaded one has gone where nothing was compared
 	rejected  time.Duration // spent on backends that were rejected
 	validate  time.Duration // spent on comparing
-	start     StartTimes    // of the loaded one
+	aside     time.Duration // spent on judging and changing backends: no part of an answer
+	now       func() time.Time
+	start     StartTimes // of the loaded one
 }
 
 // loaded is a backend with the model on it.
@@ -144,7 +146,7 @@ func Open(m *Model, o Options) (*Engine, error) {
 	if o.Threads < 0 || o.Threads > 1024 {
 		return nil, fmt.Errorf("%w: threads is %d, want 1 to 1024 (0 for one a CPU)", ErrInput, o.Threads)
 	}
-	e := &Engine{Model: m, requested: o.Backend, options: o, maxBatch: o.MaxBatch}
+	e := &Engine{Model: m, requested: o.Backend, options: o, maxBatch: o.MaxBatch, now: time.Now}
 	if e.requested == "" {
 		e.requested = "auto"
 	}
@@ -184,7 +186,7 @@ func (e *Engine) loadNext() error {
 	for len(e.chain) > 0 {
 		name := e.chain[0]
 		e.chain = e.chain[1:]
-		start := time.Now()
+		start := e.now()
 		c, err := e.load(name)
 		if err == nil {
 			e.cand = c
@@ -202,7 +204,7 @@ func (e *Engine) loadNext() error {
 		if e.options.Gate.Fault != nil {
 			return err // a fault that cannot be injected must not look like a rejection
 		}
-		e.rejected += time.Since(start)
+		e.rejected += e.now().Sub(start)
 		d := Decision{Backend: name, Reason: cause(err, name)}
 		if e.options.Device != "" {
 			e.chain = nil // what was asked for by name is not replaced

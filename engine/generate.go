@@ -35,10 +35,14 @@ type Result struct {
 	Text         string
 	TokenIDs     []int32 // without the token that ended generation
 	FinishReason string
-	PromptTokens int           // in the prompt
-	Computed     int           // of them computed, the rest was cached
-	PrefillTime  time.Duration // until the first token could be chosen
-	DecodeTime   time.Duration // from there to the end
+	PromptTokens int // in the prompt
+	Computed     int // of them computed, the rest was cached
+	// PrefillTime is until the first token could be chosen, DecodeTime from there to the
+	// end, without the next two and without judging.
+	PrefillTime, DecodeTime time.Duration
+	// AsideTime went into judging and changing backends after the first token, MoveTime
+	// into computing the tokens so far once more on one that took over.
+	AsideTime, MoveTime time.Duration
 }
 
 // Generate extends the session by the request's prompt and the model's answer.
@@ -64,15 +68,16 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 	if err := s.open(ctx, r.Prompt); err != nil {
 		return res, err
 	}
-	start := time.Now()
+	start, aside := s.e.now(), s.e.aside
 	logits, computed, err := s.Prefill(ctx, r.Prompt)
 	if err != nil {
 		return res, err
 	}
 	s.first = false
-	res.Computed, res.PrefillTime = computed, time.Since(start)
+	res.Computed, res.PrefillTime = computed, s.e.now().Sub(start)-(s.e.aside-aside)
 
-	start = time.Now()
+	start, aside = s.e.now(), s.e.aside
+	moving := s.moving
 	capacity := s.Capacity()
 	if r.MaxTokens >= 0 {
 		capacity = min(capacity, len(r.Prompt)+r.MaxTokens)
@@ -109,12 +114,10 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		before := s.e.start.Later
 		var l *backend.Logits
 		if l, err = s.Extend(ctx, []int32{id}, backend.Last); err != nil {
 			break
 		}
-		start = start.Add(s.e.start.Later - before)
 		logits = l.Row(0)
 	}
 	err = shadow.finish(err)
@@ -129,7 +132,8 @@ func (s *Session) Generate(ctx context.Context, r Request) (Result, error) {
 		res.TokenIDs = res.TokenIDs[:min(len(res.TokenIDs), max(0, judged-len(r.Prompt)+1))]
 	}
 	res.Text = shown.sent.String()
-	res.DecodeTime = time.Since(start)
+	res.AsideTime, res.MoveTime = s.e.aside-aside, s.moving-moving
+	res.DecodeTime = s.e.now().Sub(start) - res.AsideTime - res.MoveTime
 	return res, err
 }
 

@@ -18,10 +18,11 @@ type Session struct {
 	capacity int
 	seq      backend.Sequence // of exec; nil before the first use
 	exec     backend.Executor
-	tokens   []int32 // in the cache
-	coming   []int32 // after the present step, as far as it is known
-	followed bool    // the reference judges each token before it is shown
-	first    bool    // only the first token of an answer is asked for so far
+	tokens   []int32       // in the cache
+	coming   []int32       // after the present step, as far as it is known
+	followed bool          // the reference judges each token before it is shown
+	first    bool          // only the first token of an answer is asked for so far
+	moving   time.Duration // spent on computing tokens again on another backend
 	logits   *backend.Logits
 }
 
@@ -151,11 +152,15 @@ func (s *Session) open(ctx context.Context, tokens []int32) error {
 // the same tokens as before. A backend that has no room for it is replaced;
 // next are the tokens to judge another one on.
 func (s *Session) move(ctx context.Context, next []int32) error {
+	start, aside, before := s.e.now(), s.e.aside, s.moving
+	defer func() { s.moving = before + s.e.now().Sub(start) - (s.e.aside - aside) }()
 	for s.exec != s.e.cand.exec {
 		// The old sequence went with its backend.
+		asked := s.e.now()
 		seq, err := newSequence(s.e.cand.exec, s.capacity)
 		if err != nil {
-			if err := s.e.failed(fmt.Sprintf("a context of %d tokens", s.capacity), err); err != nil {
+			took := s.e.now().Sub(asked)
+			if err := s.e.failed(fmt.Sprintf("a context of %d tokens", s.capacity), err, took); err != nil {
 				return err
 			}
 			if err := s.e.certify(ctx, next, s.first); err != nil {
@@ -199,8 +204,9 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 			return err
 		}
 		if ok {
-			position := len(s.tokens)
+			position, start := len(s.tokens), s.e.now()
 			err := s.step(s.e.certified, batch)
+			took := s.e.now().Sub(start)
 			if err == nil {
 				bad := s.notFinite(want)
 				if bad == nil {
@@ -209,9 +215,9 @@ func (s *Session) extend(ctx context.Context, tokens []int32, want backend.Want)
 				// Nothing of this step has left: take it back and go on with another
 				// backend, if this one is to blame and may be replaced.
 				s.tokens = s.tokens[:position]
-				err = s.e.blame(bad, position)
+				err = s.e.blame(bad, position, took)
 			} else {
-				err = s.e.failed(fmt.Sprintf("step of %s at position %d", count(len(tokens)), position), err)
+				err = s.e.failed(fmt.Sprintf("step of %s at position %d", count(len(tokens)), position), err, took)
 			}
 			if err != nil {
 				return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/apr-engine/apr/backend"
 	"github.com/apr-engine/apr/parity"
@@ -67,8 +66,11 @@ func (e *Engine) stepTogether(ctx context.Context, sessions []*Session, tokens [
 		return nil, err
 	}
 	position := len(first.tokens)
-	if err := first.run(batch); err != nil {
-		return nil, e.failed(fmt.Sprintf("step of %d sequences", len(batch)), err)
+	start := e.now()
+	err := first.run(batch)
+	took := e.now().Sub(start)
+	if err != nil {
+		return nil, e.failed(fmt.Sprintf("step of %d sequences", len(batch)), err, took)
 	}
 	if bad := first.notFinite(backend.Last); bad != nil {
 		for i, s := range sessions {
@@ -76,7 +78,7 @@ func (e *Engine) stepTogether(ctx context.Context, sessions []*Session, tokens [
 				return nil, err
 			}
 		}
-		return nil, e.blame(bad, position)
+		return nil, e.blame(bad, position, took)
 	}
 	for i, s := range sessions {
 		s.tokens = append(s.tokens, tokens[i])
@@ -89,14 +91,15 @@ func (e *Engine) stepTogether(ctx context.Context, sessions []*Session, tokens [
 func (e *Engine) admitTogether(ctx context.Context, batch []backend.Span, steps []parity.Step) (bool, error) {
 	names, err := e.cand.plan(batch)
 	if err != nil {
-		return false, e.failed("plan", err)
+		return false, e.failed("plan", err, 0)
 	}
 	if e.certified.Missing(names) == "" {
 		return true, nil
 	}
-	start := time.Now()
+	start := e.now()
+	defer e.setAside(start)()
 	v := e.gate.extendTogether(ctx, e.certified, e.cand, steps)
-	took := time.Since(start)
+	took := e.now().Sub(start)
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}

@@ -53,8 +53,9 @@ A model that is too large for a GPU can have its last N layers there and the oth
 on the CPU: --gpu-layers N. See docs/executors.md.
 
 Only the answer goes to stdout, followed by one line end. With --json it is one
-object; inference_time_ms covers prompt and answer, tok_per_sec is generated
-tokens over that time, setup_ms is the time to load the model, first_token_ms that
+object; inference_time_ms covers prompt and answer, without what went into comparing
+(validate_ms), into backends that were rejected (rejected_ms) and into loading the next;
+tok_per_sec is generated tokens over that time, setup_ms is the time to load the model, first_token_ms that
 from the program's beginning to the first token, and start says where it went: to
 find the device, to load the backend, and in the gate to wait for the reference, for
 the backend and for the comparison; later_ms is what of that came after it.`,
@@ -259,7 +260,7 @@ type startResult struct {
 var programStart = time.Now()
 
 func newRunResult(e *opened, res engine.Result, window int) runResult {
-	total := res.PrefillTime + res.DecodeTime
+	total := res.PrefillTime + res.MoveTime + res.DecodeTime
 	validate, rejected := e.GateTimes()
 	ids := res.TokenIDs
 	if ids == nil {
@@ -267,7 +268,7 @@ func newRunResult(e *opened, res engine.Result, window int) runResult {
 	}
 	t := e.StartTimes()
 	return runResult{
-		FirstTokenMS: milliseconds(time.Since(programStart) - res.DecodeTime - t.Later),
+		FirstTokenMS: milliseconds(time.Since(programStart) - res.DecodeTime - res.MoveTime - res.AsideTime),
 		Start: startResult{
 			milliseconds(t.Find), milliseconds(t.Load), milliseconds(t.Gate), milliseconds(t.Reference),
 			milliseconds(t.Wait), milliseconds(t.Candidate), milliseconds(t.Compare), milliseconds(res.PrefillTime), milliseconds(t.Later),
