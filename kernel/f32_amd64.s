@@ -4926,179 +4926,198 @@ next208:
 // func softmaxRowsAVX2(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·softmaxRowsAVX2(SB), NOSPLIT, $0-48
-	MOVQ         x+0(FP), AX
-	MOVQ         rows+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         top+32(FP), BX
-	MOVQ         sum+40(FP), SI
+	MOVQ         n+16(FP), AX
 	VBROADCASTSS scale+24(FP), Y0
-	VBROADCASTSS word_3fb8aa3b<>+0(SB), Y1
-	VBROADCASTSS word_3f318000<>+0(SB), Y2
-	VBROADCASTSS word_b95e8083<>+0(SB), Y3
-	VBROADCASTSS word_42b20000<>+0(SB), Y4
-	VBROADCASTSS word_c2d10000<>+0(SB), Y5
-	VBROADCASTSS word_3f800000<>+0(SB), Y6
+	MOVQ         x+0(FP), CX
+	MOVQ         top+32(FP), DX
+	MOVQ         rows+8(FP), BX
+	SUBQ         $0x01, BX
+	JLT          next213
 
-row212:
-	VBROADCASTSS (BX), Y7
-	XORQ         DI, DI
-	MOVQ         DX, R8
-	SUBQ         $+8, R8
-	JLT          next214
+rows212:
+	VBROADCASTSS (DX), Y1
+	XORQ         SI, SI
+	MOVQ         AX, DI
+	SUBQ         $+8, DI
+	JLT          next215
 
-loop213:
-	VMOVUPS (AX)(DI*4), Y8
-	VMULPS  Y0, Y8, Y8
-	VMOVUPS Y8, (AX)(DI*4)
-	VMAXPS  Y7, Y8, Y7
-	ADDQ    $+8, DI
-	SUBQ    $+8, R8
-	JGE     loop213
+loop214:
+	VMOVUPS (CX)(SI*4), Y2
+	VMULPS  Y0, Y2, Y2
+	VMOVUPS Y2, (CX)(SI*4)
+	VMAXPS  Y1, Y2, Y1
+	ADDQ    $+8, SI
+	SUBQ    $+8, DI
+	JGE     loop214
 
-next214:
-	ADDQ       $+8, R8
-	TESTQ      R8, R8
-	JZ         done215
-	LEAQ       tail_mask<>+32(SB), R9
-	NEGQ       R8
-	VMOVUPS    (R9)(R8*4), Y8
-	VMASKMOVPS (AX)(DI*4), Y8, Y8
-	VMULPS     Y0, Y8, Y8
-	VMOVUPS    (R9)(R8*4), Y9
-	VMASKMOVPS Y8, Y9, (AX)(DI*4)
-	VMOVUPS    (R9)(R8*4), Y9
-	VBLENDVPS  Y9, Y8, Y7, Y8
-	VMAXPS     Y7, Y8, Y7
+next215:
+	ADDQ       $+8, DI
+	TESTQ      DI, DI
+	JZ         done216
+	LEAQ       tail_mask<>+32(SB), R8
+	NEGQ       DI
+	VMOVUPS    (R8)(DI*4), Y2
+	VMASKMOVPS (CX)(SI*4), Y2, Y2
+	VMULPS     Y0, Y2, Y2
+	VMOVUPS    (R8)(DI*4), Y3
+	VMASKMOVPS Y2, Y3, (CX)(SI*4)
+	VMOVUPS    (R8)(DI*4), Y3
+	VBLENDVPS  Y3, Y2, Y1, Y2
+	VMAXPS     Y1, Y2, Y1
 
-done215:
-	VEXTRACTF128 $0x01, Y7, X8
-	VMAXPS       X8, X7, X7
-	VPERMILPS    $0x0e, X7, X8
-	VMAXPS       X8, X7, X7
-	VPERMILPS    $0x01, X7, X8
-	VMAXPS       X8, X7, X7
-	VMOVSS       X7, (BX)
-	VBROADCASTSS (BX), Y7
-	VBROADCASTSS word_ff800000<>+0(SB), Y8
-	VCMPPS       $0x00, Y8, Y7, Y8
-	VANDNPS      Y7, Y8, Y7
+done216:
+	VEXTRACTF128 $0x01, Y1, X2
+	VMAXPS       X2, X1, X1
+	VPERMILPS    $0x0e, X1, X2
+	VMAXPS       X2, X1, X1
+	VPERMILPS    $0x01, X1, X2
+	VMAXPS       X2, X1, X1
+	VMOVSS       X1, (DX)
+	ADDQ         $+256, CX
+	ADDQ         $0x04, DX
+	SUBQ         $0x01, BX
+	JGE          rows212
+
+next213:
+	ADDQ         $0x01, BX
+	MOVQ         x+0(FP), CX
+	MOVQ         top+32(FP), DX
+	MOVQ         sum+40(FP), BX
+	VBROADCASTSS word_3fb8aa3b<>+0(SB), Y0
+	VBROADCASTSS word_3f318000<>+0(SB), Y1
+	VBROADCASTSS word_b95e8083<>+0(SB), Y2
+	VBROADCASTSS word_42b20000<>+0(SB), Y3
+	VBROADCASTSS word_c2d10000<>+0(SB), Y4
+	VBROADCASTSS word_3f800000<>+0(SB), Y5
+	MOVQ         rows+8(FP), SI
+	SUBQ         $0x01, SI
+	JLT          next218
+
+rows217:
+	VBROADCASTSS (DX), Y6
+	VBROADCASTSS word_ff800000<>+0(SB), Y7
+	VCMPPS       $0x00, Y7, Y6, Y7
+	VANDNPS      Y6, Y7, Y6
+	VPXOR        Y7, Y7, Y7
 	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
 	XORQ         DI, DI
-	MOVQ         DX, R8
+	MOVQ         AX, R8
 	SUBQ         $+8, R8
-	JLT          next217
+	JLT          next220
 
-loop216:
-	VMOVUPS      (AX)(DI*4), Y10
-	VSUBPS       Y7, Y10, Y10
-	VMINPS       Y10, Y4, Y10
-	VMAXPS       Y10, Y5, Y10
-	VMULPS       Y1, Y10, Y11
-	VROUNDPS     $0x08, Y11, Y11
-	VFNMADD231PS Y2, Y11, Y10
-	VFNMADD231PS Y3, Y11, Y10
-	VBROADCASTSS word_39500d01<>+0(SB), Y12
-	VBROADCASTSS word_3ab60b61<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3c088889<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3d2aaaab<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3e2aaaab<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3f000000<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3f800000<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3f800000<>+0(SB), Y13
-	VFMADD213PS  Y13, Y10, Y12
-	VBROADCASTSS word_3f000000<>+0(SB), Y10
-	VMULPS       Y10, Y11, Y10
-	VROUNDPS     $0x09, Y10, Y10
-	VSUBPS       Y10, Y11, Y11
-	VCVTPS2DQ    Y10, Y10
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y6, Y10, Y10
-	VMULPS       Y10, Y12, Y12
-	VCVTPS2DQ    Y11, Y10
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y6, Y10, Y10
-	VMULPS       Y10, Y12, Y12
-	VMOVUPS      Y12, (AX)(DI*4)
-	VEXTRACTF128 $0x01, Y12, X10
-	VCVTPS2PD    X10, Y10
-	VADDPD       Y10, Y9, Y9
-	VCVTPS2PD    X12, Y10
-	VADDPD       Y10, Y8, Y8
-	ADDQ         $+8, DI
-	SUBQ         $+8, R8
-	JGE          loop216
-
-next217:
-	ADDQ         $+8, R8
-	TESTQ        R8, R8
-	JZ           done218
-	LEAQ         tail_mask<>+32(SB), R9
-	NEGQ         R8
-	VMOVUPS      (R9)(R8*4), Y10
-	VMASKMOVPS   (AX)(DI*4), Y10, Y10
-	VSUBPS       Y7, Y10, Y10
-	VMINPS       Y10, Y4, Y10
-	VMAXPS       Y10, Y5, Y10
-	VMULPS       Y1, Y10, Y7
-	VROUNDPS     $0x08, Y7, Y7
-	VFNMADD231PS Y2, Y7, Y10
-	VFNMADD231PS Y3, Y7, Y10
+loop219:
+	VMOVUPS      (CX)(DI*4), Y9
+	VSUBPS       Y6, Y9, Y9
+	VMINPS       Y9, Y3, Y9
+	VMAXPS       Y9, Y4, Y9
+	VMULPS       Y0, Y9, Y10
+	VROUNDPS     $0x08, Y10, Y10
+	VFNMADD231PS Y1, Y10, Y9
+	VFNMADD231PS Y2, Y10, Y9
 	VBROADCASTSS word_39500d01<>+0(SB), Y11
 	VBROADCASTSS word_3ab60b61<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3c088889<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3d2aaaab<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3e2aaaab<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3f000000<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3f800000<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
+	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS word_3f800000<>+0(SB), Y12
-	VFMADD213PS  Y12, Y10, Y11
-	VBROADCASTSS word_3f000000<>+0(SB), Y10
-	VMULPS       Y10, Y7, Y10
-	VROUNDPS     $0x09, Y10, Y10
-	VSUBPS       Y10, Y7, Y7
-	VCVTPS2DQ    Y10, Y10
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y6, Y10, Y10
-	VMULPS       Y10, Y11, Y11
-	VCVTPS2DQ    Y7, Y7
-	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y6, Y7, Y7
-	VMULPS       Y7, Y11, Y11
-	VMOVUPS      (R9)(R8*4), Y7
-	VMASKMOVPS   Y11, Y7, (AX)(DI*4)
-	VANDPS       (R9)(R8*4), Y11, Y11
-	VEXTRACTF128 $0x01, Y11, X7
-	VCVTPS2PD    X7, Y7
-	VADDPD       Y7, Y9, Y9
-	VCVTPS2PD    X11, Y7
-	VADDPD       Y7, Y8, Y8
-
-done218:
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS word_3f000000<>+0(SB), Y9
+	VMULPS       Y9, Y10, Y9
+	VROUNDPS     $0x09, Y9, Y9
+	VSUBPS       Y9, Y10, Y10
+	VCVTPS2DQ    Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       Y5, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VCVTPS2DQ    Y10, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       Y5, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VMOVUPS      Y11, (CX)(DI*4)
+	VEXTRACTF128 $0x01, Y11, X9
+	VCVTPS2PD    X9, Y9
 	VADDPD       Y9, Y8, Y8
-	VEXTRACTF128 $0x01, Y8, X7
-	VADDPD       X7, X8, X8
-	VPERMILPD    $0x01, X8, X7
-	VADDPD       X7, X8, X8
-	VCVTSD2SS    X8, X8, X8
-	VMOVSS       X8, (SI)
-	ADDQ         $+256, AX
+	VCVTPS2PD    X11, Y9
+	VADDPD       Y9, Y7, Y7
+	ADDQ         $+8, DI
+	SUBQ         $+8, R8
+	JGE          loop219
+
+next220:
+	ADDQ         $+8, R8
+	TESTQ        R8, R8
+	JZ           done221
+	LEAQ         tail_mask<>+32(SB), R9
+	NEGQ         R8
+	VMOVUPS      (R9)(R8*4), Y9
+	VMASKMOVPS   (CX)(DI*4), Y9, Y9
+	VSUBPS       Y6, Y9, Y9
+	VMINPS       Y9, Y3, Y9
+	VMAXPS       Y9, Y4, Y9
+	VMULPS       Y0, Y9, Y6
+	VROUNDPS     $0x08, Y6, Y6
+	VFNMADD231PS Y1, Y6, Y9
+	VFNMADD231PS Y2, Y6, Y9
+	VBROADCASTSS word_39500d01<>+0(SB), Y10
+	VBROADCASTSS word_3ab60b61<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3c088889<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3d2aaaab<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3e2aaaab<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3f000000<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3f800000<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3f800000<>+0(SB), Y11
+	VFMADD213PS  Y11, Y9, Y10
+	VBROADCASTSS word_3f000000<>+0(SB), Y9
+	VMULPS       Y9, Y6, Y9
+	VROUNDPS     $0x09, Y9, Y9
+	VSUBPS       Y9, Y6, Y6
+	VCVTPS2DQ    Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       Y5, Y9, Y9
+	VMULPS       Y9, Y10, Y10
+	VCVTPS2DQ    Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y5, Y6, Y6
+	VMULPS       Y6, Y10, Y10
+	VMOVUPS      (R9)(R8*4), Y6
+	VMASKMOVPS   Y10, Y6, (CX)(DI*4)
+	VANDPS       (R9)(R8*4), Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X6
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y6, Y8, Y8
+	VCVTPS2PD    X10, Y6
+	VADDPD       Y6, Y7, Y7
+
+done221:
+	VADDPD       Y8, Y7, Y7
+	VEXTRACTF128 $0x01, Y7, X6
+	VADDPD       X6, X7, X7
+	VPERMILPD    $0x01, X7, X6
+	VADDPD       X6, X7, X7
+	VCVTSD2SS    X7, X7, X7
+	VMOVSS       X7, (BX)
+	ADDQ         $+256, CX
+	ADDQ         $0x04, DX
 	ADDQ         $0x04, BX
-	ADDQ         $0x04, SI
-	DECQ         CX
-	JNZ          row212
+	SUBQ         $0x01, SI
+	JGE          rows217
+
+next218:
+	ADDQ $0x01, SI
 	VZEROUPPER
 	RET
 
@@ -5121,7 +5140,7 @@ TEXT ·peakAVX2(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Y12
 	VBROADCASTSS word_41400000<>+0(SB), Y13
 
-loop219:
+loop222:
 	VFMADD213PS  Y1, Y0, Y2
 	VFMADD213PS  Y1, Y0, Y3
 	VFMADD213PS  Y1, Y0, Y4
@@ -5135,7 +5154,7 @@ loop219:
 	VFMADD213PS  Y1, Y0, Y12
 	VFMADD213PS  Y1, Y0, Y13
 	DECQ         AX
-	JNZ          loop219
+	JNZ          loop222
 	VADDPS       Y3, Y2, Y2
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y2, Y2
@@ -5208,9 +5227,9 @@ TEXT ·dotF32AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next221
+	JLT    next224
 
-loop220:
+loop223:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -5225,25 +5244,25 @@ loop220:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop220
+	JGE         loop223
 
-next221:
+next224:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next223
+	JLT  next226
 
-loop222:
+loop225:
 	VMOVUPS     (DX)(BX*4), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop222
+	JGE         loop225
 
-next223:
+next226:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done224
+	JZ          done227
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -5251,7 +5270,7 @@ next223:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done224:
+done227:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -5279,9 +5298,9 @@ TEXT ·dotF16AVX512(SB), NOSPLIT, $0-52
 	VPXORD Z3, Z3, Z3
 	XORQ   BX, BX
 	SUBQ   $+64, CX
-	JLT    next226
+	JLT    next229
 
-loop225:
+loop228:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
@@ -5296,25 +5315,25 @@ loop225:
 	VFMADD231PS Z5, Z4, Z3
 	ADDQ        $+64, BX
 	SUBQ        $+64, CX
-	JGE         loop225
+	JGE         loop228
 
-next226:
+next229:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next228
+	JLT  next231
 
-loop227:
+loop230:
 	VCVTPH2PS   (DX)(BX*2), Z4
 	VMOVUPS     (AX)(BX*4), Z5
 	VFMADD231PS Z5, Z4, Z0
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop227
+	JGE         loop230
 
-next228:
+next231:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done229
+	JZ          done232
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -5323,7 +5342,7 @@ next228:
 	VMOVUPS.Z   (AX)(BX*4), K1, Z5
 	VFMADD231PS Z5, Z4, Z0
 
-done229:
+done232:
 	VADDPS        Z2, Z0, Z0
 	VADDPS        Z3, Z1, Z1
 	VADDPS        Z1, Z0, Z0
@@ -5348,9 +5367,9 @@ TEXT ·axpyF32AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next231
+	JLT          next234
 
-loop230:
+loop233:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -5361,26 +5380,26 @@ loop230:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop230
+	JGE         loop233
 
-next231:
+next234:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next233
+	JLT  next236
 
-loop232:
+loop235:
 	VMOVUPS     (DX)(BX*4), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop232
+	JGE         loop235
 
-next233:
+next236:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done234
+	JZ          done237
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -5389,7 +5408,7 @@ next233:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done234:
+done237:
 	VZEROUPPER
 	RET
 
@@ -5402,9 +5421,9 @@ TEXT ·axpyF16AVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS a+24(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next236
+	JLT          next239
 
-loop235:
+loop238:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
@@ -5415,26 +5434,26 @@ loop235:
 	VMOVUPS     Z2, 64(AX)(BX*4)
 	ADDQ        $+32, BX
 	SUBQ        $+32, CX
-	JGE         loop235
+	JGE         loop238
 
-next236:
+next239:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next238
+	JLT  next241
 
-loop237:
+loop240:
 	VCVTPH2PS   (DX)(BX*2), Z1
 	VMOVUPS     (AX)(BX*4), Z2
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, (AX)(BX*4)
 	ADDQ        $+16, BX
 	SUBQ        $+16, CX
-	JGE         loop237
+	JGE         loop240
 
-next238:
+next241:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done239
+	JZ          done242
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -5444,7 +5463,7 @@ next238:
 	VFMADD231PS Z1, Z0, Z2
 	VMOVUPS     Z2, K1, (AX)(BX*4)
 
-done239:
+done242:
 	VZEROUPPER
 	RET
 
@@ -5457,9 +5476,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next241
+	JLT  next244
 
-loop240:
+loop243:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -5470,26 +5489,26 @@ loop240:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop240
+	JGE     loop243
 
-next241:
+next244:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next243
+	JLT  next246
 
-loop242:
+loop245:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop242
+	JGE     loop245
 
-next243:
+next246:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done244
+	JZ        done247
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -5498,7 +5517,7 @@ next243:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done244:
+done247:
 	VZEROUPPER
 	RET
 
@@ -5511,9 +5530,9 @@ TEXT ·mulAVX512(SB), NOSPLIT, $0-72
 	MOVQ b_base+48(FP), BX
 	XORQ SI, SI
 	SUBQ $+32, CX
-	JLT  next246
+	JLT  next249
 
-loop245:
+loop248:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
@@ -5524,26 +5543,26 @@ loop245:
 	VMOVUPS Z0, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop245
+	JGE     loop248
 
-next246:
+next249:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next248
+	JLT  next251
 
-loop247:
+loop250:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop247
+	JGE     loop250
 
-next248:
+next251:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done249
+	JZ        done252
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -5552,7 +5571,7 @@ next248:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-done249:
+done252:
 	VZEROUPPER
 	RET
 
@@ -5565,9 +5584,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-52
 	VBROADCASTSS s+48(FP), Z0
 	XORQ         BX, BX
 	SUBQ         $+32, CX
-	JLT          next251
+	JLT          next254
 
-loop250:
+loop253:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
@@ -5576,25 +5595,25 @@ loop250:
 	VMOVUPS Z1, 64(AX)(BX*4)
 	ADDQ    $+32, BX
 	SUBQ    $+32, CX
-	JGE     loop250
+	JGE     loop253
 
-next251:
+next254:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next253
+	JLT  next256
 
-loop252:
+loop255:
 	VMOVUPS (DX)(BX*4), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS Z1, (AX)(BX*4)
 	ADDQ    $+16, BX
 	SUBQ    $+16, CX
-	JGE     loop252
+	JGE     loop255
 
-next253:
+next256:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done254
+	JZ        done257
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -5602,7 +5621,7 @@ next253:
 	VMULPS    Z0, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(BX*4)
 
-done254:
+done257:
 	VZEROUPPER
 	RET
 
@@ -5614,33 +5633,33 @@ TEXT ·f32ToF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next256
+	JLT  next259
 
-loop255:
+loop258:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	VMOVUPS   64(DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, 32(AX)(BX*2)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop255
+	JGE       loop258
 
-next256:
+next259:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next258
+	JLT  next261
 
-loop257:
+loop260:
 	VMOVUPS   (DX)(BX*4), Z0
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop257
+	JGE       loop260
 
-next258:
+next261:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done259
+	JZ        done262
 	MOVQ      $-1, SI
 	BZHIQ     CX, SI, SI
 	KMOVW     SI, K1
@@ -5648,7 +5667,7 @@ next258:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVDQU16 Y0, K1, (AX)(BX*2)
 
-done259:
+done262:
 	VZEROUPPER
 	RET
 
@@ -5660,33 +5679,33 @@ TEXT ·f16ToF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+32, CX
-	JLT  next261
+	JLT  next264
 
-loop260:
+loop263:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
 	VMOVUPS   Z0, 64(AX)(BX*4)
 	ADDQ      $+32, BX
 	SUBQ      $+32, CX
-	JGE       loop260
+	JGE       loop263
 
-next261:
+next264:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next263
+	JLT  next266
 
-loop262:
+loop265:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop262
+	JGE       loop265
 
-next263:
+next266:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done264
+	JZ          done267
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -5694,7 +5713,7 @@ next263:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done264:
+done267:
 	VZEROUPPER
 	RET
 
@@ -5709,9 +5728,9 @@ TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-32
 	VPXORD Z3, Z3, Z3
 	XORQ   DX, DX
 	SUBQ   $+32, CX
-	JLT    next266
+	JLT    next269
 
-loop265:
+loop268:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -5726,14 +5745,14 @@ loop265:
 	VFMADD231PD   Z5, Z5, Z3
 	ADDQ          $+32, DX
 	SUBQ          $+32, CX
-	JGE           loop265
+	JGE           loop268
 
-next266:
+next269:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next268
+	JLT  next271
 
-loop267:
+loop270:
 	VMOVUPS       (AX)(DX*4), Z4
 	VEXTRACTF64X4 $0x01, Z4, Y5
 	VCVTPS2PD     Y5, Z5
@@ -5742,12 +5761,12 @@ loop267:
 	VFMADD231PD   Z5, Z5, Z1
 	ADDQ          $+16, DX
 	SUBQ          $+16, CX
-	JGE           loop267
+	JGE           loop270
 
-next268:
+next271:
 	ADDQ          $+16, CX
 	TESTQ         CX, CX
-	JZ            done269
+	JZ            done272
 	MOVQ          $-1, BX
 	BZHIQ         CX, BX, BX
 	KMOVW         BX, K1
@@ -5758,7 +5777,7 @@ next268:
 	VFMADD231PD   Z4, Z4, Z0
 	VFMADD231PD   Z5, Z5, Z1
 
-done269:
+done272:
 	VADDPD        Z2, Z0, Z0
 	VADDPD        Z3, Z1, Z1
 	VADDPD        Z1, Z0, Z0
@@ -5782,9 +5801,9 @@ TEXT ·normScaleAVX512(SB), NOSPLIT, $0-76
 	VBROADCASTSS s+72(FP), Z0
 	XORQ         SI, SI
 	SUBQ         $+32, CX
-	JLT          next271
+	JLT          next274
 
-loop270:
+loop273:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -5797,14 +5816,14 @@ loop270:
 	VMOVUPS Z1, 64(AX)(SI*4)
 	ADDQ    $+32, SI
 	SUBQ    $+32, CX
-	JGE     loop270
+	JGE     loop273
 
-next271:
+next274:
 	ADDQ $+32, CX
 	SUBQ $+16, CX
-	JLT  next273
+	JLT  next276
 
-loop272:
+loop275:
 	VMOVUPS (DX)(SI*4), Z1
 	VMOVUPS (BX)(SI*4), Z2
 	VMULPS  Z0, Z1, Z1
@@ -5812,12 +5831,12 @@ loop272:
 	VMOVUPS Z1, (AX)(SI*4)
 	ADDQ    $+16, SI
 	SUBQ    $+16, CX
-	JGE     loop272
+	JGE     loop275
 
-next273:
+next276:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done274
+	JZ        done277
 	MOVQ      $-1, DI
 	BZHIQ     CX, DI, DI
 	KMOVW     DI, K1
@@ -5827,7 +5846,7 @@ next273:
 	VMULPS    Z2, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)(SI*4)
 
-done274:
+done277:
 	VZEROUPPER
 	RET
 
@@ -5839,19 +5858,19 @@ TEXT ·maxAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS word_ff800000<>+0(SB), Z0
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next276
+	JLT          next279
 
-loop275:
+loop278:
 	VMOVUPS (AX)(DX*4), Z1
 	VMAXPS  Z0, Z1, Z0
 	ADDQ    $+16, DX
 	SUBQ    $+16, CX
-	JGE     loop275
+	JGE     loop278
 
-next276:
+next279:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done277
+	JZ        done280
 	MOVQ      $-1, BX
 	BZHIQ     CX, BX, BX
 	KMOVW     BX, K1
@@ -5859,7 +5878,7 @@ next276:
 	VBLENDMPS Z1, Z0, K1, Z1
 	VMAXPS    Z0, Z1, Z0
 
-done277:
+done280:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X1
@@ -5888,9 +5907,9 @@ TEXT ·expSubAVX512(SB), NOSPLIT, $0-36
 	VPXORD       Z8, Z8, Z8
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next279
+	JLT          next282
 
-loop278:
+loop281:
 	VMOVUPS          (AX)(DX*4), Z6
 	VSUBPS           Z0, Z6, Z6
 	VMINPS           Z6, Z4, Z6
@@ -5916,12 +5935,12 @@ loop278:
 	VADDPD           Z6, Z7, Z7
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop278
+	JGE              loop281
 
-next279:
+next282:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done280
+	JZ               done283
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -5950,7 +5969,7 @@ next279:
 	VCVTPS2PD        Y1, Z0
 	VADDPD           Z0, Z7, Z7
 
-done280:
+done283:
 	VADDPD        Z8, Z7, Z7
 	VEXTRACTF64X4 $0x01, Z7, Y0
 	VADDPD        Y0, Y7, Y7
@@ -5979,9 +5998,9 @@ TEXT ·siluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_80000000<>+0(SB), Z6
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next282
+	JLT          next285
 
-loop281:
+loop284:
 	VMOVUPS          (DX)(SI*4), Z7
 	VXORPS           Z6, Z7, Z8
 	VMINPS           Z8, Z3, Z8
@@ -6006,12 +6025,12 @@ loop281:
 	VMOVUPS          Z10, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop281
+	JGE              loop284
 
-next282:
+next285:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done283
+	JZ               done286
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -6038,7 +6057,7 @@ next282:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done283:
+done286:
 	VZEROUPPER
 	RET
 
@@ -6059,9 +6078,9 @@ TEXT ·geluMulAVX512(SB), NOSPLIT, $0-72
 	VBROADCASTSS word_bd922279<>+0(SB), Z7
 	XORQ         SI, SI
 	SUBQ         $+16, CX
-	JLT          next285
+	JLT          next288
 
-loop284:
+loop287:
 	VMOVUPS          (DX)(SI*4), Z8
 	VMULPS           Z8, Z8, Z9
 	VMULPS           Z7, Z9, Z9
@@ -6089,12 +6108,12 @@ loop284:
 	VMOVUPS          Z11, (AX)(SI*4)
 	ADDQ             $+16, SI
 	SUBQ             $+16, CX
-	JGE              loop284
+	JGE              loop287
 
-next285:
+next288:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done286
+	JZ               done289
 	MOVQ             $-1, DI
 	BZHIQ            CX, DI, DI
 	KMOVW            DI, K1
@@ -6124,7 +6143,7 @@ next285:
 	VMULPS           Z0, Z1, Z1
 	VMOVUPS          Z1, K1, (AX)(SI*4)
 
-done286:
+done289:
 	VZEROUPPER
 	RET
 
@@ -6144,9 +6163,9 @@ TEXT ·softCapAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS word_3f800000<>+0(SB), Z7
 	XORQ         DX, DX
 	SUBQ         $+16, CX
-	JLT          next288
+	JLT          next291
 
-loop287:
+loop290:
 	VMOVUPS          (AX)(DX*4), Z8
 	VMULPS           Z0, Z8, Z8
 	VMINPS           Z8, Z5, Z8
@@ -6175,12 +6194,12 @@ loop287:
 	VMOVUPS          Z9, (AX)(DX*4)
 	ADDQ             $+16, DX
 	SUBQ             $+16, CX
-	JGE              loop287
+	JGE              loop290
 
-next288:
+next291:
 	ADDQ             $+16, CX
 	TESTQ            CX, CX
-	JZ               done289
+	JZ               done292
 	MOVQ             $-1, BX
 	BZHIQ            CX, BX, BX
 	KMOVW            BX, K1
@@ -6211,7 +6230,7 @@ next288:
 	VMULPS           Z1, Z3, Z3
 	VMOVUPS          Z3, K1, (AX)(DX*4)
 
-done289:
+done292:
 	VZEROUPPER
 	RET
 
@@ -6225,9 +6244,9 @@ TEXT ·ropeNeoXAVX512(SB), NOSPLIT, $0-72
 	LEAQ (AX)(CX*4), SI
 	XORQ DI, DI
 	SUBQ $+16, CX
-	JLT  next291
+	JLT  next294
 
-loop290:
+loop293:
 	VMOVUPS (AX)(DI*4), Z0
 	VMOVUPS (SI)(DI*4), Z1
 	VMOVUPS (DX)(DI*4), Z2
@@ -6242,12 +6261,12 @@ loop290:
 	VMOVUPS Z3, (SI)(DI*4)
 	ADDQ    $+16, DI
 	SUBQ    $+16, CX
-	JGE     loop290
+	JGE     loop293
 
-next291:
+next294:
 	ADDQ      $+16, CX
 	TESTQ     CX, CX
-	JZ        done292
+	JZ        done295
 	MOVQ      $-1, R8
 	BZHIQ     CX, R8, R8
 	KMOVW     R8, K1
@@ -6264,7 +6283,7 @@ next291:
 	VADDPS    Z2, Z3, Z3
 	VMOVUPS   Z3, K1, (SI)(DI*4)
 
-done292:
+done295:
 	VZEROUPPER
 	RET
 
@@ -6279,9 +6298,9 @@ TEXT ·ropeNormAVX512(SB), NOSPLIT, $0-72
 	VMOVDQU32 sign_of_even<>+0(SB), Z1
 	XORQ      SI, SI
 
-loop293:
+loop296:
 	CMPQ      SI, CX
-	JGE       done294
+	JGE       done297
 	VMOVUPS   (DX)(SI*4), Y2
 	VMOVUPS   (BX)(SI*4), Y3
 	VPERMPS   Z2, Z0, Z2
@@ -6294,9 +6313,9 @@ loop293:
 	VADDPS    Z5, Z4, Z4
 	VMOVUPS   Z4, (AX)(SI*8)
 	ADDQ      $+8, SI
-	JMP       loop293
+	JMP       loop296
 
-done294:
+done297:
 	VZEROUPPER
 	RET
 
@@ -6315,7 +6334,7 @@ TEXT ·tile1AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), CX
 
-rows295:
+rows298:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6323,9 +6342,9 @@ rows295:
 	MOVQ   n+56(FP), R9
 	MOVQ   R9, R8
 	SUBQ   $+16, R8
-	JLT    tail296
+	JLT    tail299
 
-loop298:
+loop301:
 	VMOVUPS     (DX), Z4
 	VMOVUPS     (DX)(BX*1), Z5
 	VMOVUPS     (DX)(BX*2), Z6
@@ -6338,11 +6357,11 @@ loop298:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R8
-	JGE         loop298
+	JGE         loop301
 
-tail296:
+tail299:
 	ADDQ        $+16, R8
-	JZ          fold297
+	JZ          fold300
 	MOVQ        $-1, R10
 	BZHIQ       R8, R10, R10
 	KMOVW       R10, K1
@@ -6356,7 +6375,7 @@ tail296:
 	VFMADD231PS Z8, Z6, Z2
 	VFMADD231PS Z8, Z7, Z3
 
-fold297:
+fold300:
 	SUBQ          R8, R9
 	SHLQ          $0x02, R9
 	SUBQ          R9, DI
@@ -6380,7 +6399,7 @@ fold297:
 	VMOVUPS       X0, (R8)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows295
+	JNZ           rows298
 	VZEROUPPER
 	RET
 
@@ -6399,7 +6418,7 @@ TEXT ·tile2AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows299:
+rows302:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6411,9 +6430,9 @@ rows299:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail300
+	JLT    tail303
 
-loop302:
+loop305:
 	VMOVUPS     (DX), Z8
 	VMOVUPS     (DX)(BX*1), Z9
 	VMOVUPS     (DX)(BX*2), Z10
@@ -6431,11 +6450,11 @@ loop302:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop302
+	JGE         loop305
 
-tail300:
+tail303:
 	ADDQ        $+16, R10
-	JZ          fold301
+	JZ          fold304
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -6454,7 +6473,7 @@ tail300:
 	VFMADD231PS Z12, Z10, Z6
 	VFMADD231PS Z12, Z11, Z7
 
-fold301:
+fold304:
 	SUBQ          R10, R11
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
@@ -6494,7 +6513,7 @@ fold301:
 	VMOVUPS       X4, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows299
+	JNZ           rows302
 	VZEROUPPER
 	RET
 
@@ -6513,7 +6532,7 @@ TEXT ·tile3AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows303:
+rows306:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6529,9 +6548,9 @@ rows303:
 	MOVQ   n+56(FP), R11
 	MOVQ   R11, R10
 	SUBQ   $+16, R10
-	JLT    tail304
+	JLT    tail307
 
-loop306:
+loop309:
 	VMOVUPS     (DX), Z12
 	VMOVUPS     (DX)(BX*1), Z13
 	VMOVUPS     (DX)(BX*2), Z14
@@ -6554,11 +6573,11 @@ loop306:
 	ADDQ        $+64, DX
 	ADDQ        $+64, DI
 	SUBQ        $+16, R10
-	JGE         loop306
+	JGE         loop309
 
-tail304:
+tail307:
 	ADDQ        $+16, R10
-	JZ          fold305
+	JZ          fold308
 	MOVQ        $-1, R12
 	BZHIQ       R10, R12, R12
 	KMOVW       R12, K1
@@ -6582,7 +6601,7 @@ tail304:
 	VFMADD231PS Z16, Z14, Z10
 	VFMADD231PS Z16, Z15, Z11
 
-fold305:
+fold308:
 	SUBQ          R10, R11
 	SHLQ          $0x02, R11
 	SUBQ          R11, DI
@@ -6638,7 +6657,7 @@ fold305:
 	VMOVUPS       X8, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows303
+	JNZ           rows306
 	VZEROUPPER
 	RET
 
@@ -6657,7 +6676,7 @@ TEXT ·tile4AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows307:
+rows310:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6679,9 +6698,9 @@ rows307:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail308
+	JLT    tail311
 
-loop310:
+loop313:
 	VMOVUPS     (DX), Z16
 	VMOVUPS     (DX)(BX*1), Z17
 	VMOVUPS     (DX)(BX*2), Z18
@@ -6710,11 +6729,11 @@ loop310:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop310
+	JGE         loop313
 
-tail308:
+tail311:
 	ADDQ        $+16, R11
-	JZ          fold309
+	JZ          fold312
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -6743,7 +6762,7 @@ tail308:
 	VFMADD231PS Z20, Z18, Z14
 	VFMADD231PS Z20, Z19, Z15
 
-fold309:
+fold312:
 	SUBQ          R11, R12
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
@@ -6815,7 +6834,7 @@ fold309:
 	VMOVUPS       X12, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows307
+	JNZ           rows310
 	VZEROUPPER
 	RET
 
@@ -6834,7 +6853,7 @@ TEXT ·tile5AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows311:
+rows314:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6860,9 +6879,9 @@ rows311:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail312
+	JLT    tail315
 
-loop314:
+loop317:
 	VMOVUPS     (DX), Z20
 	VMOVUPS     (DX)(BX*1), Z21
 	VMOVUPS     (DX)(BX*2), Z22
@@ -6896,11 +6915,11 @@ loop314:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop314
+	JGE         loop317
 
-tail312:
+tail315:
 	ADDQ        $+16, R11
-	JZ          fold313
+	JZ          fold316
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -6934,7 +6953,7 @@ tail312:
 	VFMADD231PS Z24, Z22, Z18
 	VFMADD231PS Z24, Z23, Z19
 
-fold313:
+fold316:
 	SUBQ          R11, R12
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
@@ -7022,7 +7041,7 @@ fold313:
 	VMOVUPS       X16, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows311
+	JNZ           rows314
 	VZEROUPPER
 	RET
 
@@ -7041,7 +7060,7 @@ TEXT ·tile6AVX512(SB), NOSPLIT, $0-64
 	SHLQ $0x02, R8
 	LEAQ (BX)(BX*2), R9
 
-rows315:
+rows318:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7071,9 +7090,9 @@ rows315:
 	MOVQ   n+56(FP), R12
 	MOVQ   R12, R11
 	SUBQ   $+16, R11
-	JLT    tail316
+	JLT    tail319
 
-loop318:
+loop321:
 	VMOVUPS     (DX), Z24
 	VMOVUPS     (DX)(BX*1), Z25
 	VMOVUPS     (DX)(BX*2), Z26
@@ -7112,11 +7131,11 @@ loop318:
 	ADDQ        $+64, DI
 	ADDQ        $+64, R10
 	SUBQ        $+16, R11
-	JGE         loop318
+	JGE         loop321
 
-tail316:
+tail319:
 	ADDQ        $+16, R11
-	JZ          fold317
+	JZ          fold320
 	MOVQ        $-1, R13
 	BZHIQ       R11, R13, R13
 	KMOVW       R13, K1
@@ -7155,7 +7174,7 @@ tail316:
 	VFMADD231PS Z28, Z26, Z22
 	VFMADD231PS Z28, Z27, Z23
 
-fold317:
+fold320:
 	SUBQ          R11, R12
 	SHLQ          $0x02, R12
 	SUBQ          R12, DI
@@ -7259,7 +7278,7 @@ fold317:
 	VMOVUPS       X20, (R10)
 	ADDQ          $0x10, AX
 	DECQ          SI
-	JNZ           rows315
+	JNZ           rows318
 	VZEROUPPER
 	RET
 
@@ -7272,9 +7291,9 @@ TEXT ·weighted1AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next320
+	JLT  next323
 
-chunk321:
+chunk324:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7284,7 +7303,7 @@ chunk321:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position322:
+position325:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
 	VMOVUPS      128(DI), Z6
@@ -7297,7 +7316,7 @@ position322:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position322
+	JNZ          position325
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7306,39 +7325,39 @@ position322:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk321
+	JGE          chunk324
 
-next320:
+next323:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next323
+	JLT  next326
 
-chunk324:
+chunk327:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	MOVQ    weight+8(FP), SI
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position325:
+position328:
 	VMOVUPS      (DI), Z1
 	VBROADCASTSS (SI), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position325
+	JNZ          position328
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk324
+	JGE          chunk327
 
-next323:
+next326:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done319
+	JZ        done322
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7347,18 +7366,18 @@ next323:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position326:
+position329:
 	VMOVUPS.Z    (CX), K1, Z1
 	VBROADCASTSS (BX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position326
+	JNZ          position329
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 
-done319:
+done322:
 	VZEROUPPER
 	RET
 
@@ -7371,9 +7390,9 @@ TEXT ·weighted2AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next328
+	JLT  next331
 
-chunk329:
+chunk332:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7388,7 +7407,7 @@ chunk329:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position330:
+position333:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VMOVUPS      128(DI), Z10
@@ -7406,7 +7425,7 @@ position330:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position330
+	JNZ          position333
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7420,14 +7439,14 @@ position330:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk329
+	JGE          chunk332
 
-next328:
+next331:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next331
+	JLT  next334
 
-chunk332:
+chunk335:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7436,7 +7455,7 @@ chunk332:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position333:
+position336:
 	VMOVUPS      (DI), Z2
 	VBROADCASTSS (SI), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -7445,7 +7464,7 @@ position333:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position333
+	JNZ          position336
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7453,12 +7472,12 @@ position333:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk332
+	JGE          chunk335
 
-next331:
+next334:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done327
+	JZ        done330
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7469,7 +7488,7 @@ next331:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position334:
+position337:
 	VMOVUPS.Z    (CX), K1, Z2
 	VBROADCASTSS (BX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -7478,13 +7497,13 @@ position334:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position334
+	JNZ          position337
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
 	VMOVUPS      Z1, K1, (BX)
 
-done327:
+done330:
 	VZEROUPPER
 	RET
 
@@ -7497,9 +7516,9 @@ TEXT ·weighted3AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next336
+	JLT  next339
 
-chunk337:
+chunk340:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7519,7 +7538,7 @@ chunk337:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position338:
+position341:
 	VMOVUPS      (DI), Z12
 	VMOVUPS      64(DI), Z13
 	VMOVUPS      128(DI), Z14
@@ -7542,7 +7561,7 @@ position338:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position338
+	JNZ          position341
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7561,14 +7580,14 @@ position338:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk337
+	JGE          chunk340
 
-next336:
+next339:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next339
+	JLT  next342
 
-chunk340:
+chunk343:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7579,7 +7598,7 @@ chunk340:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position341:
+position344:
 	VMOVUPS      (DI), Z3
 	VBROADCASTSS (SI), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -7590,7 +7609,7 @@ position341:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position341
+	JNZ          position344
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7600,12 +7619,12 @@ position341:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk340
+	JGE          chunk343
 
-next339:
+next342:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done335
+	JZ        done338
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7618,7 +7637,7 @@ next339:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position342:
+position345:
 	VMOVUPS.Z    (CX), K1, Z3
 	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z3, Z4, Z0
@@ -7629,7 +7648,7 @@ position342:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position342
+	JNZ          position345
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -7637,7 +7656,7 @@ position342:
 	ADDQ         DX, BX
 	VMOVUPS      Z2, K1, (BX)
 
-done335:
+done338:
 	VZEROUPPER
 	RET
 
@@ -7650,9 +7669,9 @@ TEXT ·weighted4AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next344
+	JLT  next347
 
-chunk345:
+chunk348:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7677,7 +7696,7 @@ chunk345:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position346:
+position349:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	VMOVUPS      128(DI), Z18
@@ -7705,7 +7724,7 @@ position346:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position346
+	JNZ          position349
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7729,14 +7748,14 @@ position346:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk345
+	JGE          chunk348
 
-next344:
+next347:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next347
+	JLT  next350
 
-chunk348:
+chunk351:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7749,7 +7768,7 @@ chunk348:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position349:
+position352:
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (SI), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -7762,7 +7781,7 @@ position349:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position349
+	JNZ          position352
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7774,12 +7793,12 @@ position349:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk348
+	JGE          chunk351
 
-next347:
+next350:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done343
+	JZ        done346
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7794,7 +7813,7 @@ next347:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position350:
+position353:
 	VMOVUPS.Z    (CX), K1, Z4
 	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -7807,7 +7826,7 @@ position350:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position350
+	JNZ          position353
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -7817,7 +7836,7 @@ position350:
 	ADDQ         DX, BX
 	VMOVUPS      Z3, K1, (BX)
 
-done343:
+done346:
 	VZEROUPPER
 	RET
 
@@ -7830,9 +7849,9 @@ TEXT ·weighted5AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next352
+	JLT  next355
 
-chunk353:
+chunk356:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -7862,7 +7881,7 @@ chunk353:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position354:
+position357:
 	VMOVUPS      (DI), Z20
 	VMOVUPS      64(DI), Z21
 	VMOVUPS      128(DI), Z22
@@ -7895,7 +7914,7 @@ position354:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position354
+	JNZ          position357
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -7924,14 +7943,14 @@ position354:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk353
+	JGE          chunk356
 
-next352:
+next355:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next355
+	JLT  next358
 
-chunk356:
+chunk359:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -7946,7 +7965,7 @@ chunk356:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position357:
+position360:
 	VMOVUPS      (DI), Z5
 	VBROADCASTSS (SI), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -7961,7 +7980,7 @@ position357:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position357
+	JNZ          position360
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -7975,12 +7994,12 @@ position357:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk356
+	JGE          chunk359
 
-next355:
+next358:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done351
+	JZ        done354
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -7997,7 +8016,7 @@ next355:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position358:
+position361:
 	VMOVUPS.Z    (CX), K1, Z5
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z5, Z6, Z0
@@ -8012,7 +8031,7 @@ position358:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position358
+	JNZ          position361
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -8024,7 +8043,7 @@ position358:
 	ADDQ         DX, BX
 	VMOVUPS      Z4, K1, (BX)
 
-done351:
+done354:
 	VZEROUPPER
 	RET
 
@@ -8037,9 +8056,9 @@ TEXT ·weighted6AVX512(SB), NOSPLIT, $0-40
 	MOVQ DX, BX
 	SHLQ $0x02, DX
 	SUBQ $+64, BX
-	JLT  next360
+	JLT  next363
 
-chunk361:
+chunk364:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	VMOVUPS 64(SI), Z1
@@ -8074,7 +8093,7 @@ chunk361:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position362:
+position365:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -8112,7 +8131,7 @@ position362:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position362
+	JNZ          position365
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -8146,14 +8165,14 @@ position362:
 	ADDQ         $+256, AX
 	ADDQ         $+256, CX
 	SUBQ         $+64, BX
-	JGE          chunk361
+	JGE          chunk364
 
-next360:
+next363:
 	ADDQ $+64, BX
 	SUBQ $+16, BX
-	JLT  next363
+	JLT  next366
 
-chunk364:
+chunk367:
 	MOVQ    AX, SI
 	VMOVUPS (SI), Z0
 	ADDQ    DX, SI
@@ -8170,7 +8189,7 @@ chunk364:
 	MOVQ    n+24(FP), R8
 	MOVQ    CX, DI
 
-position365:
+position368:
 	VMOVUPS      (DI), Z6
 	VBROADCASTSS (SI), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -8187,7 +8206,7 @@ position365:
 	ADDQ         DX, DI
 	ADDQ         $0x04, SI
 	DECQ         R8
-	JNZ          position365
+	JNZ          position368
 	MOVQ         AX, SI
 	VMOVUPS      Z0, (SI)
 	ADDQ         DX, SI
@@ -8203,12 +8222,12 @@ position365:
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	SUBQ         $+16, BX
-	JGE          chunk364
+	JGE          chunk367
 
-next363:
+next366:
 	ADDQ      $+16, BX
 	TESTQ     BX, BX
-	JZ        done359
+	JZ        done362
 	MOVQ      $-1, SI
 	BZHIQ     BX, SI, SI
 	KMOVW     SI, K1
@@ -8227,7 +8246,7 @@ next363:
 	MOVQ      weight+8(FP), BX
 	MOVQ      n+24(FP), SI
 
-position366:
+position369:
 	VMOVUPS.Z    (CX), K1, Z6
 	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
@@ -8244,7 +8263,7 @@ position366:
 	ADDQ         DX, CX
 	ADDQ         $0x04, BX
 	DECQ         SI
-	JNZ          position366
+	JNZ          position369
 	MOVQ         AX, BX
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         DX, BX
@@ -8258,7 +8277,7 @@ position366:
 	ADDQ         DX, BX
 	VMOVUPS      Z5, K1, (BX)
 
-done359:
+done362:
 	VZEROUPPER
 	RET
 
@@ -8276,14 +8295,14 @@ TEXT ·scores1F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad367:
+quad370:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   R9, R10
 
-loop368:
+loop371:
 	VCVTPH2PS     (CX), Z4
 	VCVTPH2PS     (CX)(DI*1), Z5
 	VCVTPH2PS     (CX)(DI*2), Z6
@@ -8299,7 +8318,7 @@ loop368:
 	ADDQ          $+32, CX
 	ADDQ          $+64, BX
 	SUBQ          $+64, R10
-	JNZ           loop368
+	JNZ           loop371
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z4
@@ -8318,7 +8337,7 @@ loop368:
 	VMOVUPS       X0, (AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad367
+	JNZ           quad370
 	VZEROUPPER
 	RET
 
@@ -8336,7 +8355,7 @@ TEXT ·scores2F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad369:
+quad372:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8347,7 +8366,7 @@ quad369:
 	VPXORD Z7, Z7, Z7
 	MOVQ   R9, R10
 
-loop370:
+loop373:
 	VCVTPH2PS     (CX), Z8
 	VCVTPH2PS     (CX)(DI*1), Z9
 	VCVTPH2PS     (CX)(DI*2), Z10
@@ -8368,7 +8387,7 @@ loop370:
 	ADDQ          $+32, CX
 	ADDQ          $+64, BX
 	SUBQ          $+64, R10
-	JNZ           loop370
+	JNZ           loop373
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z8
@@ -8401,7 +8420,7 @@ loop370:
 	VMOVUPS       X4, 256(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad369
+	JNZ           quad372
 	VZEROUPPER
 	RET
 
@@ -8419,7 +8438,7 @@ TEXT ·scores3F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad371:
+quad374:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8434,7 +8453,7 @@ quad371:
 	VPXORD Z11, Z11, Z11
 	MOVQ   R9, R10
 
-loop372:
+loop375:
 	VCVTPH2PS     (CX), Z12
 	VCVTPH2PS     (CX)(DI*1), Z13
 	VCVTPH2PS     (CX)(DI*2), Z14
@@ -8460,7 +8479,7 @@ loop372:
 	ADDQ          $+32, CX
 	ADDQ          $+64, BX
 	SUBQ          $+64, R10
-	JNZ           loop372
+	JNZ           loop375
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z12
@@ -8507,7 +8526,7 @@ loop372:
 	VMOVUPS       X8, 512(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad371
+	JNZ           quad374
 	VZEROUPPER
 	RET
 
@@ -8525,7 +8544,7 @@ TEXT ·scores4F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad373:
+quad376:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8546,7 +8565,7 @@ quad373:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop374:
+loop377:
 	VCVTPH2PS     (CX), Z16
 	VCVTPH2PS     (CX)(DI*1), Z17
 	VCVTPH2PS     (CX)(DI*2), Z18
@@ -8578,7 +8597,7 @@ loop374:
 	ADDQ          $+64, BX
 	ADDQ          $+64, R10
 	SUBQ          $+64, R11
-	JNZ           loop374
+	JNZ           loop377
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z16
@@ -8639,7 +8658,7 @@ loop374:
 	VMOVUPS       X12, 768(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad373
+	JNZ           quad376
 	VZEROUPPER
 	RET
 
@@ -8657,7 +8676,7 @@ TEXT ·scores5F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad375:
+quad378:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8682,7 +8701,7 @@ quad375:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop376:
+loop379:
 	VCVTPH2PS     (CX), Z20
 	VCVTPH2PS     (CX)(DI*1), Z21
 	VCVTPH2PS     (CX)(DI*2), Z22
@@ -8719,7 +8738,7 @@ loop376:
 	ADDQ          $+64, BX
 	ADDQ          $+64, R10
 	SUBQ          $+64, R11
-	JNZ           loop376
+	JNZ           loop379
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z20
@@ -8794,7 +8813,7 @@ loop376:
 	VMOVUPS       X16, 1024(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad375
+	JNZ           quad378
 	VZEROUPPER
 	RET
 
@@ -8812,7 +8831,7 @@ TEXT ·scores6F16AVX512(SB), NOSPLIT, $0-48
 	LEAQ (DI)(DI*2), R8
 	SHLQ $0x02, R9
 
-quad377:
+quad380:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8841,7 +8860,7 @@ quad377:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop378:
+loop381:
 	VCVTPH2PS     (CX), Z24
 	VCVTPH2PS     (CX)(DI*1), Z25
 	VCVTPH2PS     (CX)(DI*2), Z26
@@ -8883,7 +8902,7 @@ loop378:
 	ADDQ          $+64, BX
 	ADDQ          $+64, R10
 	SUBQ          $+64, R11
-	JNZ           loop378
+	JNZ           loop381
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z24
@@ -8972,7 +8991,7 @@ loop378:
 	VMOVUPS       X20, 1280(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad377
+	JNZ           quad380
 	VZEROUPPER
 	RET
 
@@ -8988,9 +9007,9 @@ TEXT ·mix1F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next379
+	JLT  next382
 
-stretch380:
+stretch383:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -8999,7 +9018,7 @@ stretch380:
 	MOVQ   n+24(FP), R9
 	MOVQ   CX, R8
 
-position381:
+position384:
 	VCVTPH2PS    (R8), Z4
 	VCVTPH2PS    32(R8), Z5
 	VCVTPH2PS    64(R8), Z6
@@ -9015,7 +9034,7 @@ position381:
 	ADDQ         SI, R8
 	ADDQ         $0x04, BX
 	DECQ         R9
-	JNZ          position381
+	JNZ          position384
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VMOVUPS      Z0, (R8)
@@ -9028,20 +9047,20 @@ position381:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch380
+	JGE          stretch383
 
-next379:
+next382:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next382
+	JLT  next385
 
-stretch383:
+stretch386:
 	VPXORD Z0, Z0, Z0
 	MOVQ   weight+8(FP), BX
 	MOVQ   n+24(FP), R9
 	MOVQ   CX, R8
 
-position384:
+position387:
 	VCVTPH2PS    (R8), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9050,16 +9069,16 @@ position384:
 	ADDQ         SI, R8
 	ADDQ         $0x04, BX
 	DECQ         R9
-	JNZ          position384
+	JNZ          position387
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch383
+	JGE          stretch386
 
-next382:
+next385:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9076,9 +9095,9 @@ TEXT ·mix2F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next385
+	JLT  next388
 
-stretch386:
+stretch389:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9091,7 +9110,7 @@ stretch386:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position387:
+position390:
 	VCVTPH2PS    (R9), Z8
 	VCVTPH2PS    32(R9), Z9
 	VCVTPH2PS    64(R9), Z10
@@ -9112,7 +9131,7 @@ position387:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position387
+	JNZ          position390
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9134,21 +9153,21 @@ position387:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch386
+	JGE          stretch389
 
-next385:
+next388:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next388
+	JLT  next391
 
-stretch389:
+stretch392:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	MOVQ   weight+8(FP), R8
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position390:
+position393:
 	VCVTPH2PS    (R9), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9159,7 +9178,7 @@ position390:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position390
+	JNZ          position393
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9169,9 +9188,9 @@ position390:
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch389
+	JGE          stretch392
 
-next388:
+next391:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9188,9 +9207,9 @@ TEXT ·mix3F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next391
+	JLT  next394
 
-stretch392:
+stretch395:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9207,7 +9226,7 @@ stretch392:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position393:
+position396:
 	VCVTPH2PS    (R9), Z12
 	VCVTPH2PS    32(R9), Z13
 	VCVTPH2PS    64(R9), Z14
@@ -9233,7 +9252,7 @@ position393:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position393
+	JNZ          position396
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9264,14 +9283,14 @@ position393:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch392
+	JGE          stretch395
 
-next391:
+next394:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next394
+	JLT  next397
 
-stretch395:
+stretch398:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -9279,7 +9298,7 @@ stretch395:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position396:
+position399:
 	VCVTPH2PS    (R9), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9292,7 +9311,7 @@ position396:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position396
+	JNZ          position399
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9305,9 +9324,9 @@ position396:
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch395
+	JGE          stretch398
 
-next394:
+next397:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9324,9 +9343,9 @@ TEXT ·mix4F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next397
+	JLT  next400
 
-stretch398:
+stretch401:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9347,7 +9366,7 @@ stretch398:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position399:
+position402:
 	VCVTPH2PS    (R9), Z16
 	VCVTPH2PS    32(R9), Z17
 	VCVTPH2PS    64(R9), Z18
@@ -9378,7 +9397,7 @@ position399:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position399
+	JNZ          position402
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9418,14 +9437,14 @@ position399:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch398
+	JGE          stretch401
 
-next397:
+next400:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next400
+	JLT  next403
 
-stretch401:
+stretch404:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -9434,7 +9453,7 @@ stretch401:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position402:
+position405:
 	VCVTPH2PS    (R9), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9449,7 +9468,7 @@ position402:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position402
+	JNZ          position405
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9465,9 +9484,9 @@ position402:
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch401
+	JGE          stretch404
 
-next400:
+next403:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9484,9 +9503,9 @@ TEXT ·mix5F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next403
+	JLT  next406
 
-stretch404:
+stretch407:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9511,7 +9530,7 @@ stretch404:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position405:
+position408:
 	VCVTPH2PS    (R9), Z20
 	VCVTPH2PS    32(R9), Z21
 	VCVTPH2PS    64(R9), Z22
@@ -9547,7 +9566,7 @@ position405:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position405
+	JNZ          position408
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9596,14 +9615,14 @@ position405:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch404
+	JGE          stretch407
 
-next403:
+next406:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next406
+	JLT  next409
 
-stretch407:
+stretch410:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -9613,7 +9632,7 @@ stretch407:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position408:
+position411:
 	VCVTPH2PS    (R9), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9630,7 +9649,7 @@ position408:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position408
+	JNZ          position411
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9649,9 +9668,9 @@ position408:
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch407
+	JGE          stretch410
 
-next406:
+next409:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9668,9 +9687,9 @@ TEXT ·mix6F16AVX512(SB), NOSPLIT, $0-48
 	SHLQ $0x02, BX
 	SHLQ $0x01, SI
 	SUBQ $+64, DI
-	JLT  next409
+	JLT  next412
 
-stretch410:
+stretch413:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9699,7 +9718,7 @@ stretch410:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position411:
+position414:
 	VCVTPH2PS    (R9), Z24
 	VCVTPH2PS    32(R9), Z25
 	VCVTPH2PS    64(R9), Z26
@@ -9740,7 +9759,7 @@ position411:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position411
+	JNZ          position414
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9798,14 +9817,14 @@ position411:
 	ADDQ         $+256, AX
 	ADDQ         $+128, CX
 	SUBQ         $+64, DI
-	JGE          stretch410
+	JGE          stretch413
 
-next409:
+next412:
 	ADDQ $+64, DI
 	SUBQ $+16, DI
-	JLT  next412
+	JLT  next415
 
-stretch413:
+stretch416:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -9816,7 +9835,7 @@ stretch413:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position414:
+position417:
 	VCVTPH2PS    (R9), Z1
 	PREFETCHT0   (DX)
 	ADDQ         $+32, DX
@@ -9835,7 +9854,7 @@ position414:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position414
+	JNZ          position417
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -9857,9 +9876,9 @@ position414:
 	ADDQ         $+64, AX
 	ADDQ         $+32, CX
 	SUBQ         $+16, DI
-	JGE          stretch413
+	JGE          stretch416
 
-next412:
+next415:
 	ADDQ $+16, DI
 	VZEROUPPER
 	RET
@@ -9879,14 +9898,14 @@ TEXT ·scores1Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad415:
+quad418:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   R9, R10
 
-loop416:
+loop419:
 	VPBROADCASTW  (CX), Y4
 	VCVTPH2PS     Y4, Z4
 	VPMOVSXBD     2(CX), Z5
@@ -9944,7 +9963,7 @@ loop416:
 	ADDQ          $+34, CX
 	ADDQ          $+128, BX
 	SUBQ          $+128, R10
-	JNZ           loop416
+	JNZ           loop419
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z4
@@ -9963,7 +9982,7 @@ loop416:
 	VMOVUPS       X0, (AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad415
+	JNZ           quad418
 	VZEROUPPER
 	RET
 
@@ -9982,7 +10001,7 @@ TEXT ·scores2Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad417:
+quad420:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -9993,7 +10012,7 @@ quad417:
 	VPXORD Z7, Z7, Z7
 	MOVQ   R9, R10
 
-loop418:
+loop421:
 	VPBROADCASTW  (CX), Y8
 	VCVTPH2PS     Y8, Z8
 	VPMOVSXBD     2(CX), Z9
@@ -10061,7 +10080,7 @@ loop418:
 	ADDQ          $+34, CX
 	ADDQ          $+128, BX
 	SUBQ          $+128, R10
-	JNZ           loop418
+	JNZ           loop421
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z8
@@ -10094,7 +10113,7 @@ loop418:
 	VMOVUPS       X4, 256(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad417
+	JNZ           quad420
 	VZEROUPPER
 	RET
 
@@ -10113,7 +10132,7 @@ TEXT ·scores3Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad419:
+quad422:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -10128,7 +10147,7 @@ quad419:
 	VPXORD Z11, Z11, Z11
 	MOVQ   R9, R10
 
-loop420:
+loop423:
 	VPBROADCASTW  (CX), Y12
 	VCVTPH2PS     Y12, Z12
 	VPMOVSXBD     2(CX), Z13
@@ -10206,7 +10225,7 @@ loop420:
 	ADDQ          $+34, CX
 	ADDQ          $+128, BX
 	SUBQ          $+128, R10
-	JNZ           loop420
+	JNZ           loop423
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z12
@@ -10253,7 +10272,7 @@ loop420:
 	VMOVUPS       X8, 512(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad419
+	JNZ           quad422
 	VZEROUPPER
 	RET
 
@@ -10272,7 +10291,7 @@ TEXT ·scores4Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad421:
+quad424:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -10293,7 +10312,7 @@ quad421:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop422:
+loop425:
 	VPBROADCASTW  (CX), Y16
 	VCVTPH2PS     Y16, Z16
 	VPMOVSXBD     2(CX), Z17
@@ -10382,7 +10401,7 @@ loop422:
 	ADDQ          $+128, BX
 	ADDQ          $+128, R10
 	SUBQ          $+128, R11
-	JNZ           loop422
+	JNZ           loop425
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z16
@@ -10443,7 +10462,7 @@ loop422:
 	VMOVUPS       X12, 768(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad421
+	JNZ           quad424
 	VZEROUPPER
 	RET
 
@@ -10462,7 +10481,7 @@ TEXT ·scores5Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad423:
+quad426:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -10487,7 +10506,7 @@ quad423:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop424:
+loop427:
 	VPBROADCASTW  (CX), Y20
 	VCVTPH2PS     Y20, Z20
 	VPMOVSXBD     2(CX), Z21
@@ -10586,7 +10605,7 @@ loop424:
 	ADDQ          $+128, BX
 	ADDQ          $+128, R10
 	SUBQ          $+128, R11
-	JNZ           loop424
+	JNZ           loop427
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z20
@@ -10661,7 +10680,7 @@ loop424:
 	VMOVUPS       X16, 1024(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad423
+	JNZ           quad426
 	VZEROUPPER
 	RET
 
@@ -10680,7 +10699,7 @@ TEXT ·scores6Q8AVX512(SB), NOSPLIT, $0-48
 	LEAQ   (DI)(DI*2), R8
 	SHLQ   $0x02, R9
 
-quad425:
+quad428:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -10709,7 +10728,7 @@ quad425:
 	ADDQ   BX, R10
 	MOVQ   R9, R11
 
-loop426:
+loop429:
 	VPBROADCASTW  (CX), Y24
 	VCVTPH2PS     Y24, Z24
 	VPMOVSXBD     2(CX), Z25
@@ -10818,7 +10837,7 @@ loop426:
 	ADDQ          $+128, BX
 	ADDQ          $+128, R10
 	SUBQ          $+128, R11
-	JNZ           loop426
+	JNZ           loop429
 	SUBQ          R9, BX
 	ADDQ          R8, CX
 	VUNPCKHPS     Z1, Z0, Z24
@@ -10907,7 +10926,7 @@ loop426:
 	VMOVUPS       X20, 1280(AX)
 	ADDQ          $0x10, AX
 	DECQ          DX
-	JNZ           quad425
+	JNZ           quad428
 	VZEROUPPER
 	RET
 
@@ -10924,9 +10943,9 @@ TEXT ·mix1Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next427
+	JLT    next430
 
-stretch428:
+stretch431:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -10935,7 +10954,7 @@ stretch428:
 	MOVQ   n+24(FP), R9
 	MOVQ   CX, R8
 
-position429:
+position432:
 	VPBROADCASTW (R8), Y4
 	VCVTPH2PS    Y4, Z4
 	VPMOVSXBD    2(R8), Z5
@@ -10963,7 +10982,7 @@ position429:
 	ADDQ         SI, R8
 	ADDQ         $0x04, BX
 	DECQ         R9
-	JNZ          position429
+	JNZ          position432
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VMOVUPS      Z0, (R8)
@@ -10976,21 +10995,21 @@ position429:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch428
+	JGE          stretch431
 
-next427:
+next430:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next430
+	JLT  next433
 
-stretch431:
+stretch434:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   weight+8(FP), BX
 	MOVQ   n+24(FP), R9
 	MOVQ   CX, R8
 
-position432:
+position435:
 	VPBROADCASTW (R8), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R8), Z3
@@ -11007,7 +11026,7 @@ position432:
 	ADDQ         SI, R8
 	ADDQ         $0x04, BX
 	DECQ         R9
-	JNZ          position432
+	JNZ          position435
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VMOVUPS      Z0, (R8)
@@ -11016,9 +11035,9 @@ position432:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch431
+	JGE          stretch434
 
-next430:
+next433:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -11036,9 +11055,9 @@ TEXT ·mix2Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next433
+	JLT    next436
 
-stretch434:
+stretch437:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -11051,7 +11070,7 @@ stretch434:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position435:
+position438:
 	VPBROADCASTW (R9), Y8
 	VCVTPH2PS    Y8, Z8
 	VPMOVSXBD    2(R9), Z9
@@ -11084,7 +11103,7 @@ position435:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position435
+	JNZ          position438
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11106,14 +11125,14 @@ position435:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch434
+	JGE          stretch437
 
-next433:
+next436:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next436
+	JLT  next439
 
-stretch437:
+stretch440:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z4, Z4, Z4
@@ -11122,7 +11141,7 @@ stretch437:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position438:
+position441:
 	VPBROADCASTW (R9), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R9), Z3
@@ -11142,7 +11161,7 @@ position438:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position438
+	JNZ          position441
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11156,9 +11175,9 @@ position438:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch437
+	JGE          stretch440
 
-next436:
+next439:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -11176,9 +11195,9 @@ TEXT ·mix3Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next439
+	JLT    next442
 
-stretch440:
+stretch443:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -11195,7 +11214,7 @@ stretch440:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position441:
+position444:
 	VPBROADCASTW (R9), Y12
 	VCVTPH2PS    Y12, Z12
 	VPMOVSXBD    2(R9), Z13
@@ -11233,7 +11252,7 @@ position441:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position441
+	JNZ          position444
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11264,14 +11283,14 @@ position441:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch440
+	JGE          stretch443
 
-next439:
+next442:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next442
+	JLT  next445
 
-stretch443:
+stretch446:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z4, Z4, Z4
@@ -11282,7 +11301,7 @@ stretch443:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position444:
+position447:
 	VPBROADCASTW (R9), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R9), Z3
@@ -11305,7 +11324,7 @@ position444:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position444
+	JNZ          position447
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11324,9 +11343,9 @@ position444:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch443
+	JGE          stretch446
 
-next442:
+next445:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -11344,9 +11363,9 @@ TEXT ·mix4Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next445
+	JLT    next448
 
-stretch446:
+stretch449:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -11367,7 +11386,7 @@ stretch446:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position447:
+position450:
 	VPBROADCASTW (R9), Y16
 	VCVTPH2PS    Y16, Z16
 	VPMOVSXBD    2(R9), Z17
@@ -11410,7 +11429,7 @@ position447:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position447
+	JNZ          position450
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11450,14 +11469,14 @@ position447:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch446
+	JGE          stretch449
 
-next445:
+next448:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next448
+	JLT  next451
 
-stretch449:
+stretch452:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z4, Z4, Z4
@@ -11470,7 +11489,7 @@ stretch449:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position450:
+position453:
 	VPBROADCASTW (R9), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R9), Z3
@@ -11496,7 +11515,7 @@ position450:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position450
+	JNZ          position453
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11520,9 +11539,9 @@ position450:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch449
+	JGE          stretch452
 
-next448:
+next451:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -11540,9 +11559,9 @@ TEXT ·mix5Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next451
+	JLT    next454
 
-stretch452:
+stretch455:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -11567,7 +11586,7 @@ stretch452:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position453:
+position456:
 	VPBROADCASTW (R9), Y20
 	VCVTPH2PS    Y20, Z20
 	VPMOVSXBD    2(R9), Z21
@@ -11615,7 +11634,7 @@ position453:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position453
+	JNZ          position456
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11664,14 +11683,14 @@ position453:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch452
+	JGE          stretch455
 
-next451:
+next454:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next454
+	JLT  next457
 
-stretch455:
+stretch458:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z4, Z4, Z4
@@ -11686,7 +11705,7 @@ stretch455:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position456:
+position459:
 	VPBROADCASTW (R9), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R9), Z3
@@ -11715,7 +11734,7 @@ position456:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position456
+	JNZ          position459
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11744,9 +11763,9 @@ position456:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch455
+	JGE          stretch458
 
-next454:
+next457:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -11764,9 +11783,9 @@ TEXT ·mix6Q8AVX512(SB), NOSPLIT, $0-48
 	SHRQ   $0x05, SI
 	IMUL3Q $0x22, SI, SI
 	SUBQ   $+64, DI
-	JLT    next457
+	JLT    next460
 
-stretch458:
+stretch461:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -11795,7 +11814,7 @@ stretch458:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position459:
+position462:
 	VPBROADCASTW (R9), Y24
 	VCVTPH2PS    Y24, Z24
 	VPMOVSXBD    2(R9), Z25
@@ -11848,7 +11867,7 @@ position459:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position459
+	JNZ          position462
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11906,14 +11925,14 @@ position459:
 	ADDQ         $+256, AX
 	ADDQ         $+68, CX
 	SUBQ         $+64, DI
-	JGE          stretch458
+	JGE          stretch461
 
-next457:
+next460:
 	ADDQ $+64, DI
 	SUBQ $+32, DI
-	JLT  next460
+	JLT  next463
 
-stretch461:
+stretch464:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z4, Z4, Z4
@@ -11930,7 +11949,7 @@ stretch461:
 	MOVQ   n+24(FP), R10
 	MOVQ   CX, R9
 
-position462:
+position465:
 	VPBROADCASTW (R9), Y2
 	VCVTPH2PS    Y2, Z2
 	VPMOVSXBD    2(R9), Z3
@@ -11962,7 +11981,7 @@ position462:
 	ADDQ         SI, R9
 	ADDQ         $0x04, R8
 	DECQ         R10
-	JNZ          position462
+	JNZ          position465
 	MOVQ         AX, R9
 	VADDPS       (R9), Z0, Z0
 	VMOVUPS      Z0, (R9)
@@ -11996,9 +12015,9 @@ position462:
 	ADDQ         $+128, AX
 	ADDQ         $+34, CX
 	SUBQ         $+32, DI
-	JGE          stretch461
+	JGE          stretch464
 
-next460:
+next463:
 	ADDQ $+32, DI
 	VZEROUPPER
 	RET
@@ -12006,144 +12025,385 @@ next460:
 // func softmaxRowsAVX512(x *float32, rows int, n int, scale float32, top *float32, sum *float32)
 // Requires: AVX, AVX512F, AVX512VL, BMI2
 TEXT ·softmaxRowsAVX512(SB), NOSPLIT, $0-48
-	MOVQ         x+0(FP), AX
-	MOVQ         rows+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         top+32(FP), BX
-	MOVQ         sum+40(FP), SI
+	MOVQ         n+16(FP), AX
 	VBROADCASTSS scale+24(FP), Z0
-	VBROADCASTSS word_3fb8aa3b<>+0(SB), Z1
-	VBROADCASTSS word_3f318000<>+0(SB), Z2
-	VBROADCASTSS word_b95e8083<>+0(SB), Z3
-	VBROADCASTSS word_42b20000<>+0(SB), Z4
-	VBROADCASTSS word_c2d10000<>+0(SB), Z5
-	VBROADCASTSS word_3f800000<>+0(SB), Z6
+	MOVQ         x+0(FP), CX
+	MOVQ         top+32(FP), DX
+	MOVQ         rows+8(FP), BX
+	SUBQ         $0x01, BX
+	JLT          next467
 
-row463:
-	VBROADCASTSS (BX), Z6
-	XORQ         DI, DI
-	MOVQ         DX, R8
-	SUBQ         $+16, R8
-	JLT          next465
+rows466:
+	VBROADCASTSS (DX), Z1
+	XORQ         SI, SI
+	MOVQ         AX, DI
+	SUBQ         $+16, DI
+	JLT          next469
 
-loop464:
-	VMOVUPS (AX)(DI*4), Z9
-	VMULPS  Z0, Z9, Z9
-	VMOVUPS Z9, (AX)(DI*4)
-	VMAXPS  Z6, Z9, Z6
-	ADDQ    $+16, DI
-	SUBQ    $+16, R8
-	JGE     loop464
+loop468:
+	VMOVUPS (CX)(SI*4), Z2
+	VMULPS  Z0, Z2, Z2
+	VMOVUPS Z2, (CX)(SI*4)
+	VMAXPS  Z1, Z2, Z1
+	ADDQ    $+16, SI
+	SUBQ    $+16, DI
+	JGE     loop468
 
-next465:
-	ADDQ      $+16, R8
-	TESTQ     R8, R8
-	JZ        done466
-	MOVQ      $-1, R9
-	BZHIQ     R8, R9, R9
-	KMOVW     R9, K1
-	VMOVUPS.Z (AX)(DI*4), K1, Z9
-	VMULPS    Z0, Z9, Z9
-	VMOVUPS   Z9, K1, (AX)(DI*4)
-	VBLENDMPS Z9, Z6, K1, Z9
-	VMAXPS    Z6, Z9, Z6
+next469:
+	ADDQ      $+16, DI
+	TESTQ     DI, DI
+	JZ        done470
+	MOVQ      $-1, R8
+	BZHIQ     DI, R8, R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (CX)(SI*4), K1, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, K1, (CX)(SI*4)
+	VBLENDMPS Z2, Z1, K1, Z2
+	VMAXPS    Z1, Z2, Z1
 
-done466:
-	VEXTRACTF64X4 $0x01, Z6, Y9
-	VMAXPS        Y9, Y6, Y6
-	VEXTRACTF32X4 $0x01, Y6, X9
-	VMAXPS        X9, X6, X6
-	VPERMILPS     $0x0e, X6, X9
-	VMAXPS        X9, X6, X6
-	VPERMILPS     $0x01, X6, X9
-	VMAXPS        X9, X6, X6
-	VMOVSS        X6, (BX)
-	VBROADCASTSS  (BX), Z6
-	VBROADCASTSS  word_ff800000<>+0(SB), Z9
-	VCMPPS        $0x04, Z9, Z6, K1
-	VMOVAPS.Z     Z6, K1, Z6
-	VPXORD        Z7, Z7, Z7
-	VPXORD        Z8, Z8, Z8
-	XORQ          DI, DI
-	MOVQ          DX, R8
-	SUBQ          $+16, R8
-	JLT           next468
+done470:
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMAXPS        Y2, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0x0e, X1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0x01, X1, X2
+	VMAXPS        X2, X1, X1
+	VMOVSS        X1, (DX)
+	ADDQ          $+256, CX
+	ADDQ          $0x04, DX
+	SUBQ          $0x01, BX
+	JGE           rows466
 
-loop467:
-	VMOVUPS          (AX)(DI*4), Z9
-	VSUBPS           Z6, Z9, Z9
-	VMINPS           Z9, Z4, Z9
-	VMAXPS           Z9, Z5, Z9
-	VMULPS           Z1, Z9, Z10
-	VRNDSCALEPS      $0x08, Z10, Z10
-	VFNMADD231PS     Z2, Z10, Z9
-	VFNMADD231PS     Z3, Z10, Z9
-	VBROADCASTSS     word_39500d01<>+0(SB), Z11
-	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3c088889<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3f000000<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z11
-	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z11
-	VSCALEFPS        Z10, Z11, Z11
-	VMOVUPS          Z11, (AX)(DI*4)
-	VEXTRACTF64X4    $0x01, Z11, Y9
+next467:
+	ADDQ         $0x01, BX
+	MOVQ         x+0(FP), CX
+	MOVQ         top+32(FP), DX
+	MOVQ         sum+40(FP), BX
+	VBROADCASTSS word_3fb8aa3b<>+0(SB), Z0
+	VBROADCASTSS word_3f318000<>+0(SB), Z1
+	VBROADCASTSS word_b95e8083<>+0(SB), Z2
+	VBROADCASTSS word_42b20000<>+0(SB), Z5
+	VBROADCASTSS word_c2d10000<>+0(SB), Z6
+	VBROADCASTSS word_3f800000<>+0(SB), Z7
+	MOVQ         rows+8(FP), SI
+	CMPQ         AX, $0x40
+	JNE          part471
+	SUBQ         $0x02, SI
+	JLT          next473
+
+rows472:
+	VBROADCASTSS     (DX), Z7
+	VBROADCASTSS     word_ff800000<>+0(SB), Z8
+	VCMPPS           $0x04, Z8, Z7, K1
+	VMOVAPS.Z        Z7, K1, Z7
+	VMOVUPS          (CX), Z8
+	VSUBPS           Z7, Z8, Z8
+	VMOVUPS          64(CX), Z9
+	VSUBPS           Z7, Z9, Z9
+	VMOVUPS          128(CX), Z10
+	VSUBPS           Z7, Z10, Z10
+	VMOVUPS          192(CX), Z11
+	VSUBPS           Z7, Z11, Z11
+	VBROADCASTSS     4(DX), Z7
+	VBROADCASTSS     word_ff800000<>+0(SB), Z12
+	VCMPPS           $0x04, Z12, Z7, K1
+	VMOVAPS.Z        Z7, K1, Z7
+	VMOVUPS          256(CX), Z12
+	VSUBPS           Z7, Z12, Z12
+	VMOVUPS          320(CX), Z13
+	VSUBPS           Z7, Z13, Z13
+	VMOVUPS          384(CX), Z14
+	VSUBPS           Z7, Z14, Z14
+	VMOVUPS          448(CX), Z15
+	VSUBPS           Z7, Z15, Z15
+	VMINPS           Z8, Z5, Z8
+	VMINPS           Z9, Z5, Z9
+	VMINPS           Z10, Z5, Z10
+	VMINPS           Z11, Z5, Z11
+	VMINPS           Z12, Z5, Z12
+	VMINPS           Z13, Z5, Z13
+	VMINPS           Z14, Z5, Z14
+	VMINPS           Z15, Z5, Z15
+	VMAXPS           Z8, Z6, Z8
+	VMAXPS           Z9, Z6, Z9
+	VMAXPS           Z10, Z6, Z10
+	VMAXPS           Z11, Z6, Z11
+	VMAXPS           Z12, Z6, Z12
+	VMAXPS           Z13, Z6, Z13
+	VMAXPS           Z14, Z6, Z14
+	VMAXPS           Z15, Z6, Z15
+	VMULPS           Z0, Z8, Z7
+	VMULPS           Z0, Z9, Z16
+	VMULPS           Z0, Z10, Z17
+	VMULPS           Z0, Z11, Z18
+	VMULPS           Z0, Z12, Z19
+	VMULPS           Z0, Z13, Z20
+	VMULPS           Z0, Z14, Z21
+	VMULPS           Z0, Z15, Z22
+	VRNDSCALEPS      $0x08, Z7, Z7
+	VRNDSCALEPS      $0x08, Z16, Z16
+	VRNDSCALEPS      $0x08, Z17, Z17
+	VRNDSCALEPS      $0x08, Z18, Z18
+	VRNDSCALEPS      $0x08, Z19, Z19
+	VRNDSCALEPS      $0x08, Z20, Z20
+	VRNDSCALEPS      $0x08, Z21, Z21
+	VRNDSCALEPS      $0x08, Z22, Z22
+	VFNMADD231PS     Z1, Z7, Z8
+	VFNMADD231PS     Z1, Z16, Z9
+	VFNMADD231PS     Z1, Z17, Z10
+	VFNMADD231PS     Z1, Z18, Z11
+	VFNMADD231PS     Z1, Z19, Z12
+	VFNMADD231PS     Z1, Z20, Z13
+	VFNMADD231PS     Z1, Z21, Z14
+	VFNMADD231PS     Z1, Z22, Z15
+	VFNMADD231PS     Z2, Z7, Z8
+	VFNMADD231PS     Z2, Z16, Z9
+	VFNMADD231PS     Z2, Z17, Z10
+	VFNMADD231PS     Z2, Z18, Z11
+	VFNMADD231PS     Z2, Z19, Z12
+	VFNMADD231PS     Z2, Z20, Z13
+	VFNMADD231PS     Z2, Z21, Z14
+	VFNMADD231PS     Z2, Z22, Z15
+	VBROADCASTSS     word_39500d01<>+0(SB), Z23
+	VBROADCASTSS     word_39500d01<>+0(SB), Z24
+	VBROADCASTSS     word_39500d01<>+0(SB), Z25
+	VBROADCASTSS     word_39500d01<>+0(SB), Z26
+	VBROADCASTSS     word_39500d01<>+0(SB), Z27
+	VBROADCASTSS     word_39500d01<>+0(SB), Z28
+	VBROADCASTSS     word_39500d01<>+0(SB), Z29
+	VBROADCASTSS     word_39500d01<>+0(SB), Z30
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z15, Z30
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z23
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z24
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z10, Z25
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z11, Z26
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z12, Z27
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z13, Z28
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z14, Z29
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z15, Z30
+	VSCALEFPS        Z7, Z23, Z23
+	VSCALEFPS        Z16, Z24, Z24
+	VSCALEFPS        Z17, Z25, Z25
+	VSCALEFPS        Z18, Z26, Z26
+	VSCALEFPS        Z19, Z27, Z27
+	VSCALEFPS        Z20, Z28, Z28
+	VSCALEFPS        Z21, Z29, Z29
+	VSCALEFPS        Z22, Z30, Z30
+	VMOVUPS          Z23, (CX)
+	VEXTRACTF64X4    $0x01, Z23, Y7
+	VCVTPS2PD        Y7, Z7
+	VCVTPS2PD        Y23, Z8
+	VMOVUPS          Z27, 256(CX)
+	VEXTRACTF64X4    $0x01, Z27, Y9
 	VCVTPS2PD        Y9, Z9
-	VADDPD           Z9, Z8, Z8
-	VCVTPS2PD        Y11, Z9
-	VADDPD           Z9, Z7, Z7
+	VCVTPS2PD        Y27, Z10
+	VMOVUPS          Z24, 64(CX)
+	VEXTRACTF64X4    $0x01, Z24, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z7, Z7
+	VCVTPS2PD        Y24, Z11
+	VADDPD           Z11, Z8, Z8
+	VMOVUPS          Z28, 320(CX)
+	VEXTRACTF64X4    $0x01, Z28, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z9, Z9
+	VCVTPS2PD        Y28, Z11
+	VADDPD           Z11, Z10, Z10
+	VMOVUPS          Z25, 128(CX)
+	VEXTRACTF64X4    $0x01, Z25, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z7, Z7
+	VCVTPS2PD        Y25, Z11
+	VADDPD           Z11, Z8, Z8
+	VMOVUPS          Z29, 384(CX)
+	VEXTRACTF64X4    $0x01, Z29, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z9, Z9
+	VCVTPS2PD        Y29, Z11
+	VADDPD           Z11, Z10, Z10
+	VMOVUPS          Z26, 192(CX)
+	VEXTRACTF64X4    $0x01, Z26, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z7, Z7
+	VCVTPS2PD        Y26, Z11
+	VADDPD           Z11, Z8, Z8
+	VMOVUPS          Z30, 448(CX)
+	VEXTRACTF64X4    $0x01, Z30, Y11
+	VCVTPS2PD        Y11, Z11
+	VADDPD           Z11, Z9, Z9
+	VCVTPS2PD        Y30, Z11
+	VADDPD           Z11, Z10, Z10
+	VADDPD           Z7, Z8, Z8
+	VEXTRACTF64X4    $0x01, Z8, Y7
+	VADDPD           Y7, Y8, Y8
+	VEXTRACTF32X4    $0x01, Y8, X7
+	VADDPD           X7, X8, X8
+	VPERMILPD        $0x01, X8, X7
+	VADDPD           X7, X8, X8
+	VCVTSD2SS        X8, X8, X8
+	VMOVSS           X8, (BX)
+	VADDPD           Z9, Z10, Z10
+	VEXTRACTF64X4    $0x01, Z10, Y7
+	VADDPD           Y7, Y10, Y10
+	VEXTRACTF32X4    $0x01, Y10, X7
+	VADDPD           X7, X10, X10
+	VPERMILPD        $0x01, X10, X7
+	VADDPD           X7, X10, X10
+	VCVTSD2SS        X10, X10, X10
+	VMOVSS           X10, 4(BX)
+	ADDQ             $+512, CX
+	ADDQ             $0x08, DX
+	ADDQ             $0x08, BX
+	SUBQ             $0x02, SI
+	JGE              rows472
+
+next473:
+	ADDQ $0x02, SI
+
+part471:
+	SUBQ $0x01, SI
+	JLT  next475
+
+rows474:
+	VBROADCASTSS (DX), Z7
+	VBROADCASTSS word_ff800000<>+0(SB), Z8
+	VCMPPS       $0x04, Z8, Z7, K1
+	VMOVAPS.Z    Z7, K1, Z7
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	XORQ         DI, DI
+	MOVQ         AX, R8
+	SUBQ         $+16, R8
+	JLT          next477
+
+loop476:
+	VMOVUPS          (CX)(DI*4), Z8
+	VSUBPS           Z7, Z8, Z8
+	VMINPS           Z8, Z5, Z8
+	VMAXPS           Z8, Z6, Z8
+	VMULPS           Z0, Z8, Z9
+	VRNDSCALEPS      $0x08, Z9, Z9
+	VFNMADD231PS     Z1, Z9, Z8
+	VFNMADD231PS     Z2, Z9, Z8
+	VBROADCASTSS     word_39500d01<>+0(SB), Z10
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z10
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z10
+	VSCALEFPS        Z9, Z10, Z10
+	VMOVUPS          Z10, (CX)(DI*4)
+	VEXTRACTF64X4    $0x01, Z10, Y8
+	VCVTPS2PD        Y8, Z8
+	VADDPD           Z8, Z4, Z4
+	VCVTPS2PD        Y10, Z8
+	VADDPD           Z8, Z3, Z3
 	ADDQ             $+16, DI
 	SUBQ             $+16, R8
-	JGE              loop467
+	JGE              loop476
 
-next468:
+next477:
 	ADDQ             $+16, R8
 	TESTQ            R8, R8
-	JZ               done469
+	JZ               done478
 	MOVQ             $-1, R9
 	BZHIQ            R8, R9, R9
 	KMOVW            R9, K1
-	VMOVUPS.Z        (AX)(DI*4), K1, Z9
-	VSUBPS           Z6, Z9, Z9
-	VMINPS           Z9, Z4, Z9
-	VMAXPS           Z9, Z5, Z9
-	VMULPS           Z1, Z9, Z6
-	VRNDSCALEPS      $0x08, Z6, Z6
-	VFNMADD231PS     Z2, Z6, Z9
-	VFNMADD231PS     Z3, Z6, Z9
-	VBROADCASTSS     word_39500d01<>+0(SB), Z10
-	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3c088889<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3f000000<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z10
-	VFMADD213PS.BCST word_3f800000<>+0(SB), Z9, Z10
-	VSCALEFPS        Z6, Z10, Z10
-	VMOVUPS          Z10, K1, (AX)(DI*4)
-	VMOVAPS.Z        Z10, K1, Z10
-	VEXTRACTF64X4    $0x01, Z10, Y6
-	VCVTPS2PD        Y6, Z6
-	VADDPD           Z6, Z8, Z8
-	VCVTPS2PD        Y10, Z6
-	VADDPD           Z6, Z7, Z7
+	VMOVUPS.Z        (CX)(DI*4), K1, Z8
+	VSUBPS           Z7, Z8, Z8
+	VMINPS           Z8, Z5, Z8
+	VMAXPS           Z8, Z6, Z8
+	VMULPS           Z0, Z8, Z7
+	VRNDSCALEPS      $0x08, Z7, Z7
+	VFNMADD231PS     Z1, Z7, Z8
+	VFNMADD231PS     Z2, Z7, Z8
+	VBROADCASTSS     word_39500d01<>+0(SB), Z9
+	VFMADD213PS.BCST word_3ab60b61<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3c088889<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3d2aaaab<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3e2aaaab<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3f000000<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z9
+	VFMADD213PS.BCST word_3f800000<>+0(SB), Z8, Z9
+	VSCALEFPS        Z7, Z9, Z9
+	VMOVUPS          Z9, K1, (CX)(DI*4)
+	VMOVAPS.Z        Z9, K1, Z9
+	VEXTRACTF64X4    $0x01, Z9, Y7
+	VCVTPS2PD        Y7, Z7
+	VADDPD           Z7, Z4, Z4
+	VCVTPS2PD        Y9, Z7
+	VADDPD           Z7, Z3, Z3
 
-done469:
-	VADDPD        Z8, Z7, Z7
-	VEXTRACTF64X4 $0x01, Z7, Y6
-	VADDPD        Y6, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X6
-	VADDPD        X6, X7, X7
-	VPERMILPD     $0x01, X7, X6
-	VADDPD        X6, X7, X7
-	VCVTSD2SS     X7, X7, X7
-	VMOVSS        X7, (SI)
-	ADDQ          $+256, AX
+done478:
+	VADDPD        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPD        Y7, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X7
+	VADDPD        X7, X3, X3
+	VPERMILPD     $0x01, X3, X7
+	VADDPD        X7, X3, X3
+	VCVTSD2SS     X3, X3, X3
+	VMOVSS        X3, (BX)
+	ADDQ          $+256, CX
+	ADDQ          $0x04, DX
 	ADDQ          $0x04, BX
-	ADDQ          $0x04, SI
-	DECQ          CX
-	JNZ           row463
+	SUBQ          $0x01, SI
+	JGE           rows474
+
+next475:
+	ADDQ $0x01, SI
 	VZEROUPPER
 	RET
 
@@ -12160,9 +12420,9 @@ TEXT ·outer1AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower471
+	JLT  narrower480
 
-width470:
+width479:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12171,7 +12431,7 @@ width470:
 	MOVQ   n+48(FP), DI
 	MOVQ   DX, R8
 
-step472:
+step481:
 	VMOVUPS      (R8), Z4
 	VMOVUPS      64(R8), Z5
 	VMOVUPS      128(R8), Z6
@@ -12184,17 +12444,17 @@ step472:
 	ADDQ         $0x04, CX
 	ADDQ         BX, R8
 	DECQ         DI
-	JNZ          step472
+	JNZ          step481
 	MOVQ         add+64(FP), CX
 	TESTQ        CX, CX
-	JZ           store473
+	JZ           store482
 	MOVQ         AX, CX
 	VADDPS       (CX), Z0, Z0
 	VADDPS       64(CX), Z1, Z1
 	VADDPS       128(CX), Z2, Z2
 	VADDPS       192(CX), Z3, Z3
 
-store473:
+store482:
 	MOVQ    AX, CX
 	VMOVUPS Z0, (CX)
 	VMOVUPS Z1, 64(CX)
@@ -12203,42 +12463,42 @@ store473:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width470
+	JGE     width479
 
-narrower471:
+narrower480:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower475
+	JLT  narrower484
 
-width474:
+width483:
 	VPXORD Z0, Z0, Z0
 	MOVQ   a+16(FP), CX
 	MOVQ   n+48(FP), DI
 	MOVQ   DX, R8
 
-step476:
+step485:
 	VMOVUPS      (R8), Z1
 	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         $0x04, CX
 	ADDQ         BX, R8
 	DECQ         DI
-	JNZ          step476
+	JNZ          step485
 	MOVQ         add+64(FP), CX
 	TESTQ        CX, CX
-	JZ           store477
+	JZ           store486
 	MOVQ         AX, CX
 	VADDPS       (CX), Z0, Z0
 
-store477:
+store486:
 	MOVQ    AX, CX
 	VMOVUPS Z0, (CX)
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width474
+	JGE     width483
 
-narrower475:
+narrower484:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -12256,9 +12516,9 @@ TEXT ·outer2AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower479
+	JLT  narrower488
 
-width478:
+width487:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12271,7 +12531,7 @@ width478:
 	MOVQ   n+48(FP), R9
 	MOVQ   DX, R10
 
-step480:
+step489:
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VMOVUPS      128(R10), Z10
@@ -12289,10 +12549,10 @@ step480:
 	ADDQ         $0x04, R8
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step480
+	JNZ          step489
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store481
+	JZ           store490
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VADDPS       64(R8), Z1, Z1
@@ -12304,7 +12564,7 @@ step480:
 	VADDPS       128(R8), Z6, Z6
 	VADDPS       192(R8), Z7, Z7
 
-store481:
+store490:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -12318,21 +12578,21 @@ store481:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width478
+	JGE     width487
 
-narrower479:
+narrower488:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower483
+	JLT  narrower492
 
-width482:
+width491:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	MOVQ   a+16(FP), R8
 	MOVQ   n+48(FP), R9
 	MOVQ   DX, R10
 
-step484:
+step493:
 	VMOVUPS      (R10), Z1
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -12341,16 +12601,16 @@ step484:
 	ADDQ         $0x04, R8
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step484
+	JNZ          step493
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store485
+	JZ           store494
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	ADDQ         CX, R8
 	VADDPS       (R8), Z4, Z4
 
-store485:
+store494:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    CX, R8
@@ -12358,9 +12618,9 @@ store485:
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width482
+	JGE     width491
 
-narrower483:
+narrower492:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -12378,9 +12638,9 @@ TEXT ·outer3AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower487
+	JLT  narrower496
 
-width486:
+width495:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12397,7 +12657,7 @@ width486:
 	MOVQ   n+48(FP), R9
 	MOVQ   DX, R10
 
-step488:
+step497:
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VMOVUPS      128(R10), Z14
@@ -12420,10 +12680,10 @@ step488:
 	ADDQ         $0x04, R8
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step488
+	JNZ          step497
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store489
+	JZ           store498
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VADDPS       64(R8), Z1, Z1
@@ -12440,7 +12700,7 @@ step488:
 	VADDPS       128(R8), Z10, Z10
 	VADDPS       192(R8), Z11, Z11
 
-store489:
+store498:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -12459,14 +12719,14 @@ store489:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width486
+	JGE     width495
 
-narrower487:
+narrower496:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower491
+	JLT  narrower500
 
-width490:
+width499:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -12474,7 +12734,7 @@ width490:
 	MOVQ   n+48(FP), R9
 	MOVQ   DX, R10
 
-step492:
+step501:
 	VMOVUPS      (R10), Z1
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -12485,10 +12745,10 @@ step492:
 	ADDQ         $0x04, R8
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step492
+	JNZ          step501
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store493
+	JZ           store502
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	ADDQ         CX, R8
@@ -12496,7 +12756,7 @@ step492:
 	ADDQ         CX, R8
 	VADDPS       (R8), Z8, Z8
 
-store493:
+store502:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    CX, R8
@@ -12506,9 +12766,9 @@ store493:
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width490
+	JGE     width499
 
-narrower491:
+narrower500:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -12526,9 +12786,9 @@ TEXT ·outer4AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower495
+	JLT  narrower504
 
-width494:
+width503:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12551,7 +12811,7 @@ width494:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step496:
+step505:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VMOVUPS      128(R10), Z18
@@ -12580,10 +12840,10 @@ step496:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step496
+	JNZ          step505
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store497
+	JZ           store506
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VADDPS       64(R8), Z1, Z1
@@ -12605,7 +12865,7 @@ step496:
 	VADDPS       128(R8), Z14, Z14
 	VADDPS       192(R8), Z15, Z15
 
-store497:
+store506:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -12629,14 +12889,14 @@ store497:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width494
+	JGE     width503
 
-narrower495:
+narrower504:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower499
+	JLT  narrower508
 
-width498:
+width507:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -12647,7 +12907,7 @@ width498:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step500:
+step509:
 	VMOVUPS      (R10), Z1
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -12661,10 +12921,10 @@ step500:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step500
+	JNZ          step509
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store501
+	JZ           store510
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	ADDQ         CX, R8
@@ -12674,7 +12934,7 @@ step500:
 	ADDQ         CX, R8
 	VADDPS       (R8), Z12, Z12
 
-store501:
+store510:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    CX, R8
@@ -12686,9 +12946,9 @@ store501:
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width498
+	JGE     width507
 
-narrower499:
+narrower508:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -12706,9 +12966,9 @@ TEXT ·outer5AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower503
+	JLT  narrower512
 
-width502:
+width511:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12735,7 +12995,7 @@ width502:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step504:
+step513:
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VMOVUPS      128(R10), Z22
@@ -12769,10 +13029,10 @@ step504:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step504
+	JNZ          step513
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store505
+	JZ           store514
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VADDPS       64(R8), Z1, Z1
@@ -12799,7 +13059,7 @@ step504:
 	VADDPS       128(R8), Z18, Z18
 	VADDPS       192(R8), Z19, Z19
 
-store505:
+store514:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -12828,14 +13088,14 @@ store505:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width502
+	JGE     width511
 
-narrower503:
+narrower512:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower507
+	JLT  narrower516
 
-width506:
+width515:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -12847,7 +13107,7 @@ width506:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step508:
+step517:
 	VMOVUPS      (R10), Z1
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -12863,10 +13123,10 @@ step508:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step508
+	JNZ          step517
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store509
+	JZ           store518
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	ADDQ         CX, R8
@@ -12878,7 +13138,7 @@ step508:
 	ADDQ         CX, R8
 	VADDPS       (R8), Z16, Z16
 
-store509:
+store518:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    CX, R8
@@ -12892,9 +13152,9 @@ store509:
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width506
+	JGE     width515
 
-narrower507:
+narrower516:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -12912,9 +13172,9 @@ TEXT ·outer6AVX512(SB), NOSPLIT, $0-72
 	SHLQ $0x02, DI
 	SHLQ $0x02, BX
 	SUBQ $+64, SI
-	JLT  narrower511
+	JLT  narrower520
 
-width510:
+width519:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -12945,7 +13205,7 @@ width510:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step512:
+step521:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -12984,10 +13244,10 @@ step512:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step512
+	JNZ          step521
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store513
+	JZ           store522
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	VADDPS       64(R8), Z1, Z1
@@ -13019,7 +13279,7 @@ step512:
 	VADDPS       128(R8), Z22, Z22
 	VADDPS       192(R8), Z23, Z23
 
-store513:
+store522:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -13053,14 +13313,14 @@ store513:
 	ADDQ    $+256, AX
 	ADDQ    $+256, DX
 	SUBQ    $+64, SI
-	JGE     width510
+	JGE     width519
 
-narrower511:
+narrower520:
 	ADDQ $+64, SI
 	SUBQ $+16, SI
-	JLT  narrower515
+	JLT  narrower524
 
-width514:
+width523:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z4, Z4, Z4
 	VPXORD Z8, Z8, Z8
@@ -13073,7 +13333,7 @@ width514:
 	ADDQ   DI, R11
 	MOVQ   DX, R10
 
-step516:
+step525:
 	VMOVUPS      (R10), Z1
 	VBROADCASTSS (R8), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -13091,10 +13351,10 @@ step516:
 	ADDQ         $0x04, R11
 	ADDQ         BX, R10
 	DECQ         R9
-	JNZ          step516
+	JNZ          step525
 	MOVQ         add+64(FP), R8
 	TESTQ        R8, R8
-	JZ           store517
+	JZ           store526
 	MOVQ         AX, R8
 	VADDPS       (R8), Z0, Z0
 	ADDQ         CX, R8
@@ -13108,7 +13368,7 @@ step516:
 	ADDQ         CX, R8
 	VADDPS       (R8), Z20, Z20
 
-store517:
+store526:
 	MOVQ    AX, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    CX, R8
@@ -13124,9 +13384,9 @@ store517:
 	ADDQ    $+64, AX
 	ADDQ    $+64, DX
 	SUBQ    $+16, SI
-	JGE     width514
+	JGE     width523
 
-narrower515:
+narrower524:
 	ADDQ $+16, SI
 	VZEROUPPER
 	RET
@@ -13150,7 +13410,7 @@ TEXT ·promptSoftmaxAVX512(SB), NOSPLIT, $0-60
 	VBROADCASTSS word_3f800000<>+0(SB), Z6
 	VBROADCASTSS word_ff800000<>+0(SB), Z6
 
-row518:
+row527:
 	MOVQ             (CX), R9
 	VBROADCASTSS     (DX), Z7
 	VMOVAPS          Z7, Z8
@@ -13288,18 +13548,18 @@ row518:
 	VMOVSS           X13, (BX)
 	MOVQ             DI, R9
 
-shrink519:
+shrink528:
 	VMULPS  (SI), Z14, Z7
 	VMOVUPS Z7, (SI)
 	ADDQ    $0x40, SI
 	SUBQ    $0x10, R9
-	JNZ     shrink519
+	JNZ     shrink528
 	ADDQ    $0x04, DX
 	ADDQ    $0x04, BX
 	ADDQ    $0x08, CX
 	ADDQ    $+256, AX
 	DECQ    R8
-	JNZ     row518
+	JNZ     row527
 	VZEROUPPER
 	RET
 
@@ -13313,11 +13573,11 @@ TEXT ·transposeBlockAVX512(SB), NOSPLIT, $0-32
 	MOVQ DX, SI
 	SHLQ $0x02, SI
 
-band520:
+band529:
 	MOVQ DX, DI
 	MOVQ AX, R8
 
-tile521:
+tile530:
 	MOVQ       CX, R9
 	VMOVUPS    (R9), Z0
 	ADDQ       SI, R9
@@ -13434,14 +13694,14 @@ tile521:
 	ADDQ       $+4096, R8
 	ADDQ       $0x40, CX
 	SUBQ       $0x10, DI
-	JNZ        tile521
+	JNZ        tile530
 	MOVQ       SI, DI
 	SHLQ       $0x04, DI
 	SUBQ       SI, DI
 	ADDQ       DI, CX
 	ADDQ       $0x40, AX
 	SUBQ       $0x10, BX
-	JNZ        band520
+	JNZ        band529
 	VZEROUPPER
 	RET
 
@@ -13464,7 +13724,7 @@ TEXT ·peakAVX512(SB), NOSPLIT, $0-12
 	VBROADCASTSS word_41300000<>+0(SB), Z12
 	VBROADCASTSS word_41400000<>+0(SB), Z13
 
-loop522:
+loop531:
 	VFMADD213PS   Z1, Z0, Z2
 	VFMADD213PS   Z1, Z0, Z3
 	VFMADD213PS   Z1, Z0, Z4
@@ -13478,7 +13738,7 @@ loop522:
 	VFMADD213PS   Z1, Z0, Z12
 	VFMADD213PS   Z1, Z0, Z13
 	DECQ          AX
-	JNZ           loop522
+	JNZ           loop531
 	VADDPS        Z3, Z2, Z2
 	VADDPS        Z4, Z2, Z2
 	VADDPS        Z5, Z2, Z2

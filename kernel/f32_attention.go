@@ -1,7 +1,5 @@
 package kernel
 
-import "math"
-
 // AttentionChunk is the number of positions whose softmax is formed by itself. The
 // chunks that a token sees are then merged. Like blocks they start at multiples of
 // their length, so they may be computed in any order and by any worker without a
@@ -47,6 +45,7 @@ type AttentionWorkspace struct {
 	out    []float32 // (attnQueries, dim) weighted values of the chunk so far
 	max    [attnQueries]float32
 	top    [attnQueries]float32 // max, one block on
+	shrink [attnQueries]float32 // exp(max-top)
 	sum    [attnQueries]float32
 	total  [attnQueries]float32 // of one block
 	parts  AttentionParts
@@ -216,7 +215,7 @@ func (a *attnTile) chunk(ws *AttentionWorkspace, parts *AttentionParts, c int) {
 	j, dim, queries := a.j, a.j.HeadDim, a.queries()
 	clear(ws.out[:queries*dim])
 	for i := range queries {
-		ws.max[i], ws.sum[i] = float32(math.Inf(-1)), 0
+		ws.max[i], ws.sum[i] = negInf, 0
 	}
 	from := max((a.first()+c)*AttentionChunk, j.Starts[a.t])
 	to := min((a.first()+c+1)*AttentionChunk, j.Ends[a.t+a.tokens-1])

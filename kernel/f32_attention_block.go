@@ -6,6 +6,8 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
+var negInf = float32(math.Inf(-1))
+
 // attnBlock is the number of positions whose scores, weights and partial sums
 // are formed together. Blocks start at multiples of it, whatever range a query
 // sees, so the order of addition of one query depends on nothing else.
@@ -152,16 +154,35 @@ func (ws *AttentionWorkspace) softmax(j *AttentionJob, scores []float32, q, coun
 	top, total := ws.top[q:q+count], ws.total[q:q+count]
 	copy(top, ws.max[q:q+count])
 	slotSoftmaxRows.active(scores, count, n, scale, top, total)
-	for i, m := range top {
-		if before := ws.max[q+i]; m != before {
-			shrink := float32(math.Exp(float64(before - m)))
-			ws.max[q+i] = m
-			ws.sum[q+i] *= shrink
-			out := ws.out[(q+i)*dim:][:dim]
-			slotScale.active(out, out, shrink)
-		}
-		ws.sum[q+i] += total[i]
+	ws.relative(dim, q, top)
+	for i, t := range total {
+		ws.sum[q+i] += t
 	}
+}
+
+// relative makes what was summed before for queries [q,q+len(top)) relative to the
+// maxima in top.
+func (ws *AttentionWorkspace) relative(dim, q int, top []float32) {
+	before, rose := ws.max[q:q+len(top)], false
+	for i, m := range top {
+		// Up to -Inf all weights were zero (or NaN, which stays), and so are the sums.
+		rose = rose || m != before[i] && before[i] != negInf
+	}
+	if rose {
+		shrink := ws.shrink[:len(top)]
+		for i, m := range top {
+			shrink[i] = before[i] - m
+		}
+		slotExpSub.active(shrink, 0)
+		for i, m := range top {
+			if m != before[i] && before[i] != negInf {
+				ws.sum[q+i] *= shrink[i]
+				out := ws.out[(q+i)*dim:][:dim]
+				slotScale.active(out, out, shrink[i])
+			}
+		}
+	}
+	copy(before, top)
 }
 
 // rows returns keys and values of positions [lo,hi) in float32. The tile kernel

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -307,57 +306,4 @@ func (m *mixer) stretch(from, to int) {
 			m.ADDQ(m.accStride, at)
 		}
 	}
-}
-
-// softmaxRows is scale, max and expSub in one, for several rows: without the calls, and
-// with the chains of one row beside those of the next.
-func softmaxRows(g *lanes.Gen) {
-	g.Begin("softmaxRows", "func(x *float32, rows, n int, scale float32, top, sum *float32)",
-		fmt.Sprintf("softmaxRows%s does, for r in [0,rows) and i in [0,n), with x[r][i] at x[r*%d+i]:", g.Suffix, attnBlock),
-		"top[r] = max(top[r], max over i of scale*x[r][i]), ignoring NaN, m = top[r] or 0 if that is -Inf;",
-		"x[r][i] = exp(scale*x[r][i]-m); sum[r] = sum over i of x[r][i], summed in float64. rows and n are positive.")
-	x, rows, n, top, sum := g.Arg("x"), g.Arg("rows"), g.Arg("n"), g.Arg("top"), g.Arg("sum")
-	scale := g.Splat("scale")
-	e := newExp(g, expLeast, expMost)
-	row := g.Fresh("row")
-	g.Label(row)
-	best := g.Vec()
-	g.VBROADCASTSS(operand.Mem{Base: top}, best)
-	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) {
-		v := g.LoadF32(at.F32(x), t)
-		g.VMULPS(scale, v, v)
-		g.StoreF32(v, at.F32(x), t)
-		g.TakeBeyond(v, best, t)
-		g.VMAXPS(best, v, best) // a NaN in v gives best
-	})
-	m := g.Vec()
-	least := g.FoldAll(best, g.VMAXPS)
-	g.VMOVSS(least, operand.Mem{Base: top})
-	g.VBROADCASTSS(operand.Mem{Base: top}, m)
-	zeroIfMasked(g, m)
-	lo, hi := g.Zero(), g.Zero()
-	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) { expSubStep(g, e, x, m, lo, hi, at, t) })
-	g.VADDPD(hi, lo, lo)
-	s := foldDoubles(g, lo)
-	g.VCVTSD2SS(s, s, s)
-	g.VMOVSS(s, operand.Mem{Base: sum})
-	g.ADDQ(operand.I32(4*attnBlock), x)
-	g.ADDQ(operand.Imm(4), top)
-	g.ADDQ(operand.Imm(4), sum)
-	g.DECQ(rows)
-	g.JNZ(operand.LabelRef(row))
-	g.End()
-}
-
-// zeroIfMasked makes m zero if it is -Inf.
-func zeroIfMasked(g *lanes.Gen, m reg.VecVirtual) {
-	none := g.ConstBits(math.Float32bits(float32(math.Inf(-1))))
-	if g.Wide {
-		some := g.K()
-		g.VCMPPS(operand.Imm(4), none, m, some) // not equal
-		g.VMOVAPS_Z(m, some, m)
-		return
-	}
-	g.VCMPPS(operand.Imm(0), none, m, none) // equal
-	g.VANDNPS(m, none, m)
 }

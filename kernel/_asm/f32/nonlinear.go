@@ -44,37 +44,47 @@ func newExp(g *lanes.Gen, least, most float64) *expo {
 }
 
 // reduce clamps x, keeping NaN, and returns n (as float32) and r. x is overwritten.
-func (e *expo) reduce(x reg.VecVirtual) (n, r reg.VecVirtual) {
+func (e *expo) reduce(x ...reg.VecVirtual) (n, r []reg.VecVirtual) {
 	g := e.g
-	// MIN and MAX return their second source if either is NaN; here that is x.
-	g.VMINPS(x, e.most, x)
-	g.VMAXPS(x, e.least, x)
-	n = g.Vec()
-	g.VMULPS(e.log2e, x, n)
-	if g.Wide {
-		g.VRNDSCALEPS(operand.Imm(8), n, n) // to nearest even, no exception
-	} else {
-		g.VROUNDPS(operand.Imm(8), n, n)
+	n = make([]reg.VecVirtual, len(x))
+	each := func(do func(i int)) {
+		for i := range x {
+			do(i)
+		}
 	}
-	g.VFNMADD231PS(e.hi, n, x)
-	g.VFNMADD231PS(e.lo, n, x)
+	// MIN and MAX return their second source if either is NaN; here that is x.
+	each(func(i int) { g.VMINPS(x[i], e.most, x[i]) })
+	each(func(i int) { g.VMAXPS(x[i], e.least, x[i]) })
+	each(func(i int) { n[i] = g.Vec(); g.VMULPS(e.log2e, x[i], n[i]) })
+	if g.Wide {
+		each(func(i int) { g.VRNDSCALEPS(operand.Imm(8), n[i], n[i]) }) // to nearest even, no exception
+	} else {
+		each(func(i int) { g.VROUNDPS(operand.Imm(8), n[i], n[i]) })
+	}
+	each(func(i int) { g.VFNMADD231PS(e.hi, n[i], x[i]) })
+	each(func(i int) { g.VFNMADD231PS(e.lo, n[i], x[i]) })
 	return n, x
 }
 
 // horner returns the sum of r^(k-from)/k! over k in [from,7].
-func (e *expo) horner(r reg.VecVirtual, from int) reg.VecVirtual {
+func (e *expo) horner(r []reg.VecVirtual, from int) []reg.VecVirtual {
 	g := e.g
 	fact := [...]float64{1, 1, 2, 6, 24, 120, 720, 5040}
-	p := g.Const(1 / fact[7])
+	p := make([]reg.VecVirtual, len(r))
+	for i := range r {
+		p[i] = g.Const(1 / fact[7])
+	}
 	for k := 6; k >= from; k-- {
 		c := g.Word(math.Float32bits(float32(1 / fact[k])))
-		if g.Wide {
-			g.VFMADD213PS_BCST(c, r, p)
-			continue
+		for i := range r {
+			if g.Wide {
+				g.VFMADD213PS_BCST(c, r[i], p[i])
+				continue
+			}
+			v := g.YMM()
+			g.VBROADCASTSS(c, v)
+			g.VFMADD213PS(v, r[i], p[i])
 		}
-		v := g.YMM()
-		g.VBROADCASTSS(c, v)
-		g.VFMADD213PS(v, r, p)
 	}
 	return p
 }
@@ -90,22 +100,27 @@ func (e *expo) pow2(n reg.VecVirtual) reg.VecVirtual {
 }
 
 // exp replaces x by exp(x).
-func (e *expo) exp(x reg.VecVirtual) reg.VecVirtual {
+func (e *expo) exp(x reg.VecVirtual) reg.VecVirtual { return e.exps(x)[0] }
+
+// exps is exp for several vectors, instruction by instruction for all.
+func (e *expo) exps(x ...reg.VecVirtual) []reg.VecVirtual {
 	g := e.g
-	n, r := e.reduce(x)
+	n, r := e.reduce(x...)
 	p := e.horner(r, 0)
-	if g.Wide {
-		g.VSCALEFPS(n, p, p) // overflows and underflows as it should
-		return p
+	for i := range x {
+		if g.Wide {
+			g.VSCALEFPS(n[i], p[i], p[i]) // overflows and underflows as it should
+			continue
+		}
+		// n reaches 128 and -150, beyond one float32 factor: 2ⁿ in two factors. The
+		// first product is exact, so a subnormal result is rounded once.
+		half := g.Vec()
+		g.VMULPS(g.ConstBits(0x3f000000), n[i], half) // 0.5
+		g.VROUNDPS(operand.Imm(9), half, half)        // down
+		g.VSUBPS(half, n[i], n[i])
+		g.VMULPS(e.pow2(half), p[i], p[i])
+		g.VMULPS(e.pow2(n[i]), p[i], p[i])
 	}
-	// n reaches 128 and -150, beyond one float32 factor: 2ⁿ in two factors. The
-	// first product is exact, so a subnormal result is rounded once.
-	half := g.Vec()
-	g.VMULPS(g.ConstBits(0x3f000000), n, half) // 0.5
-	g.VROUNDPS(operand.Imm(9), half, half)     // down
-	g.VSUBPS(half, n, n)
-	g.VMULPS(e.pow2(half), p, p)
-	g.VMULPS(e.pow2(n), p, p)
 	return p
 }
 
@@ -194,6 +209,11 @@ func expSubStep(g *lanes.Gen, e *expo, px reg.Register, m, lo, hi reg.VecVirtual
 	y := e.exp(x)
 	g.StoreF32(y, at.F32(px), t)
 	g.ClearBeyond(y, t)
+	addDoubles(g, y, lo, hi)
+}
+
+// addDoubles adds the halves of y, in float64, to lo and hi.
+func addDoubles(g *lanes.Gen, y, lo, hi reg.VecVirtual) {
 	up := g.Vec()
 	g.VCVTPS2PD(g.Upper(y), up)
 	g.VADDPD(up, hi, hi)
@@ -258,8 +278,8 @@ func softCap(g *lanes.Gen) {
 	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) {
 		x := g.LoadF32(at.F32(px), t)
 		g.VMULPS(s, x, x)
-		k, r := e.reduce(x)
-		p := e.horner(r, 1)
+		ks, rs := e.reduce(x)
+		p, k, r := e.horner(rs, 1)[0], ks[0], rs[0]
 		g.VMULPS(r, p, p)
 		two := e.pow2(k)
 		m := g.Vec()
