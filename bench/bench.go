@@ -50,11 +50,14 @@ type Row struct {
 	Mean      float64
 	StdDev    float64 // of the samples
 	Median    float64
-	Limit     float64 // speed at which the machine's limit is reached, 0 if not known
-	Bound     string  // what sets the limit: "bandwidth" or "arithmetic"
-	Check     Check
-	Machine   Limits
-	Profile   Profile // empty unless asked for
+	// Limit is the speed at which the machine's limit is reached, 0 if not known: with
+	// Pairs, by their median reading.
+	Limit   float64
+	Bound   string // what sets the limit: "bandwidth" or "arithmetic"
+	Check   Check
+	Machine Limits
+	Pairs   Pairs   // of a generation test on the CPU
+	Profile Profile // empty unless asked for
 	// Verified says that the parity gate has compared the backend with the reference
 	// in a context as long as this test's, VerifiedContext up to how many tokens it has;
 	// 0 for the reference and for what was not compared.
@@ -89,9 +92,13 @@ func (r Row) Test() string {
 	return name
 }
 
-// OfLimit is the median as a share of the limit, 0 if that is not known.
+// OfLimit is the share of the limit that was reached, 0 if that is not known: the median
+// over pairs where there are some, else the median's.
 func (r Row) OfLimit() float64 {
-	if r.Limit == 0 {
+	switch {
+	case len(r.Pairs) > 0:
+		return r.Pairs.Share()
+	case r.Limit == 0:
 		return 0
 	}
 	return r.Median / r.Limit
@@ -137,23 +144,19 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 	if err != nil {
 		return err
 	}
-	limits := Measure(threads)
+	memory := newStream(threads)
+	defer memory.close()
+	limits := measure(memory)
 	if d, ok, err := e.DeviceLimits(); err != nil {
 		return err
 	} else if ok {
 		limits.Device = d
 	}
-	ran, part := e.Selection().Ran, e.Selection().Part()
-	base := Row{Backend: ran, Part: part, Threads: threads, Check: check, Machine: limits}
-	for _, depth := range orDefault(o.Depth, 0) {
-		base.Depth = depth
+	base := Row{Backend: e.Selection().Ran, Part: e.Selection().Part(), Threads: threads, Check: check, Machine: limits}
+	for _, base.Depth = range orDefault(o.Depth, 0) {
 		for _, n := range o.Prompt {
-			row := base
-			row.Prompt, row.Bound = n, "arithmetic"
-			if part == "" { // two devices one after the other have no common limit
-				row.Limit = limits.Arithmetic(ran) / work.Operations
-			}
-			if err := row.measure(ctx, e, o, n, prompt); err != nil {
+			row, err := base.prompt(ctx, e, o, n, work)
+			if err != nil {
 				return err
 			}
 			if err := yield(row); err != nil {
@@ -162,15 +165,8 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 		}
 		for _, n := range o.Generate {
 			for _, sequences := range orDefault(o.Sequences, 1) {
-				row := base
-				row.Generate, row.Sequences, row.Bound = n, sequences, "bandwidth"
-				// Weights are read once for all sequences. On average half of the generated
-				// tokens are in the context too.
-				context := work.cacheBytes(e.KV()) * (float64(depth) + float64(n)/2)
-				if part == "" {
-					row.Limit = limits.Reads() / (float64(work.Bytes)/float64(sequences) + context)
-				}
-				if err := row.measure(ctx, e, o, n, generate); err != nil {
+				row, err := base.generation(ctx, e, o, n, sequences, work, memory)
+				if err != nil {
 					return err
 				}
 				if err := yield(row); err != nil {
@@ -182,6 +178,40 @@ func runThreads(ctx context.Context, e *engine.Engine, o Options, threads int, w
 	return nil
 }
 
+// prompt measures a prompt of n tokens.
+func (r Row) prompt(ctx context.Context, e *engine.Engine, o Options, n int, work Cost) (Row, error) {
+	r.Prompt, r.Bound = n, "arithmetic"
+	if r.Part == "" { // two devices one after the other have no common limit
+		r.Limit = r.Machine.Arithmetic(r.Backend) / work.Operations
+	}
+	return r, r.measure(ctx, e, o, n, &group{}, prompt)
+}
+
+// generation measures n tokens of each of so many sequences. The weights are read once
+// for all of them, and on average half of the generated tokens are in the context too.
+func (r Row) generation(ctx context.Context, e *engine.Engine, o Options, n, sequences int, work Cost, memory *stream) (Row, error) {
+	r.Generate, r.Sequences, r.Bound = n, sequences, "bandwidth"
+	g := &group{need: func(context float64) float64 {
+		return float64(work.Bytes) + float64(sequences)*context*work.cacheBytes(e.KV())
+	}}
+	limit := func(reads float64) float64 { return float64(sequences) * reads / g.need(float64(r.Depth)+float64(n)/2) }
+	switch {
+	case r.Part != "":
+	case r.Machine.Device.Bandwidth > 0:
+		r.Limit = limit(r.Machine.Device.Bandwidth)
+	default:
+		bytes := r.Machine.Bandwidth * readingTime.Seconds()
+		g.pairing = &pairing{now: time.Now, read: func() float64 { return memory.read(bytes) }}
+	}
+	if err := r.measure(ctx, e, o, n, g, generate); err != nil {
+		return r, err
+	}
+	if len(r.Pairs) > 0 {
+		r.Limit = limit(r.Pairs.Reading())
+	}
+	return r, nil
+}
+
 func orDefault(list []int, value int) []int {
 	if len(list) == 0 {
 		return []int{value}
@@ -191,11 +221,11 @@ func orDefault(list []int, value int) []int {
 
 // measure runs a test once to warm up, then as often as asked, and once more if a
 // profile is wanted.
-func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, test func(context.Context, *group, int) error) error {
+func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, g *group, test func(context.Context, *group, int) error) error {
 	if r.Depth+n > e.Model.Program.Context {
 		return fmt.Errorf("%w: %s is longer than the model's context of %d tokens", engine.ErrInput, r.Test(), e.Model.Program.Context)
 	}
-	g := &group{e: e, tokens: e.Model.RandomTokens(r.Depth + n)}
+	g.e, g.tokens = e, e.Model.RandomTokens(r.Depth+n)
 	for range max(1, r.Sequences) {
 		s, err := e.NewSession(r.Depth + n)
 		if err != nil {
@@ -204,14 +234,19 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, t
 		defer s.Close()
 		g.sessions = append(g.sessions, s)
 	}
+	pairing := g.pairing
 	run := func() (time.Duration, error) {
-		start := time.Now()
+		start, reading := time.Now(), g.pairing.time()
 		err := test(ctx, g, r.Depth+n)
-		return time.Since(start), err
+		return time.Since(start) - (g.pairing.time() - reading), err
 	}
 	for i := range o.Repetitions + 1 {
 		if err := g.rewind(ctx, r.Depth); err != nil {
 			return err
+		}
+		g.pairing = nil
+		if i > 0 {
+			g.pairing = pairing
 		}
 		took, err := run()
 		if err != nil {
@@ -223,6 +258,10 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, t
 		}
 	}
 	r.Mean, r.StdDev, r.Median = statistics(r.Speeds)
+	if pairing != nil {
+		r.Pairs = pairing.pairs
+	}
+	g.pairing = nil
 	// A test before may have gone where nothing was compared.
 	s := e.Selection()
 	r.VerifiedContext = s.VerifiedContext
@@ -241,6 +280,8 @@ type group struct {
 	e        *engine.Engine
 	sessions []*engine.Session
 	tokens   []int32
+	need     func(context float64) float64 // bytes that a step reads, with so many tokens in each
+	pairing  *pairing                      // of a run that is paired; else nil
 }
 
 // rewind makes every sequence hold the first depth tokens.
@@ -269,6 +310,7 @@ func prompt(ctx context.Context, g *group, total int) error {
 // the time.
 func generate(ctx context.Context, g *group, total int) error {
 	next := make([]int32, len(g.sessions))
+	g.pairing.begin()
 	for i := len(g.sessions[0].Tokens()); i < total; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -277,15 +319,17 @@ func generate(ctx context.Context, g *group, total int) error {
 			if _, err := g.sessions[0].Extend(ctx, g.tokens[i:i+1], backend.Last); err != nil {
 				return err
 			}
-			continue
+		} else {
+			for j := range next {
+				next[j] = g.tokens[i]
+			}
+			if _, err := g.e.ExtendTogether(ctx, g.sessions, next); err != nil {
+				return err
+			}
 		}
-		for j := range next {
-			next[j] = g.tokens[i]
-		}
-		if _, err := g.e.ExtendTogether(ctx, g.sessions, next); err != nil {
-			return err
-		}
+		g.pairing.step(g.need(float64(i)))
 	}
+	g.pairing.end()
 	return nil
 }
 

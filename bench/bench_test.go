@@ -38,6 +38,10 @@ func TestRun(t *testing.T) {
 				t.Errorf("%s: %s is %v", r.Test(), name, v)
 			}
 		}
+		// A run has at least one stretch; prompts are not limited by reading.
+		if n := len(r.Pairs); (r.Generate > 0) != (n >= 3) || n > 0 && r.OfLimit() != r.Pairs.Share() {
+			t.Errorf("%s: %d pairs, share %v, by pairs %v", r.Test(), n, r.OfLimit(), r.Pairs.Share())
+		}
 		if !(r.Check.Cosine >= 0.9999) || r.Check.Positions != checkTokens {
 			t.Errorf("check %+v", r.Check)
 		}

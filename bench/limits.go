@@ -2,7 +2,6 @@ package bench
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/apr-engine/apr/backend"
@@ -14,7 +13,8 @@ import (
 
 // Limits are what the machine can do with a given number of threads.
 type Limits struct {
-	Bandwidth float64 // bytes read from memory a second
+	Bandwidth float64 // bytes read from memory of the process a second
+	Large     float64 // the share of that memory that lay in large pages
 	F32       float64 // float32 operations a second; a multiply-add is two
 	I16       float64 // 16-bit integer operations a second, counted likewise
 	// Device has the limits of the device that serves, if it is not the CPU.
@@ -90,26 +90,16 @@ func Work(m *engine.Model) Cost {
 // Measuring takes the best of several rounds: other work on the machine can
 // only make a round slower.
 const (
-	rounds     = 5
-	roundBytes = 256 << 20 // well above any cache
-	roundTime  = 20 * time.Millisecond
+	rounds    = 5
+	roundTime = 20 * time.Millisecond
 )
 
-// readSum keeps the reads from being dropped.
-var readSum atomic.Uint64
-
-// Measure finds the machine's limits with a number of threads in a fraction of
-// a second.
-func Measure(threads int) Limits {
-	var l Limits
-	buffer := make([]byte, roundBytes)
-	for i := 0; i < len(buffer); i += 4096 {
-		buffer[i] = 1 // pages that were never written share one page of zeros
-	}
-	part := len(buffer) / threads
+// measure finds the machine's limits with the stream's threads in a fraction of a second.
+func measure(s *stream) Limits {
+	threads := s.threads
+	l := Limits{Large: s.large()}
 	for range rounds {
-		took := inParallel(threads, func(i int) { readSum.Store(kernel.ReadStream(buffer[i*part : (i+1)*part])) })
-		l.Bandwidth = max(l.Bandwidth, float64(part*threads)/took.Seconds())
+		l.Bandwidth = max(l.Bandwidth, s.read(streamBytes))
 	}
 	l.F32 = peak(threads, kernel.PeakF32Flops)
 	l.I16 = peak(threads, func(n int) int { return int(kernel.PeakI16Ops(n)) })

@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	"parity/fault":        {"backend", "graph", "quant", "tensor"},
 	"report":              {"parity"},
 	"engine":              {"model", "graph", "backend", "backend/split", "parity", "tokenizer", "chat", "format/gguf", "modelfile", "quant", "kernel", "tensor"},
-	"bench":               {"engine", "backend", "graph", "kernel", "tensor"},
+	"bench":               {"engine", "backend", "graph", "kernel", "tensor", "internal/mmapfile"},
 	"synth":               {"format/gguf", "quant", "tensor"},
 	"modelfile":           {"modelfile/names", "format/gguf", "quant", "tensor", "format/apr", "format/safetensors", "tokenizer", "internal/newfile", "internal/mmapfile"},
 	"internal/cli/apr":    {"engine", "parity", "parity/fault", "report", "chat", "tokenizer", "format/gguf", "backend", "kernel", "tensor", "quant", "synth", "bench", "internal/cpufeat", "internal/mmapfile", "modelfile/...", "format/apr", "format/safetensors"},

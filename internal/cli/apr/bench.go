@@ -48,10 +48,21 @@ Before any number the backend's logits are compared with those of cpu-exact on a
 short text; a cosine below 0.99 at any position ends the command. The limits of
 the machine are measured in the same run: a generated token reads every weight
 once, so bandwidth limits tg; the matrix products of a prompt are limited by
-arithmetic, so that limits pp. With -d a test begins in a context of so many tokens,
-whose keys and values count for the limit too; with --sequences several generate
-together and the speed is that of all of them. Lists separated by commas measure
-every combination.
+arithmetic, so that limits pp.
+
+Bandwidth is what as many threads reach that only read, asking for pages ahead:
+256 MiB of the process's memory, in large pages where the system gives them. Since
+what others leave of it changes within seconds, tg on a CPU is measured in pairs: a
+reading of some 4 ms comes before and after each run and every 0.2 s within one, and
+is no part of the run's time. The share of the limit is the median over the stretches
+between, each beside the mean of its two readings; the limit is that of the median
+reading. The line about the machine has the best of five readings made before all
+tests. The limit of pp is the best of five measurements of the arithmetic, those of a
+GPU are what the device can do.
+
+With -d a test begins in a context of so many tokens, whose keys and values count for
+the limit too; with --sequences several generate together and the speed is that of all
+of them. Lists separated by commas measure every combination.
 
 The verdict of a line is the parity gate's: what is longer than anything that was
 compared is compared before it is measured, where that takes the reference no longer
@@ -186,8 +197,14 @@ func (p *benchPrinter) markdownEnd() error {
 		if d := r.Machine.Device; d.Bandwidth > 0 || d.Arithmetic > 0 {
 			fmt.Fprintf(p.out, "- device of %s: reads %.1f GB/s, %.0f Gop/s in matrix products\n", r.Backend, d.Bandwidth/1e9, d.Arithmetic/1e9)
 		}
-		fmt.Fprintf(p.out, "- %s: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s, %.0f Gop/s 16-bit, %.0f Gflop/s float32\n",
-			plural(r.Threads, "thread"), r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, r.Machine.I16/1e9, r.Machine.F32/1e9)
+		fmt.Fprintf(p.out, "- %s: cosine to cpu-exact %.6f (lowest of %d positions); reads %.1f GB/s (%.0f %% in large pages), %.0f Gop/s 16-bit, %.0f Gflop/s float32\n",
+			plural(r.Threads, "thread"), r.Check.Cosine, r.Check.Positions, r.Machine.Bandwidth/1e9, 100*r.Machine.Large, r.Machine.I16/1e9, r.Machine.F32/1e9)
+	}
+	for _, r := range p.rows {
+		if n := len(r.Pairs); n > 0 {
+			fmt.Fprintf(p.out, "- %s, %s: %s with readings of %.1f GB/s (median), %.1f (best)\n",
+				r.Test(), plural(r.Threads, "thread"), plural(n, "pair"), r.Pairs.Reading()/1e9, r.Pairs.Best()/1e9)
+		}
 	}
 	_, err := fmt.Fprintf(p.out, "- a generated token reads %s of weights, a prompt token takes %.2f Gop in matrix products\n",
 		byteSize(p.work.Bytes), p.work.Operations/1e9)
@@ -201,38 +218,43 @@ func (p *benchPrinter) markdownEnd() error {
 
 // benchJSON is one row; the keys that llama-bench has too have its names.
 type benchJSON struct {
-	ModelFilename  string    `json:"model_filename"`
-	ModelType      string    `json:"model_type"`
-	ModelSize      int64     `json:"model_size"`
-	Parameters     int64     `json:"model_n_params"`
-	Backend        string    `json:"backend"`
-	Part           string    `json:"part,omitempty"`
-	Threads        int       `json:"n_threads"`
-	Prompt         int       `json:"n_prompt"`
-	Generate       int       `json:"n_gen"`
-	Depth          int       `json:"n_depth"`
-	Batch          int       `json:"n_batch"`
-	Sequences      int       `json:"n_sequences"`
-	Test           string    `json:"test"`
-	TestTime       time.Time `json:"test_time"`
-	MeanNS         int64     `json:"avg_ns"`
-	Mean           float64   `json:"avg_ts"`
-	StdDev         float64   `json:"stddev_ts"`
-	Median         float64   `json:"median_ts"`
-	SamplesNS      []int64   `json:"samples_ns"`
-	Samples        []float64 `json:"samples_ts"`
-	Limit          float64   `json:"limit_ts"`
-	Bound          string    `json:"limited_by"`
-	OfLimit        float64   `json:"share_of_limit"`
-	BytesPerToken  int64     `json:"bytes_per_token"`
-	OpsPerToken    float64   `json:"ops_per_prompt_token"`
-	Bandwidth      float64   `json:"machine_bytes_per_sec"`
-	I16            float64   `json:"machine_i16_ops_per_sec"`
-	F32            float64   `json:"machine_f32_ops_per_sec"`
-	DeviceReads    float64   `json:"device_bytes_per_sec,omitempty"`
-	DeviceOps      float64   `json:"device_ops_per_sec,omitempty"`
-	Cosine         float64   `json:"cosine_to_cpu_exact"`
-	CheckPositions int       `json:"check_positions"`
+	ModelFilename string    `json:"model_filename"`
+	ModelType     string    `json:"model_type"`
+	ModelSize     int64     `json:"model_size"`
+	Parameters    int64     `json:"model_n_params"`
+	Backend       string    `json:"backend"`
+	Part          string    `json:"part,omitempty"`
+	Threads       int       `json:"n_threads"`
+	Prompt        int       `json:"n_prompt"`
+	Generate      int       `json:"n_gen"`
+	Depth         int       `json:"n_depth"`
+	Batch         int       `json:"n_batch"`
+	Sequences     int       `json:"n_sequences"`
+	Test          string    `json:"test"`
+	TestTime      time.Time `json:"test_time"`
+	MeanNS        int64     `json:"avg_ns"`
+	Mean          float64   `json:"avg_ts"`
+	StdDev        float64   `json:"stddev_ts"`
+	Median        float64   `json:"median_ts"`
+	SamplesNS     []int64   `json:"samples_ns"`
+	Samples       []float64 `json:"samples_ts"`
+	Limit         float64   `json:"limit_ts"`
+	Bound         string    `json:"limited_by"`
+	OfLimit       float64   `json:"share_of_limit"`
+	BytesPerToken int64     `json:"bytes_per_token"`
+	OpsPerToken   float64   `json:"ops_per_prompt_token"`
+	Bandwidth     float64   `json:"machine_bytes_per_sec"`
+	Large         float64   `json:"machine_share_in_large_pages"`
+	// The readings beside a generation test on the CPU.
+	Pairs          int     `json:"reading_pairs,omitempty"`
+	Reading        float64 `json:"reading_median_bytes_per_sec,omitempty"`
+	BestReading    float64 `json:"reading_best_bytes_per_sec,omitempty"`
+	I16            float64 `json:"machine_i16_ops_per_sec"`
+	F32            float64 `json:"machine_f32_ops_per_sec"`
+	DeviceReads    float64 `json:"device_bytes_per_sec,omitempty"`
+	DeviceOps      float64 `json:"device_ops_per_sec,omitempty"`
+	Cosine         float64 `json:"cosine_to_cpu_exact"`
+	CheckPositions int     `json:"check_positions"`
 	// Verified is the parity gate's word, Verdict the same for people.
 	Verified        bool   `json:"verified"`
 	VerifiedContext int    `json:"verified_context,omitempty"`
@@ -247,7 +269,8 @@ func (p *benchPrinter) jsonRow(r bench.Row) error {
 		Backend: r.Backend, Part: r.Part, Threads: r.Threads, Prompt: r.Prompt, Generate: r.Generate, Depth: r.Depth, Batch: p.batch, Sequences: max(1, r.Sequences), Test: r.Test(),
 		TestTime: time.Now().UTC().Truncate(time.Second), Mean: r.Mean, StdDev: r.StdDev, Median: r.Median, Samples: r.Speeds,
 		Limit: r.Limit, Bound: r.Bound, OfLimit: r.OfLimit(), BytesPerToken: p.work.Bytes, OpsPerToken: p.work.Operations,
-		Bandwidth: r.Machine.Bandwidth, I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,
+		Bandwidth: r.Machine.Bandwidth, Large: r.Machine.Large, Pairs: len(r.Pairs), Reading: r.Pairs.Reading(), BestReading: r.Pairs.Best(),
+		I16: r.Machine.I16, F32: r.Machine.F32, DeviceReads: r.Machine.Device.Bandwidth, DeviceOps: r.Machine.Device.Arithmetic,
 		Cosine: r.Check.Cosine, CheckPositions: r.Check.Positions,
 		Verified: r.Verified, VerifiedContext: r.VerifiedContext, Verdict: r.Verdict(),
 	}
