@@ -49,12 +49,40 @@ func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
+// matVecQ4_0I16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_1I16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ5_0I16x1AVX512 multiplies rows of contiguous blocks with
-// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_1I16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecIQ4NLI16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ4KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -101,12 +129,40 @@ func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
+// matVecQ4_0I16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_1I16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ5_0I16x2AVX512 multiplies rows of contiguous blocks with
-// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_1I16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecIQ4NLI16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ4KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -153,12 +209,40 @@ func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 //go:noescape
 func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 
+// matVecQ4_0I16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_1I16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ5_0I16x4AVX512 multiplies rows of contiguous blocks with
-// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, and scale point to the first token;
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_1I16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecIQ4NLI16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ2KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
@@ -223,107 +307,23 @@ func matVecIQ4XSI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks 
 //go:noescape
 func matVecIQ4XSI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
 
-// matVecQ4_0I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ4_0I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ4_0I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ4_1I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ4_1I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ4_1I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_1I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_1I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ5_1I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecIQ4NLI16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecIQ4NLI16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecIQ4NLI16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
 // matVecQ8_0I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
+// 1 token(s): out[t*stride+i]. q and scale point to the first
+// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
 
 // matVecQ8_0I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
+// 2 token(s): out[t*stride+i]. q and scale point to the first
+// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
 
 // matVecQ8_0I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to
-// the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
+// 4 token(s): out[t*stride+i]. q and scale point to the first
+// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
 //
 //go:noescape
 func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)

@@ -1669,46 +1669,792 @@ last:
 	VZEROUPPER
 	RET
 
-// func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
-TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
-	VMOVDQU64 i16_q50q0<>+0(SB), Z0
-	VMOVDQU64 i16_q50q1<>+0(SB), Z1
-	VMOVDQU64 i16_q50high<>+0(SB), Z2
-	VMOVDQU64 i16_q50scale<>+0(SB), Z3
-	VMOVDQU64 i16_q50nibble<>+0(SB), Z4
-	VMOVDQU64 i16_q50five<>+0(SB), Z5
-	VMOVDQU64 i16_bitsq50level1<>+0(SB), Z6
-	VMOVDQU64 i16_bitsq50level2<>+0(SB), Z7
-	VMOVDQU64 i16_bitsq50level3<>+0(SB), Z8
-	MOVQ      $0xffffff0000000000, AX
+TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
 	KMOVQ     AX, K1
-	MOVQ      $0x000000000000f000, AX
+	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
 	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
-	IMUL3Q    $0x00000240, DX, BX
-	MOVQ      blocks+32(FP), SI
-	IMUL3Q    $0x16, SI, SI
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
 	XORL      R8, R8
-	LEAQ      -4096(SI), R9
+	LEAQ      -4096(BX), R9
 	TESTQ     R9, R9
 	CMOVQLT   R8, R9
 	ADDQ      DI, R9
 	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K3
-	MOVQ      $0x0000000000ffffff, R8
+	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K4
-	MOVQ      $0xffffffffff000000, R8
+	MOVQ      $0xffffffffffffff00, R8
 	KMOVQ     R8, K5
 
 rows:
-	LEAQ    (DI)(SI*1), R8
+	LEAQ    (DI)(BX*1), R8
 	CMPQ    CX, $0x01
 	CMOVQEQ DI, R8
-	MOVQ    SI, R10
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z9
+	VMOVDQU64      64(DI), Z10
+	VMOVDQU64      80(DI), Z11
+	VMOVDQA64      Z2, Z12
+	VPERMI2W       Z10, Z9, Z12
+	VPERMW         Z11, Z2, K2, Z12
+	VCVTPH2PS      Y12, Z12
+	VMOVDQU64      (R8), Z13
+	VMOVDQU64      64(R8), Z14
+	VMOVDQU64      80(R8), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z16
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z17
+	VPSRAD         $0x01, Z17, Z17
+	VPXORD         Z6, Z6, Z6
+	VMOVDQA64      Z17, Z18
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z10, Z9, Z19
+	VPERMB         Z11, Z0, K1, Z19
+	VPANDD         Z3, Z19, Z20
+	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
+	VMOVDQA64      Z0, Z21
+	VPERMI2B       Z14, Z13, Z21
+	VPERMB         Z15, Z0, K1, Z21
+	VPANDD         Z3, Z21, Z22
+	VGF2P8AFFINEQB $0x00, Z4, Z21, Z21
+	VMOVDQU64      (R11), Z23
+	VPDPBUSD       Z23, Z20, Z5
+	VPDPBUSD       Z23, Z22, Z6
+	VMOVDQU64      256(R11), Z23
+	VPDPBUSD       Z23, Z20, Z17
+	VPDPBUSD       Z23, Z22, Z18
+	VMOVDQU64      128(R11), Z20
+	VPDPBUSD       Z20, Z19, Z5
+	VPDPBUSD       Z20, Z21, Z6
+	VMOVDQU64      384(R11), Z20
+	VPDPBUSD       Z20, Z19, Z17
+	VPDPBUSD       Z20, Z21, Z18
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z10, Z9, Z19
+	VPERMB         Z11, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z9
+	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
+	VMOVDQA64      Z1, Z10
+	VPERMI2B       Z14, Z13, Z10
+	VPERMB         Z15, Z1, K1, Z10
+	VPANDD         Z3, Z10, Z11
+	VGF2P8AFFINEQB $0x00, Z4, Z10, Z10
+	VMOVDQU64      64(R11), Z13
+	VPDPBUSD       Z13, Z9, Z5
+	VPDPBUSD       Z13, Z11, Z6
+	VMOVDQU64      320(R11), Z13
+	VPDPBUSD       Z13, Z9, Z17
+	VPDPBUSD       Z13, Z11, Z18
+	VMOVDQU64      192(R11), Z9
+	VPDPBUSD       Z9, Z19, Z5
+	VPDPBUSD       Z9, Z10, Z6
+	VMOVDQU64      448(R11), Z9
+	VPDPBUSD       Z9, Z19, Z17
+	VPDPBUSD       Z9, Z10, Z18
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z17, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z12, Z9
+	VFMADD231PS    Z9, Z5, Z7
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z18, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    (R12), Z16, Z9
+	VFMADD231PS    Z9, Z6, Z8
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z9
+	VMOVDQU8.Z      -8(R8), K5, Z10
+	VMOVDQU8        64(DI), K4, Z10
+	VMOVDQU64       8(R8), Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2W        Z10, Z9, Z12
+	VPERMW          Z11, Z2, K2, Z12
+	VCVTPH2PS       Y12, Z12
+	VMOVDQA64       Z0, Z13
+	VPERMI2B        Z10, Z9, Z13
+	VPERMB          Z11, Z0, K1, Z13
+	VPANDD          Z3, Z13, Z14
+	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
+	VMOVDQA64       Z1, Z15
+	VPERMI2B        Z10, Z9, Z15
+	VPERMB          Z11, Z1, K1, Z15
+	VPANDD          Z3, Z15, Z9
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z10
+	VPSRAD          $0x01, Z10, Z10
+	VBROADCASTI64X4 (R11), Z11
+	VPDPBUSD        Z11, Z14, Z5
+	VBROADCASTI64X4 256(R11), Z11
+	VPDPBUSD        Z11, Z14, Z10
+	VBROADCASTI64X4 64(R11), Z11
+	VPDPBUSD        Z11, Z9, Z5
+	VBROADCASTI64X4 320(R11), Z11
+	VPDPBUSD        Z11, Z9, Z10
+	VBROADCASTI64X4 128(R11), Z9
+	VPDPBUSD        Z9, Z13, Z5
+	VBROADCASTI64X4 384(R11), Z9
+	VPDPBUSD        Z9, Z13, Z10
+	VBROADCASTI64X4 192(R11), Z9
+	VPDPBUSD        Z9, Z15, Z5
+	VBROADCASTI64X4 448(R11), Z9
+	VPDPBUSD        Z9, Z15, Z10
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z10, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z12, Z9
+	VFMADD231PS     Z9, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K3, Z8
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z9
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z10
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z10
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2W        Z10, Z9, Z12
+	VPERMW          Z11, Z2, K2, Z12
+	VCVTPH2PS       Y12, Z12
+	VMOVDQA64       Z0, Z13
+	VPERMI2B        Z10, Z9, Z13
+	VPERMB          Z11, Z0, K1, Z13
+	VPANDD          Z3, Z13, Z14
+	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
+	VMOVDQA64       Z1, Z15
+	VPERMI2B        Z10, Z9, Z15
+	VPERMB          Z11, Z1, K1, Z15
+	VPANDD          Z3, Z15, Z9
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z10
+	VPSRAD          $0x01, Z10, Z10
+	VBROADCASTI64X4 (R11), Z11
+	VPDPBUSD        Z11, Z14, Z5
+	VBROADCASTI64X4 256(R11), Z11
+	VPDPBUSD        Z11, Z14, Z10
+	VBROADCASTI64X4 64(R11), Z11
+	VPDPBUSD        Z11, Z9, Z5
+	VBROADCASTI64X4 320(R11), Z11
+	VPDPBUSD        Z11, Z9, Z10
+	VBROADCASTI64X4 128(R11), Z9
+	VPDPBUSD        Z9, Z13, Z5
+	VBROADCASTI64X4 384(R11), Z9
+	VPDPBUSD        Z9, Z13, Z10
+	VBROADCASTI64X4 192(R11), Z9
+	VPDPBUSD        Z9, Z15, Z5
+	VBROADCASTI64X4 448(R11), Z9
+	VPDPBUSD        Z9, Z15, Z10
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z10, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z12, Z9
+	VFMADD231PS     Z9, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K3, Z8
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z7, Y9
+	VADDPS        Y9, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X9
+	VADDPS        X9, X7, X7
+	VPERMILPD     $0x01, X7, X9
+	VADDPS        X9, X7, X7
+	VMOVSHDUP     X7, X9
+	VADDSS        X9, X7, X7
+	VMOVSS        X7, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y9
+	VADDPS        Y9, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X9, X8, X8
+	VPERMILPD     $0x01, X8, X9
+	VADDPS        X9, X8, X8
+	VMOVSHDUP     X8, X9
+	VADDSS        X9, X8, X8
+	VMOVSS        X8, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_blocksQ4_0q0<>+0(SB)/8, $0x0908070605040302
+DATA i16_blocksQ4_0q0<>+8(SB)/8, $0x1b1a191817161514
+DATA i16_blocksQ4_0q0<>+16(SB)/8, $0x2d2c2b2a29282726
+DATA i16_blocksQ4_0q0<>+24(SB)/8, $0x3f3e3d3c3b3a3938
+DATA i16_blocksQ4_0q0<>+32(SB)/8, $0x51504f4e4d4c4b4a
+DATA i16_blocksQ4_0q0<>+40(SB)/8, $0x636261605f5e5d5c
+DATA i16_blocksQ4_0q0<>+48(SB)/8, $0x7574737271706f6e
+DATA i16_blocksQ4_0q0<>+56(SB)/8, $0x3736353433323130
+GLOBL i16_blocksQ4_0q0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ4_0q1<>+0(SB)/8, $0x11100f0e0d0c0b0a
+DATA i16_blocksQ4_0q1<>+8(SB)/8, $0x232221201f1e1d1c
+DATA i16_blocksQ4_0q1<>+16(SB)/8, $0x3534333231302f2e
+DATA i16_blocksQ4_0q1<>+24(SB)/8, $0x4746454443424140
+DATA i16_blocksQ4_0q1<>+32(SB)/8, $0x5958575655545352
+DATA i16_blocksQ4_0q1<>+40(SB)/8, $0x6b6a696867666564
+DATA i16_blocksQ4_0q1<>+48(SB)/8, $0x7d7c7b7a79787776
+DATA i16_blocksQ4_0q1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL i16_blocksQ4_0q1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ4_0scale<>+0(SB)/8, $0x0009000900000000
+DATA i16_blocksQ4_0scale<>+8(SB)/8, $0x001b001b00120012
+DATA i16_blocksQ4_0scale<>+16(SB)/8, $0x002d002d00240024
+DATA i16_blocksQ4_0scale<>+24(SB)/8, $0x0017001700360036
+DATA i16_blocksQ4_0scale<>+32(SB)/8, $0x0009000900000000
+DATA i16_blocksQ4_0scale<>+40(SB)/8, $0x001b001b00120012
+DATA i16_blocksQ4_0scale<>+48(SB)/8, $0x002d002d00240024
+DATA i16_blocksQ4_0scale<>+56(SB)/8, $0x0017001700360036
+GLOBL i16_blocksQ4_0scale<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksnibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+40(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_blocksnibble<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL i16_blocksnibble<>(SB), RODATA|NOPTR, $64
+
+DATA i16_bitsblocks0<>+0(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+8(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+16(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+24(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+32(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+40(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+48(SB)/8, $0x1020408000000000
+DATA i16_bitsblocks0<>+56(SB)/8, $0x1020408000000000
+GLOBL i16_bitsblocks0<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x14, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x000000000000ffff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffff0000, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	CMPQ    R10, $0x000000a0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000140, R9
+	VMOVDQU64      (DI), Z9
+	VMOVDQU64      64(DI), Z10
+	VMOVDQU64      96(DI), Z11
+	VMOVDQA64      Z2, Z12
+	VPERMI2W       Z10, Z9, Z12
+	VPERMW         Z11, Z2, K2, Z12
+	VCVTPH2PS      Y12, Z13
+	VEXTRACTI64X4  $0x01, Z12, Y12
+	VCVTPH2PS      Y12, Z12
+	VFMADD231PS    (R13), Z12, Z7
+	VMOVDQU64      (R8), Z12
+	VMOVDQU64      64(R8), Z14
+	VMOVDQU64      96(R8), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z12, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z17
+	VEXTRACTI64X4  $0x01, Z16, Y16
+	VCVTPH2PS      Y16, Z16
+	VFMADD231PS    (R13), Z16, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z16
+	VPXORD         Z6, Z6, Z6
+	VMOVDQA64      Z6, Z18
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z10, Z9, Z19
+	VPERMB         Z11, Z0, K1, Z19
+	VPANDD         Z3, Z19, Z20
+	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
+	VMOVDQA64      Z0, Z21
+	VPERMI2B       Z14, Z12, Z21
+	VPERMB         Z15, Z0, K1, Z21
+	VPANDD         Z3, Z21, Z22
+	VGF2P8AFFINEQB $0x00, Z4, Z21, Z21
+	VMOVDQU64      (R11), Z23
+	VPDPBUSD       Z23, Z20, Z5
+	VPDPBUSD       Z23, Z22, Z6
+	VMOVDQU64      256(R11), Z23
+	VPDPBUSD       Z23, Z20, Z16
+	VPDPBUSD       Z23, Z22, Z18
+	VMOVDQU64      128(R11), Z20
+	VPDPBUSD       Z20, Z19, Z5
+	VPDPBUSD       Z20, Z21, Z6
+	VMOVDQU64      384(R11), Z20
+	VPDPBUSD       Z20, Z19, Z16
+	VPDPBUSD       Z20, Z21, Z18
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z10, Z9, Z19
+	VPERMB         Z11, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z9
+	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
+	VMOVDQA64      Z1, Z10
+	VPERMI2B       Z14, Z12, Z10
+	VPERMB         Z15, Z1, K1, Z10
+	VPANDD         Z3, Z10, Z11
+	VGF2P8AFFINEQB $0x00, Z4, Z10, Z10
+	VMOVDQU64      64(R11), Z12
+	VPDPBUSD       Z12, Z9, Z5
+	VPDPBUSD       Z12, Z11, Z6
+	VMOVDQU64      320(R11), Z12
+	VPDPBUSD       Z12, Z9, Z16
+	VPDPBUSD       Z12, Z11, Z18
+	VMOVDQU64      192(R11), Z9
+	VPDPBUSD       Z9, Z19, Z5
+	VPDPBUSD       Z9, Z10, Z6
+	VMOVDQU64      448(R11), Z9
+	VPDPBUSD       Z9, Z19, Z16
+	VPDPBUSD       Z9, Z10, Z18
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z16, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z13, Z9
+	VFMADD231PS    Z9, Z5, Z7
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z18, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    (R12), Z17, Z9
+	VFMADD231PS    Z9, Z6, Z8
+	ADDQ           $0x000000a0, DI
+	ADDQ           $0x000000a0, R8
+	SUBQ           $0x000000a0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000a0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x50
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	ADDQ            $0x000000a0, R9
+	VMOVDQU64       (DI), Z9
+	VMOVDQU8.Z      -16(R8), K5, Z10
+	VMOVDQU8        64(DI), K4, Z10
+	VMOVDQU64       16(R8), Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2W        Z10, Z9, Z12
+	VPERMW          Z11, Z2, K2, Z12
+	VCVTPH2PS       Y12, Z13
+	VEXTRACTI64X4   $0x01, Z12, Y12
+	VCVTPH2PS       Y12, Z12
+	VBROADCASTI64X4 (R13), Z14
+	VFMADD231PS     Z12, Z14, K3, Z7
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z14, K3, Z8
+	VMOVDQA64       Z0, Z12
+	VPERMI2B        Z10, Z9, Z12
+	VPERMB          Z11, Z0, K1, Z12
+	VPANDD          Z3, Z12, Z14
+	VGF2P8AFFINEQB  $0x00, Z4, Z12, Z12
+	VMOVDQA64       Z1, Z15
+	VPERMI2B        Z10, Z9, Z15
+	VPERMB          Z11, Z1, K1, Z15
+	VPANDD          Z3, Z15, Z9
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z10
+	VBROADCASTI64X4 (R11), Z11
+	VPDPBUSD        Z11, Z14, Z5
+	VBROADCASTI64X4 256(R11), Z11
+	VPDPBUSD        Z11, Z14, Z10
+	VBROADCASTI64X4 64(R11), Z11
+	VPDPBUSD        Z11, Z9, Z5
+	VBROADCASTI64X4 320(R11), Z11
+	VPDPBUSD        Z11, Z9, Z10
+	VBROADCASTI64X4 128(R11), Z9
+	VPDPBUSD        Z9, Z12, Z5
+	VBROADCASTI64X4 384(R11), Z9
+	VPDPBUSD        Z9, Z12, Z10
+	VBROADCASTI64X4 192(R11), Z9
+	VPDPBUSD        Z9, Z15, Z5
+	VBROADCASTI64X4 448(R11), Z9
+	VPDPBUSD        Z9, Z15, Z10
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z10, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z13, Z9
+	VFMADD231PS     Z9, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K3, Z8
+	ADDQ            $0x50, DI
+	ADDQ            $0x50, R8
+	SUBQ            $0x50, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      (DI), K6, Z9
+	LEAQ            16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x10, R15
+	SHLQ            $0x10, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      -16(R8), K6, Z10
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8        64(DI), K6, Z10
+	LEAQ            -16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      16(R8), K6, Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2W        Z10, Z9, Z12
+	VPERMW          Z11, Z2, K2, Z12
+	VCVTPH2PS       Y12, Z13
+	VEXTRACTI64X4   $0x01, Z12, Y12
+	VCVTPH2PS       Y12, Z12
+	VBROADCASTI64X4 (R13), Z14
+	VFMADD231PS     Z12, Z14, K3, Z7
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z14, K3, Z8
+	VMOVDQA64       Z0, Z12
+	VPERMI2B        Z10, Z9, Z12
+	VPERMB          Z11, Z0, K1, Z12
+	VPANDD          Z3, Z12, Z14
+	VGF2P8AFFINEQB  $0x00, Z4, Z12, Z12
+	VMOVDQA64       Z1, Z15
+	VPERMI2B        Z10, Z9, Z15
+	VPERMB          Z11, Z1, K1, Z15
+	VPANDD          Z3, Z15, Z9
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z10
+	VBROADCASTI64X4 (R11), Z11
+	VPDPBUSD        Z11, Z14, Z5
+	VBROADCASTI64X4 256(R11), Z11
+	VPDPBUSD        Z11, Z14, Z10
+	VBROADCASTI64X4 64(R11), Z11
+	VPDPBUSD        Z11, Z9, Z5
+	VBROADCASTI64X4 320(R11), Z11
+	VPDPBUSD        Z11, Z9, Z10
+	VBROADCASTI64X4 128(R11), Z9
+	VPDPBUSD        Z9, Z12, Z5
+	VBROADCASTI64X4 384(R11), Z9
+	VPDPBUSD        Z9, Z12, Z10
+	VBROADCASTI64X4 192(R11), Z9
+	VPDPBUSD        Z9, Z15, Z5
+	VBROADCASTI64X4 448(R11), Z9
+	VPDPBUSD        Z9, Z15, Z10
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z10, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z13, Z9
+	VFMADD231PS     Z9, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K3, Z8
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z7, Y9
+	VADDPS        Y9, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X9
+	VADDPS        X9, X7, X7
+	VPERMILPD     $0x01, X7, X9
+	VADDPS        X9, X7, X7
+	VMOVSHDUP     X7, X9
+	VADDSS        X9, X7, X7
+	VMOVSS        X7, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y9
+	VADDPS        Y9, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X9, X8, X8
+	VPERMILPD     $0x01, X8, X9
+	VADDPS        X9, X8, X8
+	VMOVSHDUP     X8, X9
+	VADDSS        X9, X8, X8
+	VMOVSS        X8, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_blocksQ4_1q0<>+0(SB)/8, $0x0b0a090807060504
+DATA i16_blocksQ4_1q0<>+8(SB)/8, $0x1f1e1d1c1b1a1918
+DATA i16_blocksQ4_1q0<>+16(SB)/8, $0x333231302f2e2d2c
+DATA i16_blocksQ4_1q0<>+24(SB)/8, $0x4746454443424140
+DATA i16_blocksQ4_1q0<>+32(SB)/8, $0x5b5a595857565554
+DATA i16_blocksQ4_1q0<>+40(SB)/8, $0x6f6e6d6c6b6a6968
+DATA i16_blocksQ4_1q0<>+48(SB)/8, $0x232221201f1e1d1c
+DATA i16_blocksQ4_1q0<>+56(SB)/8, $0x3736353433323130
+GLOBL i16_blocksQ4_1q0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ4_1q1<>+0(SB)/8, $0x131211100f0e0d0c
+DATA i16_blocksQ4_1q1<>+8(SB)/8, $0x2726252423222120
+DATA i16_blocksQ4_1q1<>+16(SB)/8, $0x3b3a393837363534
+DATA i16_blocksQ4_1q1<>+24(SB)/8, $0x4f4e4d4c4b4a4948
+DATA i16_blocksQ4_1q1<>+32(SB)/8, $0x636261605f5e5d5c
+DATA i16_blocksQ4_1q1<>+40(SB)/8, $0x7776757473727170
+DATA i16_blocksQ4_1q1<>+48(SB)/8, $0x2b2a292827262524
+DATA i16_blocksQ4_1q1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL i16_blocksQ4_1q1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ4_1scale<>+0(SB)/8, $0x000a000a00000000
+DATA i16_blocksQ4_1scale<>+8(SB)/8, $0x001e001e00140014
+DATA i16_blocksQ4_1scale<>+16(SB)/8, $0x0032003200280028
+DATA i16_blocksQ4_1scale<>+24(SB)/8, $0x00160016003c003c
+DATA i16_blocksQ4_1scale<>+32(SB)/8, $0x000b000b00010001
+DATA i16_blocksQ4_1scale<>+40(SB)/8, $0x001f001f00150015
+DATA i16_blocksQ4_1scale<>+48(SB)/8, $0x0033003300290029
+DATA i16_blocksQ4_1scale<>+56(SB)/8, $0x00170017003d003d
+GLOBL i16_blocksQ4_1scale<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	VMOVDQU64 i16_blocksfive<>+0(SB), Z5
+	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z6
+	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z7
+	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z8
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x0000000000ffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffffff000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
 	VPXORD  Z11, Z11, Z11
@@ -1730,101 +2476,101 @@ chunk:
 	VMOVDQU64      (DI), Z13
 	VMOVDQU64      64(DI), Z14
 	VMOVDQU64      112(DI), Z15
-	VMOVDQU64      (R8), Z16
-	VMOVDQU64      64(R8), Z17
-	VMOVDQU64      112(R8), Z18
-	VMOVDQA64      Z3, Z19
-	VPERMI2W       Z14, Z13, Z19
-	VPERMW         Z15, Z3, K2, Z19
-	VCVTPH2PS      Y19, Z19
-	VMOVDQA64      Z2, Z20
-	VPERMI2B       Z14, Z13, Z20
-	VPERMB         Z15, Z2, K1, Z20
-	VMOVDQU64      i16_q50place<>+0(SB), Z21
-	VGF2P8AFFINEQB $0x00, Z20, Z21, Z20
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQA64      Z4, Z17
+	VPERMI2B       Z14, Z13, Z17
+	VPERMB         Z15, Z4, K3, Z17
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z17, Z18, Z17
+	VMOVDQU64      (R8), Z18
+	VMOVDQU64      64(R8), Z19
+	VMOVDQU64      112(R8), Z20
+	VMOVDQA64      Z2, Z21
+	VPERMI2W       Z19, Z18, Z21
+	VPERMW         Z20, Z2, K2, Z21
+	VCVTPH2PS      Y21, Z21
+	VMOVDQA64      Z4, Z22
+	VPERMI2B       Z19, Z18, Z22
+	VPERMB         Z20, Z4, K3, Z22
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z23
+	VGF2P8AFFINEQB $0x00, Z22, Z23, Z22
 	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      512(R11), Z21
-	VMOVDQA64      Z3, Z22
-	VPERMI2W       Z17, Z16, Z22
-	VPERMW         Z18, Z3, K2, Z22
-	VCVTPH2PS      Y22, Z22
-	VMOVDQA64      Z2, Z23
-	VPERMI2B       Z17, Z16, Z23
-	VPERMB         Z18, Z2, K1, Z23
-	VMOVDQU64      i16_q50place<>+0(SB), Z24
-	VGF2P8AFFINEQB $0x00, Z23, Z24, Z23
+	VMOVDQU64      512(R11), Z23
 	VPXORD         Z10, Z10, Z10
-	VMOVDQU64      512(R11), Z24
+	VMOVDQA64      Z23, Z24
 	VMOVDQA64      Z0, Z25
 	VPERMI2B       Z14, Z13, Z25
 	VPERMB         Z15, Z0, K1, Z25
 	VMOVDQA64      Z25, Z26
-	VPTERNLOGD     $0xe4, Z4, Z20, Z26
-	VPTERNLOGD     $0xd8, Z4, Z20, Z25
+	VPTERNLOGD     $0xe4, Z3, Z17, Z26
+	VPTERNLOGD     $0xd8, Z3, Z17, Z25
 	VPANDD         Z5, Z26, Z26
 	VGF2P8AFFINEQB $0x00, Z7, Z25, Z25
 	VMOVDQA64      Z0, Z27
-	VPERMI2B       Z17, Z16, Z27
-	VPERMB         Z18, Z0, K1, Z27
+	VPERMI2B       Z19, Z18, Z27
+	VPERMB         Z20, Z0, K1, Z27
 	VMOVDQA64      Z27, Z28
-	VPTERNLOGD     $0xe4, Z4, Z23, Z28
-	VPTERNLOGD     $0xd8, Z4, Z23, Z27
+	VPTERNLOGD     $0xe4, Z3, Z22, Z28
+	VPTERNLOGD     $0xd8, Z3, Z22, Z27
 	VPANDD         Z5, Z28, Z28
 	VGF2P8AFFINEQB $0x00, Z7, Z27, Z27
 	VMOVDQU64      (R11), Z29
 	VPDPBUSD       Z29, Z26, Z9
 	VPDPBUSD       Z29, Z28, Z10
 	VMOVDQU64      256(R11), Z29
-	VPDPBUSD       Z29, Z26, Z21
+	VPDPBUSD       Z29, Z26, Z23
 	VPDPBUSD       Z29, Z28, Z24
 	VMOVDQU64      128(R11), Z26
 	VPDPBUSD       Z26, Z25, Z9
 	VPDPBUSD       Z26, Z27, Z10
 	VMOVDQU64      384(R11), Z26
-	VPDPBUSD       Z26, Z25, Z21
+	VPDPBUSD       Z26, Z25, Z23
 	VPDPBUSD       Z26, Z27, Z24
 	VMOVDQA64      Z1, Z25
 	VPERMI2B       Z14, Z13, Z25
 	VPERMB         Z15, Z1, K1, Z25
 	VMOVDQA64      Z25, Z13
-	VPTERNLOGD     $0xe4, Z4, Z20, Z13
-	VPTERNLOGD     $0xd8, Z4, Z20, Z25
+	VPTERNLOGD     $0xe4, Z3, Z17, Z13
+	VPTERNLOGD     $0xd8, Z3, Z17, Z25
 	VGF2P8AFFINEQB $0x00, Z6, Z13, Z13
 	VGF2P8AFFINEQB $0x00, Z8, Z25, Z25
 	VMOVDQA64      Z1, Z14
-	VPERMI2B       Z17, Z16, Z14
-	VPERMB         Z18, Z1, K1, Z14
+	VPERMI2B       Z19, Z18, Z14
+	VPERMB         Z20, Z1, K1, Z14
 	VMOVDQA64      Z14, Z15
-	VPTERNLOGD     $0xe4, Z4, Z23, Z15
-	VPTERNLOGD     $0xd8, Z4, Z23, Z14
+	VPTERNLOGD     $0xe4, Z3, Z22, Z15
+	VPTERNLOGD     $0xd8, Z3, Z22, Z14
 	VGF2P8AFFINEQB $0x00, Z6, Z15, Z15
 	VGF2P8AFFINEQB $0x00, Z8, Z14, Z14
-	VMOVDQU64      64(R11), Z16
-	VPDPBUSD       Z16, Z13, Z9
-	VPDPBUSD       Z16, Z15, Z10
-	VMOVDQU64      320(R11), Z16
-	VPDPBUSD       Z16, Z13, Z21
-	VPDPBUSD       Z16, Z15, Z24
+	VMOVDQU64      64(R11), Z17
+	VPDPBUSD       Z17, Z13, Z9
+	VPDPBUSD       Z17, Z15, Z10
+	VMOVDQU64      320(R11), Z17
+	VPDPBUSD       Z17, Z13, Z23
+	VPDPBUSD       Z17, Z15, Z24
 	VMOVDQU64      192(R11), Z13
 	VPDPBUSD       Z13, Z25, Z9
 	VPDPBUSD       Z13, Z14, Z10
 	VMOVDQU64      448(R11), Z13
-	VPDPBUSD       Z13, Z25, Z21
+	VPDPBUSD       Z13, Z25, Z23
 	VPDPBUSD       Z13, Z14, Z24
 	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z21, Z9, Z9
+	VPADDD         Z23, Z9, Z9
 	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    (R12), Z19, Z13
+	VMULPS.BCST    (R12), Z16, Z13
 	VFMADD231PS    Z13, Z9, Z11
 	VPSLLD         $0x08, Z10, Z10
 	VPADDD         Z24, Z10, Z10
 	VCVTDQ2PS      Z10, Z10
-	VMULPS.BCST    (R12), Z22, Z13
+	VMULPS.BCST    (R12), Z21, Z13
 	VFMADD231PS    Z13, Z10, Z12
 	ADDQ           $0x000000b0, DI
 	ADDQ           $0x000000b0, R8
 	SUBQ           $0x000000b0, R10
-	ADDQ           BX, R11
+	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
 	CMPQ           R10, $0x000000b0
 	JGE            chunk
@@ -1840,32 +2586,32 @@ tail:
 	PREFETCHT0      8320(R9)
 	ADDQ            $0x000000b0, R9
 	VMOVDQU64       (DI), Z13
+	VMOVDQU8.Z      -24(R8), K6, Z14
+	VMOVDQU8        64(DI), K5, Z14
 	VMOVDQU64       24(R8), Z15
-	VMOVDQU8.Z      -24(R8), K5, Z14
-	VMOVDQU8        64(DI), K4, Z14
-	VMOVDQA64       Z3, Z16
+	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z3, K2, Z16
+	VPERMW          Z15, Z2, K2, Z16
 	VCVTPH2PS       Y16, Z16
-	VMOVDQA64       Z2, Z17
+	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z2, K1, Z17
-	VMOVDQU64       i16_q50place<>+0(SB), Z18
+	VPERMB          Z15, Z4, K3, Z17
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z17, Z18, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
 	VPERMB          Z15, Z0, K1, Z18
 	VMOVDQA64       Z18, Z19
-	VPTERNLOGD      $0xe4, Z4, Z17, Z19
-	VPTERNLOGD      $0xd8, Z4, Z17, Z18
+	VPTERNLOGD      $0xe4, Z3, Z17, Z19
+	VPTERNLOGD      $0xd8, Z3, Z17, Z18
 	VPANDD          Z5, Z19, Z19
 	VGF2P8AFFINEQB  $0x00, Z7, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
 	VPERMB          Z15, Z1, K1, Z20
 	VMOVDQA64       Z20, Z13
-	VPTERNLOGD      $0xe4, Z4, Z17, Z13
-	VPTERNLOGD      $0xd8, Z4, Z17, Z20
+	VPTERNLOGD      $0xe4, Z3, Z17, Z13
+	VPTERNLOGD      $0xd8, Z3, Z17, Z20
 	VGF2P8AFFINEQB  $0x00, Z6, Z13, Z13
 	VGF2P8AFFINEQB  $0x00, Z8, Z20, Z20
 	VPXORD          Z9, Z9, Z9
@@ -1890,10 +2636,10 @@ tail:
 	VPADDD          Z14, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z16, Z13
-	VFMADD231PS     Z13, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z13, Y13
-	VFMADD231PS     Z13, Z9, K3, Z12
+	VFMADD231PS     Z13, Z9, K4, Z11
+	VSHUFF64X2      $0xee, Z9, Z9, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K4, Z12
 	ADDQ            $0x58, DI
 	ADDQ            $0x58, R8
 	SUBQ            $0x58, R10
@@ -1912,17 +2658,8 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K6
-	LEAQ            -64(R10), R13
-	XORL            R14, R14
-	TESTQ           R13, R13
-	CMOVQLT         R14, R13
-	MOVQ            $+64, R14
-	CMPQ            R13, R14
-	CMOVQGT         R14, R13
-	MOVQ            $-1, R14
-	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K4
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      (DI), K7, Z13
 	LEAQ            24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -1932,8 +2669,21 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	ANDQ            $-16777216, R14
-	KMOVQ           R14, K5
+	SHRQ            $0x18, R14
+	SHLQ            $0x18, R14
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      -24(R8), K7, Z14
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K7
+	VMOVDQU8        64(DI), K7, Z14
 	LEAQ            -24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -1944,33 +2694,30 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      (DI), K6, Z13
 	VMOVDQU8.Z      24(R8), K7, Z15
-	VMOVDQU8.Z      -24(R8), K5, Z14
-	VMOVDQU8        64(DI), K4, Z14
-	VMOVDQA64       Z3, Z16
+	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z3, K2, Z16
+	VPERMW          Z15, Z2, K2, Z16
 	VCVTPH2PS       Y16, Z16
-	VMOVDQA64       Z2, Z17
+	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z2, K1, Z17
-	VMOVDQU64       i16_q50place<>+0(SB), Z18
+	VPERMB          Z15, Z4, K3, Z17
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z17, Z18, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
 	VPERMB          Z15, Z0, K1, Z18
 	VMOVDQA64       Z18, Z19
-	VPTERNLOGD      $0xe4, Z4, Z17, Z19
-	VPTERNLOGD      $0xd8, Z4, Z17, Z18
+	VPTERNLOGD      $0xe4, Z3, Z17, Z19
+	VPTERNLOGD      $0xd8, Z3, Z17, Z18
 	VPANDD          Z5, Z19, Z19
 	VGF2P8AFFINEQB  $0x00, Z7, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
 	VPERMB          Z15, Z1, K1, Z20
 	VMOVDQA64       Z20, Z13
-	VPTERNLOGD      $0xe4, Z4, Z17, Z13
-	VPTERNLOGD      $0xd8, Z4, Z17, Z20
+	VPTERNLOGD      $0xe4, Z3, Z17, Z13
+	VPTERNLOGD      $0xd8, Z3, Z17, Z20
 	VGF2P8AFFINEQB  $0x00, Z6, Z13, Z13
 	VGF2P8AFFINEQB  $0x00, Z8, Z20, Z20
 	VPXORD          Z9, Z9, Z9
@@ -1995,14 +2742,10 @@ part:
 	VPADDD          Z14, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z16, Z13
-	VFMADD231PS     Z13, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z13, Y13
-	VFMADD231PS     Z13, Z9, K3, Z12
-	MOVQ            $0x0000000000ffffff, R11
-	KMOVQ           R11, K4
-	MOVQ            $0xffffffffff000000, R11
-	KMOVQ           R11, K5
+	VFMADD231PS     Z13, Z9, K4, Z11
+	VSHUFF64X2      $0xee, Z9, Z9, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K4, Z12
 	ADDQ            R10, DI
 	ADDQ            R10, R8
 
@@ -2039,105 +2782,910 @@ done:
 	VZEROUPPER
 	RET
 
-DATA i16_q50q0<>+0(SB)/8, $0x0d0c0b0a09080706
-DATA i16_q50q0<>+8(SB)/8, $0x232221201f1e1d1c
-DATA i16_q50q0<>+16(SB)/8, $0x3938373635343332
-DATA i16_q50q0<>+24(SB)/8, $0x4f4e4d4c4b4a4948
-DATA i16_q50q0<>+32(SB)/8, $0x6564636261605f5e
-DATA i16_q50q0<>+40(SB)/8, $0x0b0a090807060504
-DATA i16_q50q0<>+48(SB)/8, $0x21201f1e1d1c1b1a
-DATA i16_q50q0<>+56(SB)/8, $0x3736353433323130
-GLOBL i16_q50q0<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksQ5_0q0<>+0(SB)/8, $0x0d0c0b0a09080706
+DATA i16_blocksQ5_0q0<>+8(SB)/8, $0x232221201f1e1d1c
+DATA i16_blocksQ5_0q0<>+16(SB)/8, $0x3938373635343332
+DATA i16_blocksQ5_0q0<>+24(SB)/8, $0x4f4e4d4c4b4a4948
+DATA i16_blocksQ5_0q0<>+32(SB)/8, $0x6564636261605f5e
+DATA i16_blocksQ5_0q0<>+40(SB)/8, $0x0b0a090807060504
+DATA i16_blocksQ5_0q0<>+48(SB)/8, $0x21201f1e1d1c1b1a
+DATA i16_blocksQ5_0q0<>+56(SB)/8, $0x3736353433323130
+GLOBL i16_blocksQ5_0q0<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50q1<>+0(SB)/8, $0x1514131211100f0e
-DATA i16_q50q1<>+8(SB)/8, $0x2b2a292827262524
-DATA i16_q50q1<>+16(SB)/8, $0x41403f3e3d3c3b3a
-DATA i16_q50q1<>+24(SB)/8, $0x5756555453525150
-DATA i16_q50q1<>+32(SB)/8, $0x6d6c6b6a69686766
-DATA i16_q50q1<>+40(SB)/8, $0x131211100f0e0d0c
-DATA i16_q50q1<>+48(SB)/8, $0x2928272625242322
-DATA i16_q50q1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
-GLOBL i16_q50q1<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksQ5_0q1<>+0(SB)/8, $0x1514131211100f0e
+DATA i16_blocksQ5_0q1<>+8(SB)/8, $0x2b2a292827262524
+DATA i16_blocksQ5_0q1<>+16(SB)/8, $0x41403f3e3d3c3b3a
+DATA i16_blocksQ5_0q1<>+24(SB)/8, $0x5756555453525150
+DATA i16_blocksQ5_0q1<>+32(SB)/8, $0x6d6c6b6a69686766
+DATA i16_blocksQ5_0q1<>+40(SB)/8, $0x131211100f0e0d0c
+DATA i16_blocksQ5_0q1<>+48(SB)/8, $0x2928272625242322
+DATA i16_blocksQ5_0q1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL i16_blocksQ5_0q1<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50high<>+0(SB)/8, $0x0203040502030405
-DATA i16_q50high<>+8(SB)/8, $0x18191a1b18191a1b
-DATA i16_q50high<>+16(SB)/8, $0x2e2f30312e2f3031
-DATA i16_q50high<>+24(SB)/8, $0x4445464744454647
-DATA i16_q50high<>+32(SB)/8, $0x5a5b5c5d5a5b5c5d
-DATA i16_q50high<>+40(SB)/8, $0x0001020300010203
-DATA i16_q50high<>+48(SB)/8, $0x1617181916171819
-DATA i16_q50high<>+56(SB)/8, $0x2c2d2e2f2c2d2e2f
-GLOBL i16_q50high<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksQ5_0scale<>+0(SB)/8, $0x000b000b00000000
+DATA i16_blocksQ5_0scale<>+8(SB)/8, $0x0021002100160016
+DATA i16_blocksQ5_0scale<>+16(SB)/8, $0x00370037002c002c
+DATA i16_blocksQ5_0scale<>+24(SB)/8, $0x00150015000a000a
+DATA i16_blocksQ5_0scale<>+32(SB)/8, $0x000b000b00000000
+DATA i16_blocksQ5_0scale<>+40(SB)/8, $0x0021002100160016
+DATA i16_blocksQ5_0scale<>+48(SB)/8, $0x00370037002c002c
+DATA i16_blocksQ5_0scale<>+56(SB)/8, $0x00150015000a000a
+GLOBL i16_blocksQ5_0scale<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50scale<>+0(SB)/8, $0x000b000b00000000
-DATA i16_q50scale<>+8(SB)/8, $0x0021002100160016
-DATA i16_q50scale<>+16(SB)/8, $0x00370037002c002c
-DATA i16_q50scale<>+24(SB)/8, $0x00150015000a000a
-DATA i16_q50scale<>+32(SB)/8, $0x000b000b00000000
-DATA i16_q50scale<>+40(SB)/8, $0x0021002100160016
-DATA i16_q50scale<>+48(SB)/8, $0x00370037002c002c
-DATA i16_q50scale<>+56(SB)/8, $0x00150015000a000a
-GLOBL i16_q50scale<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksQ5_0high<>+0(SB)/8, $0x0203040502030405
+DATA i16_blocksQ5_0high<>+8(SB)/8, $0x18191a1b18191a1b
+DATA i16_blocksQ5_0high<>+16(SB)/8, $0x2e2f30312e2f3031
+DATA i16_blocksQ5_0high<>+24(SB)/8, $0x4445464744454647
+DATA i16_blocksQ5_0high<>+32(SB)/8, $0x5a5b5c5d5a5b5c5d
+DATA i16_blocksQ5_0high<>+40(SB)/8, $0x7071727370717273
+DATA i16_blocksQ5_0high<>+48(SB)/8, $0x1617181916171819
+DATA i16_blocksQ5_0high<>+56(SB)/8, $0x2c2d2e2f2c2d2e2f
+GLOBL i16_blocksQ5_0high<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50place<>+0(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+8(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+16(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+24(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+32(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+40(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+48(SB)/8, $0x8040201008040201
-DATA i16_q50place<>+56(SB)/8, $0x8040201008040201
-GLOBL i16_q50place<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksplace<>+0(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+8(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+16(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+24(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+32(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+40(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+48(SB)/8, $0x8040201008040201
+DATA i16_blocksplace<>+56(SB)/8, $0x8040201008040201
+GLOBL i16_blocksplace<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50nibble<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+40(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_q50nibble<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
-GLOBL i16_q50nibble<>(SB), RODATA|NOPTR, $64
+DATA i16_blocksfive<>+0(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+8(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+16(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+24(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+32(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+40(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+48(SB)/8, $0x1f1f1f1f1f1f1f1f
+DATA i16_blocksfive<>+56(SB)/8, $0x1f1f1f1f1f1f1f1f
+GLOBL i16_blocksfive<>(SB), RODATA|NOPTR, $64
 
-DATA i16_q50five<>+0(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+8(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+16(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+24(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+32(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+40(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+48(SB)/8, $0x1f1f1f1f1f1f1f1f
-DATA i16_q50five<>+56(SB)/8, $0x1f1f1f1f1f1f1f1f
-GLOBL i16_q50five<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsblocks1<>+0(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+8(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+16(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+24(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+32(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+40(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+48(SB)/8, $0x0102040820000000
+DATA i16_bitsblocks1<>+56(SB)/8, $0x0102040820000000
+GLOBL i16_bitsblocks1<>(SB), RODATA|NOPTR, $64
 
-DATA i16_bitsq50level1<>+0(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+8(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+16(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+24(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+32(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+40(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+48(SB)/8, $0x0102040820000000
-DATA i16_bitsq50level1<>+56(SB)/8, $0x0102040820000000
-GLOBL i16_bitsq50level1<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsblocks2<>+0(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+8(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+16(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+24(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+32(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+40(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+48(SB)/8, $0x1020408004000000
+DATA i16_bitsblocks2<>+56(SB)/8, $0x1020408004000000
+GLOBL i16_bitsblocks2<>(SB), RODATA|NOPTR, $64
 
-DATA i16_bitsq50level2<>+0(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+8(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+16(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+24(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+32(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+40(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+48(SB)/8, $0x1020408004000000
-DATA i16_bitsq50level2<>+56(SB)/8, $0x1020408004000000
-GLOBL i16_bitsq50level2<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsblocks3<>+0(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+8(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+16(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+24(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+32(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+40(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+48(SB)/8, $0x1020408008000000
+DATA i16_bitsblocks3<>+56(SB)/8, $0x1020408008000000
+GLOBL i16_bitsblocks3<>(SB), RODATA|NOPTR, $64
 
-DATA i16_bitsq50level3<>+0(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+8(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+16(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+24(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+32(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+40(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+48(SB)/8, $0x1020408008000000
-DATA i16_bitsq50level3<>+56(SB)/8, $0x1020408008000000
-GLOBL i16_bitsq50level3<>(SB), RODATA|NOPTR, $64
+// func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z5
+	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z6
+	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z7
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x18, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x00000000ffffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffff00000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	CMPQ    R10, $0x000000c0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	PREFETCHT0     8512(R9)
+	ADDQ           $0x00000180, R9
+	VMOVDQU64      (DI), Z12
+	VMOVDQU64      64(DI), Z13
+	VMOVDQU64      128(DI), Z14
+	VMOVDQA64      Z2, Z15
+	VPERMI2W       Z13, Z12, Z15
+	VPERMW         Z14, Z2, K2, Z15
+	VCVTPH2PS      Y15, Z16
+	VEXTRACTI64X4  $0x01, Z15, Y15
+	VCVTPH2PS      Y15, Z15
+	VFMADD231PS    (R13), Z15, Z10
+	VMOVDQA64      Z4, Z15
+	VPERMI2B       Z13, Z12, Z15
+	VPERMB         Z14, Z4, K3, Z15
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z17
+	VGF2P8AFFINEQB $0x00, Z15, Z17, Z15
+	VMOVDQU64      (R8), Z17
+	VMOVDQU64      64(R8), Z18
+	VMOVDQU64      128(R8), Z19
+	VMOVDQA64      Z2, Z20
+	VPERMI2W       Z18, Z17, Z20
+	VPERMW         Z19, Z2, K2, Z20
+	VCVTPH2PS      Y20, Z21
+	VEXTRACTI64X4  $0x01, Z20, Y20
+	VCVTPH2PS      Y20, Z20
+	VFMADD231PS    (R13), Z20, Z11
+	VMOVDQA64      Z4, Z20
+	VPERMI2B       Z18, Z17, Z20
+	VPERMB         Z19, Z4, K3, Z20
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z22
+	VGF2P8AFFINEQB $0x00, Z20, Z22, Z20
+	VPXORD         Z8, Z8, Z8
+	VMOVDQA64      Z8, Z22
+	VPXORD         Z9, Z9, Z9
+	VMOVDQA64      Z9, Z23
+	VMOVDQA64      Z0, Z24
+	VPERMI2B       Z13, Z12, Z24
+	VPERMB         Z14, Z0, K1, Z24
+	VMOVDQA64      Z24, Z25
+	VPTERNLOGD     $0xe4, Z3, Z15, Z25
+	VPTERNLOGD     $0xd8, Z3, Z15, Z24
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z26
+	VPANDD         Z26, Z25, Z25
+	VGF2P8AFFINEQB $0x00, Z6, Z24, Z24
+	VMOVDQA64      Z0, Z26
+	VPERMI2B       Z18, Z17, Z26
+	VPERMB         Z19, Z0, K1, Z26
+	VMOVDQA64      Z26, Z27
+	VPTERNLOGD     $0xe4, Z3, Z20, Z27
+	VPTERNLOGD     $0xd8, Z3, Z20, Z26
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z28
+	VPANDD         Z28, Z27, Z27
+	VGF2P8AFFINEQB $0x00, Z6, Z26, Z26
+	VMOVDQU64      (R11), Z28
+	VPDPBUSD       Z28, Z25, Z8
+	VPDPBUSD       Z28, Z27, Z9
+	VMOVDQU64      256(R11), Z28
+	VPDPBUSD       Z28, Z25, Z22
+	VPDPBUSD       Z28, Z27, Z23
+	VMOVDQU64      128(R11), Z25
+	VPDPBUSD       Z25, Z24, Z8
+	VPDPBUSD       Z25, Z26, Z9
+	VMOVDQU64      384(R11), Z25
+	VPDPBUSD       Z25, Z24, Z22
+	VPDPBUSD       Z25, Z26, Z23
+	VMOVDQA64      Z1, Z24
+	VPERMI2B       Z13, Z12, Z24
+	VPERMB         Z14, Z1, K1, Z24
+	VMOVDQA64      Z24, Z12
+	VPTERNLOGD     $0xe4, Z3, Z15, Z12
+	VPTERNLOGD     $0xd8, Z3, Z15, Z24
+	VGF2P8AFFINEQB $0x00, Z5, Z12, Z12
+	VGF2P8AFFINEQB $0x00, Z7, Z24, Z24
+	VMOVDQA64      Z1, Z13
+	VPERMI2B       Z18, Z17, Z13
+	VPERMB         Z19, Z1, K1, Z13
+	VMOVDQA64      Z13, Z14
+	VPTERNLOGD     $0xe4, Z3, Z20, Z14
+	VPTERNLOGD     $0xd8, Z3, Z20, Z13
+	VGF2P8AFFINEQB $0x00, Z5, Z14, Z14
+	VGF2P8AFFINEQB $0x00, Z7, Z13, Z13
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z12, Z8
+	VPDPBUSD       Z15, Z14, Z9
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z12, Z22
+	VPDPBUSD       Z15, Z14, Z23
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z24, Z8
+	VPDPBUSD       Z12, Z13, Z9
+	VMOVDQU64      448(R11), Z12
+	VPDPBUSD       Z12, Z24, Z22
+	VPDPBUSD       Z12, Z13, Z23
+	VPSLLD         $0x08, Z8, Z8
+	VPADDD         Z22, Z8, Z8
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    (R12), Z16, Z12
+	VFMADD231PS    Z12, Z8, Z10
+	VPSLLD         $0x08, Z9, Z9
+	VPADDD         Z23, Z9, Z9
+	VCVTDQ2PS      Z9, Z9
+	VMULPS.BCST    (R12), Z21, Z12
+	VFMADD231PS    Z12, Z9, Z11
+	ADDQ           $0x000000c0, DI
+	ADDQ           $0x000000c0, R8
+	SUBQ           $0x000000c0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000c0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x60
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	ADDQ            $0x000000c0, R9
+	VMOVDQU64       (DI), Z12
+	VMOVDQU8.Z      -32(R8), K6, Z13
+	VMOVDQU8        64(DI), K5, Z13
+	VMOVDQU64       32(R8), Z14
+	VMOVDQA64       Z2, Z15
+	VPERMI2W        Z13, Z12, Z15
+	VPERMW          Z14, Z2, K2, Z15
+	VCVTPH2PS       Y15, Z16
+	VEXTRACTI64X4   $0x01, Z15, Y15
+	VCVTPH2PS       Y15, Z15
+	VBROADCASTI64X4 (R13), Z17
+	VFMADD231PS     Z15, Z17, K4, Z10
+	VSHUFF64X2      $0xee, Z17, Z17, Z17
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z17, K4, Z11
+	VMOVDQA64       Z4, Z15
+	VPERMI2B        Z13, Z12, Z15
+	VPERMB          Z14, Z4, K3, Z15
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z17
+	VGF2P8AFFINEQB  $0x00, Z15, Z17, Z15
+	VMOVDQA64       Z0, Z17
+	VPERMI2B        Z13, Z12, Z17
+	VPERMB          Z14, Z0, K1, Z17
+	VMOVDQA64       Z17, Z18
+	VPTERNLOGD      $0xe4, Z3, Z15, Z18
+	VPTERNLOGD      $0xd8, Z3, Z15, Z17
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z19
+	VPANDD          Z19, Z18, Z18
+	VGF2P8AFFINEQB  $0x00, Z6, Z17, Z17
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z13, Z12, Z19
+	VPERMB          Z14, Z1, K1, Z19
+	VMOVDQA64       Z19, Z12
+	VPTERNLOGD      $0xe4, Z3, Z15, Z12
+	VPTERNLOGD      $0xd8, Z3, Z15, Z19
+	VGF2P8AFFINEQB  $0x00, Z5, Z12, Z12
+	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z13
+	VBROADCASTI64X4 (R11), Z14
+	VPDPBUSD        Z14, Z18, Z8
+	VBROADCASTI64X4 256(R11), Z14
+	VPDPBUSD        Z14, Z18, Z13
+	VBROADCASTI64X4 64(R11), Z14
+	VPDPBUSD        Z14, Z12, Z8
+	VBROADCASTI64X4 320(R11), Z14
+	VPDPBUSD        Z14, Z12, Z13
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z17, Z8
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z17, Z13
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z19, Z8
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z19, Z13
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z13, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     (R12), Z16, Z12
+	VFMADD231PS     Z12, Z8, K4, Z10
+	VSHUFF64X2      $0xee, Z8, Z8, Z13
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z13, K4, Z11
+	ADDQ            $0x60, DI
+	ADDQ            $0x60, R8
+	SUBQ            $0x60, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      (DI), K7, Z12
+	LEAQ            32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x20, R15
+	SHLQ            $0x20, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      -32(R8), K7, Z13
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8        64(DI), K7, Z13
+	LEAQ            -32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      32(R8), K7, Z14
+	VMOVDQA64       Z2, Z15
+	VPERMI2W        Z13, Z12, Z15
+	VPERMW          Z14, Z2, K2, Z15
+	VCVTPH2PS       Y15, Z16
+	VEXTRACTI64X4   $0x01, Z15, Y15
+	VCVTPH2PS       Y15, Z15
+	VBROADCASTI64X4 (R13), Z17
+	VFMADD231PS     Z15, Z17, K4, Z10
+	VSHUFF64X2      $0xee, Z17, Z17, Z17
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z17, K4, Z11
+	VMOVDQA64       Z4, Z15
+	VPERMI2B        Z13, Z12, Z15
+	VPERMB          Z14, Z4, K3, Z15
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z17
+	VGF2P8AFFINEQB  $0x00, Z15, Z17, Z15
+	VMOVDQA64       Z0, Z17
+	VPERMI2B        Z13, Z12, Z17
+	VPERMB          Z14, Z0, K1, Z17
+	VMOVDQA64       Z17, Z18
+	VPTERNLOGD      $0xe4, Z3, Z15, Z18
+	VPTERNLOGD      $0xd8, Z3, Z15, Z17
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z19
+	VPANDD          Z19, Z18, Z18
+	VGF2P8AFFINEQB  $0x00, Z6, Z17, Z17
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z13, Z12, Z19
+	VPERMB          Z14, Z1, K1, Z19
+	VMOVDQA64       Z19, Z12
+	VPTERNLOGD      $0xe4, Z3, Z15, Z12
+	VPTERNLOGD      $0xd8, Z3, Z15, Z19
+	VGF2P8AFFINEQB  $0x00, Z5, Z12, Z12
+	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z13
+	VBROADCASTI64X4 (R11), Z14
+	VPDPBUSD        Z14, Z18, Z8
+	VBROADCASTI64X4 256(R11), Z14
+	VPDPBUSD        Z14, Z18, Z13
+	VBROADCASTI64X4 64(R11), Z14
+	VPDPBUSD        Z14, Z12, Z8
+	VBROADCASTI64X4 320(R11), Z14
+	VPDPBUSD        Z14, Z12, Z13
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z17, Z8
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z17, Z13
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z19, Z8
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z19, Z13
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z13, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     (R12), Z16, Z12
+	VFMADD231PS     Z12, Z8, K4, Z10
+	VSHUFF64X2      $0xee, Z8, Z8, Z13
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z13, K4, Z11
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z10, Y12
+	VADDPS        Y12, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X12
+	VADDPS        X12, X10, X10
+	VPERMILPD     $0x01, X10, X12
+	VADDPS        X12, X10, X10
+	VMOVSHDUP     X10, X12
+	VADDSS        X12, X10, X10
+	VMOVSS        X10, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z11, Y12
+	VADDPS        Y12, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X12, X11, X11
+	VPERMILPD     $0x01, X11, X12
+	VADDPS        X12, X11, X11
+	VMOVSHDUP     X11, X12
+	VADDSS        X12, X11, X11
+	VMOVSS        X11, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_blocksQ5_1q0<>+0(SB)/8, $0x0f0e0d0c0b0a0908
+DATA i16_blocksQ5_1q0<>+8(SB)/8, $0x2726252423222120
+DATA i16_blocksQ5_1q0<>+16(SB)/8, $0x3f3e3d3c3b3a3938
+DATA i16_blocksQ5_1q0<>+24(SB)/8, $0x5756555453525150
+DATA i16_blocksQ5_1q0<>+32(SB)/8, $0x6f6e6d6c6b6a6968
+DATA i16_blocksQ5_1q0<>+40(SB)/8, $0x0706050403020100
+DATA i16_blocksQ5_1q0<>+48(SB)/8, $0x1f1e1d1c1b1a1918
+DATA i16_blocksQ5_1q0<>+56(SB)/8, $0x3736353433323130
+GLOBL i16_blocksQ5_1q0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ5_1q1<>+0(SB)/8, $0x1716151413121110
+DATA i16_blocksQ5_1q1<>+8(SB)/8, $0x2f2e2d2c2b2a2928
+DATA i16_blocksQ5_1q1<>+16(SB)/8, $0x4746454443424140
+DATA i16_blocksQ5_1q1<>+24(SB)/8, $0x5f5e5d5c5b5a5958
+DATA i16_blocksQ5_1q1<>+32(SB)/8, $0x7776757473727170
+DATA i16_blocksQ5_1q1<>+40(SB)/8, $0x0f0e0d0c0b0a0908
+DATA i16_blocksQ5_1q1<>+48(SB)/8, $0x2726252423222120
+DATA i16_blocksQ5_1q1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL i16_blocksQ5_1q1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ5_1scale<>+0(SB)/8, $0x000c000c00000000
+DATA i16_blocksQ5_1scale<>+8(SB)/8, $0x0024002400180018
+DATA i16_blocksQ5_1scale<>+16(SB)/8, $0x003c003c00300030
+DATA i16_blocksQ5_1scale<>+24(SB)/8, $0x0014001400080008
+DATA i16_blocksQ5_1scale<>+32(SB)/8, $0x000d000d00010001
+DATA i16_blocksQ5_1scale<>+40(SB)/8, $0x0025002500190019
+DATA i16_blocksQ5_1scale<>+48(SB)/8, $0x003d003d00310031
+DATA i16_blocksQ5_1scale<>+56(SB)/8, $0x0015001500090009
+GLOBL i16_blocksQ5_1scale<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksQ5_1high<>+0(SB)/8, $0x0405060704050607
+DATA i16_blocksQ5_1high<>+8(SB)/8, $0x1c1d1e1f1c1d1e1f
+DATA i16_blocksQ5_1high<>+16(SB)/8, $0x3435363734353637
+DATA i16_blocksQ5_1high<>+24(SB)/8, $0x4c4d4e4f4c4d4e4f
+DATA i16_blocksQ5_1high<>+32(SB)/8, $0x6465666764656667
+DATA i16_blocksQ5_1high<>+40(SB)/8, $0x7c7d7e7f7c7d7e7f
+DATA i16_blocksQ5_1high<>+48(SB)/8, $0x1415161714151617
+DATA i16_blocksQ5_1high<>+56(SB)/8, $0x2c2d2e2f2c2d2e2f
+GLOBL i16_blocksQ5_1high<>(SB), RODATA|NOPTR, $64
+
+// func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
+	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z5
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -4096(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffffff00, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     8192(R9)
+	PREFETCHT0     8256(R9)
+	PREFETCHT0     8320(R9)
+	PREFETCHT0     8384(R9)
+	PREFETCHT0     8448(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z10
+	VMOVDQU64      64(DI), Z11
+	VMOVDQU64      80(DI), Z12
+	VMOVDQA64      Z2, Z13
+	VPERMI2W       Z11, Z10, Z13
+	VPERMW         Z12, Z2, K2, Z13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQU64      (R8), Z14
+	VMOVDQU64      64(R8), Z15
+	VMOVDQU64      80(R8), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z17
+	VPXORD         Z6, Z6, Z6
+	VMOVDQU64      512(R11), Z18
+	VPSLLD         $0x03, Z18, Z18
+	VPXORD         Z7, Z7, Z7
+	VMOVDQA64      Z18, Z19
+	VMOVDQA64      Z0, Z20
+	VPERMI2B       Z11, Z10, Z20
+	VPERMB         Z12, Z0, K1, Z20
+	VPANDD         Z3, Z20, Z21
+	VGF2P8AFFINEQB $0x00, Z4, Z20, Z20
+	VPSHUFB        Z21, Z5, Z21
+	VPSHUFB        Z20, Z5, Z20
+	VMOVDQA64      Z0, Z22
+	VPERMI2B       Z15, Z14, Z22
+	VPERMB         Z16, Z0, K1, Z22
+	VPANDD         Z3, Z22, Z23
+	VGF2P8AFFINEQB $0x00, Z4, Z22, Z22
+	VPSHUFB        Z23, Z5, Z23
+	VPSHUFB        Z22, Z5, Z22
+	VMOVDQU64      (R11), Z24
+	VPDPBUSD       Z24, Z21, Z6
+	VPDPBUSD       Z24, Z23, Z7
+	VMOVDQU64      256(R11), Z24
+	VPDPBUSD       Z24, Z21, Z18
+	VPDPBUSD       Z24, Z23, Z19
+	VMOVDQU64      128(R11), Z21
+	VPDPBUSD       Z21, Z20, Z6
+	VPDPBUSD       Z21, Z22, Z7
+	VMOVDQU64      384(R11), Z21
+	VPDPBUSD       Z21, Z20, Z18
+	VPDPBUSD       Z21, Z22, Z19
+	VMOVDQA64      Z1, Z20
+	VPERMI2B       Z11, Z10, Z20
+	VPERMB         Z12, Z1, K1, Z20
+	VPANDD         Z3, Z20, Z10
+	VGF2P8AFFINEQB $0x00, Z4, Z20, Z20
+	VPSHUFB        Z10, Z5, Z10
+	VPSHUFB        Z20, Z5, Z20
+	VMOVDQA64      Z1, Z11
+	VPERMI2B       Z15, Z14, Z11
+	VPERMB         Z16, Z1, K1, Z11
+	VPANDD         Z3, Z11, Z12
+	VGF2P8AFFINEQB $0x00, Z4, Z11, Z11
+	VPSHUFB        Z12, Z5, Z12
+	VPSHUFB        Z11, Z5, Z11
+	VMOVDQU64      64(R11), Z14
+	VPDPBUSD       Z14, Z10, Z6
+	VPDPBUSD       Z14, Z12, Z7
+	VMOVDQU64      320(R11), Z14
+	VPDPBUSD       Z14, Z10, Z18
+	VPDPBUSD       Z14, Z12, Z19
+	VMOVDQU64      192(R11), Z10
+	VPDPBUSD       Z10, Z20, Z6
+	VPDPBUSD       Z10, Z11, Z7
+	VMOVDQU64      448(R11), Z10
+	VPDPBUSD       Z10, Z20, Z18
+	VPDPBUSD       Z10, Z11, Z19
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z18, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    (R12), Z13, Z10
+	VFMADD231PS    Z10, Z6, Z8
+	VPSLLD         $0x08, Z7, Z7
+	VPADDD         Z19, Z7, Z7
+	VCVTDQ2PS      Z7, Z7
+	VMULPS.BCST    (R12), Z17, Z10
+	VFMADD231PS    Z10, Z7, Z9
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      8192(R9)
+	PREFETCHT0      8256(R9)
+	PREFETCHT0      8320(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z10
+	VMOVDQU8.Z      -8(R8), K5, Z11
+	VMOVDQU8        64(DI), K4, Z11
+	VMOVDQU64       8(R8), Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z13
+	VMOVDQA64       Z0, Z14
+	VPERMI2B        Z11, Z10, Z14
+	VPERMB          Z12, Z0, K1, Z14
+	VPANDD          Z3, Z14, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
+	VPSHUFB         Z15, Z5, Z15
+	VPSHUFB         Z14, Z5, Z14
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPSHUFB         Z10, Z5, Z10
+	VPSHUFB         Z16, Z5, Z16
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 512(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z6
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z6
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z10
+	VPDPBUSD        Z10, Z14, Z6
+	VBROADCASTI64X4 384(R11), Z10
+	VPDPBUSD        Z10, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z10
+	VPDPBUSD        Z10, Z16, Z6
+	VBROADCASTI64X4 448(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z11, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     (R12), Z13, Z10
+	VFMADD231PS     Z10, Z6, K3, Z8
+	VSHUFF64X2      $0xee, Z6, Z6, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z10
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z11
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z11
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z13
+	VMOVDQA64       Z0, Z14
+	VPERMI2B        Z11, Z10, Z14
+	VPERMB          Z12, Z0, K1, Z14
+	VPANDD          Z3, Z14, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
+	VPSHUFB         Z15, Z5, Z15
+	VPSHUFB         Z14, Z5, Z14
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPSHUFB         Z10, Z5, Z10
+	VPSHUFB         Z16, Z5, Z16
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 512(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z6
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z6
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z10
+	VPDPBUSD        Z10, Z14, Z6
+	VBROADCASTI64X4 384(R11), Z10
+	VPDPBUSD        Z10, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z10
+	VPDPBUSD        Z10, Z16, Z6
+	VBROADCASTI64X4 448(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z11, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     (R12), Z13, Z10
+	VFMADD231PS     Z10, Z6, K3, Z8
+	VSHUFF64X2      $0xee, Z6, Z6, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), DI
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y10
+	VADDPS        Y10, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X10
+	VADDPS        X10, X8, X8
+	VPERMILPD     $0x01, X8, X10
+	VADDPS        X10, X8, X8
+	VMOVSHDUP     X8, X10
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VADDPS        Y10, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X10
+	VADDPS        X10, X9, X9
+	VPERMILPD     $0x01, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VMOVSS        X9, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+DATA i16_blocksIQ4NLq0<>+0(SB)/8, $0x0908070605040302
+DATA i16_blocksIQ4NLq0<>+8(SB)/8, $0x1b1a191817161514
+DATA i16_blocksIQ4NLq0<>+16(SB)/8, $0x2d2c2b2a29282726
+DATA i16_blocksIQ4NLq0<>+24(SB)/8, $0x3f3e3d3c3b3a3938
+DATA i16_blocksIQ4NLq0<>+32(SB)/8, $0x51504f4e4d4c4b4a
+DATA i16_blocksIQ4NLq0<>+40(SB)/8, $0x636261605f5e5d5c
+DATA i16_blocksIQ4NLq0<>+48(SB)/8, $0x7574737271706f6e
+DATA i16_blocksIQ4NLq0<>+56(SB)/8, $0x3736353433323130
+GLOBL i16_blocksIQ4NLq0<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksIQ4NLq1<>+0(SB)/8, $0x11100f0e0d0c0b0a
+DATA i16_blocksIQ4NLq1<>+8(SB)/8, $0x232221201f1e1d1c
+DATA i16_blocksIQ4NLq1<>+16(SB)/8, $0x3534333231302f2e
+DATA i16_blocksIQ4NLq1<>+24(SB)/8, $0x4746454443424140
+DATA i16_blocksIQ4NLq1<>+32(SB)/8, $0x5958575655545352
+DATA i16_blocksIQ4NLq1<>+40(SB)/8, $0x6b6a696867666564
+DATA i16_blocksIQ4NLq1<>+48(SB)/8, $0x7d7c7b7a79787776
+DATA i16_blocksIQ4NLq1<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL i16_blocksIQ4NLq1<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksIQ4NLscale<>+0(SB)/8, $0x0009000900000000
+DATA i16_blocksIQ4NLscale<>+8(SB)/8, $0x001b001b00120012
+DATA i16_blocksIQ4NLscale<>+16(SB)/8, $0x002d002d00240024
+DATA i16_blocksIQ4NLscale<>+24(SB)/8, $0x0017001700360036
+DATA i16_blocksIQ4NLscale<>+32(SB)/8, $0x0009000900000000
+DATA i16_blocksIQ4NLscale<>+40(SB)/8, $0x001b001b00120012
+DATA i16_blocksIQ4NLscale<>+48(SB)/8, $0x002d002d00240024
+DATA i16_blocksIQ4NLscale<>+56(SB)/8, $0x0017001700360036
+GLOBL i16_blocksIQ4NLscale<>(SB), RODATA|NOPTR, $64
+
+DATA i16_blocksIQ4NLlevels<>+0(SB)/8, $0x766a5d4f3f2d1801
+DATA i16_blocksIQ4NLlevels<>+8(SB)/8, $0xf1d9c5b5a6998d81
+DATA i16_blocksIQ4NLlevels<>+16(SB)/8, $0x766a5d4f3f2d1801
+DATA i16_blocksIQ4NLlevels<>+24(SB)/8, $0xf1d9c5b5a6998d81
+DATA i16_blocksIQ4NLlevels<>+32(SB)/8, $0x766a5d4f3f2d1801
+DATA i16_blocksIQ4NLlevels<>+40(SB)/8, $0xf1d9c5b5a6998d81
+DATA i16_blocksIQ4NLlevels<>+48(SB)/8, $0x766a5d4f3f2d1801
+DATA i16_blocksIQ4NLlevels<>+56(SB)/8, $0xf1d9c5b5a6998d81
+GLOBL i16_blocksIQ4NLlevels<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
@@ -3776,46 +5324,989 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
-TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
-	VMOVDQU64 i16_q50q0<>+0(SB), Z0
-	VMOVDQU64 i16_q50q1<>+0(SB), Z1
-	VMOVDQU64 i16_q50high<>+0(SB), Z2
-	VMOVDQU64 i16_q50scale<>+0(SB), Z3
-	VMOVDQU64 i16_q50nibble<>+0(SB), Z4
-	VMOVDQU64 i16_q50five<>+0(SB), Z5
-	VMOVDQU64 i16_bitsq50level1<>+0(SB), Z6
-	VMOVDQU64 i16_bitsq50level2<>+0(SB), Z7
-	VMOVDQU64 i16_bitsq50level3<>+0(SB), Z8
-	MOVQ      $0xffffff0000000000, AX
+TEXT ·matVecQ4_0I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
 	KMOVQ     AX, K1
-	MOVQ      $0x000000000000f000, AX
+	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
 	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
-	IMUL3Q    $0x00000240, DX, BX
-	MOVQ      blocks+32(FP), SI
-	IMUL3Q    $0x16, SI, SI
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
 	XORL      R8, R8
-	LEAQ      -2048(SI), R9
+	LEAQ      -2048(BX), R9
 	TESTQ     R9, R9
 	CMOVQLT   R8, R9
 	ADDQ      DI, R9
 	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K3
-	MOVQ      $0x0000000000ffffff, R8
+	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K4
-	MOVQ      $0xffffffffff000000, R8
+	MOVQ      $0xffffffffffffff00, R8
 	KMOVQ     R8, K5
 
 rows:
-	LEAQ    (DI)(SI*1), R8
+	LEAQ    (DI)(BX*1), R8
 	CMPQ    CX, $0x01
 	CMOVQEQ DI, R8
-	MOVQ    SI, R10
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z10
+	VMOVDQU64      64(DI), Z11
+	VMOVDQU64      80(DI), Z12
+	VMOVDQA64      Z2, Z13
+	VPERMI2W       Z11, Z10, Z13
+	VPERMW         Z12, Z2, K2, Z13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQA64      Z0, Z14
+	VPERMI2B       Z11, Z10, Z14
+	VPERMB         Z12, Z0, K1, Z14
+	VPANDD         Z3, Z14, Z15
+	VGF2P8AFFINEQB $0x00, Z4, Z14, Z14
+	VMOVDQA64      Z1, Z16
+	VPERMI2B       Z11, Z10, Z16
+	VPERMB         Z12, Z1, K1, Z16
+	VPANDD         Z3, Z16, Z10
+	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z11
+	VPSRAD         $0x01, Z11, Z11
+	VMOVDQU64      (R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      256(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      64(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      320(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      128(R11), Z12
+	VPDPBUSD       Z12, Z14, Z5
+	VMOVDQU64      384(R11), Z12
+	VPDPBUSD       Z12, Z14, Z11
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z16, Z5
+	VMOVDQU64      448(R11), Z12
+	VPDPBUSD       Z12, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z13, Z11
+	VFMADD231PS    Z11, Z5, Z6
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z11
+	VPSRAD         $0x01, Z11, Z11
+	VMOVDQU64      576(R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      832(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      640(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      896(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      704(R11), Z10
+	VPDPBUSD       Z10, Z14, Z5
+	VMOVDQU64      960(R11), Z10
+	VPDPBUSD       Z10, Z14, Z11
+	VMOVDQU64      768(R11), Z10
+	VPDPBUSD       Z10, Z16, Z5
+	VMOVDQU64      1024(R11), Z10
+	VPDPBUSD       Z10, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z13, Z10
+	VFMADD231PS    Z10, Z5, Z7
+	VMOVDQU64      (R8), Z10
+	VMOVDQU64      64(R8), Z11
+	VMOVDQU64      80(R8), Z12
+	VMOVDQA64      Z2, Z13
+	VPERMI2W       Z11, Z10, Z13
+	VPERMW         Z12, Z2, K2, Z13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQA64      Z0, Z14
+	VPERMI2B       Z11, Z10, Z14
+	VPERMB         Z12, Z0, K1, Z14
+	VPANDD         Z3, Z14, Z15
+	VGF2P8AFFINEQB $0x00, Z4, Z14, Z14
+	VMOVDQA64      Z1, Z16
+	VPERMI2B       Z11, Z10, Z16
+	VPERMB         Z12, Z1, K1, Z16
+	VPANDD         Z3, Z16, Z10
+	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z11
+	VPSRAD         $0x01, Z11, Z11
+	VMOVDQU64      (R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      256(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      64(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      320(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      128(R11), Z12
+	VPDPBUSD       Z12, Z14, Z5
+	VMOVDQU64      384(R11), Z12
+	VPDPBUSD       Z12, Z14, Z11
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z16, Z5
+	VMOVDQU64      448(R11), Z12
+	VPDPBUSD       Z12, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z13, Z11
+	VFMADD231PS    Z11, Z5, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z11
+	VPSRAD         $0x01, Z11, Z11
+	VMOVDQU64      576(R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      832(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      640(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      896(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      704(R11), Z10
+	VPDPBUSD       Z10, Z14, Z5
+	VMOVDQU64      960(R11), Z10
+	VPDPBUSD       Z10, Z14, Z11
+	VMOVDQU64      768(R11), Z10
+	VPDPBUSD       Z10, Z16, Z5
+	VMOVDQU64      1024(R11), Z10
+	VPDPBUSD       Z10, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z13, Z10
+	VFMADD231PS    Z10, Z5, Z9
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z10
+	VMOVDQU8.Z      -8(R8), K5, Z11
+	VMOVDQU8        64(DI), K4, Z11
+	VMOVDQU64       8(R8), Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z13
+	VMOVDQA64       Z0, Z14
+	VPERMI2B        Z11, Z10, Z14
+	VPERMB          Z12, Z0, K1, Z14
+	VPANDD          Z3, Z14, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z11
+	VPSRAD          $0x01, Z11, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z14, Z5
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z16, Z5
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z13, Z11
+	VFMADD231PS     Z11, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z8
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z11
+	VPSRAD          $0x01, Z11, Z11
+	VBROADCASTI64X4 576(R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 832(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z14, Z5
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z14, Z11
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z16, Z5
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z13, Z10
+	VFMADD231PS     Z10, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z10
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z11
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z11
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z13
+	VMOVDQA64       Z0, Z14
+	VPERMI2B        Z11, Z10, Z14
+	VPERMB          Z12, Z0, K1, Z14
+	VPANDD          Z3, Z14, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z11
+	VPSRAD          $0x01, Z11, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z14, Z5
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z16, Z5
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z13, Z11
+	VFMADD231PS     Z11, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z8
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z11
+	VPSRAD          $0x01, Z11, Z11
+	VBROADCASTI64X4 576(R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 832(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z14, Z5
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z14, Z11
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z16, Z5
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z13, Z10
+	VFMADD231PS     Z10, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPERMILPD     $0x01, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSHDUP     X6, X10
+	VADDSS        X10, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPERMILPD     $0x01, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSHDUP     X7, X10
+	VADDSS        X10, X7, X7
+	VMOVSS        X7, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y10
+	VADDPS        Y10, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X10
+	VADDPS        X10, X8, X8
+	VPERMILPD     $0x01, X8, X10
+	VADDPS        X10, X8, X8
+	VMOVSHDUP     X8, X10
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VADDPS        Y10, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X10
+	VADDPS        X10, X9, X9
+	VPERMILPD     $0x01, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VMOVSS        X9, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ4_1I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x14, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x000000000000ffff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffff0000, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	CMPQ    R10, $0x000000a0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000140, R9
+	VMOVDQU64      (DI), Z10
+	VMOVDQU64      64(DI), Z11
+	VMOVDQU64      96(DI), Z12
+	VMOVDQA64      Z2, Z13
+	VPERMI2W       Z11, Z10, Z13
+	VPERMW         Z12, Z2, K2, Z13
+	VCVTPH2PS      Y13, Z14
+	VEXTRACTI64X4  $0x01, Z13, Y13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQU64      (R13), Z15
+	VFMADD231PS    Z13, Z15, Z6
+	VMOVDQU64      64(R13), Z15
+	VFMADD231PS    Z13, Z15, Z7
+	VMOVDQA64      Z0, Z13
+	VPERMI2B       Z11, Z10, Z13
+	VPERMB         Z12, Z0, K1, Z13
+	VPANDD         Z3, Z13, Z15
+	VGF2P8AFFINEQB $0x00, Z4, Z13, Z13
+	VMOVDQA64      Z1, Z16
+	VPERMI2B       Z11, Z10, Z16
+	VPERMB         Z12, Z1, K1, Z16
+	VPANDD         Z3, Z16, Z10
+	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z11
+	VMOVDQU64      (R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      256(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      64(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      320(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      128(R11), Z12
+	VPDPBUSD       Z12, Z13, Z5
+	VMOVDQU64      384(R11), Z12
+	VPDPBUSD       Z12, Z13, Z11
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z16, Z5
+	VMOVDQU64      448(R11), Z12
+	VPDPBUSD       Z12, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z14, Z11
+	VFMADD231PS    Z11, Z5, Z6
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z11
+	VMOVDQU64      576(R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      832(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      640(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      896(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      704(R11), Z10
+	VPDPBUSD       Z10, Z13, Z5
+	VMOVDQU64      960(R11), Z10
+	VPDPBUSD       Z10, Z13, Z11
+	VMOVDQU64      768(R11), Z10
+	VPDPBUSD       Z10, Z16, Z5
+	VMOVDQU64      1024(R11), Z10
+	VPDPBUSD       Z10, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z14, Z10
+	VFMADD231PS    Z10, Z5, Z7
+	VMOVDQU64      (R8), Z10
+	VMOVDQU64      64(R8), Z11
+	VMOVDQU64      96(R8), Z12
+	VMOVDQA64      Z2, Z13
+	VPERMI2W       Z11, Z10, Z13
+	VPERMW         Z12, Z2, K2, Z13
+	VCVTPH2PS      Y13, Z14
+	VEXTRACTI64X4  $0x01, Z13, Y13
+	VCVTPH2PS      Y13, Z13
+	VMOVDQU64      (R13), Z15
+	VFMADD231PS    Z13, Z15, Z8
+	VMOVDQU64      64(R13), Z15
+	VFMADD231PS    Z13, Z15, Z9
+	VMOVDQA64      Z0, Z13
+	VPERMI2B       Z11, Z10, Z13
+	VPERMB         Z12, Z0, K1, Z13
+	VPANDD         Z3, Z13, Z15
+	VGF2P8AFFINEQB $0x00, Z4, Z13, Z13
+	VMOVDQA64      Z1, Z16
+	VPERMI2B       Z11, Z10, Z16
+	VPERMB         Z12, Z1, K1, Z16
+	VPANDD         Z3, Z16, Z10
+	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z11
+	VMOVDQU64      (R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      256(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      64(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      320(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      128(R11), Z12
+	VPDPBUSD       Z12, Z13, Z5
+	VMOVDQU64      384(R11), Z12
+	VPDPBUSD       Z12, Z13, Z11
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z16, Z5
+	VMOVDQU64      448(R11), Z12
+	VPDPBUSD       Z12, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z14, Z11
+	VFMADD231PS    Z11, Z5, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z11
+	VMOVDQU64      576(R11), Z12
+	VPDPBUSD       Z12, Z15, Z5
+	VMOVDQU64      832(R11), Z12
+	VPDPBUSD       Z12, Z15, Z11
+	VMOVDQU64      640(R11), Z12
+	VPDPBUSD       Z12, Z10, Z5
+	VMOVDQU64      896(R11), Z12
+	VPDPBUSD       Z12, Z10, Z11
+	VMOVDQU64      704(R11), Z10
+	VPDPBUSD       Z10, Z13, Z5
+	VMOVDQU64      960(R11), Z10
+	VPDPBUSD       Z10, Z13, Z11
+	VMOVDQU64      768(R11), Z10
+	VPDPBUSD       Z10, Z16, Z5
+	VMOVDQU64      1024(R11), Z10
+	VPDPBUSD       Z10, Z16, Z11
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z11, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z14, Z10
+	VFMADD231PS    Z10, Z5, Z9
+	ADDQ           $0x000000a0, DI
+	ADDQ           $0x000000a0, R8
+	SUBQ           $0x000000a0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000a0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x50
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x000000a0, R9
+	VMOVDQU64       (DI), Z10
+	VMOVDQU8.Z      -16(R8), K5, Z11
+	VMOVDQU8        64(DI), K4, Z11
+	VMOVDQU64       16(R8), Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z14
+	VEXTRACTI64X4   $0x01, Z13, Y13
+	VCVTPH2PS       Y13, Z13
+	VBROADCASTI64X4 (R13), Z15
+	VFMADD231PS     Z13, Z15, K3, Z6
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VSHUFF64X2      $0xee, Z13, Z13, Z16
+	VFMADD231PS     Z16, Z15, K3, Z8
+	VBROADCASTI64X4 64(R13), Z15
+	VFMADD231PS     Z13, Z15, K3, Z7
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z15, K3, Z9
+	VMOVDQA64       Z0, Z13
+	VPERMI2B        Z11, Z10, Z13
+	VPERMB          Z12, Z0, K1, Z13
+	VPANDD          Z3, Z13, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z13, Z5
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z13, Z11
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z16, Z5
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z14, Z11
+	VFMADD231PS     Z11, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z8
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z11
+	VBROADCASTI64X4 576(R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 832(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z13, Z5
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z13, Z11
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z16, Z5
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z14, Z10
+	VFMADD231PS     Z10, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            $0x50, DI
+	ADDQ            $0x50, R8
+	SUBQ            $0x50, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      (DI), K6, Z10
+	LEAQ            16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x10, R15
+	SHLQ            $0x10, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      -16(R8), K6, Z11
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8        64(DI), K6, Z11
+	LEAQ            -16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      16(R8), K6, Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2W        Z11, Z10, Z13
+	VPERMW          Z12, Z2, K2, Z13
+	VCVTPH2PS       Y13, Z14
+	VEXTRACTI64X4   $0x01, Z13, Y13
+	VCVTPH2PS       Y13, Z13
+	VBROADCASTI64X4 (R13), Z15
+	VFMADD231PS     Z13, Z15, K3, Z6
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VSHUFF64X2      $0xee, Z13, Z13, Z16
+	VFMADD231PS     Z16, Z15, K3, Z8
+	VBROADCASTI64X4 64(R13), Z15
+	VFMADD231PS     Z13, Z15, K3, Z7
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z15, K3, Z9
+	VMOVDQA64       Z0, Z13
+	VPERMI2B        Z11, Z10, Z13
+	VPERMB          Z12, Z0, K1, Z13
+	VPANDD          Z3, Z13, Z15
+	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
+	VMOVDQA64       Z1, Z16
+	VPERMI2B        Z11, Z10, Z16
+	VPERMB          Z12, Z1, K1, Z16
+	VPANDD          Z3, Z16, Z10
+	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z11
+	VBROADCASTI64X4 (R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 256(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 64(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 320(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 128(R11), Z12
+	VPDPBUSD        Z12, Z13, Z5
+	VBROADCASTI64X4 384(R11), Z12
+	VPDPBUSD        Z12, Z13, Z11
+	VBROADCASTI64X4 192(R11), Z12
+	VPDPBUSD        Z12, Z16, Z5
+	VBROADCASTI64X4 448(R11), Z12
+	VPDPBUSD        Z12, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z14, Z11
+	VFMADD231PS     Z11, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z8
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z11
+	VBROADCASTI64X4 576(R11), Z12
+	VPDPBUSD        Z12, Z15, Z5
+	VBROADCASTI64X4 832(R11), Z12
+	VPDPBUSD        Z12, Z15, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z10, Z5
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z10, Z11
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z13, Z5
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z13, Z11
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z16, Z5
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z16, Z11
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z11, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z14, Z10
+	VFMADD231PS     Z10, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K3, Z9
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPERMILPD     $0x01, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSHDUP     X6, X10
+	VADDSS        X10, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPERMILPD     $0x01, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSHDUP     X7, X10
+	VADDSS        X10, X7, X7
+	VMOVSS        X7, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y10
+	VADDPS        Y10, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X10
+	VADDPS        X10, X8, X8
+	VPERMILPD     $0x01, X8, X10
+	VADDPS        X10, X8, X8
+	VMOVSHDUP     X8, X10
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VADDPS        Y10, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X10
+	VADDPS        X10, X9, X9
+	VPERMILPD     $0x01, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VMOVSS        X9, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	VMOVDQU64 i16_blocksfive<>+0(SB), Z5
+	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z6
+	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z7
+	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z8
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x0000000000ffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffffff000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
 	VPXORD  Z10, Z10, Z10
@@ -3839,29 +6330,29 @@ chunk:
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      112(DI), Z16
-	VMOVDQA64      Z3, Z17
+	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z3, K2, Z17
+	VPERMW         Z16, Z2, K2, Z17
 	VCVTPH2PS      Y17, Z17
-	VMOVDQA64      Z2, Z18
+	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z2, K1, Z18
-	VMOVDQU64      i16_q50place<>+0(SB), Z19
+	VPERMB         Z16, Z4, K3, Z18
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
 	VPERMB         Z16, Z0, K1, Z19
 	VMOVDQA64      Z19, Z20
-	VPTERNLOGD     $0xe4, Z4, Z18, Z20
-	VPTERNLOGD     $0xd8, Z4, Z18, Z19
+	VPTERNLOGD     $0xe4, Z3, Z18, Z20
+	VPTERNLOGD     $0xd8, Z3, Z18, Z19
 	VPANDD         Z5, Z20, Z20
 	VGF2P8AFFINEQB $0x00, Z7, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
 	VPERMB         Z16, Z1, K1, Z21
 	VMOVDQA64      Z21, Z14
-	VPTERNLOGD     $0xe4, Z4, Z18, Z14
-	VPTERNLOGD     $0xd8, Z4, Z18, Z21
+	VPTERNLOGD     $0xe4, Z3, Z18, Z14
+	VPTERNLOGD     $0xd8, Z3, Z18, Z21
 	VGF2P8AFFINEQB $0x00, Z6, Z14, Z14
 	VGF2P8AFFINEQB $0x00, Z8, Z21, Z21
 	VPXORD         Z9, Z9, Z9
@@ -3913,29 +6404,29 @@ chunk:
 	VMOVDQU64      (R8), Z14
 	VMOVDQU64      64(R8), Z15
 	VMOVDQU64      112(R8), Z16
-	VMOVDQA64      Z3, Z17
+	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z3, K2, Z17
+	VPERMW         Z16, Z2, K2, Z17
 	VCVTPH2PS      Y17, Z17
-	VMOVDQA64      Z2, Z18
+	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z2, K1, Z18
-	VMOVDQU64      i16_q50place<>+0(SB), Z19
+	VPERMB         Z16, Z4, K3, Z18
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
 	VPERMB         Z16, Z0, K1, Z19
 	VMOVDQA64      Z19, Z20
-	VPTERNLOGD     $0xe4, Z4, Z18, Z20
-	VPTERNLOGD     $0xd8, Z4, Z18, Z19
+	VPTERNLOGD     $0xe4, Z3, Z18, Z20
+	VPTERNLOGD     $0xd8, Z3, Z18, Z19
 	VPANDD         Z5, Z20, Z20
 	VGF2P8AFFINEQB $0x00, Z7, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
 	VPERMB         Z16, Z1, K1, Z21
 	VMOVDQA64      Z21, Z14
-	VPTERNLOGD     $0xe4, Z4, Z18, Z14
-	VPTERNLOGD     $0xd8, Z4, Z18, Z21
+	VPTERNLOGD     $0xe4, Z3, Z18, Z14
+	VPTERNLOGD     $0xd8, Z3, Z18, Z21
 	VGF2P8AFFINEQB $0x00, Z6, Z14, Z14
 	VGF2P8AFFINEQB $0x00, Z8, Z21, Z21
 	VPXORD         Z9, Z9, Z9
@@ -3987,7 +6478,7 @@ chunk:
 	ADDQ           $0x000000b0, DI
 	ADDQ           $0x000000b0, R8
 	SUBQ           $0x000000b0, R10
-	ADDQ           BX, R11
+	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
 	CMPQ           R10, $0x000000b0
 	JGE            chunk
@@ -4003,32 +6494,32 @@ tail:
 	PREFETCHT0      4224(R9)
 	ADDQ            $0x000000b0, R9
 	VMOVDQU64       (DI), Z14
+	VMOVDQU8.Z      -24(R8), K6, Z15
+	VMOVDQU8        64(DI), K5, Z15
 	VMOVDQU64       24(R8), Z16
-	VMOVDQU8.Z      -24(R8), K5, Z15
-	VMOVDQU8        64(DI), K4, Z15
-	VMOVDQA64       Z3, Z17
+	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z3, K2, Z17
+	VPERMW          Z16, Z2, K2, Z17
 	VCVTPH2PS       Y17, Z17
-	VMOVDQA64       Z2, Z18
+	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z2, K1, Z18
-	VMOVDQU64       i16_q50place<>+0(SB), Z19
+	VPERMB          Z16, Z4, K3, Z18
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
 	VPERMB          Z16, Z0, K1, Z19
 	VMOVDQA64       Z19, Z20
-	VPTERNLOGD      $0xe4, Z4, Z18, Z20
-	VPTERNLOGD      $0xd8, Z4, Z18, Z19
+	VPTERNLOGD      $0xe4, Z3, Z18, Z20
+	VPTERNLOGD      $0xd8, Z3, Z18, Z19
 	VPANDD          Z5, Z20, Z20
 	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
 	VPERMB          Z16, Z1, K1, Z21
 	VMOVDQA64       Z21, Z14
-	VPTERNLOGD      $0xe4, Z4, Z18, Z14
-	VPTERNLOGD      $0xd8, Z4, Z18, Z21
+	VPTERNLOGD      $0xe4, Z3, Z18, Z14
+	VPTERNLOGD      $0xd8, Z3, Z18, Z21
 	VGF2P8AFFINEQB  $0x00, Z6, Z14, Z14
 	VGF2P8AFFINEQB  $0x00, Z8, Z21, Z21
 	VPXORD          Z9, Z9, Z9
@@ -4053,10 +6544,10 @@ tail:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z9, K3, Z10
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z15, Y15
-	VFMADD231PS     Z15, Z9, K3, Z12
+	VFMADD231PS     Z15, Z9, K4, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -4079,10 +6570,10 @@ tail:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z14, Y14
-	VFMADD231PS     Z14, Z9, K3, Z13
+	VFMADD231PS     Z14, Z9, K4, Z11
+	VSHUFF64X2      $0xee, Z9, Z9, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
 	ADDQ            $0x58, DI
 	ADDQ            $0x58, R8
 	SUBQ            $0x58, R10
@@ -4101,17 +6592,8 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K6
-	LEAQ            -64(R10), R13
-	XORL            R14, R14
-	TESTQ           R13, R13
-	CMOVQLT         R14, R13
-	MOVQ            $+64, R14
-	CMPQ            R13, R14
-	CMOVQGT         R14, R13
-	MOVQ            $-1, R14
-	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K4
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      (DI), K7, Z14
 	LEAQ            24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -4121,8 +6603,21 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	ANDQ            $-16777216, R14
-	KMOVQ           R14, K5
+	SHRQ            $0x18, R14
+	SHLQ            $0x18, R14
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      -24(R8), K7, Z15
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K7
+	VMOVDQU8        64(DI), K7, Z15
 	LEAQ            -24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -4133,33 +6628,30 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      (DI), K6, Z14
 	VMOVDQU8.Z      24(R8), K7, Z16
-	VMOVDQU8.Z      -24(R8), K5, Z15
-	VMOVDQU8        64(DI), K4, Z15
-	VMOVDQA64       Z3, Z17
+	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z3, K2, Z17
+	VPERMW          Z16, Z2, K2, Z17
 	VCVTPH2PS       Y17, Z17
-	VMOVDQA64       Z2, Z18
+	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z2, K1, Z18
-	VMOVDQU64       i16_q50place<>+0(SB), Z19
+	VPERMB          Z16, Z4, K3, Z18
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
 	VPERMB          Z16, Z0, K1, Z19
 	VMOVDQA64       Z19, Z20
-	VPTERNLOGD      $0xe4, Z4, Z18, Z20
-	VPTERNLOGD      $0xd8, Z4, Z18, Z19
+	VPTERNLOGD      $0xe4, Z3, Z18, Z20
+	VPTERNLOGD      $0xd8, Z3, Z18, Z19
 	VPANDD          Z5, Z20, Z20
 	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
 	VPERMB          Z16, Z1, K1, Z21
 	VMOVDQA64       Z21, Z14
-	VPTERNLOGD      $0xe4, Z4, Z18, Z14
-	VPTERNLOGD      $0xd8, Z4, Z18, Z21
+	VPTERNLOGD      $0xe4, Z3, Z18, Z14
+	VPTERNLOGD      $0xd8, Z3, Z18, Z21
 	VGF2P8AFFINEQB  $0x00, Z6, Z14, Z14
 	VGF2P8AFFINEQB  $0x00, Z8, Z21, Z21
 	VPXORD          Z9, Z9, Z9
@@ -4184,10 +6676,10 @@ part:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z9, K3, Z10
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z15, Y15
-	VFMADD231PS     Z15, Z9, K3, Z12
+	VFMADD231PS     Z15, Z9, K4, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -4210,14 +6702,10 @@ part:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z14, Y14
-	VFMADD231PS     Z14, Z9, K3, Z13
-	MOVQ            $0x0000000000ffffff, R11
-	KMOVQ           R11, K4
-	MOVQ            $0xffffffffff000000, R11
-	KMOVQ           R11, K5
+	VFMADD231PS     Z14, Z9, K4, Z11
+	VSHUFF64X2      $0xee, Z9, Z9, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
 	ADDQ            R10, DI
 	ADDQ            R10, R8
 
@@ -4265,6 +6753,1018 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_1I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z5
+	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z6
+	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z7
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x18, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x00000000ffffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffff00000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	CMPQ    R10, $0x000000c0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	PREFETCHT0     4416(R9)
+	ADDQ           $0x00000180, R9
+	VMOVDQU64      (DI), Z13
+	VMOVDQU64      64(DI), Z14
+	VMOVDQU64      128(DI), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z17
+	VEXTRACTI64X4  $0x01, Z16, Y16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQU64      (R13), Z18
+	VFMADD231PS    Z16, Z18, Z9
+	VMOVDQU64      64(R13), Z18
+	VFMADD231PS    Z16, Z18, Z10
+	VMOVDQA64      Z4, Z16
+	VPERMI2B       Z14, Z13, Z16
+	VPERMB         Z15, Z4, K3, Z16
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z16, Z18, Z16
+	VMOVDQA64      Z0, Z18
+	VPERMI2B       Z14, Z13, Z18
+	VPERMB         Z15, Z0, K1, Z18
+	VMOVDQA64      Z18, Z19
+	VPTERNLOGD     $0xe4, Z3, Z16, Z19
+	VPTERNLOGD     $0xd8, Z3, Z16, Z18
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z20
+	VPANDD         Z20, Z19, Z19
+	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
+	VMOVDQA64      Z1, Z20
+	VPERMI2B       Z14, Z13, Z20
+	VPERMB         Z15, Z1, K1, Z20
+	VMOVDQA64      Z20, Z13
+	VPTERNLOGD     $0xe4, Z3, Z16, Z13
+	VPTERNLOGD     $0xd8, Z3, Z16, Z20
+	VGF2P8AFFINEQB $0x00, Z5, Z13, Z13
+	VGF2P8AFFINEQB $0x00, Z7, Z20, Z20
+	VPXORD         Z8, Z8, Z8
+	VMOVDQA64      Z8, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z19, Z8
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z8
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z18, Z8
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z20, Z8
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z20, Z14
+	VPSLLD         $0x08, Z8, Z8
+	VPADDD         Z14, Z8, Z8
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    (R12), Z17, Z14
+	VFMADD231PS    Z14, Z8, Z9
+	VPXORD         Z8, Z8, Z8
+	VMOVDQA64      Z8, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z19, Z8
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z8
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z13
+	VPDPBUSD       Z13, Z18, Z8
+	VMOVDQU64      960(R11), Z13
+	VPDPBUSD       Z13, Z18, Z14
+	VMOVDQU64      768(R11), Z13
+	VPDPBUSD       Z13, Z20, Z8
+	VMOVDQU64      1024(R11), Z13
+	VPDPBUSD       Z13, Z20, Z14
+	VPSLLD         $0x08, Z8, Z8
+	VPADDD         Z14, Z8, Z8
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    4(R12), Z17, Z13
+	VFMADD231PS    Z13, Z8, Z10
+	VMOVDQU64      (R8), Z13
+	VMOVDQU64      64(R8), Z14
+	VMOVDQU64      128(R8), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z17
+	VEXTRACTI64X4  $0x01, Z16, Y16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQU64      (R13), Z18
+	VFMADD231PS    Z16, Z18, Z11
+	VMOVDQU64      64(R13), Z18
+	VFMADD231PS    Z16, Z18, Z12
+	VMOVDQA64      Z4, Z16
+	VPERMI2B       Z14, Z13, Z16
+	VPERMB         Z15, Z4, K3, Z16
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
+	VGF2P8AFFINEQB $0x00, Z16, Z18, Z16
+	VMOVDQA64      Z0, Z18
+	VPERMI2B       Z14, Z13, Z18
+	VPERMB         Z15, Z0, K1, Z18
+	VMOVDQA64      Z18, Z19
+	VPTERNLOGD     $0xe4, Z3, Z16, Z19
+	VPTERNLOGD     $0xd8, Z3, Z16, Z18
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z20
+	VPANDD         Z20, Z19, Z19
+	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
+	VMOVDQA64      Z1, Z20
+	VPERMI2B       Z14, Z13, Z20
+	VPERMB         Z15, Z1, K1, Z20
+	VMOVDQA64      Z20, Z13
+	VPTERNLOGD     $0xe4, Z3, Z16, Z13
+	VPTERNLOGD     $0xd8, Z3, Z16, Z20
+	VGF2P8AFFINEQB $0x00, Z5, Z13, Z13
+	VGF2P8AFFINEQB $0x00, Z7, Z20, Z20
+	VPXORD         Z8, Z8, Z8
+	VMOVDQA64      Z8, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z19, Z8
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z8
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z18, Z8
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z20, Z8
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z20, Z14
+	VPSLLD         $0x08, Z8, Z8
+	VPADDD         Z14, Z8, Z8
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    (R12), Z17, Z14
+	VFMADD231PS    Z14, Z8, Z11
+	VPXORD         Z8, Z8, Z8
+	VMOVDQA64      Z8, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z19, Z8
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z8
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z13
+	VPDPBUSD       Z13, Z18, Z8
+	VMOVDQU64      960(R11), Z13
+	VPDPBUSD       Z13, Z18, Z14
+	VMOVDQU64      768(R11), Z13
+	VPDPBUSD       Z13, Z20, Z8
+	VMOVDQU64      1024(R11), Z13
+	VPDPBUSD       Z13, Z20, Z14
+	VPSLLD         $0x08, Z8, Z8
+	VPADDD         Z14, Z8, Z8
+	VCVTDQ2PS      Z8, Z8
+	VMULPS.BCST    4(R12), Z17, Z13
+	VFMADD231PS    Z13, Z8, Z12
+	ADDQ           $0x000000c0, DI
+	ADDQ           $0x000000c0, R8
+	SUBQ           $0x000000c0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000c0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x60
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x000000c0, R9
+	VMOVDQU64       (DI), Z13
+	VMOVDQU8.Z      -32(R8), K6, Z14
+	VMOVDQU8        64(DI), K5, Z14
+	VMOVDQU64       32(R8), Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z17
+	VEXTRACTI64X4   $0x01, Z16, Y16
+	VCVTPH2PS       Y16, Z16
+	VBROADCASTI64X4 (R13), Z18
+	VFMADD231PS     Z16, Z18, K4, Z9
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K4, Z11
+	VBROADCASTI64X4 64(R13), Z18
+	VFMADD231PS     Z16, Z18, K4, Z10
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z18, K4, Z12
+	VMOVDQA64       Z4, Z16
+	VPERMI2B        Z14, Z13, Z16
+	VPERMB          Z15, Z4, K3, Z16
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
+	VGF2P8AFFINEQB  $0x00, Z16, Z18, Z16
+	VMOVDQA64       Z0, Z18
+	VPERMI2B        Z14, Z13, Z18
+	VPERMB          Z15, Z0, K1, Z18
+	VMOVDQA64       Z18, Z19
+	VPTERNLOGD      $0xe4, Z3, Z16, Z19
+	VPTERNLOGD      $0xd8, Z3, Z16, Z18
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z20
+	VPANDD          Z20, Z19, Z19
+	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
+	VMOVDQA64       Z1, Z20
+	VPERMI2B        Z14, Z13, Z20
+	VPERMB          Z15, Z1, K1, Z20
+	VMOVDQA64       Z20, Z13
+	VPTERNLOGD      $0xe4, Z3, Z16, Z13
+	VPTERNLOGD      $0xd8, Z3, Z16, Z20
+	VGF2P8AFFINEQB  $0x00, Z5, Z13, Z13
+	VGF2P8AFFINEQB  $0x00, Z7, Z20, Z20
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z19, Z8
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z8
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z18, Z8
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z20, Z8
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z20, Z14
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z14, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     (R12), Z17, Z14
+	VFMADD231PS     Z14, Z8, K4, Z9
+	VSHUFF64X2      $0xee, Z8, Z8, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z11
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z19, Z8
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z8
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z13
+	VPDPBUSD        Z13, Z18, Z8
+	VBROADCASTI64X4 960(R11), Z13
+	VPDPBUSD        Z13, Z18, Z14
+	VBROADCASTI64X4 768(R11), Z13
+	VPDPBUSD        Z13, Z20, Z8
+	VBROADCASTI64X4 1024(R11), Z13
+	VPDPBUSD        Z13, Z20, Z14
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z14, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     4(R12), Z17, Z13
+	VFMADD231PS     Z13, Z8, K4, Z10
+	VSHUFF64X2      $0xee, Z8, Z8, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K4, Z12
+	ADDQ            $0x60, DI
+	ADDQ            $0x60, R8
+	SUBQ            $0x60, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      (DI), K7, Z13
+	LEAQ            32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x20, R15
+	SHLQ            $0x20, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      -32(R8), K7, Z14
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8        64(DI), K7, Z14
+	LEAQ            -32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      32(R8), K7, Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z17
+	VEXTRACTI64X4   $0x01, Z16, Y16
+	VCVTPH2PS       Y16, Z16
+	VBROADCASTI64X4 (R13), Z18
+	VFMADD231PS     Z16, Z18, K4, Z9
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K4, Z11
+	VBROADCASTI64X4 64(R13), Z18
+	VFMADD231PS     Z16, Z18, K4, Z10
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z18, K4, Z12
+	VMOVDQA64       Z4, Z16
+	VPERMI2B        Z14, Z13, Z16
+	VPERMB          Z15, Z4, K3, Z16
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
+	VGF2P8AFFINEQB  $0x00, Z16, Z18, Z16
+	VMOVDQA64       Z0, Z18
+	VPERMI2B        Z14, Z13, Z18
+	VPERMB          Z15, Z0, K1, Z18
+	VMOVDQA64       Z18, Z19
+	VPTERNLOGD      $0xe4, Z3, Z16, Z19
+	VPTERNLOGD      $0xd8, Z3, Z16, Z18
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z20
+	VPANDD          Z20, Z19, Z19
+	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
+	VMOVDQA64       Z1, Z20
+	VPERMI2B        Z14, Z13, Z20
+	VPERMB          Z15, Z1, K1, Z20
+	VMOVDQA64       Z20, Z13
+	VPTERNLOGD      $0xe4, Z3, Z16, Z13
+	VPTERNLOGD      $0xd8, Z3, Z16, Z20
+	VGF2P8AFFINEQB  $0x00, Z5, Z13, Z13
+	VGF2P8AFFINEQB  $0x00, Z7, Z20, Z20
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z19, Z8
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z8
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z18, Z8
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z20, Z8
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z20, Z14
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z14, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     (R12), Z17, Z14
+	VFMADD231PS     Z14, Z8, K4, Z9
+	VSHUFF64X2      $0xee, Z8, Z8, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z11
+	VPXORD          Z8, Z8, Z8
+	VMOVDQA64       Z8, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z19, Z8
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z8
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z13
+	VPDPBUSD        Z13, Z18, Z8
+	VBROADCASTI64X4 960(R11), Z13
+	VPDPBUSD        Z13, Z18, Z14
+	VBROADCASTI64X4 768(R11), Z13
+	VPDPBUSD        Z13, Z20, Z8
+	VBROADCASTI64X4 1024(R11), Z13
+	VPDPBUSD        Z13, Z20, Z14
+	VPSLLD          $0x08, Z8, Z8
+	VPADDD          Z14, Z8, Z8
+	VCVTDQ2PS       Z8, Z8
+	VMULPS.BCST     4(R12), Z17, Z13
+	VFMADD231PS     Z13, Z8, K4, Z10
+	VSHUFF64X2      $0xee, Z8, Z8, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K4, Z12
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z10, Y13
+	VADDPS        Y13, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X13
+	VADDPS        X13, X10, X10
+	VPERMILPD     $0x01, X10, X13
+	VADDPS        X13, X10, X10
+	VMOVSHDUP     X10, X13
+	VADDSS        X13, X10, X10
+	VMOVSS        X10, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y13
+	VADDPS        Y13, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X13
+	VADDPS        X13, X12, X12
+	VPERMILPD     $0x01, X12, X13
+	VADDPS        X13, X12, X12
+	VMOVSHDUP     X12, X13
+	VADDSS        X13, X12, X12
+	VMOVSS        X12, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecIQ4NLI16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
+	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z5
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffffff00, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z11
+	VMOVDQU64      64(DI), Z12
+	VMOVDQU64      80(DI), Z13
+	VMOVDQA64      Z2, Z14
+	VPERMI2W       Z12, Z11, Z14
+	VPERMW         Z13, Z2, K2, Z14
+	VCVTPH2PS      Y14, Z14
+	VMOVDQA64      Z0, Z15
+	VPERMI2B       Z12, Z11, Z15
+	VPERMB         Z13, Z0, K1, Z15
+	VPANDD         Z3, Z15, Z16
+	VGF2P8AFFINEQB $0x00, Z4, Z15, Z15
+	VPSHUFB        Z16, Z5, Z16
+	VPSHUFB        Z15, Z5, Z15
+	VMOVDQA64      Z1, Z17
+	VPERMI2B       Z12, Z11, Z17
+	VPERMB         Z13, Z1, K1, Z17
+	VPANDD         Z3, Z17, Z11
+	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
+	VPSHUFB        Z11, Z5, Z11
+	VPSHUFB        Z17, Z5, Z17
+	VPXORD         Z6, Z6, Z6
+	VMOVDQU64      512(R11), Z12
+	VPSLLD         $0x03, Z12, Z12
+	VMOVDQU64      (R11), Z13
+	VPDPBUSD       Z13, Z16, Z6
+	VMOVDQU64      256(R11), Z13
+	VPDPBUSD       Z13, Z16, Z12
+	VMOVDQU64      64(R11), Z13
+	VPDPBUSD       Z13, Z11, Z6
+	VMOVDQU64      320(R11), Z13
+	VPDPBUSD       Z13, Z11, Z12
+	VMOVDQU64      128(R11), Z13
+	VPDPBUSD       Z13, Z15, Z6
+	VMOVDQU64      384(R11), Z13
+	VPDPBUSD       Z13, Z15, Z12
+	VMOVDQU64      192(R11), Z13
+	VPDPBUSD       Z13, Z17, Z6
+	VMOVDQU64      448(R11), Z13
+	VPDPBUSD       Z13, Z17, Z12
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z12, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    (R12), Z14, Z12
+	VFMADD231PS    Z12, Z6, Z7
+	VPXORD         Z6, Z6, Z6
+	VMOVDQU64      1088(R11), Z12
+	VPSLLD         $0x03, Z12, Z12
+	VMOVDQU64      576(R11), Z13
+	VPDPBUSD       Z13, Z16, Z6
+	VMOVDQU64      832(R11), Z13
+	VPDPBUSD       Z13, Z16, Z12
+	VMOVDQU64      640(R11), Z13
+	VPDPBUSD       Z13, Z11, Z6
+	VMOVDQU64      896(R11), Z13
+	VPDPBUSD       Z13, Z11, Z12
+	VMOVDQU64      704(R11), Z11
+	VPDPBUSD       Z11, Z15, Z6
+	VMOVDQU64      960(R11), Z11
+	VPDPBUSD       Z11, Z15, Z12
+	VMOVDQU64      768(R11), Z11
+	VPDPBUSD       Z11, Z17, Z6
+	VMOVDQU64      1024(R11), Z11
+	VPDPBUSD       Z11, Z17, Z12
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z12, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    4(R12), Z14, Z11
+	VFMADD231PS    Z11, Z6, Z8
+	VMOVDQU64      (R8), Z11
+	VMOVDQU64      64(R8), Z12
+	VMOVDQU64      80(R8), Z13
+	VMOVDQA64      Z2, Z14
+	VPERMI2W       Z12, Z11, Z14
+	VPERMW         Z13, Z2, K2, Z14
+	VCVTPH2PS      Y14, Z14
+	VMOVDQA64      Z0, Z15
+	VPERMI2B       Z12, Z11, Z15
+	VPERMB         Z13, Z0, K1, Z15
+	VPANDD         Z3, Z15, Z16
+	VGF2P8AFFINEQB $0x00, Z4, Z15, Z15
+	VPSHUFB        Z16, Z5, Z16
+	VPSHUFB        Z15, Z5, Z15
+	VMOVDQA64      Z1, Z17
+	VPERMI2B       Z12, Z11, Z17
+	VPERMB         Z13, Z1, K1, Z17
+	VPANDD         Z3, Z17, Z11
+	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
+	VPSHUFB        Z11, Z5, Z11
+	VPSHUFB        Z17, Z5, Z17
+	VPXORD         Z6, Z6, Z6
+	VMOVDQU64      512(R11), Z12
+	VPSLLD         $0x03, Z12, Z12
+	VMOVDQU64      (R11), Z13
+	VPDPBUSD       Z13, Z16, Z6
+	VMOVDQU64      256(R11), Z13
+	VPDPBUSD       Z13, Z16, Z12
+	VMOVDQU64      64(R11), Z13
+	VPDPBUSD       Z13, Z11, Z6
+	VMOVDQU64      320(R11), Z13
+	VPDPBUSD       Z13, Z11, Z12
+	VMOVDQU64      128(R11), Z13
+	VPDPBUSD       Z13, Z15, Z6
+	VMOVDQU64      384(R11), Z13
+	VPDPBUSD       Z13, Z15, Z12
+	VMOVDQU64      192(R11), Z13
+	VPDPBUSD       Z13, Z17, Z6
+	VMOVDQU64      448(R11), Z13
+	VPDPBUSD       Z13, Z17, Z12
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z12, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    (R12), Z14, Z12
+	VFMADD231PS    Z12, Z6, Z9
+	VPXORD         Z6, Z6, Z6
+	VMOVDQU64      1088(R11), Z12
+	VPSLLD         $0x03, Z12, Z12
+	VMOVDQU64      576(R11), Z13
+	VPDPBUSD       Z13, Z16, Z6
+	VMOVDQU64      832(R11), Z13
+	VPDPBUSD       Z13, Z16, Z12
+	VMOVDQU64      640(R11), Z13
+	VPDPBUSD       Z13, Z11, Z6
+	VMOVDQU64      896(R11), Z13
+	VPDPBUSD       Z13, Z11, Z12
+	VMOVDQU64      704(R11), Z11
+	VPDPBUSD       Z11, Z15, Z6
+	VMOVDQU64      960(R11), Z11
+	VPDPBUSD       Z11, Z15, Z12
+	VMOVDQU64      768(R11), Z11
+	VPDPBUSD       Z11, Z17, Z6
+	VMOVDQU64      1024(R11), Z11
+	VPDPBUSD       Z11, Z17, Z12
+	VPSLLD         $0x08, Z6, Z6
+	VPADDD         Z12, Z6, Z6
+	VCVTDQ2PS      Z6, Z6
+	VMULPS.BCST    4(R12), Z14, Z11
+	VFMADD231PS    Z11, Z6, Z10
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z11
+	VMOVDQU8.Z      -8(R8), K5, Z12
+	VMOVDQU8        64(DI), K4, Z12
+	VMOVDQU64       8(R8), Z13
+	VMOVDQA64       Z2, Z14
+	VPERMI2W        Z12, Z11, Z14
+	VPERMW          Z13, Z2, K2, Z14
+	VCVTPH2PS       Y14, Z14
+	VMOVDQA64       Z0, Z15
+	VPERMI2B        Z12, Z11, Z15
+	VPERMB          Z13, Z0, K1, Z15
+	VPANDD          Z3, Z15, Z16
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPSHUFB         Z16, Z5, Z16
+	VPSHUFB         Z15, Z5, Z15
+	VMOVDQA64       Z1, Z17
+	VPERMI2B        Z12, Z11, Z17
+	VPERMB          Z13, Z1, K1, Z17
+	VPANDD          Z3, Z17, Z11
+	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
+	VPSHUFB         Z11, Z5, Z11
+	VPSHUFB         Z17, Z5, Z17
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 512(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 (R11), Z13
+	VPDPBUSD        Z13, Z16, Z6
+	VBROADCASTI64X4 256(R11), Z13
+	VPDPBUSD        Z13, Z16, Z12
+	VBROADCASTI64X4 64(R11), Z13
+	VPDPBUSD        Z13, Z11, Z6
+	VBROADCASTI64X4 320(R11), Z13
+	VPDPBUSD        Z13, Z11, Z12
+	VBROADCASTI64X4 128(R11), Z13
+	VPDPBUSD        Z13, Z15, Z6
+	VBROADCASTI64X4 384(R11), Z13
+	VPDPBUSD        Z13, Z15, Z12
+	VBROADCASTI64X4 192(R11), Z13
+	VPDPBUSD        Z13, Z17, Z6
+	VBROADCASTI64X4 448(R11), Z13
+	VPDPBUSD        Z13, Z17, Z12
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z12, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     (R12), Z14, Z12
+	VFMADD231PS     Z12, Z6, K3, Z7
+	VSHUFF64X2      $0xee, Z6, Z6, Z13
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z13, K3, Z9
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 1088(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 576(R11), Z13
+	VPDPBUSD        Z13, Z16, Z6
+	VBROADCASTI64X4 832(R11), Z13
+	VPDPBUSD        Z13, Z16, Z12
+	VBROADCASTI64X4 640(R11), Z13
+	VPDPBUSD        Z13, Z11, Z6
+	VBROADCASTI64X4 896(R11), Z13
+	VPDPBUSD        Z13, Z11, Z12
+	VBROADCASTI64X4 704(R11), Z11
+	VPDPBUSD        Z11, Z15, Z6
+	VBROADCASTI64X4 960(R11), Z11
+	VPDPBUSD        Z11, Z15, Z12
+	VBROADCASTI64X4 768(R11), Z11
+	VPDPBUSD        Z11, Z17, Z6
+	VBROADCASTI64X4 1024(R11), Z11
+	VPDPBUSD        Z11, Z17, Z12
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z12, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     4(R12), Z14, Z11
+	VFMADD231PS     Z11, Z6, K3, Z8
+	VSHUFF64X2      $0xee, Z6, Z6, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z10
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z11
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z12
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z12
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z13
+	VMOVDQA64       Z2, Z14
+	VPERMI2W        Z12, Z11, Z14
+	VPERMW          Z13, Z2, K2, Z14
+	VCVTPH2PS       Y14, Z14
+	VMOVDQA64       Z0, Z15
+	VPERMI2B        Z12, Z11, Z15
+	VPERMB          Z13, Z0, K1, Z15
+	VPANDD          Z3, Z15, Z16
+	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
+	VPSHUFB         Z16, Z5, Z16
+	VPSHUFB         Z15, Z5, Z15
+	VMOVDQA64       Z1, Z17
+	VPERMI2B        Z12, Z11, Z17
+	VPERMB          Z13, Z1, K1, Z17
+	VPANDD          Z3, Z17, Z11
+	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
+	VPSHUFB         Z11, Z5, Z11
+	VPSHUFB         Z17, Z5, Z17
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 512(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 (R11), Z13
+	VPDPBUSD        Z13, Z16, Z6
+	VBROADCASTI64X4 256(R11), Z13
+	VPDPBUSD        Z13, Z16, Z12
+	VBROADCASTI64X4 64(R11), Z13
+	VPDPBUSD        Z13, Z11, Z6
+	VBROADCASTI64X4 320(R11), Z13
+	VPDPBUSD        Z13, Z11, Z12
+	VBROADCASTI64X4 128(R11), Z13
+	VPDPBUSD        Z13, Z15, Z6
+	VBROADCASTI64X4 384(R11), Z13
+	VPDPBUSD        Z13, Z15, Z12
+	VBROADCASTI64X4 192(R11), Z13
+	VPDPBUSD        Z13, Z17, Z6
+	VBROADCASTI64X4 448(R11), Z13
+	VPDPBUSD        Z13, Z17, Z12
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z12, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     (R12), Z14, Z12
+	VFMADD231PS     Z12, Z6, K3, Z7
+	VSHUFF64X2      $0xee, Z6, Z6, Z13
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z13, K3, Z9
+	VPXORD          Z6, Z6, Z6
+	VBROADCASTI64X4 1088(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 576(R11), Z13
+	VPDPBUSD        Z13, Z16, Z6
+	VBROADCASTI64X4 832(R11), Z13
+	VPDPBUSD        Z13, Z16, Z12
+	VBROADCASTI64X4 640(R11), Z13
+	VPDPBUSD        Z13, Z11, Z6
+	VBROADCASTI64X4 896(R11), Z13
+	VPDPBUSD        Z13, Z11, Z12
+	VBROADCASTI64X4 704(R11), Z11
+	VPDPBUSD        Z11, Z15, Z6
+	VBROADCASTI64X4 960(R11), Z11
+	VPDPBUSD        Z11, Z15, Z12
+	VBROADCASTI64X4 768(R11), Z11
+	VPDPBUSD        Z11, Z17, Z6
+	VBROADCASTI64X4 1024(R11), Z11
+	VPDPBUSD        Z11, Z17, Z12
+	VPSLLD          $0x08, Z6, Z6
+	VPADDD          Z12, Z6, Z6
+	VCVTDQ2PS       Z6, Z6
+	VMULPS.BCST     4(R12), Z14, Z11
+	VFMADD231PS     Z11, Z6, K3, Z8
+	VSHUFF64X2      $0xee, Z6, Z6, Z12
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z12, K3, Z10
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z7, Y11
+	VADDPS        Y11, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X11
+	VADDPS        X11, X7, X7
+	VPERMILPD     $0x01, X7, X11
+	VADDPS        X11, X7, X7
+	VMOVSHDUP     X7, X11
+	VADDSS        X11, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y11
+	VADDPS        Y11, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X11
+	VADDPS        X11, X8, X8
+	VPERMILPD     $0x01, X8, X11
+	VADDPS        X11, X8, X8
+	VMOVSHDUP     X8, X11
+	VADDSS        X11, X8, X8
+	VMOVSS        X8, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y11
+	VADDPS        Y11, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X11
+	VADDPS        X11, X9, X9
+	VPERMILPD     $0x01, X9, X11
+	VADDPS        X11, X9, X9
+	VMOVSHDUP     X9, X11
+	VADDSS        X11, X9, X9
+	VMOVSS        X9, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z10, Y11
+	VADDPS        Y11, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X11, X10, X10
+	VPERMILPD     $0x01, X10, X11
+	VADDPS        X11, X10, X10
+	VMOVSHDUP     X10, X11
+	VADDSS        X11, X10, X10
+	VMOVSS        X10, (DI)
 	MOVQ          R8, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
@@ -6667,56 +10167,1525 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
-TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
-	VMOVDQU64 i16_q50q0<>+0(SB), Z0
-	VMOVDQU64 i16_q50q1<>+0(SB), Z1
-	VMOVDQU64 i16_q50high<>+0(SB), Z2
-	VMOVDQU64 i16_q50scale<>+0(SB), Z3
-	VMOVDQU64 i16_q50nibble<>+0(SB), Z4
-	VMOVDQU64 i16_q50five<>+0(SB), Z5
-	VMOVDQU64 i16_bitsq50level1<>+0(SB), Z6
-	VMOVDQU64 i16_bitsq50level2<>+0(SB), Z7
-	VMOVDQU64 i16_bitsq50level3<>+0(SB), Z8
-	MOVQ      $0xffffff0000000000, AX
+TEXT ·matVecQ4_0I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
 	KMOVQ     AX, K1
-	MOVQ      $0x000000000000f000, AX
+	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
 	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
-	IMUL3Q    $0x00000240, DX, BX
-	MOVQ      blocks+32(FP), SI
-	IMUL3Q    $0x16, SI, SI
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
 	XORL      R8, R8
-	LEAQ      -2048(SI), R9
+	LEAQ      -2048(BX), R9
 	TESTQ     R9, R9
 	CMOVQLT   R8, R9
 	ADDQ      DI, R9
 	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K3
-	MOVQ      $0x0000000000ffffff, R8
+	MOVQ      $0x00000000000000ff, R8
 	KMOVQ     R8, K4
-	MOVQ      $0xffffffffff000000, R8
+	MOVQ      $0xffffffffffffff00, R8
 	KMOVQ     R8, K5
 
 rows:
-	LEAQ    (DI)(SI*1), R8
+	LEAQ    (DI)(BX*1), R8
 	CMPQ    CX, $0x01
 	CMOVQEQ DI, R8
-	MOVQ    SI, R10
+	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z13
+	VMOVDQU64      64(DI), Z14
+	VMOVDQU64      80(DI), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQA64      Z0, Z17
+	VPERMI2B       Z14, Z13, Z17
+	VPERMB         Z15, Z0, K1, Z17
+	VPANDD         Z3, Z17, Z18
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z17, Z17
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z14, Z13, Z19
+	VPERMB         Z15, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z13
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      512(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z5
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      1088(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      960(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      768(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1024(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    4(R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z6
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      1664(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      1152(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1408(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1216(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      1472(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1280(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      1536(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      1344(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1600(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    8(R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z7
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      2240(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      1728(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1984(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1792(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      2048(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1856(R11), Z13
+	VPDPBUSD       Z13, Z17, Z4
+	VMOVDQU64      2112(R11), Z13
+	VPDPBUSD       Z13, Z17, Z14
+	VMOVDQU64      1920(R11), Z13
+	VPDPBUSD       Z13, Z19, Z4
+	VMOVDQU64      2176(R11), Z13
+	VPDPBUSD       Z13, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    12(R12), Z16, Z13
+	VFMADD231PS    Z13, Z4, Z8
+	VMOVDQU64      (R8), Z13
+	VMOVDQU64      64(R8), Z14
+	VMOVDQU64      80(R8), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQA64      Z0, Z17
+	VPERMI2B       Z14, Z13, Z17
+	VPERMB         Z15, Z0, K1, Z17
+	VPANDD         Z3, Z17, Z18
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z17, Z17
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z14, Z13, Z19
+	VPERMB         Z15, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z13
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      512(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z9
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      1088(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      960(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      768(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1024(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    4(R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z10
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      1664(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      1152(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1408(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1216(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      1472(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1280(R11), Z15
+	VPDPBUSD       Z15, Z17, Z4
+	VMOVDQU64      1536(R11), Z15
+	VPDPBUSD       Z15, Z17, Z14
+	VMOVDQU64      1344(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1600(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    8(R12), Z16, Z14
+	VFMADD231PS    Z14, Z4, Z11
+	VPXORD         Z4, Z4, Z4
+	VMOVDQU64      2240(R11), Z14
+	VPSRAD         $0x01, Z14, Z14
+	VMOVDQU64      1728(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1984(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1792(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      2048(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1856(R11), Z13
+	VPDPBUSD       Z13, Z17, Z4
+	VMOVDQU64      2112(R11), Z13
+	VPDPBUSD       Z13, Z17, Z14
+	VMOVDQU64      1920(R11), Z13
+	VPDPBUSD       Z13, Z19, Z4
+	VMOVDQU64      2176(R11), Z13
+	VPDPBUSD       Z13, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    12(R12), Z16, Z13
+	VFMADD231PS    Z13, Z4, Z12
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z13
+	VMOVDQU8.Z      -8(R8), K5, Z14
+	VMOVDQU8        64(DI), K4, Z14
+	VMOVDQU64       8(R8), Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z16
+	VMOVDQA64       Z0, Z17
+	VPERMI2B        Z14, Z13, Z17
+	VPERMB          Z15, Z0, K1, Z17
+	VPANDD          Z3, Z17, Z18
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z19, Z17, Z17
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z14, Z13, Z19
+	VPERMB          Z15, Z1, K1, Z19
+	VPANDD          Z3, Z19, Z13
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z9
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 960(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 768(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1024(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 1152(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1408(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1216(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1280(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 1536(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 1344(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1600(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 1728(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1984(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1792(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z17, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z17, Z14
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z19, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z16, Z13
+	VFMADD231PS     Z13, Z4, K3, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K3, Z12
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z13
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z14
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z14
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z16
+	VMOVDQA64       Z0, Z17
+	VPERMI2B        Z14, Z13, Z17
+	VPERMB          Z15, Z0, K1, Z17
+	VPANDD          Z3, Z17, Z18
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z19, Z17, Z17
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z14, Z13, Z19
+	VPERMB          Z15, Z1, K1, Z19
+	VPANDD          Z3, Z19, Z13
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z9
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 960(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 768(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1024(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 1152(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1408(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1216(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1280(R11), Z15
+	VPDPBUSD        Z15, Z17, Z4
+	VBROADCASTI64X4 1536(R11), Z15
+	VPDPBUSD        Z15, Z17, Z14
+	VBROADCASTI64X4 1344(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1600(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z16, Z14
+	VFMADD231PS     Z14, Z4, K3, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z14
+	VPSRAD          $0x01, Z14, Z14
+	VBROADCASTI64X4 1728(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1984(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1792(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z17, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z17, Z14
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z19, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z16, Z13
+	VFMADD231PS     Z13, Z4, K3, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K3, Z12
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X13
+	VADDPS        X13, X5, X5
+	VPERMILPD     $0x01, X5, X13
+	VADDPS        X13, X5, X5
+	VMOVSHDUP     X5, X13
+	VADDSS        X13, X5, X5
+	VMOVSS        X5, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X13
+	VADDPS        X13, X6, X6
+	VPERMILPD     $0x01, X6, X13
+	VADDPS        X13, X6, X6
+	VMOVSHDUP     X6, X13
+	VADDSS        X13, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X13
+	VADDPS        X13, X7, X7
+	VPERMILPD     $0x01, X7, X13
+	VADDPS        X13, X7, X7
+	VMOVSHDUP     X7, X13
+	VADDSS        X13, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y13
+	VADDPS        Y13, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X13
+	VADDPS        X13, X8, X8
+	VPERMILPD     $0x01, X8, X13
+	VADDPS        X13, X8, X8
+	VMOVSHDUP     X8, X13
+	VADDSS        X13, X8, X8
+	VMOVSS        X8, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z10, Y13
+	VADDPS        Y13, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X13
+	VADDPS        X13, X10, X10
+	VPERMILPD     $0x01, X10, X13
+	VADDPS        X13, X10, X10
+	VMOVSHDUP     X10, X13
+	VADDSS        X13, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y13
+	VADDPS        Y13, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X13
+	VADDPS        X13, X12, X12
+	VPERMILPD     $0x01, X12, X13
+	VADDPS        X13, X12, X12
+	VMOVSHDUP     X12, X13
+	VADDSS        X13, X12, X12
+	VMOVSS        X12, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ4_1I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x14, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x000000000000ffff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffff0000, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	CMPQ    R10, $0x000000a0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000140, R9
+	VMOVDQU64      (DI), Z13
+	VMOVDQU64      64(DI), Z14
+	VMOVDQU64      96(DI), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z17
+	VEXTRACTI64X4  $0x01, Z16, Y16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQU64      (R13), Z18
+	VFMADD231PS    Z16, Z18, Z5
+	VMOVDQU64      64(R13), Z18
+	VFMADD231PS    Z16, Z18, Z6
+	VMOVDQU64      128(R13), Z18
+	VFMADD231PS    Z16, Z18, Z7
+	VMOVDQU64      192(R13), Z18
+	VFMADD231PS    Z16, Z18, Z8
+	VMOVDQA64      Z0, Z16
+	VPERMI2B       Z14, Z13, Z16
+	VPERMB         Z15, Z0, K1, Z16
+	VPANDD         Z3, Z16, Z18
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z16, Z16
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z14, Z13, Z19
+	VPERMB         Z15, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z13
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z5
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      960(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      768(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1024(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    4(R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z6
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      1152(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1408(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1216(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      1472(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1280(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      1536(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      1344(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1600(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    8(R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z7
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      1728(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1984(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1792(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      2048(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1856(R11), Z13
+	VPDPBUSD       Z13, Z16, Z4
+	VMOVDQU64      2112(R11), Z13
+	VPDPBUSD       Z13, Z16, Z14
+	VMOVDQU64      1920(R11), Z13
+	VPDPBUSD       Z13, Z19, Z4
+	VMOVDQU64      2176(R11), Z13
+	VPDPBUSD       Z13, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    12(R12), Z17, Z13
+	VFMADD231PS    Z13, Z4, Z8
+	VMOVDQU64      (R8), Z13
+	VMOVDQU64      64(R8), Z14
+	VMOVDQU64      96(R8), Z15
+	VMOVDQA64      Z2, Z16
+	VPERMI2W       Z14, Z13, Z16
+	VPERMW         Z15, Z2, K2, Z16
+	VCVTPH2PS      Y16, Z17
+	VEXTRACTI64X4  $0x01, Z16, Y16
+	VCVTPH2PS      Y16, Z16
+	VMOVDQU64      (R13), Z18
+	VFMADD231PS    Z16, Z18, Z9
+	VMOVDQU64      64(R13), Z18
+	VFMADD231PS    Z16, Z18, Z10
+	VMOVDQU64      128(R13), Z18
+	VFMADD231PS    Z16, Z18, Z11
+	VMOVDQU64      192(R13), Z18
+	VFMADD231PS    Z16, Z18, Z12
+	VMOVDQA64      Z0, Z16
+	VPERMI2B       Z14, Z13, Z16
+	VPERMB         Z15, Z0, K1, Z16
+	VPANDD         Z3, Z16, Z18
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z19, Z16, Z16
+	VMOVDQA64      Z1, Z19
+	VPERMI2B       Z14, Z13, Z19
+	VPERMB         Z15, Z1, K1, Z19
+	VPANDD         Z3, Z19, Z13
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      (R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      256(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      64(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      320(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      128(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      384(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      192(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      448(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    (R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z9
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      576(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      832(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      640(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      896(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      704(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      960(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      768(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1024(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    4(R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z10
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      1152(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1408(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1216(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      1472(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1280(R11), Z15
+	VPDPBUSD       Z15, Z16, Z4
+	VMOVDQU64      1536(R11), Z15
+	VPDPBUSD       Z15, Z16, Z14
+	VMOVDQU64      1344(R11), Z15
+	VPDPBUSD       Z15, Z19, Z4
+	VMOVDQU64      1600(R11), Z15
+	VPDPBUSD       Z15, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    8(R12), Z17, Z14
+	VFMADD231PS    Z14, Z4, Z11
+	VPXORD         Z4, Z4, Z4
+	VMOVDQA64      Z4, Z14
+	VMOVDQU64      1728(R11), Z15
+	VPDPBUSD       Z15, Z18, Z4
+	VMOVDQU64      1984(R11), Z15
+	VPDPBUSD       Z15, Z18, Z14
+	VMOVDQU64      1792(R11), Z15
+	VPDPBUSD       Z15, Z13, Z4
+	VMOVDQU64      2048(R11), Z15
+	VPDPBUSD       Z15, Z13, Z14
+	VMOVDQU64      1856(R11), Z13
+	VPDPBUSD       Z13, Z16, Z4
+	VMOVDQU64      2112(R11), Z13
+	VPDPBUSD       Z13, Z16, Z14
+	VMOVDQU64      1920(R11), Z13
+	VPDPBUSD       Z13, Z19, Z4
+	VMOVDQU64      2176(R11), Z13
+	VPDPBUSD       Z13, Z19, Z14
+	VPSLLD         $0x08, Z4, Z4
+	VPADDD         Z14, Z4, Z4
+	VCVTDQ2PS      Z4, Z4
+	VMULPS.BCST    12(R12), Z17, Z13
+	VFMADD231PS    Z13, Z4, Z12
+	ADDQ           $0x000000a0, DI
+	ADDQ           $0x000000a0, R8
+	SUBQ           $0x000000a0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000a0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x50
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x000000a0, R9
+	VMOVDQU64       (DI), Z13
+	VMOVDQU8.Z      -16(R8), K5, Z14
+	VMOVDQU8        64(DI), K4, Z14
+	VMOVDQU64       16(R8), Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z17
+	VEXTRACTI64X4   $0x01, Z16, Y16
+	VCVTPH2PS       Y16, Z16
+	VBROADCASTI64X4 (R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z5
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z9
+	VBROADCASTI64X4 64(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z6
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z10
+	VBROADCASTI64X4 128(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z7
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z11
+	VBROADCASTI64X4 192(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z8
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z18, K3, Z12
+	VMOVDQA64       Z0, Z16
+	VPERMI2B        Z14, Z13, Z16
+	VPERMB          Z15, Z0, K1, Z16
+	VPANDD          Z3, Z16, Z18
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z19, Z16, Z16
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z14, Z13, Z19
+	VPERMB          Z15, Z1, K1, Z19
+	VPANDD          Z3, Z19, Z13
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z9
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 960(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 768(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1024(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z10
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 1152(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1408(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1216(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1280(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 1536(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 1344(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1600(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z11
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 1728(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1984(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1792(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z16, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z16, Z14
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z19, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z17, Z13
+	VFMADD231PS     Z13, Z4, K3, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K3, Z12
+	ADDQ            $0x50, DI
+	ADDQ            $0x50, R8
+	SUBQ            $0x50, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      (DI), K6, Z13
+	LEAQ            16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x10, R15
+	SHLQ            $0x10, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      -16(R8), K6, Z14
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8        64(DI), K6, Z14
+	LEAQ            -16(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K6
+	VMOVDQU8.Z      16(R8), K6, Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2W        Z14, Z13, Z16
+	VPERMW          Z15, Z2, K2, Z16
+	VCVTPH2PS       Y16, Z17
+	VEXTRACTI64X4   $0x01, Z16, Y16
+	VCVTPH2PS       Y16, Z16
+	VBROADCASTI64X4 (R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z5
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z9
+	VBROADCASTI64X4 64(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z6
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z10
+	VBROADCASTI64X4 128(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z7
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z19
+	VFMADD231PS     Z19, Z18, K3, Z11
+	VBROADCASTI64X4 192(R13), Z18
+	VFMADD231PS     Z16, Z18, K3, Z8
+	VSHUFF64X2      $0xee, Z18, Z18, Z18
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z18, K3, Z12
+	VMOVDQA64       Z0, Z16
+	VPERMI2B        Z14, Z13, Z16
+	VPERMB          Z15, Z0, K1, Z16
+	VPANDD          Z3, Z16, Z18
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z19, Z16, Z16
+	VMOVDQA64       Z1, Z19
+	VPERMI2B        Z14, Z13, Z19
+	VPERMB          Z15, Z1, K1, Z19
+	VPANDD          Z3, Z19, Z13
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
+	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z9
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 640(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 704(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 960(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 768(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1024(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z10
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 1152(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1408(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1216(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1280(R11), Z15
+	VPDPBUSD        Z15, Z16, Z4
+	VBROADCASTI64X4 1536(R11), Z15
+	VPDPBUSD        Z15, Z16, Z14
+	VBROADCASTI64X4 1344(R11), Z15
+	VPDPBUSD        Z15, Z19, Z4
+	VBROADCASTI64X4 1600(R11), Z15
+	VPDPBUSD        Z15, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z17, Z14
+	VFMADD231PS     Z14, Z4, K3, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z11
+	VPXORD          Z4, Z4, Z4
+	VMOVDQA64       Z4, Z14
+	VBROADCASTI64X4 1728(R11), Z15
+	VPDPBUSD        Z15, Z18, Z4
+	VBROADCASTI64X4 1984(R11), Z15
+	VPDPBUSD        Z15, Z18, Z14
+	VBROADCASTI64X4 1792(R11), Z15
+	VPDPBUSD        Z15, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z15
+	VPDPBUSD        Z15, Z13, Z14
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z16, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z16, Z14
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z19, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z19, Z14
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z14, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z17, Z13
+	VFMADD231PS     Z13, Z4, K3, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K3, Z12
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X13
+	VADDPS        X13, X5, X5
+	VPERMILPD     $0x01, X5, X13
+	VADDPS        X13, X5, X5
+	VMOVSHDUP     X5, X13
+	VADDSS        X13, X5, X5
+	VMOVSS        X5, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X13
+	VADDPS        X13, X6, X6
+	VPERMILPD     $0x01, X6, X13
+	VADDPS        X13, X6, X6
+	VMOVSHDUP     X6, X13
+	VADDSS        X13, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X13
+	VADDPS        X13, X7, X7
+	VPERMILPD     $0x01, X7, X13
+	VADDPS        X13, X7, X7
+	VMOVSHDUP     X7, X13
+	VADDSS        X13, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y13
+	VADDPS        Y13, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X13
+	VADDPS        X13, X8, X8
+	VPERMILPD     $0x01, X8, X13
+	VADDPS        X13, X8, X8
+	VMOVSHDUP     X8, X13
+	VADDSS        X13, X8, X8
+	VMOVSS        X8, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z10, Y13
+	VADDPS        Y13, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X13
+	VADDPS        X13, X10, X10
+	VPERMILPD     $0x01, X10, X13
+	VADDPS        X13, X10, X10
+	VMOVSHDUP     X10, X13
+	VADDSS        X13, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y13
+	VADDPS        Y13, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X13
+	VADDPS        X13, X12, X12
+	VPERMILPD     $0x01, X12, X13
+	VADDPS        X13, X12, X12
+	VMOVSHDUP     X12, X13
+	VADDSS        X13, X12, X12
+	VMOVSS        X12, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x16, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x0000000000ffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffffff000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
 	VPXORD  Z12, Z12, Z12
 	VPXORD  Z13, Z13, Z13
-	VPXORD  Z14, Z14, Z14
-	VPXORD  Z15, Z15, Z15
-	VPXORD  Z16, Z16, Z16
-	VPXORD  Z17, Z17, Z17
 	CMPQ    R10, $0x000000b0
 	JLT     tail
 
@@ -6731,250 +11700,258 @@ chunk:
 	PREFETCHT0     4352(R9)
 	PREFETCHT0     4416(R9)
 	ADDQ           $0x00000160, R9
-	VMOVDQU64      (DI), Z18
-	VMOVDQU64      64(DI), Z19
-	VMOVDQU64      112(DI), Z20
-	VMOVDQA64      Z3, Z21
-	VPERMI2W       Z19, Z18, Z21
-	VPERMW         Z20, Z3, K2, Z21
-	VCVTPH2PS      Y21, Z21
-	VMOVDQA64      Z2, Z22
-	VPERMI2B       Z19, Z18, Z22
-	VPERMB         Z20, Z2, K1, Z22
-	VMOVDQU64      i16_q50place<>+0(SB), Z23
-	VGF2P8AFFINEQB $0x00, Z22, Z23, Z22
-	VMOVDQA64      Z0, Z23
-	VPERMI2B       Z19, Z18, Z23
-	VPERMB         Z20, Z0, K1, Z23
-	VMOVDQA64      Z23, Z24
-	VPTERNLOGD     $0xe4, Z4, Z22, Z24
-	VPTERNLOGD     $0xd8, Z4, Z22, Z23
-	VPANDD         Z5, Z24, Z24
-	VGF2P8AFFINEQB $0x00, Z7, Z23, Z23
-	VMOVDQA64      Z1, Z25
-	VPERMI2B       Z19, Z18, Z25
-	VPERMB         Z20, Z1, K1, Z25
-	VMOVDQA64      Z25, Z18
-	VPTERNLOGD     $0xe4, Z4, Z22, Z18
-	VPTERNLOGD     $0xd8, Z4, Z22, Z25
-	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
-	VGF2P8AFFINEQB $0x00, Z8, Z25, Z25
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      512(R11), Z19
-	VMOVDQU64      (R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      256(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      64(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      320(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      128(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      384(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      192(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      448(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    (R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z10
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      1088(R11), Z19
-	VMOVDQU64      576(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      832(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      640(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      896(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      704(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      960(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      768(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      1024(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    4(R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z11
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      1664(R11), Z19
-	VMOVDQU64      1152(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      1408(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      1216(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      1472(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      1280(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      1536(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      1344(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      1600(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    8(R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z12
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      2240(R11), Z19
-	VMOVDQU64      1728(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      1984(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      1792(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      2048(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      1856(R11), Z18
-	VPDPBUSD       Z18, Z23, Z9
-	VMOVDQU64      2112(R11), Z18
-	VPDPBUSD       Z18, Z23, Z19
-	VMOVDQU64      1920(R11), Z18
-	VPDPBUSD       Z18, Z25, Z9
-	VMOVDQU64      2176(R11), Z18
-	VPDPBUSD       Z18, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    12(R12), Z21, Z18
-	VFMADD231PS    Z18, Z9, Z13
-	VMOVDQU64      (R8), Z18
-	VMOVDQU64      64(R8), Z19
-	VMOVDQU64      112(R8), Z20
-	VMOVDQA64      Z3, Z21
-	VPERMI2W       Z19, Z18, Z21
-	VPERMW         Z20, Z3, K2, Z21
-	VCVTPH2PS      Y21, Z21
-	VMOVDQA64      Z2, Z22
-	VPERMI2B       Z19, Z18, Z22
-	VPERMB         Z20, Z2, K1, Z22
-	VMOVDQU64      i16_q50place<>+0(SB), Z23
-	VGF2P8AFFINEQB $0x00, Z22, Z23, Z22
-	VMOVDQA64      Z0, Z23
-	VPERMI2B       Z19, Z18, Z23
-	VPERMB         Z20, Z0, K1, Z23
-	VMOVDQA64      Z23, Z24
-	VPTERNLOGD     $0xe4, Z4, Z22, Z24
-	VPTERNLOGD     $0xd8, Z4, Z22, Z23
-	VPANDD         Z5, Z24, Z24
-	VGF2P8AFFINEQB $0x00, Z7, Z23, Z23
-	VMOVDQA64      Z1, Z25
-	VPERMI2B       Z19, Z18, Z25
-	VPERMB         Z20, Z1, K1, Z25
-	VMOVDQA64      Z25, Z18
-	VPTERNLOGD     $0xe4, Z4, Z22, Z18
-	VPTERNLOGD     $0xd8, Z4, Z22, Z25
-	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
-	VGF2P8AFFINEQB $0x00, Z8, Z25, Z25
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      512(R11), Z19
-	VMOVDQU64      (R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      256(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      64(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      320(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      128(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      384(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      192(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      448(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    (R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z14
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      1088(R11), Z19
-	VMOVDQU64      576(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      832(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      640(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      896(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      704(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      960(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      768(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      1024(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    4(R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z15
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      1664(R11), Z19
-	VMOVDQU64      1152(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      1408(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      1216(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      1472(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      1280(R11), Z20
-	VPDPBUSD       Z20, Z23, Z9
-	VMOVDQU64      1536(R11), Z20
-	VPDPBUSD       Z20, Z23, Z19
-	VMOVDQU64      1344(R11), Z20
-	VPDPBUSD       Z20, Z25, Z9
-	VMOVDQU64      1600(R11), Z20
-	VPDPBUSD       Z20, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    8(R12), Z21, Z19
-	VFMADD231PS    Z19, Z9, Z16
-	VPXORD         Z9, Z9, Z9
-	VMOVDQU64      2240(R11), Z19
-	VMOVDQU64      1728(R11), Z20
-	VPDPBUSD       Z20, Z24, Z9
-	VMOVDQU64      1984(R11), Z20
-	VPDPBUSD       Z20, Z24, Z19
-	VMOVDQU64      1792(R11), Z20
-	VPDPBUSD       Z20, Z18, Z9
-	VMOVDQU64      2048(R11), Z20
-	VPDPBUSD       Z20, Z18, Z19
-	VMOVDQU64      1856(R11), Z18
-	VPDPBUSD       Z18, Z23, Z9
-	VMOVDQU64      2112(R11), Z18
-	VPDPBUSD       Z18, Z23, Z19
-	VMOVDQU64      1920(R11), Z18
-	VPDPBUSD       Z18, Z25, Z9
-	VMOVDQU64      2176(R11), Z18
-	VPDPBUSD       Z18, Z25, Z19
-	VPSLLD         $0x08, Z9, Z9
-	VPADDD         Z19, Z9, Z9
-	VCVTDQ2PS      Z9, Z9
-	VMULPS.BCST    12(R12), Z21, Z18
-	VFMADD231PS    Z18, Z9, Z17
+	VMOVDQU64      (DI), Z14
+	VMOVDQU64      64(DI), Z15
+	VMOVDQU64      112(DI), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQA64      Z4, Z18
+	VPERMI2B       Z15, Z14, Z18
+	VPERMB         Z16, Z4, K3, Z18
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z15, Z14, Z19
+	VPERMB         Z16, Z0, K1, Z19
+	VMOVDQA64      Z19, Z20
+	VPTERNLOGD     $0xe4, Z3, Z18, Z20
+	VPTERNLOGD     $0xd8, Z3, Z18, Z19
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z21
+	VPANDD         Z21, Z20, Z20
+	VMOVDQU64      i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
+	VMOVDQA64      Z1, Z21
+	VPERMI2B       Z15, Z14, Z21
+	VPERMB         Z16, Z1, K1, Z21
+	VMOVDQA64      Z21, Z14
+	VPTERNLOGD     $0xe4, Z3, Z18, Z14
+	VPTERNLOGD     $0xd8, Z3, Z18, Z21
+	VMOVDQU64      i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z14, Z14
+	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z21, Z21
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z6
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z7
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1664(R11), Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      2240(R11), Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z19, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z19, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z21, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z17, Z14
+	VFMADD231PS    Z14, Z5, Z9
+	VMOVDQU64      (R8), Z14
+	VMOVDQU64      64(R8), Z15
+	VMOVDQU64      112(R8), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQA64      Z4, Z18
+	VPERMI2B       Z15, Z14, Z18
+	VPERMB         Z16, Z4, K3, Z18
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z15, Z14, Z19
+	VPERMB         Z16, Z0, K1, Z19
+	VMOVDQA64      Z19, Z20
+	VPTERNLOGD     $0xe4, Z3, Z18, Z20
+	VPTERNLOGD     $0xd8, Z3, Z18, Z19
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z21
+	VPANDD         Z21, Z20, Z20
+	VMOVDQU64      i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
+	VMOVDQA64      Z1, Z21
+	VPERMI2B       Z15, Z14, Z21
+	VPERMB         Z16, Z1, K1, Z21
+	VMOVDQA64      Z21, Z14
+	VPTERNLOGD     $0xe4, Z3, Z18, Z14
+	VPTERNLOGD     $0xd8, Z3, Z18, Z21
+	VMOVDQU64      i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z14, Z14
+	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z21, Z21
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z10
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z11
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1664(R11), Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z12
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      2240(R11), Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z19, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z19, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z21, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z17, Z14
+	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x000000b0, DI
 	ADDQ           $0x000000b0, R8
 	SUBQ           $0x000000b0, R10
-	ADDQ           BX, R11
+	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
 	CMPQ           R10, $0x000000b0
 	JGE            chunk
@@ -6989,139 +11966,143 @@ tail:
 	PREFETCHT0      4160(R9)
 	PREFETCHT0      4224(R9)
 	ADDQ            $0x000000b0, R9
-	VMOVDQU64       (DI), Z18
-	VMOVDQU64       24(R8), Z20
-	VMOVDQU8.Z      -24(R8), K5, Z19
-	VMOVDQU8        64(DI), K4, Z19
-	VMOVDQA64       Z3, Z21
-	VPERMI2W        Z19, Z18, Z21
-	VPERMW          Z20, Z3, K2, Z21
-	VCVTPH2PS       Y21, Z21
-	VMOVDQA64       Z2, Z22
-	VPERMI2B        Z19, Z18, Z22
-	VPERMB          Z20, Z2, K1, Z22
-	VMOVDQU64       i16_q50place<>+0(SB), Z23
-	VGF2P8AFFINEQB  $0x00, Z22, Z23, Z22
-	VMOVDQA64       Z0, Z23
-	VPERMI2B        Z19, Z18, Z23
-	VPERMB          Z20, Z0, K1, Z23
-	VMOVDQA64       Z23, Z24
-	VPTERNLOGD      $0xe4, Z4, Z22, Z24
-	VPTERNLOGD      $0xd8, Z4, Z22, Z23
-	VPANDD          Z5, Z24, Z24
-	VGF2P8AFFINEQB  $0x00, Z7, Z23, Z23
-	VMOVDQA64       Z1, Z25
-	VPERMI2B        Z19, Z18, Z25
-	VPERMB          Z20, Z1, K1, Z25
-	VMOVDQA64       Z25, Z18
-	VPTERNLOGD      $0xe4, Z4, Z22, Z18
-	VPTERNLOGD      $0xd8, Z4, Z22, Z25
-	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
-	VGF2P8AFFINEQB  $0x00, Z8, Z25, Z25
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 512(R11), Z19
-	VBROADCASTI64X4 (R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 256(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 64(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 320(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 128(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 384(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 192(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 448(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     (R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z10
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z14
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 1088(R11), Z19
-	VBROADCASTI64X4 576(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 832(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 640(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 896(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 704(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 960(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 768(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 1024(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     4(R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z15
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 1664(R11), Z19
-	VBROADCASTI64X4 1152(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 1408(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 1216(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 1472(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 1280(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 1536(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 1344(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 1600(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     8(R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z12
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z16
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 2240(R11), Z19
-	VBROADCASTI64X4 1728(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 1984(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 1792(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 2048(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 1856(R11), Z18
-	VPDPBUSD        Z18, Z23, Z9
-	VBROADCASTI64X4 2112(R11), Z18
-	VPDPBUSD        Z18, Z23, Z19
-	VBROADCASTI64X4 1920(R11), Z18
-	VPDPBUSD        Z18, Z25, Z9
-	VBROADCASTI64X4 2176(R11), Z18
-	VPDPBUSD        Z18, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     12(R12), Z21, Z18
-	VFMADD231PS     Z18, Z9, K3, Z13
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z18, Y18
-	VFMADD231PS     Z18, Z9, K3, Z17
+	VMOVDQU64       (DI), Z14
+	VMOVDQU8.Z      -24(R8), K6, Z15
+	VMOVDQU8        64(DI), K5, Z15
+	VMOVDQU64       24(R8), Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z17
+	VMOVDQA64       Z4, Z18
+	VPERMI2B        Z15, Z14, Z18
+	VPERMB          Z16, Z4, K3, Z18
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
+	VMOVDQA64       Z0, Z19
+	VPERMI2B        Z15, Z14, Z19
+	VPERMB          Z16, Z0, K1, Z19
+	VMOVDQA64       Z19, Z20
+	VPTERNLOGD      $0xe4, Z3, Z18, Z20
+	VPTERNLOGD      $0xd8, Z3, Z18, Z19
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z21
+	VPANDD          Z21, Z20, Z20
+	VMOVDQU64       i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
+	VMOVDQA64       Z1, Z21
+	VPERMI2B        Z15, Z14, Z21
+	VPERMB          Z16, Z1, K1, Z21
+	VMOVDQA64       Z21, Z14
+	VPTERNLOGD      $0xe4, Z3, Z18, Z14
+	VPTERNLOGD      $0xd8, Z3, Z18, Z21
+	VMOVDQU64       i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z14, Z14
+	VMOVDQU64       i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z21, Z21
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z10
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z11
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1664(R11), Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 2240(R11), Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z21, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z17, Z14
+	VFMADD231PS     Z14, Z5, K4, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
 	ADDQ            $0x58, DI
 	ADDQ            $0x58, R8
 	SUBQ            $0x58, R10
@@ -7140,17 +12121,8 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K6
-	LEAQ            -64(R10), R13
-	XORL            R14, R14
-	TESTQ           R13, R13
-	CMOVQLT         R14, R13
-	MOVQ            $+64, R14
-	CMPQ            R13, R14
-	CMOVQGT         R14, R13
-	MOVQ            $-1, R14
-	BZHIQ           R13, R14, R14
-	KMOVQ           R14, K4
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      (DI), K7, Z14
 	LEAQ            24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7160,8 +12132,21 @@ part:
 	CMOVQGT         R14, R13
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
-	ANDQ            $-16777216, R14
-	KMOVQ           R14, K5
+	SHRQ            $0x18, R14
+	SHLQ            $0x18, R14
+	KMOVQ           R14, K7
+	VMOVDQU8.Z      -24(R8), K7, Z15
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K7
+	VMOVDQU8        64(DI), K7, Z15
 	LEAQ            -24(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7172,230 +12157,1771 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      (DI), K6, Z18
-	VMOVDQU8.Z      24(R8), K7, Z20
-	VMOVDQU8.Z      -24(R8), K5, Z19
-	VMOVDQU8        64(DI), K4, Z19
-	VMOVDQA64       Z3, Z21
-	VPERMI2W        Z19, Z18, Z21
-	VPERMW          Z20, Z3, K2, Z21
-	VCVTPH2PS       Y21, Z21
-	VMOVDQA64       Z2, Z22
-	VPERMI2B        Z19, Z18, Z22
-	VPERMB          Z20, Z2, K1, Z22
-	VMOVDQU64       i16_q50place<>+0(SB), Z23
-	VGF2P8AFFINEQB  $0x00, Z22, Z23, Z22
-	VMOVDQA64       Z0, Z23
-	VPERMI2B        Z19, Z18, Z23
-	VPERMB          Z20, Z0, K1, Z23
-	VMOVDQA64       Z23, Z24
-	VPTERNLOGD      $0xe4, Z4, Z22, Z24
-	VPTERNLOGD      $0xd8, Z4, Z22, Z23
-	VPANDD          Z5, Z24, Z24
-	VGF2P8AFFINEQB  $0x00, Z7, Z23, Z23
-	VMOVDQA64       Z1, Z25
-	VPERMI2B        Z19, Z18, Z25
-	VPERMB          Z20, Z1, K1, Z25
-	VMOVDQA64       Z25, Z18
-	VPTERNLOGD      $0xe4, Z4, Z22, Z18
-	VPTERNLOGD      $0xd8, Z4, Z22, Z25
-	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
-	VGF2P8AFFINEQB  $0x00, Z8, Z25, Z25
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 512(R11), Z19
-	VBROADCASTI64X4 (R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 256(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 64(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 320(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 128(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 384(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 192(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 448(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     (R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z10
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z14
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 1088(R11), Z19
-	VBROADCASTI64X4 576(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 832(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 640(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 896(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 704(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 960(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 768(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 1024(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     4(R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z11
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z15
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 1664(R11), Z19
-	VBROADCASTI64X4 1152(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 1408(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 1216(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 1472(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 1280(R11), Z20
-	VPDPBUSD        Z20, Z23, Z9
-	VBROADCASTI64X4 1536(R11), Z20
-	VPDPBUSD        Z20, Z23, Z19
-	VBROADCASTI64X4 1344(R11), Z20
-	VPDPBUSD        Z20, Z25, Z9
-	VBROADCASTI64X4 1600(R11), Z20
-	VPDPBUSD        Z20, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     8(R12), Z21, Z19
-	VFMADD231PS     Z19, Z9, K3, Z12
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z19, Y19
-	VFMADD231PS     Z19, Z9, K3, Z16
-	VPXORD          Z9, Z9, Z9
-	VBROADCASTI64X4 2240(R11), Z19
-	VBROADCASTI64X4 1728(R11), Z20
-	VPDPBUSD        Z20, Z24, Z9
-	VBROADCASTI64X4 1984(R11), Z20
-	VPDPBUSD        Z20, Z24, Z19
-	VBROADCASTI64X4 1792(R11), Z20
-	VPDPBUSD        Z20, Z18, Z9
-	VBROADCASTI64X4 2048(R11), Z20
-	VPDPBUSD        Z20, Z18, Z19
-	VBROADCASTI64X4 1856(R11), Z18
-	VPDPBUSD        Z18, Z23, Z9
-	VBROADCASTI64X4 2112(R11), Z18
-	VPDPBUSD        Z18, Z23, Z19
-	VBROADCASTI64X4 1920(R11), Z18
-	VPDPBUSD        Z18, Z25, Z9
-	VBROADCASTI64X4 2176(R11), Z18
-	VPDPBUSD        Z18, Z25, Z19
-	VPSLLD          $0x08, Z9, Z9
-	VPADDD          Z19, Z9, Z9
-	VCVTDQ2PS       Z9, Z9
-	VMULPS.BCST     12(R12), Z21, Z18
-	VFMADD231PS     Z18, Z9, K3, Z13
-	VEXTRACTF64X4   $0x01, Z9, Y9
-	VEXTRACTF64X4   $0x01, Z18, Y18
-	VFMADD231PS     Z18, Z9, K3, Z17
-	MOVQ            $0x0000000000ffffff, R11
-	KMOVQ           R11, K4
-	MOVQ            $0xffffffffff000000, R11
-	KMOVQ           R11, K5
+	VMOVDQU8.Z      24(R8), K7, Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z17
+	VMOVDQA64       Z4, Z18
+	VPERMI2B        Z15, Z14, Z18
+	VPERMB          Z16, Z4, K3, Z18
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
+	VMOVDQA64       Z0, Z19
+	VPERMI2B        Z15, Z14, Z19
+	VPERMB          Z16, Z0, K1, Z19
+	VMOVDQA64       Z19, Z20
+	VPTERNLOGD      $0xe4, Z3, Z18, Z20
+	VPTERNLOGD      $0xd8, Z3, Z18, Z19
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z21
+	VPANDD          Z21, Z20, Z20
+	VMOVDQU64       i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
+	VMOVDQA64       Z1, Z21
+	VPERMI2B        Z15, Z14, Z21
+	VPERMB          Z16, Z1, K1, Z21
+	VMOVDQA64       Z21, Z14
+	VPTERNLOGD      $0xe4, Z3, Z18, Z14
+	VPTERNLOGD      $0xd8, Z3, Z18, Z21
+	VMOVDQU64       i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z14, Z14
+	VMOVDQU64       i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z21, Z21
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z10
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z11
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1664(R11), Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K4, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 2240(R11), Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z21, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z17, Z14
+	VFMADD231PS     Z14, Z5, K4, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
 	ADDQ            R10, DI
 	ADDQ            R10, R8
 
 sum:
 	MOVQ          stride+8(FP), R10
 	LEAQ          (AX), DI
-	VEXTRACTF64X4 $0x01, Z10, Y18
-	VADDPS        Y18, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X18
-	VADDPS        X18, X10, X10
-	VPERMILPD     $0x01, X10, X18
-	VADDPS        X18, X10, X10
-	VMOVSHDUP     X10, X18
-	VADDSS        X18, X10, X10
-	VMOVSS        X10, (DI)
+	VEXTRACTF64X4 $0x01, Z6, Y14
+	VADDPS        Y14, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X14
+	VADDPS        X14, X6, X6
+	VPERMILPD     $0x01, X6, X14
+	VADDPS        X14, X6, X6
+	VMOVSHDUP     X6, X14
+	VADDSS        X14, X6, X6
+	VMOVSS        X6, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z11, Y18
-	VADDPS        Y18, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X18
-	VADDPS        X18, X11, X11
-	VPERMILPD     $0x01, X11, X18
-	VADDPS        X18, X11, X11
-	VMOVSHDUP     X11, X18
-	VADDSS        X18, X11, X11
-	VMOVSS        X11, (DI)
+	VEXTRACTF64X4 $0x01, Z7, Y14
+	VADDPS        Y14, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X14
+	VADDPS        X14, X7, X7
+	VPERMILPD     $0x01, X7, X14
+	VADDPS        X14, X7, X7
+	VMOVSHDUP     X7, X14
+	VADDSS        X14, X7, X7
+	VMOVSS        X7, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z12, Y18
-	VADDPS        Y18, Y12, Y12
-	VEXTRACTF32X4 $0x01, Y12, X18
-	VADDPS        X18, X12, X12
-	VPERMILPD     $0x01, X12, X18
-	VADDPS        X18, X12, X12
-	VMOVSHDUP     X12, X18
-	VADDSS        X18, X12, X12
-	VMOVSS        X12, (DI)
+	VEXTRACTF64X4 $0x01, Z8, Y14
+	VADDPS        Y14, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X14
+	VADDPS        X14, X8, X8
+	VPERMILPD     $0x01, X8, X14
+	VADDPS        X14, X8, X8
+	VMOVSHDUP     X8, X14
+	VADDSS        X14, X8, X8
+	VMOVSS        X8, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z13, Y18
-	VADDPS        Y18, Y13, Y13
-	VEXTRACTF32X4 $0x01, Y13, X18
-	VADDPS        X18, X13, X13
-	VPERMILPD     $0x01, X13, X18
-	VADDPS        X18, X13, X13
-	VMOVSHDUP     X13, X18
-	VADDSS        X18, X13, X13
-	VMOVSS        X13, (DI)
+	VEXTRACTF64X4 $0x01, Z9, Y14
+	VADDPS        Y14, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X14
+	VADDPS        X14, X9, X9
+	VPERMILPD     $0x01, X9, X14
+	VADDPS        X14, X9, X9
+	VMOVSHDUP     X9, X14
+	VADDSS        X14, X9, X9
+	VMOVSS        X9, (DI)
 	CMPQ          CX, $0x01
 	JEQ           done
 	LEAQ          4(AX), DI
-	VEXTRACTF64X4 $0x01, Z14, Y18
-	VADDPS        Y18, Y14, Y14
-	VEXTRACTF32X4 $0x01, Y14, X18
-	VADDPS        X18, X14, X14
-	VPERMILPD     $0x01, X14, X18
-	VADDPS        X18, X14, X14
-	VMOVSHDUP     X14, X18
-	VADDSS        X18, X14, X14
-	VMOVSS        X14, (DI)
+	VEXTRACTF64X4 $0x01, Z10, Y14
+	VADDPS        Y14, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X14
+	VADDPS        X14, X10, X10
+	VPERMILPD     $0x01, X10, X14
+	VADDPS        X14, X10, X10
+	VMOVSHDUP     X10, X14
+	VADDSS        X14, X10, X10
+	VMOVSS        X10, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z15, Y18
-	VADDPS        Y18, Y15, Y15
-	VEXTRACTF32X4 $0x01, Y15, X18
-	VADDPS        X18, X15, X15
-	VPERMILPD     $0x01, X15, X18
-	VADDPS        X18, X15, X15
-	VMOVSHDUP     X15, X18
-	VADDSS        X18, X15, X15
-	VMOVSS        X15, (DI)
+	VEXTRACTF64X4 $0x01, Z11, Y14
+	VADDPS        Y14, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X14
+	VADDPS        X14, X11, X11
+	VPERMILPD     $0x01, X11, X14
+	VADDPS        X14, X11, X11
+	VMOVSHDUP     X11, X14
+	VADDSS        X14, X11, X11
+	VMOVSS        X11, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z16, Y18
-	VADDPS        Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VADDPS        X18, X16, X16
-	VPERMILPD     $0x01, X16, X18
-	VADDPS        X18, X16, X16
-	VMOVSHDUP     X16, X18
-	VADDSS        X18, X16, X16
-	VMOVSS        X16, (DI)
+	VEXTRACTF64X4 $0x01, Z12, Y14
+	VADDPS        Y14, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X14
+	VADDPS        X14, X12, X12
+	VPERMILPD     $0x01, X12, X14
+	VADDPS        X14, X12, X12
+	VMOVSHDUP     X12, X14
+	VADDSS        X14, X12, X12
+	VMOVSS        X12, (DI)
 	LEAQ          (DI)(R10*4), DI
-	VEXTRACTF64X4 $0x01, Z17, Y18
-	VADDPS        Y18, Y17, Y17
-	VEXTRACTF32X4 $0x01, Y17, X18
-	VADDPS        X18, X17, X17
-	VPERMILPD     $0x01, X17, X18
-	VADDPS        X18, X17, X17
-	VMOVSHDUP     X17, X18
-	VADDSS        X18, X17, X17
-	VMOVSS        X17, (DI)
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VADDPS        Y14, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X14
+	VADDPS        X14, X13, X13
+	VPERMILPD     $0x01, X13, X14
+	VADDPS        X14, X13, X13
+	VMOVSHDUP     X13, X14
+	VADDSS        X14, X13, X13
+	VMOVSS        X13, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecQ5_1I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
+	MOVQ      $0xffffff0000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
+	MOVQ      $0x00000000f000f000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
+	MOVQ      $0xffff000000000000, AX
+	KMOVQ     AX, K3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x18, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0x00000000ffffffff, R8
+	KMOVQ     R8, K5
+	MOVQ      $0xffffffff00000000, R8
+	KMOVQ     R8, K6
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	MOVQ    sum+56(FP), R13
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	CMPQ    R10, $0x000000c0
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R14
+	ANDQ           $-4096, R14
+	PREFETCHT0     (R14)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	PREFETCHT0     4416(R9)
+	ADDQ           $0x00000180, R9
+	VMOVDQU64      (DI), Z14
+	VMOVDQU64      64(DI), Z15
+	VMOVDQU64      128(DI), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z18
+	VEXTRACTI64X4  $0x01, Z17, Y17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQU64      (R13), Z19
+	VFMADD231PS    Z17, Z19, Z6
+	VMOVDQU64      64(R13), Z19
+	VFMADD231PS    Z17, Z19, Z7
+	VMOVDQU64      128(R13), Z19
+	VFMADD231PS    Z17, Z19, Z8
+	VMOVDQU64      192(R13), Z19
+	VFMADD231PS    Z17, Z19, Z9
+	VMOVDQA64      Z4, Z17
+	VPERMI2B       Z15, Z14, Z17
+	VPERMB         Z16, Z4, K3, Z17
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z17, Z19, Z17
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z15, Z14, Z19
+	VPERMB         Z16, Z0, K1, Z19
+	VMOVDQA64      Z19, Z20
+	VPTERNLOGD     $0xe4, Z3, Z17, Z20
+	VPTERNLOGD     $0xd8, Z3, Z17, Z19
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z21
+	VPANDD         Z21, Z20, Z20
+	VMOVDQU64      i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
+	VMOVDQA64      Z1, Z21
+	VPERMI2B       Z15, Z14, Z21
+	VPERMB         Z16, Z1, K1, Z21
+	VMOVDQA64      Z21, Z14
+	VPTERNLOGD     $0xe4, Z3, Z17, Z14
+	VPTERNLOGD     $0xd8, Z3, Z17, Z21
+	VMOVDQU64      i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z14, Z14
+	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z21, Z21
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z6
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z7
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z19, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z19, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z21, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z18, Z14
+	VFMADD231PS    Z14, Z5, Z9
+	VMOVDQU64      (R8), Z14
+	VMOVDQU64      64(R8), Z15
+	VMOVDQU64      128(R8), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z18
+	VEXTRACTI64X4  $0x01, Z17, Y17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQU64      (R13), Z19
+	VFMADD231PS    Z17, Z19, Z10
+	VMOVDQU64      64(R13), Z19
+	VFMADD231PS    Z17, Z19, Z11
+	VMOVDQU64      128(R13), Z19
+	VFMADD231PS    Z17, Z19, Z12
+	VMOVDQU64      192(R13), Z19
+	VFMADD231PS    Z17, Z19, Z13
+	VMOVDQA64      Z4, Z17
+	VPERMI2B       Z15, Z14, Z17
+	VPERMB         Z16, Z4, K3, Z17
+	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB $0x00, Z17, Z19, Z17
+	VMOVDQA64      Z0, Z19
+	VPERMI2B       Z15, Z14, Z19
+	VPERMB         Z16, Z0, K1, Z19
+	VMOVDQA64      Z19, Z20
+	VPTERNLOGD     $0xe4, Z3, Z17, Z20
+	VPTERNLOGD     $0xd8, Z3, Z17, Z19
+	VMOVDQU64      i16_blocksfive<>+0(SB), Z21
+	VPANDD         Z21, Z20, Z20
+	VMOVDQU64      i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
+	VMOVDQA64      Z1, Z21
+	VPERMI2B       Z15, Z14, Z21
+	VPERMB         Z16, Z1, K1, Z21
+	VMOVDQA64      Z21, Z14
+	VPTERNLOGD     $0xe4, Z3, Z17, Z14
+	VPTERNLOGD     $0xd8, Z3, Z17, Z21
+	VMOVDQU64      i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z14, Z14
+	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z21, Z21
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z10
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z11
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z21, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z18, Z15
+	VFMADD231PS    Z15, Z5, Z12
+	VPXORD         Z5, Z5, Z5
+	VMOVDQA64      Z5, Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z19, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z19, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z21, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z21, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z18, Z14
+	VFMADD231PS    Z14, Z5, Z13
+	ADDQ           $0x000000c0, DI
+	ADDQ           $0x000000c0, R8
+	SUBQ           $0x000000c0, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	MOVQ           DX, R14
+	SHLQ           $0x06, R14
+	ADDQ           R14, R13
+	CMPQ           R10, $0x000000c0
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x60
+	JLT             part
+	LEAQ            16384(R9), R14
+	ANDQ            $-4096, R14
+	PREFETCHT0      (R14)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x000000c0, R9
+	VMOVDQU64       (DI), Z14
+	VMOVDQU8.Z      -32(R8), K6, Z15
+	VMOVDQU8        64(DI), K5, Z15
+	VMOVDQU64       32(R8), Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z18
+	VEXTRACTI64X4   $0x01, Z17, Y17
+	VCVTPH2PS       Y17, Z17
+	VBROADCASTI64X4 (R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z6
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z10
+	VBROADCASTI64X4 64(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z7
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z11
+	VBROADCASTI64X4 128(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z8
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z12
+	VBROADCASTI64X4 192(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z9
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z17
+	VFMADD231PS     Z17, Z19, K4, Z13
+	VMOVDQA64       Z4, Z17
+	VPERMI2B        Z15, Z14, Z17
+	VPERMB          Z16, Z4, K3, Z17
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
+	VMOVDQA64       Z0, Z19
+	VPERMI2B        Z15, Z14, Z19
+	VPERMB          Z16, Z0, K1, Z19
+	VMOVDQA64       Z19, Z20
+	VPTERNLOGD      $0xe4, Z3, Z17, Z20
+	VPTERNLOGD      $0xd8, Z3, Z17, Z19
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z21
+	VPANDD          Z21, Z20, Z20
+	VMOVDQU64       i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
+	VMOVDQA64       Z1, Z21
+	VPERMI2B        Z15, Z14, Z21
+	VPERMB          Z16, Z1, K1, Z21
+	VMOVDQA64       Z21, Z14
+	VPTERNLOGD      $0xe4, Z3, Z17, Z14
+	VPTERNLOGD      $0xd8, Z3, Z17, Z21
+	VMOVDQU64       i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z14, Z14
+	VMOVDQU64       i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z21, Z21
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z10
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z11
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z21, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z18, Z14
+	VFMADD231PS     Z14, Z5, K4, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
+	ADDQ            $0x60, DI
+	ADDQ            $0x60, R8
+	SUBQ            $0x60, R10
+	ADDQ            $0x20, R11
+	ADDQ            $0x20, R13
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      (DI), K7, Z14
+	LEAQ            32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	SHRQ            $0x20, R15
+	SHLQ            $0x20, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      -32(R8), K7, Z15
+	LEAQ            -64(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8        64(DI), K7, Z15
+	LEAQ            -32(R10), R14
+	XORL            R15, R15
+	TESTQ           R14, R14
+	CMOVQLT         R15, R14
+	MOVQ            $+64, R15
+	CMPQ            R14, R15
+	CMOVQGT         R15, R14
+	MOVQ            $-1, R15
+	BZHIQ           R14, R15, R15
+	KMOVQ           R15, K7
+	VMOVDQU8.Z      32(R8), K7, Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z18
+	VEXTRACTI64X4   $0x01, Z17, Y17
+	VCVTPH2PS       Y17, Z17
+	VBROADCASTI64X4 (R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z6
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z10
+	VBROADCASTI64X4 64(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z7
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z11
+	VBROADCASTI64X4 128(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z8
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z20
+	VFMADD231PS     Z20, Z19, K4, Z12
+	VBROADCASTI64X4 192(R13), Z19
+	VFMADD231PS     Z17, Z19, K4, Z9
+	VSHUFF64X2      $0xee, Z19, Z19, Z19
+	VSHUFF64X2      $0xee, Z17, Z17, Z17
+	VFMADD231PS     Z17, Z19, K4, Z13
+	VMOVDQA64       Z4, Z17
+	VPERMI2B        Z15, Z14, Z17
+	VPERMB          Z16, Z4, K3, Z17
+	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
+	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
+	VMOVDQA64       Z0, Z19
+	VPERMI2B        Z15, Z14, Z19
+	VPERMB          Z16, Z0, K1, Z19
+	VMOVDQA64       Z19, Z20
+	VPTERNLOGD      $0xe4, Z3, Z17, Z20
+	VPTERNLOGD      $0xd8, Z3, Z17, Z19
+	VMOVDQU64       i16_blocksfive<>+0(SB), Z21
+	VPANDD          Z21, Z20, Z20
+	VMOVDQU64       i16_bitsblocks2<>+0(SB), Z21
+	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
+	VMOVDQA64       Z1, Z21
+	VPERMI2B        Z15, Z14, Z21
+	VPERMB          Z16, Z1, K1, Z21
+	VMOVDQA64       Z21, Z14
+	VPTERNLOGD      $0xe4, Z3, Z17, Z14
+	VPTERNLOGD      $0xd8, Z3, Z17, Z21
+	VMOVDQU64       i16_bitsblocks1<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z14, Z14
+	VMOVDQU64       i16_bitsblocks3<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z21, Z21
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z10
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z11
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z21, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z18, Z15
+	VFMADD231PS     Z15, Z5, K4, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K4, Z12
+	VPXORD          Z5, Z5, Z5
+	VMOVDQA64       Z5, Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z21, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z21, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z18, Z14
+	VFMADD231PS     Z14, Z5, K4, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K4, Z13
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y14
+	VADDPS        Y14, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X14
+	VADDPS        X14, X6, X6
+	VPERMILPD     $0x01, X6, X14
+	VADDPS        X14, X6, X6
+	VMOVSHDUP     X6, X14
+	VADDSS        X14, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y14
+	VADDPS        Y14, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X14
+	VADDPS        X14, X7, X7
+	VPERMILPD     $0x01, X7, X14
+	VADDPS        X14, X7, X7
+	VMOVSHDUP     X7, X14
+	VADDSS        X14, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y14
+	VADDPS        Y14, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X14
+	VADDPS        X14, X8, X8
+	VPERMILPD     $0x01, X8, X14
+	VADDPS        X14, X8, X8
+	VMOVSHDUP     X8, X14
+	VADDSS        X14, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y14
+	VADDPS        Y14, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X14
+	VADDPS        X14, X9, X9
+	VPERMILPD     $0x01, X9, X14
+	VADDPS        X14, X9, X9
+	VMOVSHDUP     X9, X14
+	VADDSS        X14, X9, X9
+	VMOVSS        X9, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z10, Y14
+	VADDPS        Y14, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X14
+	VADDPS        X14, X10, X10
+	VPERMILPD     $0x01, X10, X14
+	VADDPS        X14, X10, X10
+	VMOVSHDUP     X10, X14
+	VADDSS        X14, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y14
+	VADDPS        Y14, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X14
+	VADDPS        X14, X11, X11
+	VPERMILPD     $0x01, X11, X14
+	VADDPS        X14, X11, X11
+	VMOVSHDUP     X11, X14
+	VADDSS        X14, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y14
+	VADDPS        Y14, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X14
+	VADDPS        X14, X12, X12
+	VPERMILPD     $0x01, X12, X14
+	VADDPS        X14, X12, X12
+	VMOVSHDUP     X12, X14
+	VADDSS        X14, X12, X12
+	VMOVSS        X12, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VADDPS        Y14, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X14
+	VADDPS        X14, X13, X13
+	VPERMILPD     $0x01, X13, X14
+	VADDPS        X14, X13, X13
+	VMOVSHDUP     X13, X14
+	VADDSS        X14, X13, X13
+	VMOVSS        X13, (DI)
+	MOVQ          R8, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
+TEXT ·matVecIQ4NLI16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
+	MOVQ      $0xff00000000000000, AX
+	KMOVQ     AX, K1
+	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
+	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
+	MOVQ      $0x00000000c000c000, AX
+	KMOVQ     AX, K2
+	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
+	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z4
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x12, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R8, R8
+	LEAQ      -2048(BX), R9
+	TESTQ     R9, R9
+	CMOVQLT   R8, R9
+	ADDQ      DI, R9
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K3
+	MOVQ      $0x00000000000000ff, R8
+	KMOVQ     R8, K4
+	MOVQ      $0xffffffffffffff00, R8
+	KMOVQ     R8, K5
+
+rows:
+	LEAQ    (DI)(BX*1), R8
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R8
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	CMPQ    R10, $0x00000090
+	JLT     tail
+
+chunk:
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
+	PREFETCHT0     4096(R9)
+	PREFETCHT0     4160(R9)
+	PREFETCHT0     4224(R9)
+	PREFETCHT0     4288(R9)
+	PREFETCHT0     4352(R9)
+	ADDQ           $0x00000120, R9
+	VMOVDQU64      (DI), Z14
+	VMOVDQU64      64(DI), Z15
+	VMOVDQU64      80(DI), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQA64      Z0, Z18
+	VPERMI2B       Z15, Z14, Z18
+	VPERMB         Z16, Z0, K1, Z18
+	VPANDD         Z3, Z18, Z19
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
+	VGF2P8AFFINEQB $0x00, Z20, Z18, Z18
+	VPSHUFB        Z19, Z4, Z19
+	VPSHUFB        Z18, Z4, Z18
+	VMOVDQA64      Z1, Z20
+	VPERMI2B       Z15, Z14, Z20
+	VPERMB         Z16, Z1, K1, Z20
+	VPANDD         Z3, Z20, Z14
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
+	VPSHUFB        Z14, Z4, Z14
+	VPSHUFB        Z20, Z4, Z20
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z6
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z7
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1664(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z8
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      2240(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z18, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z18, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z20, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z17, Z14
+	VFMADD231PS    Z14, Z5, Z9
+	VMOVDQU64      (R8), Z14
+	VMOVDQU64      64(R8), Z15
+	VMOVDQU64      80(R8), Z16
+	VMOVDQA64      Z2, Z17
+	VPERMI2W       Z15, Z14, Z17
+	VPERMW         Z16, Z2, K2, Z17
+	VCVTPH2PS      Y17, Z17
+	VMOVDQA64      Z0, Z18
+	VPERMI2B       Z15, Z14, Z18
+	VPERMB         Z16, Z0, K1, Z18
+	VPANDD         Z3, Z18, Z19
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
+	VGF2P8AFFINEQB $0x00, Z20, Z18, Z18
+	VPSHUFB        Z19, Z4, Z19
+	VPSHUFB        Z18, Z4, Z18
+	VMOVDQA64      Z1, Z20
+	VPERMI2B       Z15, Z14, Z20
+	VPERMB         Z16, Z1, K1, Z20
+	VPANDD         Z3, Z20, Z14
+	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
+	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
+	VPSHUFB        Z14, Z4, Z14
+	VPSHUFB        Z20, Z4, Z20
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      512(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      (R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      256(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      64(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      320(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      128(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      384(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      192(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      448(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    (R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z10
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1088(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      576(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      832(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      640(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      896(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      704(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      960(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      768(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1024(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    4(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z11
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      1664(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      1152(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1408(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1216(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      1472(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1280(R11), Z16
+	VPDPBUSD       Z16, Z18, Z5
+	VMOVDQU64      1536(R11), Z16
+	VPDPBUSD       Z16, Z18, Z15
+	VMOVDQU64      1344(R11), Z16
+	VPDPBUSD       Z16, Z20, Z5
+	VMOVDQU64      1600(R11), Z16
+	VPDPBUSD       Z16, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    8(R12), Z17, Z15
+	VFMADD231PS    Z15, Z5, Z12
+	VPXORD         Z5, Z5, Z5
+	VMOVDQU64      2240(R11), Z15
+	VPSLLD         $0x03, Z15, Z15
+	VMOVDQU64      1728(R11), Z16
+	VPDPBUSD       Z16, Z19, Z5
+	VMOVDQU64      1984(R11), Z16
+	VPDPBUSD       Z16, Z19, Z15
+	VMOVDQU64      1792(R11), Z16
+	VPDPBUSD       Z16, Z14, Z5
+	VMOVDQU64      2048(R11), Z16
+	VPDPBUSD       Z16, Z14, Z15
+	VMOVDQU64      1856(R11), Z14
+	VPDPBUSD       Z14, Z18, Z5
+	VMOVDQU64      2112(R11), Z14
+	VPDPBUSD       Z14, Z18, Z15
+	VMOVDQU64      1920(R11), Z14
+	VPDPBUSD       Z14, Z20, Z5
+	VMOVDQU64      2176(R11), Z14
+	VPDPBUSD       Z14, Z20, Z15
+	VPSLLD         $0x08, Z5, Z5
+	VPADDD         Z15, Z5, Z5
+	VCVTDQ2PS      Z5, Z5
+	VMULPS.BCST    12(R12), Z17, Z14
+	VFMADD231PS    Z14, Z5, Z13
+	ADDQ           $0x00000090, DI
+	ADDQ           $0x00000090, R8
+	SUBQ           $0x00000090, R10
+	ADDQ           SI, R11
+	LEAQ           (R12)(DX*4), R12
+	CMPQ           R10, $0x00000090
+	JGE            chunk
+
+tail:
+	CMPQ            R10, $0x48
+	JLT             part
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R9)
+	PREFETCHT0      4160(R9)
+	PREFETCHT0      4224(R9)
+	ADDQ            $0x00000090, R9
+	VMOVDQU64       (DI), Z14
+	VMOVDQU8.Z      -8(R8), K5, Z15
+	VMOVDQU8        64(DI), K4, Z15
+	VMOVDQU64       8(R8), Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z17
+	VMOVDQA64       Z0, Z18
+	VPERMI2B        Z15, Z14, Z18
+	VPERMB          Z16, Z0, K1, Z18
+	VPANDD          Z3, Z18, Z19
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
+	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
+	VPSHUFB         Z19, Z4, Z19
+	VPSHUFB         Z18, Z4, Z18
+	VMOVDQA64       Z1, Z20
+	VPERMI2B        Z15, Z14, Z20
+	VPERMB          Z16, Z1, K1, Z20
+	VPANDD          Z3, Z20, Z14
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
+	VPSHUFB         Z14, Z4, Z14
+	VPSHUFB         Z20, Z4, Z20
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z10
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z11
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1664(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z12
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 2240(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z18, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z18, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z20, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z17, Z14
+	VFMADD231PS     Z14, Z5, K3, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z13
+	ADDQ            $0x48, DI
+	ADDQ            $0x48, R8
+	SUBQ            $0x48, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      (DI), K6, Z14
+	LEAQ            8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	SHRQ            $0x08, R14
+	SHLQ            $0x08, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      -8(R8), K6, Z15
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8        64(DI), K6, Z15
+	LEAQ            -8(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K6
+	VMOVDQU8.Z      8(R8), K6, Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2W        Z15, Z14, Z17
+	VPERMW          Z16, Z2, K2, Z17
+	VCVTPH2PS       Y17, Z17
+	VMOVDQA64       Z0, Z18
+	VPERMI2B        Z15, Z14, Z18
+	VPERMB          Z16, Z0, K1, Z18
+	VPANDD          Z3, Z18, Z19
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
+	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
+	VPSHUFB         Z19, Z4, Z19
+	VPSHUFB         Z18, Z4, Z18
+	VMOVDQA64       Z1, Z20
+	VPERMI2B        Z15, Z14, Z20
+	VPERMB          Z16, Z1, K1, Z20
+	VPANDD          Z3, Z20, Z14
+	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
+	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
+	VPSHUFB         Z14, Z4, Z14
+	VPSHUFB         Z20, Z4, Z20
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 512(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z6
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z10
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1088(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 640(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 896(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 704(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 960(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 768(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1024(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z7
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z11
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 1664(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1152(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1408(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1216(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 1472(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1280(R11), Z16
+	VPDPBUSD        Z16, Z18, Z5
+	VBROADCASTI64X4 1536(R11), Z16
+	VPDPBUSD        Z16, Z18, Z15
+	VBROADCASTI64X4 1344(R11), Z16
+	VPDPBUSD        Z16, Z20, Z5
+	VBROADCASTI64X4 1600(R11), Z16
+	VPDPBUSD        Z16, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z5, K3, Z8
+	VSHUFF64X2      $0xee, Z5, Z5, Z16
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z16, K3, Z12
+	VPXORD          Z5, Z5, Z5
+	VBROADCASTI64X4 2240(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1728(R11), Z16
+	VPDPBUSD        Z16, Z19, Z5
+	VBROADCASTI64X4 1984(R11), Z16
+	VPDPBUSD        Z16, Z19, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z14, Z5
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z14, Z15
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z18, Z5
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z18, Z15
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z20, Z5
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z20, Z15
+	VPSLLD          $0x08, Z5, Z5
+	VPADDD          Z15, Z5, Z5
+	VCVTDQ2PS       Z5, Z5
+	VMULPS.BCST     12(R12), Z17, Z14
+	VFMADD231PS     Z14, Z5, K3, Z9
+	VSHUFF64X2      $0xee, Z5, Z5, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K3, Z13
+	ADDQ            R10, DI
+	ADDQ            R10, R8
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y14
+	VADDPS        Y14, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X14
+	VADDPS        X14, X6, X6
+	VPERMILPD     $0x01, X6, X14
+	VADDPS        X14, X6, X6
+	VMOVSHDUP     X6, X14
+	VADDSS        X14, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y14
+	VADDPS        Y14, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X14
+	VADDPS        X14, X7, X7
+	VPERMILPD     $0x01, X7, X14
+	VADDPS        X14, X7, X7
+	VMOVSHDUP     X7, X14
+	VADDSS        X14, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y14
+	VADDPS        Y14, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X14
+	VADDPS        X14, X8, X8
+	VPERMILPD     $0x01, X8, X14
+	VADDPS        X14, X8, X8
+	VMOVSHDUP     X8, X14
+	VADDSS        X14, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y14
+	VADDPS        Y14, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X14
+	VADDPS        X14, X9, X9
+	VPERMILPD     $0x01, X9, X14
+	VADDPS        X14, X9, X9
+	VMOVSHDUP     X9, X14
+	VADDSS        X14, X9, X9
+	VMOVSS        X9, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z10, Y14
+	VADDPS        Y14, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X14
+	VADDPS        X14, X10, X10
+	VPERMILPD     $0x01, X10, X14
+	VADDPS        X14, X10, X10
+	VMOVSHDUP     X10, X14
+	VADDSS        X14, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y14
+	VADDPS        Y14, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X14
+	VADDPS        X14, X11, X11
+	VPERMILPD     $0x01, X11, X14
+	VADDPS        X14, X11, X11
+	VMOVSHDUP     X11, X14
+	VADDSS        X14, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y14
+	VADDPS        Y14, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X14
+	VADDPS        X14, X12, X12
+	VPERMILPD     $0x01, X12, X14
+	VADDPS        X14, X12, X12
+	VMOVSHDUP     X12, X14
+	VADDSS        X14, X12, X12
+	VMOVSS        X12, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VADDPS        Y14, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X14
+	VADDPS        X14, X13, X13
+	VPERMILPD     $0x01, X13, X14
+	VADDPS        X14, X13, X13
+	VMOVSHDUP     X13, X14
+	VADDSS        X14, X13, X13
+	VMOVSS        X13, (DI)
 	MOVQ          R8, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
@@ -8873,2814 +15399,6 @@ chunk:
 	VZEROUPPER
 	RET
 
-// func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPMOVZXBW        2(CX), Y4
-	VPSRLW           $0x04, Y4, Y1
-	VINSERTI64X4     $0x01, Y1, Z4, Z4
-	VPERMW           Z0, Z4, Z4
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z4, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        20(CX), Y5
-	VPSRLW           $0x04, Y5, Y1
-	VINSERTI64X4     $0x01, Y1, Z5, Z5
-	VPERMW           Z0, Z5, Z5
-	VPBROADCASTW     18(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         64(DI), Z5, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        38(CX), Y6
-	VPSRLW           $0x04, Y6, Y1
-	VINSERTI64X4     $0x01, Y1, Z6, Z6
-	VPERMW           Z0, Z6, Z6
-	VPBROADCASTW     36(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         128(DI), Z6, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        56(CX), Y7
-	VPSRLW           $0x04, Y7, Y1
-	VINSERTI64X4     $0x01, Y1, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	VPBROADCASTW     54(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         192(DI), Z7, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        74(CX), Y8
-	VPSRLW           $0x04, Y8, Y1
-	VINSERTI64X4     $0x01, Y1, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     72(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         256(DI), Z8, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        92(CX), Y9
-	VPSRLW           $0x04, Y9, Y1
-	VINSERTI64X4     $0x01, Y1, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     90(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         320(DI), Z9, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        110(CX), Y10
-	VPSRLW           $0x04, Y10, Y1
-	VINSERTI64X4     $0x01, Y1, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     108(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         384(DI), Z10, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VPMOVZXBW        128(CX), Y11
-	VPSRLW           $0x04, Y11, Y1
-	VINSERTI64X4     $0x01, Y1, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     126(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         448(DI), Z11, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	VFMADD231PS.BCST (R8), Z3, Z2
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-
-block:
-	VPMOVZXBW        2(CX), Y12
-	VPSRLW           $0x04, Y12, Y1
-	VINSERTI64X4     $0x01, Y1, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z12, Z13
-	VCVTDQ2PS        Z13, Z13
-	VFMADD231PS      Z1, Z13, Z3
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VMOVSS        X2, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-DATA i16_q4032<>+0(SB)/8, $0xfffbfffafff9fff8
-DATA i16_q4032<>+8(SB)/8, $0xfffffffefffdfffc
-DATA i16_q4032<>+16(SB)/8, $0x0003000200010000
-DATA i16_q4032<>+24(SB)/8, $0x0007000600050004
-DATA i16_q4032<>+32(SB)/8, $0xfffbfffafff9fff8
-DATA i16_q4032<>+40(SB)/8, $0xfffffffefffdfffc
-DATA i16_q4032<>+48(SB)/8, $0x0003000200010000
-DATA i16_q4032<>+56(SB)/8, $0x0007000600050004
-GLOBL i16_q4032<>(SB), RODATA|NOPTR, $64
-
-DATA i16_word10_4<>+0(SB)/8, $0x0010001000100010
-GLOBL i16_word10_4<>(SB), RODATA|NOPTR, $8
-
-// func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ4_0I16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPMOVZXBW        2(CX), Y6
-	VPSRLW           $0x04, Y6, Y1
-	VINSERTI64X4     $0x01, Y1, Z6, Z6
-	VPERMW           Z0, Z6, Z6
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z6, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         512(DI), Z6, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        20(CX), Y7
-	VPSRLW           $0x04, Y7, Y1
-	VINSERTI64X4     $0x01, Y1, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	VPBROADCASTW     18(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         64(DI), Z7, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         576(DI), Z7, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        38(CX), Y8
-	VPSRLW           $0x04, Y8, Y1
-	VINSERTI64X4     $0x01, Y1, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     36(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         128(DI), Z8, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         640(DI), Z8, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        56(CX), Y9
-	VPSRLW           $0x04, Y9, Y1
-	VINSERTI64X4     $0x01, Y1, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     54(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         192(DI), Z9, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         704(DI), Z9, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        74(CX), Y10
-	VPSRLW           $0x04, Y10, Y1
-	VINSERTI64X4     $0x01, Y1, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     72(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         256(DI), Z10, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         768(DI), Z10, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        92(CX), Y11
-	VPSRLW           $0x04, Y11, Y1
-	VINSERTI64X4     $0x01, Y1, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     90(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         320(DI), Z11, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         832(DI), Z11, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        110(CX), Y12
-	VPSRLW           $0x04, Y12, Y1
-	VINSERTI64X4     $0x01, Y1, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     108(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         384(DI), Z12, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         896(DI), Z12, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VPMOVZXBW        128(CX), Y13
-	VPSRLW           $0x04, Y13, Y1
-	VINSERTI64X4     $0x01, Y1, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     126(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         448(DI), Z13, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         960(DI), Z13, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-
-block:
-	VPMOVZXBW        2(CX), Y14
-	VPSRLW           $0x04, Y14, Y1
-	VINSERTI64X4     $0x01, Y1, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z14, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z3
-	VPMADDWD         512(DI), Z14, Z15
-	VCVTDQ2PS        Z15, Z15
-	VFMADD231PS      Z1, Z15, Z5
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z4, Y1
-	VADDPS        Y1, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X1
-	VADDPS        X1, X4, X4
-	VPERMILPD     $0x01, X4, X1
-	VADDPS        X1, X4, X4
-	VMOVSHDUP     X4, X1
-	VADDSS        X1, X4, X4
-	VMOVSS        X4, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ4_0I16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4032<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z8, Z8, Z8
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPXORD           Z7, Z7, Z7
-	VPXORD           Z9, Z9, Z9
-	VPMOVZXBW        2(CX), Y10
-	VPSRLW           $0x04, Y10, Y1
-	VINSERTI64X4     $0x01, Y1, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z10, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         512(DI), Z10, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1024(DI), Z10, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1536(DI), Z10, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        20(CX), Y11
-	VPSRLW           $0x04, Y11, Y1
-	VINSERTI64X4     $0x01, Y1, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     18(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         64(DI), Z11, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         576(DI), Z11, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1088(DI), Z11, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1600(DI), Z11, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        38(CX), Y12
-	VPSRLW           $0x04, Y12, Y1
-	VINSERTI64X4     $0x01, Y1, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     36(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         128(DI), Z12, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         640(DI), Z12, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1152(DI), Z12, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1664(DI), Z12, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        56(CX), Y13
-	VPSRLW           $0x04, Y13, Y1
-	VINSERTI64X4     $0x01, Y1, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     54(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         192(DI), Z13, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         704(DI), Z13, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1216(DI), Z13, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1728(DI), Z13, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        74(CX), Y14
-	VPSRLW           $0x04, Y14, Y1
-	VINSERTI64X4     $0x01, Y1, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     72(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         256(DI), Z14, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         768(DI), Z14, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1280(DI), Z14, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1792(DI), Z14, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        92(CX), Y15
-	VPSRLW           $0x04, Y15, Y1
-	VINSERTI64X4     $0x01, Y1, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	VPBROADCASTW     90(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         320(DI), Z15, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         832(DI), Z15, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1344(DI), Z15, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1856(DI), Z15, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        110(CX), Y16
-	VPSRLW           $0x04, Y16, Y1
-	VINSERTI64X4     $0x01, Y1, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	VPBROADCASTW     108(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         384(DI), Z16, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         896(DI), Z16, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1408(DI), Z16, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1920(DI), Z16, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VPMOVZXBW        128(CX), Y17
-	VPSRLW           $0x04, Y17, Y1
-	VINSERTI64X4     $0x01, Y1, Z17, Z17
-	VPERMW           Z0, Z17, Z17
-	VPBROADCASTW     126(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         448(DI), Z17, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         960(DI), Z17, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1472(DI), Z17, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1984(DI), Z17, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	VFMADD231PS.BCST 8(R8), Z7, Z6
-	VFMADD231PS.BCST 12(R8), Z9, Z8
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-	VPXORD Z9, Z9, Z9
-
-block:
-	VPMOVZXBW        2(CX), Y18
-	VPSRLW           $0x04, Y18, Y1
-	VINSERTI64X4     $0x01, Y1, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPMADDWD         (DI), Z18, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z3
-	VPMADDWD         512(DI), Z18, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z5
-	VPMADDWD         1024(DI), Z18, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z7
-	VPMADDWD         1536(DI), Z18, Z19
-	VCVTDQ2PS        Z19, Z19
-	VFMADD231PS      Z1, Z19, Z9
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z5, Z4
-	VFMADD231PS.BCST 8(R8), Z7, Z6
-	VFMADD231PS.BCST 12(R8), Z9, Z8
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z4, Y1
-	VADDPS        Y1, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X1
-	VADDPS        X1, X4, X4
-	VPERMILPD     $0x01, X4, X1
-	VADDPS        X1, X4, X4
-	VMOVSHDUP     X4, X1
-	VADDSS        X1, X4, X4
-	VMOVSS        X4, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z6, Y1
-	VADDPS        Y1, Y6, Y6
-	VEXTRACTF32X4 $0x01, Y6, X1
-	VADDPS        X1, X6, X6
-	VPERMILPD     $0x01, X6, X1
-	VADDPS        X1, X6, X6
-	VMOVSHDUP     X6, X1
-	VADDSS        X1, X6, X6
-	VMOVSS        X6, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z8, Y1
-	VADDPS        Y1, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X1
-	VADDPS        X1, X8, X8
-	VPERMILPD     $0x01, X8, X1
-	VADDPS        X1, X8, X8
-	VMOVSHDUP     X8, X1
-	VADDSS        X1, X8, X8
-	VMOVSS        X8, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPMOVZXBW        4(CX), Y5
-	VPSRLW           $0x04, Y5, Y1
-	VINSERTI64X4     $0x01, Y1, Z5, Z5
-	VPERMW           Z0, Z5, Z5
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X6
-	VCVTPH2PS        X6, X6
-	VPMADDWD         (DI), Z5, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      (R9), X6, X4
-	VPMOVZXBW        24(CX), Y6
-	VPSRLW           $0x04, Y6, Y1
-	VINSERTI64X4     $0x01, Y1, Z6, Z6
-	VPERMW           Z0, Z6, Z6
-	VPBROADCASTW     20(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     22(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         64(DI), Z6, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      4(R9), X5, X4
-	VPMOVZXBW        44(CX), Y7
-	VPSRLW           $0x04, Y7, Y1
-	VINSERTI64X4     $0x01, Y1, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	VPBROADCASTW     40(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     42(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         128(DI), Z7, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      8(R9), X5, X4
-	VPMOVZXBW        64(CX), Y8
-	VPSRLW           $0x04, Y8, Y1
-	VINSERTI64X4     $0x01, Y1, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     60(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     62(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         192(DI), Z8, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      12(R9), X5, X4
-	VPMOVZXBW        84(CX), Y9
-	VPSRLW           $0x04, Y9, Y1
-	VINSERTI64X4     $0x01, Y1, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     80(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     82(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         256(DI), Z9, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      16(R9), X5, X4
-	VPMOVZXBW        104(CX), Y10
-	VPSRLW           $0x04, Y10, Y1
-	VINSERTI64X4     $0x01, Y1, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     100(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     102(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         320(DI), Z10, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      20(R9), X5, X4
-	VPMOVZXBW        124(CX), Y11
-	VPSRLW           $0x04, Y11, Y1
-	VINSERTI64X4     $0x01, Y1, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     120(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     122(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         384(DI), Z11, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      24(R9), X5, X4
-	VPMOVZXBW        144(CX), Y12
-	VPSRLW           $0x04, Y12, Y1
-	VINSERTI64X4     $0x01, Y1, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     140(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     142(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         448(DI), Z12, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      28(R9), X5, X4
-	VFMADD231PS.BCST (R8), Z3, Z2
-	ADDQ             $0x000000a0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-
-block:
-	VPMOVZXBW        4(CX), Y13
-	VPSRLW           $0x04, Y13, Y1
-	VINSERTI64X4     $0x01, Y1, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         (DI), Z13, Z14
-	VCVTDQ2PS        Z14, Z14
-	VFMADD231PS      Z1, Z14, Z3
-	VFMADD231SS      (R9), X5, X4
-	ADDQ             $0x14, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-DATA i16_q4132<>+0(SB)/8, $0x0003000200010000
-DATA i16_q4132<>+8(SB)/8, $0x0007000600050004
-DATA i16_q4132<>+16(SB)/8, $0x000b000a00090008
-DATA i16_q4132<>+24(SB)/8, $0x000f000e000d000c
-DATA i16_q4132<>+32(SB)/8, $0x0003000200010000
-DATA i16_q4132<>+40(SB)/8, $0x0007000600050004
-DATA i16_q4132<>+48(SB)/8, $0x000b000a00090008
-DATA i16_q4132<>+56(SB)/8, $0x000f000e000d000c
-GLOBL i16_q4132<>(SB), RODATA|NOPTR, $64
-
-// func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ4_1I16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z6, Z6, Z6
-	VPMOVZXBW        4(CX), Y8
-	VPSRLW           $0x04, Y8, Y1
-	VINSERTI64X4     $0x01, Y1, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X9
-	VCVTPH2PS        X9, X9
-	VPMADDWD         (DI), Z8, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      (R9), X9, X4
-	VPMADDWD         512(DI), Z8, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      32(R9), X9, X7
-	VPMOVZXBW        24(CX), Y9
-	VPSRLW           $0x04, Y9, Y1
-	VINSERTI64X4     $0x01, Y1, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     20(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     22(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         64(DI), Z9, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      4(R9), X8, X4
-	VPMADDWD         576(DI), Z9, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      36(R9), X8, X7
-	VPMOVZXBW        44(CX), Y10
-	VPSRLW           $0x04, Y10, Y1
-	VINSERTI64X4     $0x01, Y1, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     40(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     42(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         128(DI), Z10, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      8(R9), X8, X4
-	VPMADDWD         640(DI), Z10, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      40(R9), X8, X7
-	VPMOVZXBW        64(CX), Y11
-	VPSRLW           $0x04, Y11, Y1
-	VINSERTI64X4     $0x01, Y1, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     60(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     62(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         192(DI), Z11, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      12(R9), X8, X4
-	VPMADDWD         704(DI), Z11, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      44(R9), X8, X7
-	VPMOVZXBW        84(CX), Y12
-	VPSRLW           $0x04, Y12, Y1
-	VINSERTI64X4     $0x01, Y1, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     80(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     82(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         256(DI), Z12, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      16(R9), X8, X4
-	VPMADDWD         768(DI), Z12, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      48(R9), X8, X7
-	VPMOVZXBW        104(CX), Y13
-	VPSRLW           $0x04, Y13, Y1
-	VINSERTI64X4     $0x01, Y1, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     100(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     102(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         320(DI), Z13, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      20(R9), X8, X4
-	VPMADDWD         832(DI), Z13, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      52(R9), X8, X7
-	VPMOVZXBW        124(CX), Y14
-	VPSRLW           $0x04, Y14, Y1
-	VINSERTI64X4     $0x01, Y1, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     120(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     122(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         384(DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      24(R9), X8, X4
-	VPMADDWD         896(DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      56(R9), X8, X7
-	VPMOVZXBW        144(CX), Y15
-	VPSRLW           $0x04, Y15, Y1
-	VINSERTI64X4     $0x01, Y1, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	VPBROADCASTW     140(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     142(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         448(DI), Z15, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      28(R9), X8, X4
-	VPMADDWD         960(DI), Z15, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      60(R9), X8, X7
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	ADDQ             $0x000000a0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-
-block:
-	VPMOVZXBW        4(CX), Y16
-	VPSRLW           $0x04, Y16, Y1
-	VINSERTI64X4     $0x01, Y1, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         (DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z3
-	VFMADD231SS      (R9), X8, X4
-	VPMADDWD         512(DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z1, Z17, Z6
-	VFMADD231SS      32(R9), X8, X7
-	ADDQ             $0x14, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VADDPS        Y1, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X1
-	VADDPS        X1, X5, X5
-	VPERMILPD     $0x01, X5, X1
-	VADDPS        X1, X5, X5
-	VMOVSHDUP     X5, X1
-	VADDSS        X1, X5, X5
-	VADDSS        X7, X5, X5
-	VMOVSS        X5, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ4_1I16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z6, Z6, Z6
-	VPXORD           Z9, Z9, Z9
-	VPXORD           Z12, Z12, Z12
-	VPMOVZXBW        4(CX), Y14
-	VPSRLW           $0x04, Y14, Y1
-	VINSERTI64X4     $0x01, Y1, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X15
-	VCVTPH2PS        X15, X15
-	VPMADDWD         (DI), Z14, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      (R9), X15, X4
-	VPMADDWD         512(DI), Z14, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      32(R9), X15, X7
-	VPMADDWD         1024(DI), Z14, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      64(R9), X15, X10
-	VPMADDWD         1536(DI), Z14, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      96(R9), X15, X13
-	VPMOVZXBW        24(CX), Y15
-	VPSRLW           $0x04, Y15, Y1
-	VINSERTI64X4     $0x01, Y1, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	VPBROADCASTW     20(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     22(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         64(DI), Z15, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      4(R9), X14, X4
-	VPMADDWD         576(DI), Z15, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      36(R9), X14, X7
-	VPMADDWD         1088(DI), Z15, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      68(R9), X14, X10
-	VPMADDWD         1600(DI), Z15, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      100(R9), X14, X13
-	VPMOVZXBW        44(CX), Y16
-	VPSRLW           $0x04, Y16, Y1
-	VINSERTI64X4     $0x01, Y1, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	VPBROADCASTW     40(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     42(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         128(DI), Z16, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      8(R9), X14, X4
-	VPMADDWD         640(DI), Z16, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      40(R9), X14, X7
-	VPMADDWD         1152(DI), Z16, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      72(R9), X14, X10
-	VPMADDWD         1664(DI), Z16, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      104(R9), X14, X13
-	VPMOVZXBW        64(CX), Y17
-	VPSRLW           $0x04, Y17, Y1
-	VINSERTI64X4     $0x01, Y1, Z17, Z17
-	VPERMW           Z0, Z17, Z17
-	VPBROADCASTW     60(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     62(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         192(DI), Z17, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      12(R9), X14, X4
-	VPMADDWD         704(DI), Z17, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      44(R9), X14, X7
-	VPMADDWD         1216(DI), Z17, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      76(R9), X14, X10
-	VPMADDWD         1728(DI), Z17, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      108(R9), X14, X13
-	VPMOVZXBW        84(CX), Y18
-	VPSRLW           $0x04, Y18, Y1
-	VINSERTI64X4     $0x01, Y1, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	VPBROADCASTW     80(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     82(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         256(DI), Z18, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      16(R9), X14, X4
-	VPMADDWD         768(DI), Z18, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      48(R9), X14, X7
-	VPMADDWD         1280(DI), Z18, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      80(R9), X14, X10
-	VPMADDWD         1792(DI), Z18, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      112(R9), X14, X13
-	VPMOVZXBW        104(CX), Y19
-	VPSRLW           $0x04, Y19, Y1
-	VINSERTI64X4     $0x01, Y1, Z19, Z19
-	VPERMW           Z0, Z19, Z19
-	VPBROADCASTW     100(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     102(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         320(DI), Z19, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      20(R9), X14, X4
-	VPMADDWD         832(DI), Z19, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      52(R9), X14, X7
-	VPMADDWD         1344(DI), Z19, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      84(R9), X14, X10
-	VPMADDWD         1856(DI), Z19, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      116(R9), X14, X13
-	VPMOVZXBW        124(CX), Y20
-	VPSRLW           $0x04, Y20, Y1
-	VINSERTI64X4     $0x01, Y1, Z20, Z20
-	VPERMW           Z0, Z20, Z20
-	VPBROADCASTW     120(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     122(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         384(DI), Z20, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      24(R9), X14, X4
-	VPMADDWD         896(DI), Z20, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      56(R9), X14, X7
-	VPMADDWD         1408(DI), Z20, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      88(R9), X14, X10
-	VPMADDWD         1920(DI), Z20, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      120(R9), X14, X13
-	VPMOVZXBW        144(CX), Y21
-	VPSRLW           $0x04, Y21, Y1
-	VINSERTI64X4     $0x01, Y1, Z21, Z21
-	VPERMW           Z0, Z21, Z21
-	VPBROADCASTW     140(CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     142(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         448(DI), Z21, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      28(R9), X14, X4
-	VPMADDWD         960(DI), Z21, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      60(R9), X14, X7
-	VPMADDWD         1472(DI), Z21, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      92(R9), X14, X10
-	VPMADDWD         1984(DI), Z21, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      124(R9), X14, X13
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	VFMADD231PS.BCST 8(R8), Z9, Z8
-	VFMADD231PS.BCST 12(R8), Z12, Z11
-	ADDQ             $0x000000a0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-
-block:
-	VPMOVZXBW        4(CX), Y22
-	VPSRLW           $0x04, Y22, Y1
-	VINSERTI64X4     $0x01, Y1, Z22, Z22
-	VPERMW           Z0, Z22, Z22
-	VPBROADCASTW     (CX), Y1
-	VCVTPH2PS        Y1, Z1
-	VPBROADCASTW     2(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         (DI), Z22, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z3
-	VFMADD231SS      (R9), X14, X4
-	VPMADDWD         512(DI), Z22, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z6
-	VFMADD231SS      32(R9), X14, X7
-	VPMADDWD         1024(DI), Z22, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z9
-	VFMADD231SS      64(R9), X14, X10
-	VPMADDWD         1536(DI), Z22, Z23
-	VCVTDQ2PS        Z23, Z23
-	VFMADD231PS      Z1, Z23, Z12
-	VFMADD231SS      96(R9), X14, X13
-	ADDQ             $0x14, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	VFMADD231PS.BCST 8(R8), Z9, Z8
-	VFMADD231PS.BCST 12(R8), Z12, Z11
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X1
-	VADDPS        X1, X2, X2
-	VPERMILPD     $0x01, X2, X1
-	VADDPS        X1, X2, X2
-	VMOVSHDUP     X2, X1
-	VADDSS        X1, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z5, Y1
-	VADDPS        Y1, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X1
-	VADDPS        X1, X5, X5
-	VPERMILPD     $0x01, X5, X1
-	VADDPS        X1, X5, X5
-	VMOVSHDUP     X5, X1
-	VADDSS        X1, X5, X5
-	VADDSS        X7, X5, X5
-	VMOVSS        X5, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z8, Y1
-	VADDPS        Y1, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X1
-	VADDPS        X1, X8, X8
-	VPERMILPD     $0x01, X8, X1
-	VADDPS        X1, X8, X8
-	VMOVSHDUP     X8, X1
-	VADDSS        X1, X8, X8
-	VADDSS        X10, X8, X8
-	VMOVSS        X8, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z11, Y1
-	VADDPS        Y1, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X1
-	VADDPS        X1, X11, X11
-	VPERMILPD     $0x01, X11, X1
-	VADDPS        X1, X11, X11
-	VMOVSHDUP     X11, X1
-	VADDSS        X1, X11, X11
-	VADDSS        X13, X11, X11
-	VMOVSS        X11, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z3, Z3, Z3
-	VPMOVZXBW        8(CX), Y5
-	VPSRLW           $0x04, Y5, Y6
-	VINSERTI64X4     $0x01, Y6, Z5, Z5
-	VPERMW           Z0, Z5, Z5
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z5, K1, Z5
-	VPBROADCASTW     (CX), Y6
-	VCVTPH2PS        Y6, Z6
-	VPBROADCASTW     2(CX), X7
-	VCVTPH2PS        X7, X7
-	VPMADDWD         (DI), Z5, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      (R9), X7, X4
-	VPMOVZXBW        32(CX), Y7
-	VPSRLW           $0x04, Y7, Y5
-	VINSERTI64X4     $0x01, Y5, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	KMOVD            28(CX), K1
-	VPADDW           Z1, Z7, K1, Z7
-	VPBROADCASTW     24(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     26(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         64(DI), Z7, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      4(R9), X5, X4
-	VPMOVZXBW        56(CX), Y9
-	VPSRLW           $0x04, Y9, Y5
-	VINSERTI64X4     $0x01, Y5, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	KMOVD            52(CX), K1
-	VPADDW           Z1, Z9, K1, Z9
-	VPBROADCASTW     48(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     50(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         128(DI), Z9, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      8(R9), X5, X4
-	VPMOVZXBW        80(CX), Y10
-	VPSRLW           $0x04, Y10, Y5
-	VINSERTI64X4     $0x01, Y5, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	KMOVD            76(CX), K1
-	VPADDW           Z1, Z10, K1, Z10
-	VPBROADCASTW     72(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     74(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         192(DI), Z10, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      12(R9), X5, X4
-	VPMOVZXBW        104(CX), Y11
-	VPSRLW           $0x04, Y11, Y5
-	VINSERTI64X4     $0x01, Y5, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	KMOVD            100(CX), K1
-	VPADDW           Z1, Z11, K1, Z11
-	VPBROADCASTW     96(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     98(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         256(DI), Z11, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      16(R9), X5, X4
-	VPMOVZXBW        128(CX), Y12
-	VPSRLW           $0x04, Y12, Y5
-	VINSERTI64X4     $0x01, Y5, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	KMOVD            124(CX), K1
-	VPADDW           Z1, Z12, K1, Z12
-	VPBROADCASTW     120(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     122(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         320(DI), Z12, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      20(R9), X5, X4
-	VPMOVZXBW        152(CX), Y13
-	VPSRLW           $0x04, Y13, Y5
-	VINSERTI64X4     $0x01, Y5, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	KMOVD            148(CX), K1
-	VPADDW           Z1, Z13, K1, Z13
-	VPBROADCASTW     144(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     146(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         384(DI), Z13, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      24(R9), X5, X4
-	VPMOVZXBW        176(CX), Y14
-	VPSRLW           $0x04, Y14, Y5
-	VINSERTI64X4     $0x01, Y5, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            172(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     168(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     170(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         448(DI), Z14, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      28(R9), X5, X4
-	VFMADD231PS.BCST (R8), Z3, Z2
-	ADDQ             $0x000000c0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-
-block:
-	VPMOVZXBW        8(CX), Y15
-	VPSRLW           $0x04, Y15, Y5
-	VINSERTI64X4     $0x01, Y5, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z15, K1, Z15
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPBROADCASTW     2(CX), X5
-	VCVTPH2PS        X5, X5
-	VPMADDWD         (DI), Z15, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z6, Z8, Z3
-	VFMADD231SS      (R9), X5, X4
-	ADDQ             $0x18, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y5
-	VADDPS        Y5, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X5
-	VADDPS        X5, X2, X2
-	VPERMILPD     $0x01, X2, X5
-	VADDPS        X5, X2, X2
-	VMOVSHDUP     X2, X5
-	VADDSS        X5, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ5_1I16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z6, Z6, Z6
-	VPMOVZXBW        8(CX), Y8
-	VPSRLW           $0x04, Y8, Y9
-	VINSERTI64X4     $0x01, Y9, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z8, K1, Z8
-	VPBROADCASTW     (CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPBROADCASTW     2(CX), X10
-	VCVTPH2PS        X10, X10
-	VPMADDWD         (DI), Z8, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      (R9), X10, X4
-	VPMADDWD         512(DI), Z8, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      32(R9), X10, X7
-	VPMOVZXBW        32(CX), Y10
-	VPSRLW           $0x04, Y10, Y8
-	VINSERTI64X4     $0x01, Y8, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	KMOVD            28(CX), K1
-	VPADDW           Z1, Z10, K1, Z10
-	VPBROADCASTW     24(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     26(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         64(DI), Z10, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      4(R9), X8, X4
-	VPMADDWD         576(DI), Z10, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      36(R9), X8, X7
-	VPMOVZXBW        56(CX), Y12
-	VPSRLW           $0x04, Y12, Y8
-	VINSERTI64X4     $0x01, Y8, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	KMOVD            52(CX), K1
-	VPADDW           Z1, Z12, K1, Z12
-	VPBROADCASTW     48(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     50(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         128(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      8(R9), X8, X4
-	VPMADDWD         640(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      40(R9), X8, X7
-	VPMOVZXBW        80(CX), Y13
-	VPSRLW           $0x04, Y13, Y8
-	VINSERTI64X4     $0x01, Y8, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	KMOVD            76(CX), K1
-	VPADDW           Z1, Z13, K1, Z13
-	VPBROADCASTW     72(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     74(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         192(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      12(R9), X8, X4
-	VPMADDWD         704(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      44(R9), X8, X7
-	VPMOVZXBW        104(CX), Y14
-	VPSRLW           $0x04, Y14, Y8
-	VINSERTI64X4     $0x01, Y8, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            100(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     96(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     98(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         256(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      16(R9), X8, X4
-	VPMADDWD         768(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      48(R9), X8, X7
-	VPMOVZXBW        128(CX), Y15
-	VPSRLW           $0x04, Y15, Y8
-	VINSERTI64X4     $0x01, Y8, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	KMOVD            124(CX), K1
-	VPADDW           Z1, Z15, K1, Z15
-	VPBROADCASTW     120(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     122(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         320(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      20(R9), X8, X4
-	VPMADDWD         832(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      52(R9), X8, X7
-	VPMOVZXBW        152(CX), Y16
-	VPSRLW           $0x04, Y16, Y8
-	VINSERTI64X4     $0x01, Y8, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	KMOVD            148(CX), K1
-	VPADDW           Z1, Z16, K1, Z16
-	VPBROADCASTW     144(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     146(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         384(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      24(R9), X8, X4
-	VPMADDWD         896(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      56(R9), X8, X7
-	VPMOVZXBW        176(CX), Y17
-	VPSRLW           $0x04, Y17, Y8
-	VINSERTI64X4     $0x01, Y8, Z17, Z17
-	VPERMW           Z0, Z17, Z17
-	KMOVD            172(CX), K1
-	VPADDW           Z1, Z17, K1, Z17
-	VPBROADCASTW     168(CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     170(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         448(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      28(R9), X8, X4
-	VPMADDWD         960(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      60(R9), X8, X7
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	ADDQ             $0x000000c0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-
-block:
-	VPMOVZXBW        8(CX), Y18
-	VPSRLW           $0x04, Y18, Y8
-	VINSERTI64X4     $0x01, Y8, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z18, K1, Z18
-	VPBROADCASTW     (CX), Y8
-	VCVTPH2PS        Y8, Z9
-	VPBROADCASTW     2(CX), X8
-	VCVTPH2PS        X8, X8
-	VPMADDWD         (DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z3
-	VFMADD231SS      (R9), X8, X4
-	VPMADDWD         512(DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z9, Z11, Z6
-	VFMADD231SS      32(R9), X8, X7
-	ADDQ             $0x18, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y8
-	VADDPS        Y8, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X8
-	VADDPS        X8, X2, X2
-	VPERMILPD     $0x01, X2, X8
-	VADDPS        X8, X2, X2
-	VMOVSHDUP     X2, X8
-	VADDSS        X8, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z5, Y8
-	VADDPS        Y8, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X8
-	VADDPS        X8, X5, X5
-	VPERMILPD     $0x01, X5, X8
-	VADDPS        X8, X5, X5
-	VMOVSHDUP     X5, X8
-	VADDSS        X8, X5, X5
-	VADDSS        X7, X5, X5
-	VMOVSS        X5, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, F16C, FMA3, MMX+
-TEXT ·matVecQ5_1I16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ         out+0(FP), AX
-	MOVQ         w+16(FP), CX
-	MOVQ         rows+24(FP), DX
-	MOVQ         batch+64(FP), BX
-	VMOVDQU64    i16_q4132<>+0(SB), Z0
-	VPBROADCASTW i16_word10_4<>+0(SB), Z1
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z13, Z13, Z13
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z6, Z6, Z6
-	VPXORD           Z9, Z9, Z9
-	VPXORD           Z12, Z12, Z12
-	VPMOVZXBW        8(CX), Y14
-	VPSRLW           $0x04, Y14, Y15
-	VINSERTI64X4     $0x01, Y15, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z14, K1, Z14
-	VPBROADCASTW     (CX), Y15
-	VCVTPH2PS        Y15, Z15
-	VPBROADCASTW     2(CX), X16
-	VCVTPH2PS        X16, X16
-	VPMADDWD         (DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      (R9), X16, X4
-	VPMADDWD         512(DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      32(R9), X16, X7
-	VPMADDWD         1024(DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      64(R9), X16, X10
-	VPMADDWD         1536(DI), Z14, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      96(R9), X16, X13
-	VPMOVZXBW        32(CX), Y16
-	VPSRLW           $0x04, Y16, Y14
-	VINSERTI64X4     $0x01, Y14, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	KMOVD            28(CX), K1
-	VPADDW           Z1, Z16, K1, Z16
-	VPBROADCASTW     24(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     26(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         64(DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      4(R9), X14, X4
-	VPMADDWD         576(DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      36(R9), X14, X7
-	VPMADDWD         1088(DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      68(R9), X14, X10
-	VPMADDWD         1600(DI), Z16, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      100(R9), X14, X13
-	VPMOVZXBW        56(CX), Y18
-	VPSRLW           $0x04, Y18, Y14
-	VINSERTI64X4     $0x01, Y14, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	KMOVD            52(CX), K1
-	VPADDW           Z1, Z18, K1, Z18
-	VPBROADCASTW     48(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     50(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         128(DI), Z18, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      8(R9), X14, X4
-	VPMADDWD         640(DI), Z18, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      40(R9), X14, X7
-	VPMADDWD         1152(DI), Z18, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      72(R9), X14, X10
-	VPMADDWD         1664(DI), Z18, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      104(R9), X14, X13
-	VPMOVZXBW        80(CX), Y19
-	VPSRLW           $0x04, Y19, Y14
-	VINSERTI64X4     $0x01, Y14, Z19, Z19
-	VPERMW           Z0, Z19, Z19
-	KMOVD            76(CX), K1
-	VPADDW           Z1, Z19, K1, Z19
-	VPBROADCASTW     72(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     74(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         192(DI), Z19, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      12(R9), X14, X4
-	VPMADDWD         704(DI), Z19, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      44(R9), X14, X7
-	VPMADDWD         1216(DI), Z19, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      76(R9), X14, X10
-	VPMADDWD         1728(DI), Z19, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      108(R9), X14, X13
-	VPMOVZXBW        104(CX), Y20
-	VPSRLW           $0x04, Y20, Y14
-	VINSERTI64X4     $0x01, Y14, Z20, Z20
-	VPERMW           Z0, Z20, Z20
-	KMOVD            100(CX), K1
-	VPADDW           Z1, Z20, K1, Z20
-	VPBROADCASTW     96(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     98(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         256(DI), Z20, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      16(R9), X14, X4
-	VPMADDWD         768(DI), Z20, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      48(R9), X14, X7
-	VPMADDWD         1280(DI), Z20, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      80(R9), X14, X10
-	VPMADDWD         1792(DI), Z20, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      112(R9), X14, X13
-	VPMOVZXBW        128(CX), Y21
-	VPSRLW           $0x04, Y21, Y14
-	VINSERTI64X4     $0x01, Y14, Z21, Z21
-	VPERMW           Z0, Z21, Z21
-	KMOVD            124(CX), K1
-	VPADDW           Z1, Z21, K1, Z21
-	VPBROADCASTW     120(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     122(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         320(DI), Z21, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      20(R9), X14, X4
-	VPMADDWD         832(DI), Z21, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      52(R9), X14, X7
-	VPMADDWD         1344(DI), Z21, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      84(R9), X14, X10
-	VPMADDWD         1856(DI), Z21, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      116(R9), X14, X13
-	VPMOVZXBW        152(CX), Y22
-	VPSRLW           $0x04, Y22, Y14
-	VINSERTI64X4     $0x01, Y14, Z22, Z22
-	VPERMW           Z0, Z22, Z22
-	KMOVD            148(CX), K1
-	VPADDW           Z1, Z22, K1, Z22
-	VPBROADCASTW     144(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     146(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         384(DI), Z22, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      24(R9), X14, X4
-	VPMADDWD         896(DI), Z22, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      56(R9), X14, X7
-	VPMADDWD         1408(DI), Z22, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      88(R9), X14, X10
-	VPMADDWD         1920(DI), Z22, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      120(R9), X14, X13
-	VPMOVZXBW        176(CX), Y23
-	VPSRLW           $0x04, Y23, Y14
-	VINSERTI64X4     $0x01, Y14, Z23, Z23
-	VPERMW           Z0, Z23, Z23
-	KMOVD            172(CX), K1
-	VPADDW           Z1, Z23, K1, Z23
-	VPBROADCASTW     168(CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     170(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         448(DI), Z23, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      28(R9), X14, X4
-	VPMADDWD         960(DI), Z23, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      60(R9), X14, X7
-	VPMADDWD         1472(DI), Z23, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      92(R9), X14, X10
-	VPMADDWD         1984(DI), Z23, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      124(R9), X14, X13
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	VFMADD231PS.BCST 8(R8), Z9, Z8
-	VFMADD231PS.BCST 12(R8), Z12, Z11
-	ADDQ             $0x000000c0, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z3, Z3, Z3
-	VPXORD Z6, Z6, Z6
-	VPXORD Z9, Z9, Z9
-	VPXORD Z12, Z12, Z12
-
-block:
-	VPMOVZXBW        8(CX), Y24
-	VPSRLW           $0x04, Y24, Y14
-	VINSERTI64X4     $0x01, Y14, Z24, Z24
-	VPERMW           Z0, Z24, Z24
-	KMOVD            4(CX), K1
-	VPADDW           Z1, Z24, K1, Z24
-	VPBROADCASTW     (CX), Y14
-	VCVTPH2PS        Y14, Z15
-	VPBROADCASTW     2(CX), X14
-	VCVTPH2PS        X14, X14
-	VPMADDWD         (DI), Z24, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z3
-	VFMADD231SS      (R9), X14, X4
-	VPMADDWD         512(DI), Z24, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z6
-	VFMADD231SS      32(R9), X14, X7
-	VPMADDWD         1024(DI), Z24, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z9
-	VFMADD231SS      64(R9), X14, X10
-	VPMADDWD         1536(DI), Z24, Z17
-	VCVTDQ2PS        Z17, Z17
-	VFMADD231PS      Z15, Z17, Z12
-	VFMADD231SS      96(R9), X14, X13
-	ADDQ             $0x18, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z3, Z2
-	VFMADD231PS.BCST 4(R8), Z6, Z5
-	VFMADD231PS.BCST 8(R8), Z9, Z8
-	VFMADD231PS.BCST 12(R8), Z12, Z11
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z2, Y14
-	VADDPS        Y14, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X14
-	VADDPS        X14, X2, X2
-	VPERMILPD     $0x01, X2, X14
-	VADDPS        X14, X2, X2
-	VMOVSHDUP     X2, X14
-	VADDSS        X14, X2, X2
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z5, Y14
-	VADDPS        Y14, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X14
-	VADDPS        X14, X5, X5
-	VPERMILPD     $0x01, X5, X14
-	VADDPS        X14, X5, X5
-	VMOVSHDUP     X5, X14
-	VADDSS        X14, X5, X5
-	VADDSS        X7, X5, X5
-	VMOVSS        X5, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z8, Y14
-	VADDPS        Y14, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X14
-	VADDPS        X14, X8, X8
-	VPERMILPD     $0x01, X8, X14
-	VADDPS        X14, X8, X8
-	VMOVSHDUP     X8, X14
-	VADDSS        X14, X8, X8
-	VADDSS        X10, X8, X8
-	VMOVSS        X8, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z11, Y14
-	VADDPS        Y14, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X14
-	VADDPS        X14, X11, X11
-	VPERMILPD     $0x01, X11, X14
-	VADDPS        X14, X11, X11
-	VMOVSHDUP     X11, X14
-	VADDSS        X14, X11, X11
-	VADDSS        X13, X11, X11
-	VMOVSS        X11, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ      out+0(FP), AX
-	MOVQ      w+16(FP), CX
-	MOVQ      rows+24(FP), DX
-	MOVQ      batch+64(FP), BX
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z1, Z1, Z1
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z2, Z2, Z2
-	VPMOVZXBW        2(CX), Y3
-	VPSRLW           $0x04, Y3, Y4
-	VINSERTI64X4     $0x01, Y4, Z3, Z3
-	VPERMW           Z0, Z3, Z3
-	VPBROADCASTW     (CX), Y4
-	VCVTPH2PS        Y4, Z4
-	VPMADDWD         (DI), Z3, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        20(CX), Y6
-	VPSRLW           $0x04, Y6, Y3
-	VINSERTI64X4     $0x01, Y3, Z6, Z6
-	VPERMW           Z0, Z6, Z6
-	VPBROADCASTW     18(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         64(DI), Z6, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        38(CX), Y7
-	VPSRLW           $0x04, Y7, Y3
-	VINSERTI64X4     $0x01, Y3, Z7, Z7
-	VPERMW           Z0, Z7, Z7
-	VPBROADCASTW     36(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         128(DI), Z7, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        56(CX), Y8
-	VPSRLW           $0x04, Y8, Y3
-	VINSERTI64X4     $0x01, Y3, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     54(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         192(DI), Z8, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        74(CX), Y9
-	VPSRLW           $0x04, Y9, Y3
-	VINSERTI64X4     $0x01, Y3, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     72(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         256(DI), Z9, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        92(CX), Y10
-	VPSRLW           $0x04, Y10, Y3
-	VINSERTI64X4     $0x01, Y3, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     90(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         320(DI), Z10, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        110(CX), Y11
-	VPSRLW           $0x04, Y11, Y3
-	VINSERTI64X4     $0x01, Y3, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     108(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         384(DI), Z11, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VPMOVZXBW        128(CX), Y12
-	VPSRLW           $0x04, Y12, Y3
-	VINSERTI64X4     $0x01, Y3, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     126(CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         448(DI), Z12, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	VFMADD231PS.BCST (R8), Z2, Z1
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z2, Z2, Z2
-
-block:
-	VPMOVZXBW        2(CX), Y13
-	VPSRLW           $0x04, Y13, Y3
-	VINSERTI64X4     $0x01, Y3, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     (CX), Y3
-	VCVTPH2PS        Y3, Z4
-	VPMADDWD         (DI), Z13, Z5
-	VCVTDQ2PS        Z5, Z5
-	VFMADD231PS      Z4, Z5, Z2
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z2, Z1
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z1, Y3
-	VADDPS        Y3, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X3
-	VADDPS        X3, X1, X1
-	VPERMILPD     $0x01, X1, X3
-	VADDPS        X3, X1, X1
-	VMOVSHDUP     X1, X3
-	VADDSS        X3, X1, X1
-	VMOVSS        X1, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecIQ4NLI16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ      out+0(FP), AX
-	MOVQ      w+16(FP), CX
-	MOVQ      rows+24(FP), DX
-	MOVQ      batch+64(FP), BX
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z1, Z1, Z1
-	VPXORD Z3, Z3, Z3
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z2, Z2, Z2
-	VPXORD           Z4, Z4, Z4
-	VPMOVZXBW        2(CX), Y5
-	VPSRLW           $0x04, Y5, Y6
-	VINSERTI64X4     $0x01, Y6, Z5, Z5
-	VPERMW           Z0, Z5, Z5
-	VPBROADCASTW     (CX), Y6
-	VCVTPH2PS        Y6, Z6
-	VPMADDWD         (DI), Z5, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         512(DI), Z5, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        20(CX), Y8
-	VPSRLW           $0x04, Y8, Y5
-	VINSERTI64X4     $0x01, Y5, Z8, Z8
-	VPERMW           Z0, Z8, Z8
-	VPBROADCASTW     18(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         64(DI), Z8, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         576(DI), Z8, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        38(CX), Y9
-	VPSRLW           $0x04, Y9, Y5
-	VINSERTI64X4     $0x01, Y5, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     36(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         128(DI), Z9, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         640(DI), Z9, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        56(CX), Y10
-	VPSRLW           $0x04, Y10, Y5
-	VINSERTI64X4     $0x01, Y5, Z10, Z10
-	VPERMW           Z0, Z10, Z10
-	VPBROADCASTW     54(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         192(DI), Z10, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         704(DI), Z10, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        74(CX), Y11
-	VPSRLW           $0x04, Y11, Y5
-	VINSERTI64X4     $0x01, Y5, Z11, Z11
-	VPERMW           Z0, Z11, Z11
-	VPBROADCASTW     72(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         256(DI), Z11, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         768(DI), Z11, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        92(CX), Y12
-	VPSRLW           $0x04, Y12, Y5
-	VINSERTI64X4     $0x01, Y5, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     90(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         320(DI), Z12, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         832(DI), Z12, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        110(CX), Y13
-	VPSRLW           $0x04, Y13, Y5
-	VINSERTI64X4     $0x01, Y5, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     108(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         384(DI), Z13, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         896(DI), Z13, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VPMOVZXBW        128(CX), Y14
-	VPSRLW           $0x04, Y14, Y5
-	VINSERTI64X4     $0x01, Y5, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     126(CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         448(DI), Z14, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         960(DI), Z14, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	VFMADD231PS.BCST (R8), Z2, Z1
-	VFMADD231PS.BCST 4(R8), Z4, Z3
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-
-block:
-	VPMOVZXBW        2(CX), Y15
-	VPSRLW           $0x04, Y15, Y5
-	VINSERTI64X4     $0x01, Y5, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z6
-	VPMADDWD         (DI), Z15, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z2
-	VPMADDWD         512(DI), Z15, Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z6, Z7, Z4
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z2, Z1
-	VFMADD231PS.BCST 4(R8), Z4, Z3
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
-	VPERMILPD     $0x01, X1, X5
-	VADDPS        X5, X1, X1
-	VMOVSHDUP     X1, X5
-	VADDSS        X5, X1, X1
-	VMOVSS        X1, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z3, Y5
-	VADDPS        Y5, Y3, Y3
-	VEXTRACTF32X4 $0x01, Y3, X5
-	VADDPS        X5, X3, X3
-	VPERMILPD     $0x01, X3, X5
-	VADDPS        X5, X3, X3
-	VMOVSHDUP     X3, X5
-	VADDSS        X5, X3, X3
-	VMOVSS        X3, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecIQ4NLI16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ      out+0(FP), AX
-	MOVQ      w+16(FP), CX
-	MOVQ      rows+24(FP), DX
-	MOVQ      batch+64(FP), BX
-	VMOVDQU64 i16_iq4levels32<>+0(SB), Z0
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
-	VPXORD Z1, Z1, Z1
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z2, Z2, Z2
-	VPXORD           Z4, Z4, Z4
-	VPXORD           Z6, Z6, Z6
-	VPXORD           Z8, Z8, Z8
-	VPMOVZXBW        2(CX), Y9
-	VPSRLW           $0x04, Y9, Y10
-	VINSERTI64X4     $0x01, Y10, Z9, Z9
-	VPERMW           Z0, Z9, Z9
-	VPBROADCASTW     (CX), Y10
-	VCVTPH2PS        Y10, Z10
-	VPMADDWD         (DI), Z9, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         512(DI), Z9, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1024(DI), Z9, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1536(DI), Z9, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        20(CX), Y12
-	VPSRLW           $0x04, Y12, Y9
-	VINSERTI64X4     $0x01, Y9, Z12, Z12
-	VPERMW           Z0, Z12, Z12
-	VPBROADCASTW     18(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         64(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         576(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1088(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1600(DI), Z12, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        38(CX), Y13
-	VPSRLW           $0x04, Y13, Y9
-	VINSERTI64X4     $0x01, Y9, Z13, Z13
-	VPERMW           Z0, Z13, Z13
-	VPBROADCASTW     36(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         128(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         640(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1152(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1664(DI), Z13, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        56(CX), Y14
-	VPSRLW           $0x04, Y14, Y9
-	VINSERTI64X4     $0x01, Y9, Z14, Z14
-	VPERMW           Z0, Z14, Z14
-	VPBROADCASTW     54(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         192(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         704(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1216(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1728(DI), Z14, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        74(CX), Y15
-	VPSRLW           $0x04, Y15, Y9
-	VINSERTI64X4     $0x01, Y9, Z15, Z15
-	VPERMW           Z0, Z15, Z15
-	VPBROADCASTW     72(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         256(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         768(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1280(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1792(DI), Z15, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        92(CX), Y16
-	VPSRLW           $0x04, Y16, Y9
-	VINSERTI64X4     $0x01, Y9, Z16, Z16
-	VPERMW           Z0, Z16, Z16
-	VPBROADCASTW     90(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         320(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         832(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1344(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1856(DI), Z16, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        110(CX), Y17
-	VPSRLW           $0x04, Y17, Y9
-	VINSERTI64X4     $0x01, Y9, Z17, Z17
-	VPERMW           Z0, Z17, Z17
-	VPBROADCASTW     108(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         384(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         896(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1408(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1920(DI), Z17, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VPMOVZXBW        128(CX), Y18
-	VPSRLW           $0x04, Y18, Y9
-	VINSERTI64X4     $0x01, Y9, Z18, Z18
-	VPERMW           Z0, Z18, Z18
-	VPBROADCASTW     126(CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         448(DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         960(DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1472(DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1984(DI), Z18, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	VFMADD231PS.BCST (R8), Z2, Z1
-	VFMADD231PS.BCST 4(R8), Z4, Z3
-	VFMADD231PS.BCST 8(R8), Z6, Z5
-	VFMADD231PS.BCST 12(R8), Z8, Z7
-	ADDQ             $0x00000090, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-	VPXORD Z8, Z8, Z8
-
-block:
-	VPMOVZXBW        2(CX), Y19
-	VPSRLW           $0x04, Y19, Y9
-	VINSERTI64X4     $0x01, Y9, Z19, Z19
-	VPERMW           Z0, Z19, Z19
-	VPBROADCASTW     (CX), Y9
-	VCVTPH2PS        Y9, Z10
-	VPMADDWD         (DI), Z19, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z2
-	VPMADDWD         512(DI), Z19, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z4
-	VPMADDWD         1024(DI), Z19, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z6
-	VPMADDWD         1536(DI), Z19, Z11
-	VCVTDQ2PS        Z11, Z11
-	VFMADD231PS      Z10, Z11, Z8
-	ADDQ             $0x12, CX
-	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z2, Z1
-	VFMADD231PS.BCST 4(R8), Z4, Z3
-	VFMADD231PS.BCST 8(R8), Z6, Z5
-	VFMADD231PS.BCST 12(R8), Z8, Z7
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z1, Y9
-	VADDPS        Y9, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X9
-	VADDPS        X9, X1, X1
-	VPERMILPD     $0x01, X1, X9
-	VADDPS        X9, X1, X1
-	VMOVSHDUP     X1, X9
-	VADDSS        X9, X1, X1
-	VMOVSS        X1, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z3, Y9
-	VADDPS        Y9, Y3, Y3
-	VEXTRACTF32X4 $0x01, Y3, X9
-	VADDPS        X9, X3, X3
-	VPERMILPD     $0x01, X3, X9
-	VADDPS        X9, X3, X3
-	VMOVSHDUP     X3, X9
-	VADDSS        X9, X3, X3
-	VMOVSS        X3, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z5, Y9
-	VADDPS        Y9, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X9
-	VADDPS        X9, X5, X5
-	VPERMILPD     $0x01, X5, X9
-	VADDPS        X9, X5, X5
-	VMOVSHDUP     X5, X9
-	VADDSS        X9, X5, X5
-	VMOVSS        X5, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z7, Y9
-	VADDPS        Y9, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X9
-	VADDPS        X9, X7, X7
-	VPERMILPD     $0x01, X7, X9
-	VADDPS        X9, X7, X7
-	VMOVSHDUP     X7, X9
-	VADDSS        X9, X7, X7
-	VMOVSS        X7, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
 // func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·matVecQ8_0I16x1AVX512(SB), NOSPLIT, $0-72
@@ -11693,15 +15411,14 @@ row:
 	MOVQ   blocks+32(FP), SI
 	MOVQ   q+40(FP), DI
 	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
 	VPXORD Z0, Z0, Z0
 
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
 	PREFETCHT0       8192(CX)
 	PREFETCHT0       8256(CX)
 	PREFETCHT0       8320(CX)
@@ -11759,11 +15476,9 @@ chunk:
 	VFMADD231PS.BCST (R8), Z1, Z0
 	ADDQ             $0x00000110, CX
 	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
+	MOVQ             BX, R9
+	SHLQ             $0x09, R9
+	ADDQ             R9, DI
 	SUBQ             $0x08, SI
 	JMP              chunk
 
@@ -11781,7 +15496,6 @@ block:
 	VFMADD231PS      Z3, Z2, Z1
 	ADDQ             $0x22, CX
 	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
 	DECQ             SI
 	JNZ              block
 	VFMADD231PS.BCST (R8), Z1, Z0
@@ -11816,16 +15530,15 @@ row:
 	MOVQ   blocks+32(FP), SI
 	MOVQ   q+40(FP), DI
 	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z2, Z2, Z2
 
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
 	PREFETCHT0       4096(CX)
 	PREFETCHT0       4160(CX)
 	PREFETCHT0       4224(CX)
@@ -11909,11 +15622,9 @@ chunk:
 	VFMADD231PS.BCST 4(R8), Z3, Z2
 	ADDQ             $0x00000110, CX
 	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
+	MOVQ             BX, R9
+	SHLQ             $0x09, R9
+	ADDQ             R9, DI
 	SUBQ             $0x08, SI
 	JMP              chunk
 
@@ -11935,7 +15646,6 @@ block:
 	VFMADD231PS      Z5, Z4, Z3
 	ADDQ             $0x22, CX
 	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
 	DECQ             SI
 	JNZ              block
 	VFMADD231PS.BCST (R8), Z1, Z0
@@ -11981,7 +15691,6 @@ row:
 	MOVQ   blocks+32(FP), SI
 	MOVQ   q+40(FP), DI
 	MOVQ   scale+48(FP), R8
-	MOVQ   sum+56(FP), R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z2, Z2, Z2
 	VPXORD Z4, Z4, Z4
@@ -11990,9 +15699,9 @@ row:
 chunk:
 	CMPQ             SI, $0x08
 	JLT              tail
-	LEAQ             16384(CX), R10
-	ANDQ             $-4096, R10
-	PREFETCHT0       (R10)
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
 	PREFETCHT0       4096(CX)
 	PREFETCHT0       4160(CX)
 	PREFETCHT0       4224(CX)
@@ -12128,11 +15837,9 @@ chunk:
 	VFMADD231PS.BCST 12(R8), Z7, Z6
 	ADDQ             $0x00000110, CX
 	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R10
-	SHLQ             $0x05, R10
-	ADDQ             R10, R9
-	SHLQ             $0x04, R10
-	ADDQ             R10, DI
+	MOVQ             BX, R9
+	SHLQ             $0x09, R9
+	ADDQ             R9, DI
 	SUBQ             $0x08, SI
 	JMP              chunk
 
@@ -12162,7 +15869,6 @@ block:
 	VFMADD231PS      Z9, Z8, Z7
 	ADDQ             $0x22, CX
 	ADDQ             $0x40, DI
-	ADDQ             $0x04, R9
 	DECQ             SI
 	JNZ              block
 	VFMADD231PS.BCST (R8), Z1, Z0

@@ -44,7 +44,11 @@ func registerI16Planes() {
 		dtype   tensor.DType
 		kernels [3]planesAsm // for 4, 2 and 1 tokens
 	}{
+		{tensor.Q4_0, [3]planesAsm{{4, matVecQ4_0I16x4AVX512, nil}, {2, matVecQ4_0I16x2AVX512, nil}, {1, matVecQ4_0I16x1AVX512, nil}}},
+		{tensor.Q4_1, [3]planesAsm{{4, matVecQ4_1I16x4AVX512, nil}, {2, matVecQ4_1I16x2AVX512, nil}, {1, matVecQ4_1I16x1AVX512, nil}}},
 		{tensor.Q5_0, [3]planesAsm{{4, matVecQ5_0I16x4AVX512, nil}, {2, matVecQ5_0I16x2AVX512, nil}, {1, matVecQ5_0I16x1AVX512, nil}}},
+		{tensor.Q5_1, [3]planesAsm{{4, matVecQ5_1I16x4AVX512, nil}, {2, matVecQ5_1I16x2AVX512, nil}, {1, matVecQ5_1I16x1AVX512, nil}}},
+		{tensor.IQ4_NL, [3]planesAsm{{4, matVecIQ4NLI16x4AVX512, nil}, {2, matVecIQ4NLI16x2AVX512, nil}, {1, matVecIQ4NLI16x1AVX512, nil}}},
 		{tensor.Q4_K, [3]planesAsm{{4, matVecQ4KI16x4AVX512, matVecQ4KI16Block4AVX512}, {2, matVecQ4KI16x2AVX512, matVecQ4KI16Block2AVX512}, {1, matVecQ4KI16x1AVX512, matVecQ4KI16Block1AVX512}}},
 		{tensor.Q5_K, [3]planesAsm{{4, matVecQ5KI16x4AVX512, matVecQ5KI16Block4AVX512}, {2, matVecQ5KI16x2AVX512, matVecQ5KI16Block2AVX512}, {1, matVecQ5KI16x1AVX512, matVecQ5KI16Block1AVX512}}},
 		{tensor.Q6_K, [3]planesAsm{{4, matVecQ6KI16x4AVX512, matVecQ6KI16Block4AVX512}, {2, matVecQ6KI16x2AVX512, matVecQ6KI16Block2AVX512}, {1, matVecQ6KI16x1AVX512, matVecQ6KI16Block1AVX512}}},

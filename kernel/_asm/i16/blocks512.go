@@ -86,15 +86,15 @@ func repeatWord(w, n int) (b []byte) {
 	return b
 }
 
-// matVecBlocks512 writes the product of rows of small blocks with tokens side
-// by side. Eight blocks share a scale of the activations; a row may end with
+// matVecBlocks512 writes the product of rows of small blocks without minimums, as words,
+// with tokens side by side. Eight blocks share a scale of the activations; a row may end with
 // fewer. Rows are contiguous.
 func matVecBlocks512(f *block512, tokens int) {
 	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name, tokens)
 	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, blocks int, q *int16, scale, sum *float32, batch int)")
 	Pragma("noescape")
-	Doc(name+" multiplies rows of contiguous blocks of 32 with", fmt.Sprintf("%d token(s): out[t*stride+i]. q, scale and sum (one per 32 columns) point to", tokens),
-		"the first token; chunks of activations are batch tokens apart. rows and blocks are at least 1.")
+	Doc(name+" multiplies rows of contiguous blocks of 32 with", fmt.Sprintf("%d token(s): out[t*stride+i]. q and scale point to the first", tokens),
+		"token; chunks of activations are batch tokens apart. rows and blocks are at least 1.")
 	out := Load(Param("out"), GP64()).(reg.GPVirtual)
 	w := Load(Param("w"), GP64()).(reg.GPVirtual)
 	rows := Load(Param("rows"), GP64()).(reg.GPVirtual)
@@ -105,34 +105,20 @@ func matVecBlocks512(f *block512, tokens int) {
 	left := Load(Param("blocks"), GP64()).(reg.GPVirtual)
 	q := Load(Param("q"), GP64()).(reg.GPVirtual)
 	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
-	sum := Load(Param("sum"), GP64()).(reg.GPVirtual)
-	acc, part, mins := make([]reg.VecVirtual, tokens), make([]reg.VecVirtual, tokens), make([]reg.VecVirtual, tokens)
+	acc, part := make([]reg.VecVirtual, tokens), make([]reg.VecVirtual, tokens)
 	for t := range tokens {
-		acc[t], part[t], mins[t] = ZMM(), ZMM(), ZMM()
+		acc[t], part[t] = ZMM(), ZMM()
 		VPXORD(acc[t], acc[t], acc[t])
-		if f.min {
-			VPXORD(mins[t], mins[t], mins[t])
-		}
 	}
-	// block multiplies block i after w with the columns at q and sum.
-	block := func(i int, w, q, sum reg.GPVirtual) {
+	// block multiplies block i after w with the columns at q.
+	block := func(i int, w, q reg.GPVirtual) {
 		m := Mem{Base: w, Disp: f.bytes * i}
 		words, d := f.words(f, m), half512(m, false)
-		var min reg.VecVirtual
-		if f.min {
-			h := XMM()
-			min = XMM()
-			VPBROADCASTW(m.Offset(2), h)
-			VCVTPH2PS(h, min)
-		}
 		for t := range tokens {
 			p := ZMM()
 			VPMADDWD(Mem{Base: q, Disp: 512*t + 64*i}, words, p)
 			VCVTDQ2PS(p, p)
 			VFMADD231PS(d, p, part[t])
-			if f.min {
-				VFMADD231SS(Mem{Base: sum, Disp: 32*t + 4*i}, min, mins[t].AsX())
-			}
 		}
 	}
 	scaled := func() {
@@ -152,16 +138,14 @@ func matVecBlocks512(f *block512, tokens int) {
 	prefetch(w, 8*f.bytes, tokens)
 	zero()
 	for i := range 8 {
-		block(i, w, q, sum)
+		block(i, w, q)
 	}
 	scaled()
 	ADDQ(number(8*f.bytes), w)
 	LEAQ(Mem{Base: scale, Index: batch, Scale: 4}, scale)
 	step := GP64()
 	MOVQ(batch, step)
-	SHLQ(Imm(5), step)
-	ADDQ(step, sum)
-	SHLQ(Imm(4), step)
+	SHLQ(Imm(9), step)
 	ADDQ(step, q)
 	SUBQ(Imm(8), left)
 	JMP(LabelRef("chunk"))
@@ -171,10 +155,9 @@ func matVecBlocks512(f *block512, tokens int) {
 	JZ(LabelRef("sum"))
 	zero()
 	Label("block")
-	block(0, w, q, sum)
+	block(0, w, q)
 	ADDQ(number(f.bytes), w)
 	ADDQ(Imm(64), q)
-	ADDQ(Imm(4), sum)
 	DECQ(left)
 	JNZ(LabelRef("block"))
 	scaled()
@@ -184,9 +167,6 @@ func matVecBlocks512(f *block512, tokens int) {
 	MOVQ(out, at)
 	for t := range tokens {
 		horizontalSum512(acc[t])
-		if f.min {
-			VADDSS(mins[t].AsX(), acc[t].AsX(), acc[t].AsX())
-		}
 		VMOVSS(acc[t].AsX(), Mem{Base: at})
 		if t < tokens-1 {
 			LEAQ(Mem{Base: at, Index: stride, Scale: 4}, at)

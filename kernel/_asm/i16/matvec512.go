@@ -23,19 +23,20 @@ func matVecs512() {
 				}
 			}
 		}
-		matVecQ5Blocks512(tokens)
+		for _, f := range blockPlanesFormats512() {
+			matVecBlockPlanes512(f, tokens)
+		}
 	}
 	for _, f := range []func() folded512{newQ2K512, newQ3K512, newIQ4XS512} {
 		for _, tokens := range batches {
 			matVecFolded512(f(), tokens)
 		}
 	}
-	for i := range blocks512() {
-		if blocks512()[i].name == "Q5_0" {
-			continue // matVecQ5Blocks512
-		}
-		for _, tokens := range batches {
-			matVecBlocks512(blocks512()[i], tokens)
+	for _, f := range blocks512() {
+		if f.name == "Q8_0" { // the others have matVecBlockPlanes512
+			for _, tokens := range batches {
+				matVecBlocks512(f, tokens)
+			}
 		}
 	}
 }
