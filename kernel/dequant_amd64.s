@@ -495,10 +495,6 @@ TEXT ·dequantQ4KAVX2(SB), NOSPLIT, $64-48
 block24:
 	SUBQ         $+256, CX
 	JLT          done25
-	VPBROADCASTW (DX), X1
-	VCVTPH2PS    X1, Y1
-	VPBROADCASTW 2(DX), X2
-	VCVTPH2PS    X2, Y2
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -511,11 +507,6 @@ block24:
 	SHLQ         $0x20, R9
 	ANDL         $+1061109567, BX
 	ORQ          BX, R9
-	VMOVQ        R9, X3
-	VPMOVZXBD    X3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y1, Y3, Y3
-	VMOVUPS      Y3, (SP)
 	MOVL         SI, BX
 	SHRL         $0x02, BX
 	ANDL         $+808464432, BX
@@ -526,11 +517,20 @@ block24:
 	SHLQ         $0x20, BX
 	ANDL         $+1061109567, SI
 	ORQ          SI, BX
-	VMOVQ        BX, X1
-	VPMOVZXBD    X1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, 32(SP)
+	VPBROADCASTW (DX), X1
+	VCVTPH2PS    X1, Y1
+	VMOVQ        R9, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      Y2, (SP)
+	VPBROADCASTW 2(DX), X1
+	VCVTPH2PS    X1, Y1
+	VMOVQ        BX, X2
+	VPMOVZXBD    X2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VMOVUPS      Y2, 32(SP)
 	VMOVDQU      16(DX), Y1
 	VPAND        Y0, Y1, Y2
 	VBROADCASTSS (SP), Y3
@@ -767,10 +767,6 @@ TEXT ·dequantQ5KAVX2(SB), NOSPLIT, $64-48
 block26:
 	SUBQ         $+256, CX
 	JLT          done27
-	VPBROADCASTW (DX), X2
-	VCVTPH2PS    X2, Y2
-	VPBROADCASTW 2(DX), X3
-	VCVTPH2PS    X3, Y3
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -783,11 +779,6 @@ block26:
 	SHLQ         $0x20, R9
 	ANDL         $+1061109567, BX
 	ORQ          BX, R9
-	VMOVQ        R9, X4
-	VPMOVZXBD    X4, Y4
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VMOVUPS      Y4, (SP)
 	MOVL         SI, BX
 	SHRL         $0x02, BX
 	ANDL         $+808464432, BX
@@ -798,11 +789,20 @@ block26:
 	SHLQ         $0x20, BX
 	ANDL         $+1061109567, SI
 	ORQ          SI, BX
-	VMOVQ        BX, X2
-	VPMOVZXBD    X2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y3, Y2, Y2
-	VMOVUPS      Y2, 32(SP)
+	VPBROADCASTW (DX), X2
+	VCVTPH2PS    X2, Y2
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	VPBROADCASTW 2(DX), X2
+	VCVTPH2PS    X2, Y2
+	VMOVQ        BX, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
 	VMOVDQU      16(DX), Y2
 	VMOVDQU      48(DX), Y3
 	VPAND        Y0, Y3, Y4
@@ -2774,19 +2774,31 @@ done73:
 
 // func dequantQ4KAVX512(dst []float32, src []byte)
 // Requires: AVX, AVX2, AVX512F
-TEXT ·dequantQ4KAVX512(SB), NOSPLIT, $64-48
-	MOVQ    dst_base+0(FP), AX
-	MOVQ    dst_len+8(FP), CX
-	MOVQ    src_base+24(FP), DX
-	VMOVUPS count<>+0(SB), Z0
+TEXT ·dequantQ4KAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         dst_len+8(FP), CX
+	MOVQ         src_base+24(FP), DX
+	VMOVUPS      count<>+0(SB), Z0
+	VPBROADCASTD word_00000000<>+0(SB), Z1
+	VPBROADCASTD word_00000001<>+0(SB), Z2
+	VPBROADCASTD word_00000002<>+0(SB), Z3
+	VPBROADCASTD word_00000003<>+0(SB), Z4
+	VPBROADCASTD word_00000004<>+0(SB), Z5
+	VPBROADCASTD word_00000005<>+0(SB), Z6
+	VPBROADCASTD word_00000006<>+0(SB), Z7
+	VPBROADCASTD word_00000007<>+0(SB), Z8
+	VPBROADCASTD word_00000008<>+0(SB), Z9
+	VPBROADCASTD word_00000009<>+0(SB), Z10
+	VPBROADCASTD word_0000000a<>+0(SB), Z11
+	VPBROADCASTD word_0000000b<>+0(SB), Z12
+	VPBROADCASTD word_0000000c<>+0(SB), Z13
+	VPBROADCASTD word_0000000d<>+0(SB), Z14
+	VPBROADCASTD word_0000000e<>+0(SB), Z15
+	VPBROADCASTD word_0000000f<>+0(SB), Z16
 
 block74:
 	SUBQ         $+256, CX
 	JLT          done75
-	VPBROADCASTW (DX), Y1
-	VCVTPH2PS    Y1, Z1
-	VPBROADCASTW 2(DX), Y2
-	VCVTPH2PS    Y2, Z2
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -2799,11 +2811,6 @@ block74:
 	SHLQ         $0x20, R9
 	ANDL         $+1061109567, BX
 	ORQ          BX, R9
-	VMOVQ        R9, X3
-	VPMOVZXBD    X3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       Y1, Y3, Y3
-	VMOVUPS      Y3, (SP)
 	MOVL         SI, BX
 	SHRL         $0x02, BX
 	ANDL         $+808464432, BX
@@ -2814,75 +2821,96 @@ block74:
 	SHLQ         $0x20, BX
 	ANDL         $+1061109567, SI
 	ORQ          SI, BX
-	VMOVQ        BX, X1
-	VPMOVZXBD    X1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, 32(SP)
-	VMULPS.BCST  (SP), Z0, Z1
-	VSUBPS.BCST  32(SP), Z1, Z1
-	VMULPS.BCST  4(SP), Z0, Z2
-	VSUBPS.BCST  36(SP), Z2, Z2
-	VPMOVZXBD    16(DX), Z3
-	VPERMPS      Z1, Z3, Z4
-	VMOVUPS      Z4, (AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z3
-	VMOVUPS      Z3, 128(AX)
-	VPMOVZXBD    32(DX), Z3
-	VPERMPS      Z1, Z3, Z1
-	VMOVUPS      Z1, 64(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z1
-	VMOVUPS      Z1, 192(AX)
-	VMULPS.BCST  8(SP), Z0, Z1
-	VSUBPS.BCST  40(SP), Z1, Z1
-	VMULPS.BCST  12(SP), Z0, Z2
-	VSUBPS.BCST  44(SP), Z2, Z2
-	VPMOVZXBD    48(DX), Z3
-	VPERMPS      Z1, Z3, Z4
-	VMOVUPS      Z4, 256(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z3
-	VMOVUPS      Z3, 384(AX)
-	VPMOVZXBD    64(DX), Z3
-	VPERMPS      Z1, Z3, Z1
-	VMOVUPS      Z1, 320(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z1
-	VMOVUPS      Z1, 448(AX)
-	VMULPS.BCST  16(SP), Z0, Z1
-	VSUBPS.BCST  48(SP), Z1, Z1
-	VMULPS.BCST  20(SP), Z0, Z2
-	VSUBPS.BCST  52(SP), Z2, Z2
-	VPMOVZXBD    80(DX), Z3
-	VPERMPS      Z1, Z3, Z4
-	VMOVUPS      Z4, 512(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z3
-	VMOVUPS      Z3, 640(AX)
-	VPMOVZXBD    96(DX), Z3
-	VPERMPS      Z1, Z3, Z1
-	VMOVUPS      Z1, 576(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z1
-	VMOVUPS      Z1, 704(AX)
-	VMULPS.BCST  24(SP), Z0, Z1
-	VSUBPS.BCST  56(SP), Z1, Z1
-	VMULPS.BCST  28(SP), Z0, Z2
-	VSUBPS.BCST  60(SP), Z2, Z2
-	VPMOVZXBD    112(DX), Z3
-	VPERMPS      Z1, Z3, Z4
-	VMOVUPS      Z4, 768(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z3
-	VMOVUPS      Z3, 896(AX)
-	VPMOVZXBD    128(DX), Z3
-	VPERMPS      Z1, Z3, Z1
-	VMOVUPS      Z1, 832(AX)
-	VPSRLD       $0x04, Z3, Z3
-	VPERMPS      Z2, Z3, Z1
-	VMOVUPS      Z1, 960(AX)
+	VPBROADCASTW (DX), Y17
+	VCVTPH2PS    Y17, Z17
+	VPBROADCASTW 2(DX), Y18
+	VCVTPH2PS    Y18, Z18
+	VINSERTF64X4 $0x01, Y18, Z17, Z17
+	VMOVQ        R9, X18
+	VPINSRQ      $0x01, BX, X18, X18
+	VPMOVZXBD    X18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z17, Z18, Z18
+	VPERMPS      Z18, Z1, Z19
+	VPERMPS      Z18, Z9, Z17
+	VMULPS       Z0, Z19, Z19
+	VSUBPS       Z17, Z19, Z19
+	VPERMPS      Z18, Z2, Z20
+	VPERMPS      Z18, Z10, Z17
+	VMULPS       Z0, Z20, Z20
+	VSUBPS       Z17, Z20, Z20
+	VPMOVZXBD    16(DX), Z17
+	VPERMPS      Z19, Z17, Z21
+	VMOVUPS      Z21, (AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 128(AX)
+	VPMOVZXBD    32(DX), Z17
+	VPERMPS      Z19, Z17, Z19
+	VMOVUPS      Z19, 64(AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 192(AX)
+	VPERMPS      Z18, Z3, Z19
+	VPERMPS      Z18, Z11, Z17
+	VMULPS       Z0, Z19, Z19
+	VSUBPS       Z17, Z19, Z19
+	VPERMPS      Z18, Z4, Z20
+	VPERMPS      Z18, Z12, Z17
+	VMULPS       Z0, Z20, Z20
+	VSUBPS       Z17, Z20, Z20
+	VPMOVZXBD    48(DX), Z17
+	VPERMPS      Z19, Z17, Z21
+	VMOVUPS      Z21, 256(AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 384(AX)
+	VPMOVZXBD    64(DX), Z17
+	VPERMPS      Z19, Z17, Z19
+	VMOVUPS      Z19, 320(AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 448(AX)
+	VPERMPS      Z18, Z5, Z19
+	VPERMPS      Z18, Z13, Z17
+	VMULPS       Z0, Z19, Z19
+	VSUBPS       Z17, Z19, Z19
+	VPERMPS      Z18, Z6, Z20
+	VPERMPS      Z18, Z14, Z17
+	VMULPS       Z0, Z20, Z20
+	VSUBPS       Z17, Z20, Z20
+	VPMOVZXBD    80(DX), Z17
+	VPERMPS      Z19, Z17, Z21
+	VMOVUPS      Z21, 512(AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 640(AX)
+	VPMOVZXBD    96(DX), Z17
+	VPERMPS      Z19, Z17, Z19
+	VMOVUPS      Z19, 576(AX)
+	VPSRLD       $0x04, Z17, Z17
+	VPERMPS      Z20, Z17, Z17
+	VMOVUPS      Z17, 704(AX)
+	VPERMPS      Z18, Z7, Z19
+	VPERMPS      Z18, Z15, Z17
+	VMULPS       Z0, Z19, Z19
+	VSUBPS       Z17, Z19, Z19
+	VPERMPS      Z18, Z8, Z17
+	VPERMPS      Z18, Z16, Z18
+	VMULPS       Z0, Z17, Z17
+	VSUBPS       Z18, Z17, Z17
+	VPMOVZXBD    112(DX), Z18
+	VPERMPS      Z19, Z18, Z20
+	VMOVUPS      Z20, 768(AX)
+	VPSRLD       $0x04, Z18, Z18
+	VPERMPS      Z17, Z18, Z18
+	VMOVUPS      Z18, 896(AX)
+	VPMOVZXBD    128(DX), Z18
+	VPERMPS      Z19, Z18, Z19
+	VMOVUPS      Z19, 832(AX)
+	VPSRLD       $0x04, Z18, Z18
+	VPERMPS      Z17, Z18, Z17
+	VMOVUPS      Z17, 960(AX)
 	ADDQ         $+144, DX
 	ADDQ         $+1024, AX
 	JMP          block74
@@ -2909,6 +2937,48 @@ DATA count<>+56(SB)/4, $0x41600000
 DATA count<>+60(SB)/4, $0x41700000
 GLOBL count<>(SB), RODATA|NOPTR, $64
 
+DATA word_00000000<>+0(SB)/4, $0x00000000
+GLOBL word_00000000<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000001<>+0(SB)/4, $0x00000001
+GLOBL word_00000001<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000002<>+0(SB)/4, $0x00000002
+GLOBL word_00000002<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000004<>+0(SB)/4, $0x00000004
+GLOBL word_00000004<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000005<>+0(SB)/4, $0x00000005
+GLOBL word_00000005<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000006<>+0(SB)/4, $0x00000006
+GLOBL word_00000006<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000007<>+0(SB)/4, $0x00000007
+GLOBL word_00000007<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000008<>+0(SB)/4, $0x00000008
+GLOBL word_00000008<>(SB), RODATA|NOPTR, $4
+
+DATA word_00000009<>+0(SB)/4, $0x00000009
+GLOBL word_00000009<>(SB), RODATA|NOPTR, $4
+
+DATA word_0000000a<>+0(SB)/4, $0x0000000a
+GLOBL word_0000000a<>(SB), RODATA|NOPTR, $4
+
+DATA word_0000000b<>+0(SB)/4, $0x0000000b
+GLOBL word_0000000b<>(SB), RODATA|NOPTR, $4
+
+DATA word_0000000c<>+0(SB)/4, $0x0000000c
+GLOBL word_0000000c<>(SB), RODATA|NOPTR, $4
+
+DATA word_0000000d<>+0(SB)/4, $0x0000000d
+GLOBL word_0000000d<>(SB), RODATA|NOPTR, $4
+
+DATA word_0000000e<>+0(SB)/4, $0x0000000e
+GLOBL word_0000000e<>(SB), RODATA|NOPTR, $4
+
 // func dequantQ5KAVX512(dst []float32, src []byte)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·dequantQ5KAVX512(SB), NOSPLIT, $64-48
@@ -2921,10 +2991,6 @@ TEXT ·dequantQ5KAVX512(SB), NOSPLIT, $64-48
 block76:
 	SUBQ         $+256, CX
 	JLT          done77
-	VPBROADCASTW (DX), Y2
-	VCVTPH2PS    Y2, Z2
-	VPBROADCASTW 2(DX), Y3
-	VCVTPH2PS    Y3, Z3
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -2937,11 +3003,6 @@ block76:
 	SHLQ         $0x20, R9
 	ANDL         $+1061109567, BX
 	ORQ          BX, R9
-	VMOVQ        R9, X4
-	VPMOVZXBD    X4, Y4
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VMOVUPS      Y4, (SP)
 	MOVL         SI, BX
 	SHRL         $0x02, BX
 	ANDL         $+808464432, BX
@@ -2952,11 +3013,20 @@ block76:
 	SHLQ         $0x20, BX
 	ANDL         $+1061109567, SI
 	ORQ          SI, BX
-	VMOVQ        BX, X2
-	VPMOVZXBD    X2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       Y3, Y2, Y2
-	VMOVUPS      Y2, 32(SP)
+	VPBROADCASTW (DX), Y2
+	VCVTPH2PS    Y2, Z2
+	VMOVQ        R9, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, (SP)
+	VPBROADCASTW 2(DX), Y2
+	VCVTPH2PS    Y2, Z2
+	VMOVQ        BX, X3
+	VPMOVZXBD    X3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      Y3, 32(SP)
 	VMOVDQU      16(DX), Y2
 	VMOVDQU      48(DX), Y3
 	VPAND        Y0, Y3, Y4
@@ -4165,153 +4235,153 @@ part104:
 
 block105:
 	LEAQ          (AX), R8
-	VPBROADCASTW  (R8), Y6
-	VCVTPH2PS     Y6, Z6
-	VPBROADCASTW  2(R8), Y7
-	VCVTPH2PS     Y7, Z7
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X8
-	VPMOVZXBD     X8, Y8
-	VCVTDQ2PS     Y8, Y8
-	VMULPS        Y6, Y8, Y8
-	VMOVUPS       Y8, (SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X6
-	VPMOVZXBD     X6, Y6
-	VCVTDQ2PS     Y6, Y6
-	VMULPS        Y7, Y6, Y6
-	VMOVUPS       Y6, 32(SP)
+	VPBROADCASTW  (R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R13, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, (SP)
+	VPBROADCASTW  2(R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 32(SP)
 	LEAQ          (AX)(CX*1), R8
-	VPBROADCASTW  (R8), Y6
-	VCVTPH2PS     Y6, Z6
-	VPBROADCASTW  2(R8), Y7
-	VCVTPH2PS     Y7, Z7
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X8
-	VPMOVZXBD     X8, Y8
-	VCVTDQ2PS     Y8, Y8
-	VMULPS        Y6, Y8, Y8
-	VMOVUPS       Y8, 64(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X6
-	VPMOVZXBD     X6, Y6
-	VCVTDQ2PS     Y6, Y6
-	VMULPS        Y7, Y6, Y6
-	VMOVUPS       Y6, 96(SP)
+	VPBROADCASTW  (R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R13, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 64(SP)
+	VPBROADCASTW  2(R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 96(SP)
 	LEAQ          (AX)(CX*2), R8
-	VPBROADCASTW  (R8), Y6
-	VCVTPH2PS     Y6, Z6
-	VPBROADCASTW  2(R8), Y7
-	VCVTPH2PS     Y7, Z7
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X8
-	VPMOVZXBD     X8, Y8
-	VCVTDQ2PS     Y8, Y8
-	VMULPS        Y6, Y8, Y8
-	VMOVUPS       Y8, 128(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X6
-	VPMOVZXBD     X6, Y6
-	VCVTDQ2PS     Y6, Y6
-	VMULPS        Y7, Y6, Y6
-	VMOVUPS       Y6, 160(SP)
+	VPBROADCASTW  (R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R13, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 128(SP)
+	VPBROADCASTW  2(R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 160(SP)
 	LEAQ          (AX)(DX*1), R8
-	VPBROADCASTW  (R8), Y6
-	VCVTPH2PS     Y6, Z6
-	VPBROADCASTW  2(R8), Y7
-	VCVTPH2PS     Y7, Z7
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X8
-	VPMOVZXBD     X8, Y8
-	VCVTDQ2PS     Y8, Y8
-	VMULPS        Y6, Y8, Y8
-	VMOVUPS       Y8, 192(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X6
-	VPMOVZXBD     X6, Y6
-	VCVTDQ2PS     Y6, Y6
-	VMULPS        Y7, Y6, Y6
-	VMOVUPS       Y6, 224(SP)
+	VPBROADCASTW  (R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R13, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 192(SP)
+	VPBROADCASTW  2(R8), Y6
+	VCVTPH2PS     Y6, Z6
+	VMOVQ         R9, X7
+	VPMOVZXBD     X7, Y7
+	VCVTDQ2PS     Y7, Y7
+	VMULPS        Y6, Y7, Y7
+	VMOVUPS       Y7, 224(SP)
 	VMOVUPS       (SI), Z6
 	VMOVUPS       64(SI), Z7
 	VMOVUPS       128(SI), Z8
@@ -4633,153 +4703,153 @@ part106:
 
 block107:
 	LEAQ          (AX), R8
-	VPBROADCASTW  (R8), Y7
-	VCVTPH2PS     Y7, Z7
-	VPBROADCASTW  2(R8), Y8
-	VCVTPH2PS     Y8, Z8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X9
-	VPMOVZXBD     X9, Y9
-	VCVTDQ2PS     Y9, Y9
-	VMULPS        Y7, Y9, Y9
-	VMOVUPS       Y9, (SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X7
-	VPMOVZXBD     X7, Y7
-	VCVTDQ2PS     Y7, Y7
-	VMULPS        Y8, Y7, Y7
-	VMOVUPS       Y7, 32(SP)
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R13, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, (SP)
+	VPBROADCASTW  2(R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R9, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 32(SP)
 	LEAQ          (AX)(CX*1), R8
-	VPBROADCASTW  (R8), Y7
-	VCVTPH2PS     Y7, Z7
-	VPBROADCASTW  2(R8), Y8
-	VCVTPH2PS     Y8, Z8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X9
-	VPMOVZXBD     X9, Y9
-	VCVTDQ2PS     Y9, Y9
-	VMULPS        Y7, Y9, Y9
-	VMOVUPS       Y9, 64(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X7
-	VPMOVZXBD     X7, Y7
-	VCVTDQ2PS     Y7, Y7
-	VMULPS        Y8, Y7, Y7
-	VMOVUPS       Y7, 96(SP)
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R13, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 64(SP)
+	VPBROADCASTW  2(R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R9, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 96(SP)
 	LEAQ          (AX)(CX*2), R8
-	VPBROADCASTW  (R8), Y7
-	VCVTPH2PS     Y7, Z7
-	VPBROADCASTW  2(R8), Y8
-	VCVTPH2PS     Y8, Z8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X9
-	VPMOVZXBD     X9, Y9
-	VCVTDQ2PS     Y9, Y9
-	VMULPS        Y7, Y9, Y9
-	VMOVUPS       Y9, 128(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X7
-	VPMOVZXBD     X7, Y7
-	VCVTDQ2PS     Y7, Y7
-	VMULPS        Y8, Y7, Y7
-	VMOVUPS       Y7, 160(SP)
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R13, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 128(SP)
+	VPBROADCASTW  2(R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R9, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 160(SP)
 	LEAQ          (AX)(DX*1), R8
-	VPBROADCASTW  (R8), Y7
-	VCVTPH2PS     Y7, Z7
-	VPBROADCASTW  2(R8), Y8
-	VCVTPH2PS     Y8, Z8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
-	MOVL          12(R8), R8
-	MOVL          R9, R12
-	SHRL          $0x02, R12
-	ANDL          $+808464432, R12
-	MOVL          R8, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R12
-	SHLQ          $0x20, R12
+	MOVL          12(R8), R11
+	MOVL          R9, R13
+	SHRL          $0x02, R13
+	ANDL          $+808464432, R13
+	MOVL          R11, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R13
+	SHLQ          $0x20, R13
 	ANDL          $+1061109567, R9
-	ORQ           R9, R12
-	VMOVQ         R12, X9
-	VPMOVZXBD     X9, Y9
-	VCVTDQ2PS     Y9, Y9
-	VMULPS        Y7, Y9, Y9
-	VMOVUPS       Y9, 192(SP)
+	ORQ           R9, R13
 	MOVL          R10, R9
 	SHRL          $0x02, R9
 	ANDL          $+808464432, R9
-	MOVL          R8, R11
-	SHRL          $0x04, R11
-	ANDL          $+252645135, R11
-	ORL           R11, R9
+	MOVL          R11, R12
+	SHRL          $0x04, R12
+	ANDL          $+252645135, R12
+	ORL           R12, R9
 	SHLQ          $0x20, R9
 	ANDL          $+1061109567, R10
 	ORQ           R10, R9
-	VMOVQ         R9, X7
-	VPMOVZXBD     X7, Y7
-	VCVTDQ2PS     Y7, Y7
-	VMULPS        Y8, Y7, Y7
-	VMOVUPS       Y7, 224(SP)
+	VPBROADCASTW  (R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R13, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 192(SP)
+	VPBROADCASTW  2(R8), Y7
+	VCVTPH2PS     Y7, Z7
+	VMOVQ         R9, X8
+	VPMOVZXBD     X8, Y8
+	VCVTDQ2PS     Y8, Y8
+	VMULPS        Y7, Y8, Y8
+	VMOVUPS       Y8, 224(SP)
 	VMOVDQU       48(AX), Y7
 	VPAND         Y0, Y7, Y7
 	VMOVDQU       16(AX), Y8

@@ -44,7 +44,12 @@ func fusedRows(out []float32, w tensor.Tensor, r0, r1 int, x []float32) (r int) 
 		return r0
 	}
 	rowBytes := len(w.Data) / w.Rows()
+	four := tileRows * rowBytes
+	blocks := w.Type.BlockLen() > 1 // kernels of plain types fetch for themselves
 	for r = r0; r+tileRows <= r1; r += tileRows {
+		if next := (r + tileRows) * rowBytes; blocks && next+four <= len(w.Data) {
+			fetchRows(w.Data[next:], four, 1, four)
+		}
 		s.active(out[r:], x, w.Data[r*rowBytes:(r+tileRows)*rowBytes], rowBytes)
 	}
 	return r

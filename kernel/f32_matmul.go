@@ -17,6 +17,10 @@ const (
 	panelStride = matmulK + 16
 
 	panelTokens = 512 // most tokens served by one panel
+
+	// fetchTokens is how many tokens are multiplied before more of the next weights
+	// are asked for. A multiple of the tokens of every register tile.
+	fetchTokens = 12
 )
 
 // panelRows is how many weight rows are dequantised together. For few tokens a
@@ -91,18 +95,49 @@ func (ws *WorkspaceF32) grow(height, tokens int) {
 // matmulPanel leaves the products of rows [r,r+rows) and the first tokens of x
 // in acc, (tokens, height). panel is scratch for height rows.
 func matmulPanel(w tensor.Tensor, r, rows int, x []float32, tokens int, acc []float32, height int, panel []float32) {
-	cols := w.Cols()
+	cols, rowBytes := w.Cols(), len(w.Data)/w.Rows()
 	clear(acc)
 	blockLen, blockBytes := w.Type.BlockLen(), w.Type.BlockBytes()
+	expand := dequantSlot(w.Type).active // looked up once: rows are short
 	for k := 0; k < cols; k += matmulK {
 		n := min(matmulK, cols-k)
 		lo, hi := k/blockLen*blockBytes, (k+n)/blockLen*blockBytes
 		for i := range rows {
-			Dequantize(w.Type, panel[i*panelStride:][:n], w.Row(r + i)[lo:hi])
+			row := w.Data[(r+i)*rowBytes:]
+			expand(panel[i*panelStride:][:n], row[lo:hi])
 		}
 		padRows(panel, rows, n)
-		slotTile.active(acc, height, panel, panelStride, rows, x[k:], cols, tokens, n)
+		next := f32Piece{w, r, min(r+rows, w.Rows()), k + n}
+		if next.k == cols {
+			next = f32Piece{w, r + rows, min(r+2*rows, w.Rows()), 0}
+		}
+		for t := 0; t < tokens; t += fetchTokens {
+			some := min(fetchTokens, tokens-t)
+			next.fetch(t, some, tokens)
+			slotTile.active(acc[t*height:], height, panel, panelStride, rows, x[t*cols+k:], cols, some, n)
+		}
 	}
+}
+
+// f32Piece is matmulK weights, from k on, of each of rows [r0,r1) that exist.
+type f32Piece struct {
+	w      tensor.Tensor
+	r0, r1 int
+	k      int
+}
+
+// fetch asks for the share of the piece that n of all tokens have, from token t on. A
+// little before each tile of tokens: of many at once the loads of the product wait.
+func (p f32Piece) fetch(t, n, tokens int) {
+	rows := max(0, p.r1-p.r0)
+	from, to := p.r0+rows*t/tokens, p.r0+rows*(t+n)/tokens
+	if from >= to {
+		return
+	}
+	rowBytes := len(p.w.Data) / p.w.Rows()
+	at := p.k / p.w.Type.BlockLen() * p.w.Type.BlockBytes()
+	bytes := min(matmulK/p.w.Type.BlockLen()*p.w.Type.BlockBytes(), rowBytes-at)
+	fetchRows(p.w.Data[from*rowBytes+at:], rowBytes, to-from, bytes)
 }
 
 // padRows zeroes the rows that complete the last register tile, so that stale

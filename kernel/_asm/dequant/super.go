@@ -15,10 +15,9 @@ func (g *gen) eightScales(r reg.Register, d reg.VecVirtual, buf operand.Mem) {
 	g.VMOVUPS(y, buf)
 }
 
-// scalesK unpacks the eight 6-bit scales and minimums of Q4_K and Q5_K (12
-// bytes at m) into buf: scales·d, then minimums·dmin, all float32.
-func (g *gen) scalesK(src reg.Register, buf operand.Mem) {
-	d, dmin := g.half(at(src, 0)), g.half(at(src, 2))
+// scaleBytesK unpacks the eight 6-bit scales and the eight minimums of Q4_K and Q5_K
+// from the 12 bytes at 4.
+func (g *gen) scaleBytesK(src reg.Register) (scales, minimums reg.GPVirtual) {
 	a, b, c, t := g.GP64(), g.GP64(), g.GP64(), g.GP64()
 	g.MOVL(at(src, 4), a.As32())
 	g.MOVL(at(src, 8), b.As32())
@@ -40,23 +39,51 @@ func (g *gen) scalesK(src reg.Register, buf operand.Mem) {
 		g.ORQ(six, v)
 		return v
 	}
-	g.eightScales(upper(a, c, 0), d, buf)
-	g.eightScales(upper(b, c, 4), dmin, buf.Offset(32))
+	return upper(a, c, 0), upper(b, c, 4)
+}
+
+// scalesK stores the scales of Q4_K and Q5_K in buf: scales·d, then minimums·dmin,
+// all float32.
+func (g *gen) scalesK(src reg.Register, buf operand.Mem) {
+	scales, minimums := g.scaleBytesK(src)
+	g.eightScales(scales, g.half(at(src, 0)), buf)
+	g.eightScales(minimums, g.half(at(src, 2)), buf.Offset(32))
+}
+
+// scalesInVector is scalesK in a register (wide only): what is broadcast from memory just
+// written has to wait.
+func (g *gen) scalesInVector(src reg.Register) reg.VecVirtual {
+	scales, minimums := g.scaleBytesK(src)
+	d, v := g.half(at(src, 0)), g.ZMM()
+	g.VINSERTF64X4(imm(1), g.half(at(src, 2)).AsY(), d, d)
+	g.VMOVQ(scales, v.AsX())
+	g.VPINSRQ(imm(1), minimums, v.AsX(), v.AsX())
+	g.VPMOVZXBD(v.AsX(), v)
+	g.VCVTDQ2PS(v, v)
+	g.VMULPS(d, v, v)
+	return v
 }
 
 func (g *gen) q4K() {
 	g.blocks("Q4K", 256, 144, func() func(src, dst reg.Register) {
-		buf := g.AllocLocal(64)
 		if g.Wide {
 			count := g.table("count", func(i int) float32 { return float32(i) })
+			var lane [16]reg.VecVirtual
+			for i := range lane {
+				lane[i] = g.ZMM()
+				g.VPBROADCASTD(g.Word(uint32(i)), lane[i])
+			}
 			return func(src, dst reg.Register) {
-				g.scalesK(src, buf)
+				scales := g.scalesInVector(src)
 				for j := range 4 {
 					var t [2]reg.VecVirtual
 					for i := range t {
+						m := g.ZMM()
 						t[i] = g.ZMM()
-						g.VMULPS_BCST(buf.Offset(4*(2*j+i)), count, t[i])
-						g.VSUBPS_BCST(buf.Offset(32+4*(2*j+i)), t[i], t[i])
+						g.VPERMPS(scales, lane[2*j+i], t[i])
+						g.VPERMPS(scales, lane[8+2*j+i], m)
+						g.VMULPS(count, t[i], t[i])
+						g.VSUBPS(m, t[i], t[i])
 					}
 					for i := range 2 {
 						g.lookUp(at(src, 16+32*j+16*i), t[0], t[1], at(dst, 256*j+64*i), at(dst, 256*j+128+64*i))
@@ -64,7 +91,7 @@ func (g *gen) q4K() {
 				}
 			}
 		}
-		mask := g.bytes(0x0f)
+		buf, mask := g.AllocLocal(64), g.bytes(0x0f)
 		return func(src, dst reg.Register) {
 			g.scalesK(src, buf)
 			for j := range 4 {
