@@ -13766,3 +13766,22 @@ loop531:
 TEXT ·pause(SB), NOSPLIT, $0
 	PAUSE
 	RET
+
+// func prefetchPages(p *byte, n int)
+// Requires: MMX+
+TEXT ·prefetchPages(SB), NOSPLIT, $0-16
+	MOVQ p+0(FP), AX
+	MOVQ n+8(FP), CX
+	ADDQ AX, CX
+	ADDQ $+4095, AX
+	ANDQ $-4096, AX
+	JMP  check
+
+page:
+	PREFETCHT0 (AX)
+	ADDQ       $+4096, AX
+
+check:
+	CMPQ AX, CX
+	JCS  page
+	RET

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/apr-engine/apr/tensor"
 )
@@ -96,6 +97,7 @@ func attendDirect[E element](k, v []E, j *AttentionJob, ws *AttentionWorkspace, 
 		if end == hi {
 			ahead = v[lo*width:]
 		}
+		comingPages(k[:hi*width], v[lo*width:], end+attnBlock, width)
 		n := end - at
 		whole := n / tileRows * tileRows
 		if whole > 0 {
@@ -114,9 +116,24 @@ func attendDirect[E element](k, v []E, j *AttentionJob, ws *AttentionWorkspace, 
 		if end == hi {
 			ahead = k[hi*width:]
 		}
+		comingPages(v[:hi*width], k[hi*width:], end+attnBlock, width)
 		ws.softmax(j, weights, 0, queries, end-at)
 		mix(ws.out, weights, v[at*width:end*width], end-at, queries, dim, ahead)
 		at = end
+	}
+}
+
+// comingPages asks for the first line of each page of a block of rows, that from row at
+// on of now, which then follows. It is the one after that which the kernels fetch, so the
+// walk through the page tables, whose entries the weights have driven out of the caches,
+// is over by the time the other lines are asked for.
+func comingPages[E element](now, then []E, at, width int) {
+	from := at * width
+	if from >= len(now) {
+		now, from = then, from-len(now)
+	}
+	if rows := now[min(from, len(now)):min(from+attnBlock*width, len(now))]; len(rows) > 0 {
+		prefetchPages((*byte)(unsafe.Pointer(&rows[0])), len(rows)*int(unsafe.Sizeof(rows[0])))
 	}
 }
 

@@ -644,3 +644,8 @@ func peakAVX512(iterations int) float32
 
 // pause executes the PAUSE instruction once.
 func pause()
+
+// prefetchPages asks for the first line of each page of 4 KiB that begins in the n bytes from p on, which need not exist.
+//
+//go:noescape
+func prefetchPages(p *byte, n int)

@@ -6,3 +6,5 @@ package kernel
 //
 //go:noinline
 func pause() {}
+
+func prefetchPages(*byte, int) {}

@@ -21,5 +21,6 @@ func main() {
 		peak(g)
 	}
 	pause(c)
+	prefetchPages(c)
 	lanes.Write(c, "f32")
 }

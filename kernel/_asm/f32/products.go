@@ -265,3 +265,23 @@ func pause(c *build.Context) {
 	c.PAUSE()
 	c.RET()
 }
+
+func prefetchPages(c *build.Context) {
+	c.Function("prefetchPages")
+	c.Attributes(build.NOSPLIT)
+	c.Pragma("noescape")
+	c.Doc("prefetchPages asks for the first line of each page of 4 KiB that begins in the n bytes from p on, which need not exist.")
+	c.SignatureExpr("func(p *byte, n int)")
+	p, end := c.Load(c.Param("p"), c.GP64()), c.Load(c.Param("n"), c.GP64())
+	c.ADDQ(p, end)
+	c.ADDQ(operand.I32(4095), p)
+	c.ANDQ(operand.I32(-4096), p)
+	c.JMP(operand.LabelRef("check"))
+	c.Label("page")
+	c.PREFETCHT0(operand.Mem{Base: p})
+	c.ADDQ(operand.I32(4096), p)
+	c.Label("check")
+	c.CMPQ(p, end)
+	c.JCS(operand.LabelRef("page"))
+	c.RET()
+}
