@@ -59,12 +59,12 @@ func (a *attending) prepare() {
 	for i := range a.done {
 		a.done[i].Store(0)
 	}
-	a.shares.resetUnits(a.cache.Heads * items)
+	a.shares.reset(a.cache.Heads * items)
 }
 
 // run computes items until none is left.
 func (a *attending) run(w int) {
-	a.shares.eachUnit(w, func(from, to int) {
+	a.shares.each(w, func(from, to int) {
 		perHead := a.first[len(a.first)-1]
 		for from < to {
 			head, at := from/perHead, from%perHead

@@ -12,7 +12,7 @@ func (e *executor) runMatMulI16(p *product, bias []float32, src, dst int) func(i
 	t, rows := p.weights, p.weights.Rows()
 	return func(w int) {
 		n := len(e.step.tokens)
-		p.shares.each(w, rows, func(r0, r1 int) {
+		p.each(w, func(r0, r1 int) {
 			multiplyI16(e.buffers[dst], t, r0, r1, &e.packed[src], n, &e.scratch[w].i16)
 			addBias(e.buffers[dst], rows, bias, r0, r1, n)
 		})
@@ -37,7 +37,7 @@ func (e *executor) runMatMulF32(p *product, bias []float32, src, dst int) func(i
 	t, rows := p.weights, p.weights.Rows()
 	return func(w int) {
 		n := len(e.step.tokens)
-		p.shares.each(w, rows, func(r0, r1 int) {
+		p.each(w, func(r0, r1 int) {
 			kernel.MatMulF32(e.buffers[dst], rows, t, r0, r1, e.buffers[src], 0, n, &e.scratch[w].f32)
 			addBias(e.buffers[dst], rows, bias, r0, r1, n)
 		})
@@ -99,7 +99,7 @@ func (e *executor) runLogits(o *graph.Logits, p *product, l *logitRowSet) func(i
 			return
 		}
 		out := e.step.logits.Data
-		p.shares.each(w, rows, func(r0, r1 int) {
+		p.each(w, func(r0, r1 int) {
 			if l.integer {
 				multiplyI16(out, t, r0, r1, &l.i16, n, &e.scratch[w].i16)
 			} else {

@@ -6,9 +6,16 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// rowAlign is the multiple of rows in which matrices are shared out: the
-// largest tile of the kernels.
-const rowAlign = 32
+const (
+	// rowAlign is the multiple of rows in which matrices are shared out for many
+	// tokens: the largest tile of the kernels. For few tokens it is the most.
+	rowAlign = 32
+	// leastRows is the least for few tokens: the largest tile of the kernels for those.
+	leastRows = 4
+	// pieceBytes is how large the last pieces for few tokens may be if they are more
+	// than leastRows: the other workers wait for them.
+	pieceBytes = 16 << 10
+)
 
 // shares hands out the rows of a matrix. Each worker begins with a part of its
 // own and goes through it in the order of memory, in pieces that get smaller, so
@@ -17,33 +24,23 @@ const rowAlign = 32
 // equally fast.
 type shares []share
 
-// share is what is left of one worker's part, in units of rowAlign rows: the first
-// in the upper half and the one after the last in the lower. It has a cache line
+// share is what is left of one worker's part, in units of some rows: the first in
+// the upper half and the one after the last in the lower. It has a cache line
 // of its own.
 type share struct {
 	left atomic.Uint64
 	_    [56]byte
 }
 
-func units(rows int) int { return (rows + rowAlign - 1) / rowAlign }
-
-// reset gives each worker its part of rows again.
-func (s shares) reset(rows int) { s.resetUnits(units(rows)) }
-
-// resetUnits is reset for n units of something else.
-func (s shares) resetUnits(n int) {
+// reset gives each worker its part of n units again.
+func (s shares) reset(n int) {
 	for w := range s {
 		s[w].left.Store(uint64(n*w/len(s))<<32 | uint64(n*(w+1)/len(s)))
 	}
 }
 
-// each calls do with ranges of rows until none of any worker's is left.
-func (s shares) each(w, rows int, do func(r0, r1 int)) {
-	s.eachUnit(w, func(from, to int) { do(from*rowAlign, min(to*rowAlign, rows)) })
-}
-
-// eachUnit calls do with ranges of units until none of any worker's is left.
-func (s shares) eachUnit(w int, do func(from, to int)) {
+// each calls do with ranges of units until none of any worker's is left.
+func (s shares) each(w int, do func(from, to int)) {
 	if len(s) == 1 {
 		// Nobody could take any of it: each piece that a kernel begins anew costs time.
 		if left := s[0].left.Swap(0); left>>32 < left&(1<<32-1) {
@@ -89,8 +86,27 @@ func (s *share) take(own bool) (from, to int, ok bool) {
 type product struct {
 	weights tensor.Tensor
 	shares  shares
+	unit    int // rows that are handed out together
 }
 
 func (e *executor) newProduct(t tensor.Tensor) *product {
-	return &product{t, make(shares, e.opts.Threads)}
+	return &product{weights: t, shares: make(shares, e.opts.Threads)}
+}
+
+// reset makes all rows ready to be multiplied with some tokens.
+func (p *product) reset(tokens int) {
+	rows := p.weights.Rows()
+	p.unit = rowAlign
+	if tokens <= fewTokens {
+		for p.unit > leastRows && p.unit*len(p.weights.Data) > pieceBytes*rows {
+			p.unit /= 2
+		}
+	}
+	p.shares.reset((rows + p.unit - 1) / p.unit)
+}
+
+// each calls do with ranges of rows until none is left that another worker has not taken.
+func (p *product) each(w int, do func(r0, r1 int)) {
+	rows := p.weights.Rows()
+	p.shares.each(w, func(from, to int) { do(from*p.unit, min(to*p.unit, rows)) })
 }

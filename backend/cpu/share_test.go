@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/apr-engine/apr/tensor"
 )
 
 // Whatever the workers' order and speed, every row is handed out exactly once, in
@@ -11,32 +13,12 @@ import (
 func TestSharesCoverRowsOnce(t *testing.T) {
 	for _, workers := range []int{1, 2, 3, 7} {
 		for _, rows := range []int{1, 31, 32, 33, 100, 256, 1536, 8961} {
-			for _, idle := range []bool{false, true} { // the first worker does not come at all
-				s := make(shares, workers)
-				for range 3 {
-					s.reset(rows)
-					seen := make([]atomic.Int32, rows)
-					var wg sync.WaitGroup
-					for w := range workers {
-						if idle && w == 0 && workers > 1 {
-							continue
-						}
-						wg.Go(func() {
-							s.each(w, rows, func(r0, r1 int) {
-								if r0%rowAlign != 0 || r0 >= r1 {
-									t.Errorf("rows %d to %d", r0, r1)
-								}
-								for r := r0; r < r1; r++ {
-									seen[r].Add(1)
-								}
-							})
-						})
-					}
-					wg.Wait()
-					for r := range seen {
-						if n := seen[r].Load(); n != 1 {
-							t.Fatalf("%d workers, %d rows: row %d was handed out %d times", workers, rows, r, n)
-						}
+			for _, tokens := range []int{1, fewTokens + 1} {
+				for _, idle := range []bool{false, true} { // the first worker does not come at all
+					p := productOf(rows, workers)
+					for range 3 {
+						p.reset(tokens)
+						checkCovered(t, p, tokens, idle && workers > 1)
 					}
 				}
 			}
@@ -44,19 +26,75 @@ func TestSharesCoverRowsOnce(t *testing.T) {
 	}
 }
 
+// productOf returns a product with rows of more than half a kilobyte.
+func productOf(rows, workers int) *product {
+	const cols = 1024
+	return &product{weights: tensor.Tensor{Type: tensor.Q4_K, Shape: []int{rows, cols}, Data: make([]byte, rows*cols/256*144)}, shares: make(shares, workers)}
+}
+
+func checkCovered(t *testing.T, p *product, tokens int, idle bool) {
+	t.Helper()
+	align := leastRows
+	if tokens > fewTokens {
+		align = rowAlign
+	}
+	seen := make([]atomic.Int32, p.weights.Rows())
+	var wg sync.WaitGroup
+	for w := range p.shares {
+		if idle && w == 0 {
+			continue
+		}
+		wg.Go(func() {
+			p.each(w, func(r0, r1 int) {
+				if r0%align != 0 || r0 >= r1 {
+					t.Errorf("rows %d to %d", r0, r1)
+				}
+				for r := r0; r < r1; r++ {
+					seen[r].Add(1)
+				}
+			})
+		})
+	}
+	wg.Wait()
+	for r := range seen {
+		if n := seen[r].Load(); n != 1 {
+			t.Fatalf("%d workers, %d rows: row %d was handed out %d times", len(p.shares), len(seen), r, n)
+		}
+	}
+}
+
+// The last pieces of long rows are few rows, but only for few tokens.
+func TestSharesOfLongRows(t *testing.T) {
+	long := &product{weights: tensor.Tensor{Type: tensor.F32, Shape: []int{64, 4096}, Data: make([]byte, 64*4096*4)}, shares: make(shares, 2)}
+	for _, c := range []struct {
+		name   string
+		p      *product
+		tokens int
+		unit   int
+	}{
+		{"short rows", productOf(64, 2), 1, 16},
+		{"long rows", long, fewTokens, leastRows},
+		{"long rows, prompt", long, fewTokens + 1, rowAlign},
+	} {
+		if c.p.reset(c.tokens); c.p.unit != c.unit {
+			t.Errorf("%s: %d rows at a time, want %d", c.name, c.p.unit, c.unit)
+		}
+	}
+}
+
 // A worker by itself reads its part in the order of memory.
 func TestSharesInOrder(t *testing.T) {
-	const rows = 8960
+	const units = 280
 	s := make(shares, 2)
-	s.reset(rows)
+	s.reset(units)
 	for w := range s {
-		at, end := w*rows/2, (w+1)*rows/2
+		at, end := w*units/2, (w+1)*units/2
 		for at < end {
 			from, to, ok := s[w].take(true)
-			if !ok || from*rowAlign != at {
-				t.Fatalf("worker %d takes units %d to %d (%v), want row %d", w, from, to, ok, at)
+			if !ok || from != at {
+				t.Fatalf("worker %d takes units %d to %d (%v), want %d", w, from, to, ok, at)
 			}
-			at = to * rowAlign
+			at = to
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (e *executor) reserve(tokens int) {
 			a.prepare()
 		}
 		if p := e.code[i].product; p != nil {
-			p.shares.reset(p.weights.Rows())
+			p.reset(tokens)
 		}
 	}
 }
