@@ -48,8 +48,8 @@ func (p Pairs) median(number func(Pair) float64) float64 {
 
 const (
 	// readingTime is about how long a reading takes, stretchTime the least time from one
-	// to the next within a run: the readings take few per cent of it, and what they leave
-	// in caches a token has read again.
+	// to the next within a run: readings then take few per cent of the time, and what they
+	// push out of caches is read again within one token.
 	readingTime = 4 * time.Millisecond
 	stretchTime = 200 * time.Millisecond
 )
