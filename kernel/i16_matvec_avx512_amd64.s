@@ -15483,6 +15483,45 @@ chunk:
 	JMP              chunk
 
 tail:
+	CMPQ             SI, $0x04
+	JLT              rest
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
+	PREFETCHT0       8192(CX)
+	PREFETCHT0       8256(CX)
+	PREFETCHT0       8320(CX)
+	VPXORD           Z1, Z1, Z1
+	VPMOVSXBW        2(CX), Z2
+	VPBROADCASTW     (CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         (DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        36(CX), Z2
+	VPBROADCASTW     34(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         64(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        70(CX), Z2
+	VPBROADCASTW     68(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         128(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VPMOVSXBW        104(CX), Z2
+	VPBROADCASTW     102(CX), Y3
+	VCVTPH2PS        Y3, Z3
+	VPMADDWD         192(DI), Z2, Z2
+	VCVTDQ2PS        Z2, Z2
+	VFMADD231PS      Z3, Z2, Z1
+	VFMADD231PS.BCST (R8), Z1, Z0
+	ADDQ             $0x00000088, CX
+	ADDQ             $0x00000100, DI
+	SUBQ             $0x04, SI
+
+rest:
 	TESTQ  SI, SI
 	JZ     sum
 	VPXORD Z1, Z1, Z1
@@ -15629,6 +15668,59 @@ chunk:
 	JMP              chunk
 
 tail:
+	CMPQ             SI, $0x04
+	JLT              rest
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
+	PREFETCHT0       4096(CX)
+	PREFETCHT0       4160(CX)
+	PREFETCHT0       4224(CX)
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z3, Z3, Z3
+	VPMOVSXBW        2(CX), Z4
+	VPBROADCASTW     (CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         (DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         512(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        36(CX), Z4
+	VPBROADCASTW     34(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         64(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         576(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        70(CX), Z4
+	VPBROADCASTW     68(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         128(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         640(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VPMOVSXBW        104(CX), Z4
+	VPBROADCASTW     102(CX), Y5
+	VCVTPH2PS        Y5, Z5
+	VPMADDWD         192(DI), Z4, Z6
+	VCVTDQ2PS        Z6, Z6
+	VFMADD231PS      Z5, Z6, Z1
+	VPMADDWD         704(DI), Z4, Z4
+	VCVTDQ2PS        Z4, Z4
+	VFMADD231PS      Z5, Z4, Z3
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+	ADDQ             $0x00000088, CX
+	ADDQ             $0x00000100, DI
+	SUBQ             $0x04, SI
+
+rest:
 	TESTQ  SI, SI
 	JZ     sum
 	VPXORD Z1, Z1, Z1
@@ -15844,6 +15936,87 @@ chunk:
 	JMP              chunk
 
 tail:
+	CMPQ             SI, $0x04
+	JLT              rest
+	LEAQ             16384(CX), R9
+	ANDQ             $-4096, R9
+	PREFETCHT0       (R9)
+	PREFETCHT0       4096(CX)
+	PREFETCHT0       4160(CX)
+	PREFETCHT0       4224(CX)
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z7, Z7, Z7
+	VPMOVSXBW        2(CX), Z8
+	VPBROADCASTW     (CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         (DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         512(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1024(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1536(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        36(CX), Z8
+	VPBROADCASTW     34(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         64(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         576(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1088(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1600(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        70(CX), Z8
+	VPBROADCASTW     68(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         128(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         640(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1152(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1664(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VPMOVSXBW        104(CX), Z8
+	VPBROADCASTW     102(CX), Y9
+	VCVTPH2PS        Y9, Z9
+	VPMADDWD         192(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z1
+	VPMADDWD         704(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z3
+	VPMADDWD         1216(DI), Z8, Z10
+	VCVTDQ2PS        Z10, Z10
+	VFMADD231PS      Z9, Z10, Z5
+	VPMADDWD         1728(DI), Z8, Z8
+	VCVTDQ2PS        Z8, Z8
+	VFMADD231PS      Z9, Z8, Z7
+	VFMADD231PS.BCST (R8), Z1, Z0
+	VFMADD231PS.BCST 4(R8), Z3, Z2
+	VFMADD231PS.BCST 8(R8), Z5, Z4
+	VFMADD231PS.BCST 12(R8), Z7, Z6
+	ADDQ             $0x00000088, CX
+	ADDQ             $0x00000100, DI
+	SUBQ             $0x04, SI
+
+rest:
 	TESTQ  SI, SI
 	JZ     sum
 	VPXORD Z1, Z1, Z1

@@ -151,6 +151,20 @@ func matVecBlocks512(f *block512, tokens int) {
 	JMP(LabelRef("chunk"))
 
 	Label("tail")
+	CMPQ(left, Imm(4))
+	JLT(LabelRef("rest"))
+	// Four together, so that what comes behind rows of 896 columns is fetched too.
+	prefetch(w, 4*f.bytes, tokens)
+	zero()
+	for i := range 4 {
+		block(i, w, q)
+	}
+	scaled()
+	ADDQ(number(4*f.bytes), w)
+	ADDQ(number(4*64), q)
+	SUBQ(Imm(4), left)
+
+	Label("rest")
 	TESTQ(left, left)
 	JZ(LabelRef("sum"))
 	zero()
