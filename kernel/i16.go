@@ -41,13 +41,16 @@ type I16 struct {
 	Planes []i16Planes // (chunks, tokens)
 	// BlockPlanes is the same in the order of formats of blocks of 32 elements.
 	BlockPlanes []i16BlockPlanes // (chunks, tokens)
+	// Pairs is Sum32 in the order of such kernels that work on two rows in a vector:
+	// 0 1 0 1 2 3 2 3 and so on. It is as full as Planes.
+	Pairs []float32 // (chunks, tokens, 16)
 }
 
 // i16Planes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
 // elements 16g+4v to 16g+4v+3 at 4g, so that sums over v are those of 16 elements.
 type i16Planes struct {
 	Upper, Lower [4][64]int8
-	Sum          [16]int32 // 32 times the sum of 16 elements
+	Sum          [16]int32 // −32 times the sum of 16 elements
 }
 
 // i16BlockPlanes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
@@ -81,6 +84,7 @@ func (a *I16) Resize(tokens, cols int) {
 		n = 0
 	}
 	a.Planes, a.BlockPlanes = resized(a.Planes, n), resized(a.BlockPlanes, n)
+	a.Pairs = resized(a.Pairs, n*16)
 }
 
 func resized[T int16 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {

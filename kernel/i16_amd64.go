@@ -36,6 +36,7 @@ func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	if len(dst.Planes) > 0 {
 		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
+		fillPairsAVX512(&dst.Pairs[token*16], &dst.Sum32[token*8], dst.Chunks(), dst.Tokens)
 	}
 }
 

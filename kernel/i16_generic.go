@@ -25,7 +25,10 @@ func fillPlanesGeneric(a *I16, token int) {
 			g, v, byte := i/16, i%16/4, i%4
 			upper := (int32(q) + 128) >> 8
 			p.Upper[v][4*g+byte], p.Lower[v][4*g+byte] = int8(upper), int8(int32(q)-upper<<8)
-			p.Sum[g] += 32 * int32(q)
+			p.Sum[g] -= 32 * int32(q)
+		}
+		for i := range 16 {
+			a.Pairs[16*at+i] = a.Sum32[8*at+i/4*2+i%2]
 		}
 		a.BlockPlanes[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]))
 	}

@@ -79,11 +79,11 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 			if k.block != nil && x.Chunks() > planesBlock(k.tokens) {
 				f.matVecBlocks(k, to, stride, w, rowBytes, rows, x, t)
 			} else {
-				planes := &x.Planes[t].Upper[0][0]
+				planes, sum := &x.Planes[t].Upper[0][0], &x.Pairs[t*16]
 				if f.blockLen < i16Chunk {
-					planes = &x.BlockPlanes[t].Upper[0][0]
+					planes, sum = &x.BlockPlanes[t].Upper[0][0], &x.Sum[t*16]
 				}
-				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), planes, &x.Scale[t], &x.Sum[t*16], x.Tokens)
+				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), planes, &x.Scale[t], sum, x.Tokens)
 			}
 			t += k.tokens
 		}
@@ -125,7 +125,7 @@ func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []by
 				last = 1
 			}
 			at := c0*x.Tokens + t
-			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, &x.Planes[at].Upper[0][0], &x.Scale[at], &x.Sum[at*16], x.Tokens, &sums[0], last)
+			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, &x.Planes[at].Upper[0][0], &x.Scale[at], &x.Pairs[at*16], x.Tokens, &sums[0], last)
 		}
 	}
 }

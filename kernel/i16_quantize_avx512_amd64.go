@@ -21,3 +21,9 @@ func fillPlanesAVX512(planes *int8, q *int16, chunks int, batch int)
 //
 //go:noescape
 func fillBlockPlanesAVX512(planes *int8, q *int16, chunks int, batch int)
+
+// fillPairsAVX512 makes the pairs of chunks of one token from sum32. Chunks are batch
+// apart in both; chunks is at least 1.
+//
+//go:noescape
+func fillPairsAVX512(pairs *float32, sum32 *float32, chunks int, batch int)

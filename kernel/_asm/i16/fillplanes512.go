@@ -81,14 +81,13 @@ func fillPlanes512(blocks bool) {
 			VPSLLD(Imm(8), isum, isum)
 		}
 	}
+	zero, shift := ZMM(), uint64(5)
+	VPXORD(zero, zero, zero)
 	if blocks {
-		zero := ZMM()
-		VPXORD(zero, zero, zero)
-		VPSLLD(Imm(4), isum, isum)
-		VPSUBD(isum, zero, isum)
-	} else {
-		VPSLLD(Imm(5), isum, isum)
+		shift = 4
 	}
+	VPSLLD(Imm(shift), isum, isum)
+	VPSUBD(isum, zero, isum)
 	VMOVDQU64(isum, Mem{Base: planes, Disp: planeSums})
 	ADDQ(batch, q)
 	ADDQ(planeStep, planes)

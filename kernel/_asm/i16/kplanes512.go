@@ -15,10 +15,10 @@ type k4Planes struct {
 	fifth                bool
 	low, high            Mem // see scalesK4.decode
 	shift, lowMask, mask constant512
-	index                [2]constant512 // of scales (even dwords) and minimums (odd ones)
+	scaleIndex, minIndex constant512 // of bytes, for pairs
 	first                reg.OpmaskVirtual
 	nibbles, bits        constant512
-	source, fifthSource  [4]constant512
+	source, fifthSource  *stepped512
 	q                    [2]reg.VecVirtual
 	h                    reg.VecVirtual
 }
@@ -43,10 +43,12 @@ func (f *k4Planes) levels() int {
 	return 16
 }
 
-func (f *k4Planes) offset() int { return 0 }
+func (f *k4Planes) offset() bool { return false }
+func (f *k4Planes) paired() bool { return true }
+func (f *k4Planes) spare() bool  { return !f.fifth }
 
 func (f *k4Planes) constants(tokens int) {
-	few := tokens == 1
+	few := tokens == 1 && !f.fifth
 	twice := func(name string, b []byte, keep bool) constant512 {
 		return newConstant512(name+"twice", append(append(append(b, b...), b...), b...), keep)
 	}
@@ -55,13 +57,14 @@ func (f *k4Planes) constants(tokens int) {
 	f.shift = twice("k4shift", []byte{0, 8, 16, 24, 32, 40, 48, 56, 0, 8, 16, 24, 36, 44, 52, 60}, few)
 	f.lowMask = twice("k4lowmask", repeat(63, 4, 15, 4, 63, 4, 15, 4), few)
 	f.mask = twice("k4highmask", repeat(0x30, 16), few)
-	for row := range f.index {
+	dwords := func(name string, first int) constant512 { // of row lane/2%2
 		var b []byte
-		for g := range 16 { // scales are bytes 0 to 7, minimums 8 to 15
-			b = append(b, byte(16*row+g/2+8*(g%2)), 0, 0, 0)
+		for lane := range 16 {
+			b = append(b, byte(16*(lane/2%2)+first+lane/4*2+lane%2), 0, 0, 0)
 		}
-		f.index[row] = newConstant512(fmt.Sprintf("k4index%d", row), b, few)
+		return newConstant512("k4"+name, b, few)
 	}
+	f.scaleIndex, f.minIndex = dwords("scales", 0), dwords("mins", 8)
 	bits := GP64()
 	MOVQ(U64(0x1111111111111111), bits)
 	f.first = K()
@@ -72,19 +75,19 @@ func (f *k4Planes) constants(tokens int) {
 		}
 		return bit + 4*(group/2%2)
 	})
-	for v := range f.source {
-		f.source[v] = dwordIndex(fmt.Sprintf("k4_%d", v), few, func(group int) int { return group/4*8 + group%2*4 + v })
+	var one reg.VecVirtual
+	if !few {
+		one = oneDword512()
 	}
+	f.source = newStepped512("k4_", one, func(group int) int { return group/4*8 + group%2*4 })
 	if f.fifth {
-		f.bits = bitMatrix("fifth", false, func(group, bit int) int {
+		f.bits = bitMatrix("fifth", true, func(group, bit int) int {
 			if bit != 4 {
 				return -1
 			}
 			return group / 2
 		})
-		for v := range f.fifthSource {
-			f.fifthSource[v] = dwordIndex(fmt.Sprintf("k5_%d", v), false, func(group int) int { return group%2*4 + v })
-		}
+		f.fifthSource = newStepped512("k5_", one, func(group int) int { return group % 2 * 4 })
 	}
 }
 
@@ -103,17 +106,20 @@ func (f *k4Planes) header(w [2]reg.GPVirtual) (scale, min [2]reg.VecVirtual) {
 	VPSHUFB(f.high, header, high)
 	VPSRLW(Imm(2), high, high)
 	VPTERNLOGD(Imm(0xf8), f.mask.get().AsY(), high, decoded.AsY()) // decoded | high&mask
-	for r := range w {
-		halves, floats, both := YMM(), ZMM(), ZMM()
-		VPBROADCASTD(Mem{Base: w[r]}, halves)
-		VCVTPH2PS(halves, floats) // d, dmin, d, dmin, …
-		VPERMB_Z(decoded, f.index[r].get(), f.first, both)
-		VCVTDQ2PS(both, both)
-		VMULPS(floats, both, both)
-		scale[r], min[r] = ZMM(), ZMM()
-		VMOVSLDUP(both, scale[r])
-		VMOVSHDUP(both, min[r])
+	halves, second, floats := YMM(), YMM(), ZMM()
+	VPBROADCASTD(Mem{Base: w[0]}, halves)
+	VPBROADCASTD(Mem{Base: w[1]}, second)
+	VPUNPCKLWD(second, halves, halves)
+	VCVTPH2PS(halves, floats) // d, d, dmin, dmin, …: of both rows
+	times := func(index constant512, order uint64) reg.VecVirtual {
+		z, d := ZMM(), ZMM()
+		VPERMB_Z(decoded, index.get(), f.first, z)
+		VCVTDQ2PS(z, z)
+		VPERMILPS(Imm(order), floats, d)
+		VMULPS(d, z, z)
+		return z
 	}
+	scale[0], min[0] = times(f.scaleIndex, 0x50), times(f.minIndex, 0xfa)
 	return scale, min
 }
 
@@ -128,18 +134,25 @@ func (f *k4Planes) prepare(p reg.GPVirtual) {
 	}
 }
 
+func (f *k4Planes) index(v int) {
+	f.source.step(v)
+	if f.fifth {
+		f.fifthSource.step(v)
+	}
+}
+
 func (f *k4Planes) again() planes512 {
 	other := *f
 	return &other
 }
 
 func (f *k4Planes) vector(p reg.GPVirtual, v int) reg.VecVirtual {
-	z := f.source[v].copy()
+	z := f.source.v[v].copy()
 	VPERMI2D(f.q[1], f.q[0], z)
 	VGF2P8AFFINEQB(Imm(0), f.nibbles.get(), z, z)
 	if f.fifth {
 		fifth := ZMM()
-		VPERMD(f.h, f.fifthSource[v].get(), fifth)
+		VPERMD(f.h, f.fifthSource.v[v].get(), fifth)
 		VGF2P8AFFINEQB(Imm(0), f.bits.get(), fifth, fifth)
 		VPORD(fifth, z, z)
 	}
@@ -150,7 +163,7 @@ func (f *k4Planes) vector(p reg.GPVirtual, v int) reg.VecVirtual {
 // signed scales of 16 columns, d. Group L is quarter L%8/2 of half L/8.
 type q6KPlanes struct {
 	nibbles, pairs        constant512
-	source, upper         [4]constant512
+	source, upper         *stepped512
 	lowLevels, highLevels [2]reg.VecVirtual
 }
 
@@ -158,26 +171,29 @@ func newQ6KPlanes() planes512 { return new(q6KPlanes) }
 
 func (f *q6KPlanes) name() string { return "Q6K" }
 func (f *q6KPlanes) bytes() int   { return 210 }
-func (f *q6KPlanes) offset() int  { return 32 }
+func (f *q6KPlanes) offset() bool { return true }
+func (f *q6KPlanes) paired() bool { return false }
+func (f *q6KPlanes) spare() bool  { return false }
 
 func (f *q6KPlanes) constants(tokens int) {
-	few := tokens == 1
-	f.nibbles = bitMatrix("q6nibbles", few, func(group, bit int) int {
+	var one reg.VecVirtual
+	if tokens > 1 {
+		one = oneDword512()
+	}
+	f.nibbles = bitMatrix("q6nibbles", true, func(group, bit int) int {
 		if bit > 3 {
 			return -1
 		}
 		return bit + 4*(group%8/4)
 	})
-	f.pairs = bitMatrix("q6pairs", few, func(group, bit int) int {
+	f.pairs = bitMatrix("q6pairs", true, func(group, bit int) int {
 		if bit != 4 && bit != 5 {
 			return -1
 		}
 		return bit - 4 + 2*(group%8/2)
 	})
-	for v := range f.source {
-		f.source[v] = dwordIndex(fmt.Sprintf("q6_%d", v), few, func(group int) int { return group/8*16 + group%4*4 + v })
-		f.upper[v] = dwordIndex(fmt.Sprintf("q6upper%d", v), few, func(group int) int { return group/8*8 + group%2*4 + v })
-	}
+	f.source = newStepped512("q6_", one, func(group int) int { return group/8*16 + group%4*4 })
+	f.upper = newStepped512("q6upper", one, func(group int) int { return group/8*8 + group%2*4 })
 }
 
 func (f *q6KPlanes) header(w [2]reg.GPVirtual) (scale, min [2]reg.VecVirtual) {
@@ -202,17 +218,53 @@ func (f *q6KPlanes) prepare(p reg.GPVirtual) {
 	VMOVDQU64(Mem{Base: p, Disp: 128}, f.highLevels[0])
 }
 
+func (f *q6KPlanes) index(v int) {
+	f.source.step(v)
+	f.upper.step(v)
+}
+
 func (f *q6KPlanes) again() planes512 {
 	other := *f
 	return &other
 }
 
 func (f *q6KPlanes) vector(p reg.GPVirtual, v int) reg.VecVirtual {
-	z, upper := f.source[v].copy(), ZMM()
+	z, upper := f.source.v[v].copy(), ZMM()
 	VPERMI2D(f.lowLevels[1], f.lowLevels[0], z)
 	VGF2P8AFFINEQB(Imm(0), f.nibbles.get(), z, z)
-	VPERMD(f.highLevels[0], f.upper[v].get(), upper)
+	VPERMD(f.highLevels[0], f.upper.v[v].get(), upper)
 	VGF2P8AFFINEQB(Imm(0), f.pairs.get(), upper, upper)
 	VPORD(upper, z, z)
 	return z
+}
+
+// stepped512 are four indices of dwords, each one more than the one before. Where
+// registers are short only the first stays in one and the others are made of it: a
+// constant in memory costs a load of 64 bytes each time, of which there are two a
+// cycle, and if it lies across cache lines, as the linker may put it, one cycle.
+type stepped512 struct {
+	v   [4]constant512
+	one reg.VecVirtual // nil if all are in registers
+}
+
+// newStepped512 makes indices out of one, which oneDword512 loads, if it is not nil.
+func newStepped512(name string, one reg.VecVirtual, at func(group int) int) *stepped512 {
+	s := &stepped512{one: one}
+	for v := range s.v {
+		if one == nil || v == 0 {
+			s.v[v] = dwordIndex(fmt.Sprintf("%s%d", name, v), true, func(group int) int { return at(group) + v })
+		}
+	}
+	return s
+}
+
+func oneDword512() reg.VecVirtual { return dwordIndex("one", true, func(int) int { return 1 }).v }
+
+// step makes index v after v-1.
+func (s *stepped512) step(v int) {
+	if s.one != nil && v > 0 {
+		z := ZMM()
+		VPADDD(s.one, s.v[v-1].v, z)
+		s.v[v].v = z
+	}
 }

@@ -14,7 +14,7 @@ import (
 const (
 	planeUpper = 0   // [4][64]int8
 	planeLower = 256 // [4][64]int8
-	planeSums  = 512 // [16]int32: 32 times the sum of 16 columns
+	planeSums  = 512 // [16]int32: −32 times the sum of 16 columns
 	planeBytes = 576
 )
 
@@ -24,14 +24,20 @@ const (
 type planes512 interface {
 	name() string
 	bytes() int
-	// offset has to be subtracted from the weights: 0, 16 or 32.
-	offset() int
+	// offset is set where 32 has to be subtracted from the weights.
+	offset() bool
 	constants(tokens int)
+	// paired is set where 32 columns share a scale: see pairs512.
+	paired() bool
+	// spare is set where several tokens leave registers to decode in the meantime.
+	spare() bool
 	// header decodes what a block of each of two rows has once: the scale of each
-	// dword, and, where there are minimums, those.
+	// dword, and, where there are minimums, those; for pairs, only one of each.
 	header(w [2]reg.GPVirtual) (scale, min [2]reg.VecVirtual)
 	// prepare loads what vector needs of the block at p.
 	prepare(p reg.GPVirtual)
+	// index makes the indices of vector v, for any number of blocks.
+	index(v int)
 	// again returns a decoder with the same constants, for another block at the same time.
 	again() planes512
 	// vector returns vector v of the block, as unsigned bytes.
@@ -57,7 +63,6 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 	CMPQ(p.rows, Imm(1))
 	CMOVQEQ(w[0], w[1])
 	p.beginRows()
-	isum := []reg.VecVirtual{ZMM(), ZMM(), ZMM(), ZMM()}
 	acc := p.accumulators(2)
 
 	Label("chunk")
@@ -69,19 +74,14 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 		prefetch(ahead, 2*f.bytes(), tokens)
 		ADDQ(number(2*f.bytes()), ahead)
 	}
-	d, min := f.header(w)
-	products := productsPlanes512{p.planes, p.scale, p.sum, isum, f.offset()}
-	if tokens == 1 {
-		products.addAtOnce(acc, [2]planes512{f, f.again()}, w, d[:], min[:])
-	} else {
-		var weights [2][4]reg.VecVirtual
-		for r := range w {
-			f.prepare(w[r])
-			for v := range weights[r] {
-				weights[r][v] = f.vector(w[r], v)
-			}
-		}
-		products.add(acc, weights[:], d[:], min[:])
+	products := productsPlanes512{p.planes, p.scale, p.sum, f.offset(), f.paired()}
+	switch {
+	case tokens == 1:
+		products.addAtOnce(acc, f, w)
+	case f.spare():
+		products.addDecoding(acc[0], f, w)
+	default:
+		products.addDecoded(acc, f, w)
 	}
 	for r := range w {
 		ADDQ(number(f.bytes()), w[r])
@@ -97,6 +97,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 // and how they go through rows and chunks.
 type walkPlanes512 struct {
 	tokens, bytes                 int // of a block
+	pairs                         bool
 	block                         bool
 	out, rows, w, rowBytes, batch reg.GPVirtual
 	planeStep, part               reg.GPVirtual
@@ -106,7 +107,7 @@ type walkPlanes512 struct {
 // beginPlanes512 begins a kernel for rows of contiguous blocks or, if block is
 // set, for some columns of rows that are rowBytes apart.
 func beginPlanes512(f planes512, tokens int, block bool) *walkPlanes512 {
-	p := &walkPlanes512{tokens: tokens, bytes: f.bytes(), block: block}
+	p := &walkPlanes512{tokens: tokens, bytes: f.bytes(), pairs: f.paired(), block: block}
 	load := func(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
 	if block {
 		name := fmt.Sprintf("matVec%sI16Block%dAVX512", f.name(), tokens)
@@ -140,8 +141,12 @@ func (p *walkPlanes512) beginRows() {
 	p.chunks, p.planes, p.scale, p.sum = load("chunks"), load("planes"), load("scale"), load("sum")
 }
 
-// accumulators returns where the sums of some rows begin, by row and token.
+// accumulators returns where the sums of some rows begin, by row and token; pairs of
+// rows count as one.
 func (p *walkPlanes512) accumulators(rows int) [][]reg.VecVirtual {
+	if p.pairs {
+		rows = 1
+	}
 	acc := make([][]reg.VecVirtual, rows)
 	for r := range acc {
 		for t := range p.tokens {
@@ -169,8 +174,12 @@ func (p *walkPlanes512) nextChunk() {
 
 // store ends the rows whose blocks end at w and goes on with the next ones or returns.
 func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
+	store := storePlanes512
+	if p.pairs {
+		store = storePairs512
+	}
 	if !p.block {
-		storePlanes512(p.out, p.rows, w, acc)
+		store(p.out, p.rows, w, acc)
 		return
 	}
 	skip, last := GP64(), GP64()
@@ -189,7 +198,7 @@ func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 			VMOVUPS(acc[r][t], Mem{Base: p.part, Disp: 64 * (r*p.tokens + t)})
 		}
 	}
-	ADDQ(U32(uint32(64*len(w)*p.tokens)), p.part)
+	ADDQ(U32(uint32(64*len(acc)*p.tokens)), p.part)
 	if len(w) > 1 {
 		MOVQ(w[1], w[0])
 	}
@@ -198,8 +207,8 @@ func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	VZEROUPPER()
 	RET()
 	Label("last")
-	ADDQ(U32(uint32(64*len(w)*p.tokens)), p.part)
-	storePlanes512(p.out, p.rows, w, acc)
+	ADDQ(U32(uint32(64*len(acc)*p.tokens)), p.part)
+	store(p.out, p.rows, w, acc)
 }
 
 // prefetchBlock fetches what comes two rows later, the page of what comes four rows later before.
@@ -221,108 +230,6 @@ func aheadPlanes512(w, rowBytes reg.GPVirtual, tokens int) reg.GPVirtual {
 	CMOVQLT(zero, ahead)
 	ADDQ(w, ahead)
 	return ahead
-}
-
-// productsPlanes512 multiplies one chunk of some rows with tokens side by side.
-type productsPlanes512 struct {
-	planes, scale, sum reg.GPVirtual
-	// isum is scratch: a register for each row, or two, which gives shorter chains.
-	isum   []reg.VecVirtual
-	offset int // of the weights: 0, 16 or 32
-}
-
-// add adds to acc, by row and token, the products with weights, by row and vector,
-// times d less min, if there are any, times the sums of the columns.
-func (p productsPlanes512) add(acc [][]reg.VecVirtual, weights [][4]reg.VecVirtual, d, min []reg.VecVirtual) {
-	for t := range acc[0] {
-		products := func(plane int, isum []reg.VecVirtual) {
-			for v := range 4 {
-				at := Mem{Base: p.planes, Disp: planeBytes*t + plane + 64*v}
-				if len(acc) == 1 {
-					VPDPBUSD(at, weights[0][v], isum[0])
-					continue
-				}
-				q := ZMM()
-				VMOVDQU64(at, q)
-				for r := range acc {
-					VPDPBUSD(q, weights[r][v], isum[r])
-				}
-			}
-		}
-		for _, z := range p.isum {
-			VPXORD(z, z, z)
-		}
-		upper, lower := p.isum[:len(acc)], p.isum[len(p.isum)-len(acc):]
-		products(planeUpper, upper)
-		for _, z := range upper {
-			VPSLLD(Imm(8), z, z)
-		}
-		products(planeLower, lower)
-		if len(p.isum) > len(acc) {
-			for r := range acc {
-				VPADDD(lower[r], upper[r], upper[r])
-			}
-		}
-		p.scaled(t, upper, acc, d, min)
-	}
-}
-
-// addAtOnce is add for one token and blocks that are decoded meanwhile: each vector
-// of the activations is read once for both rows, and none of the weights is kept.
-func (p productsPlanes512) addAtOnce(acc [][]reg.VecVirtual, f [2]planes512, w [2]reg.GPVirtual, d, min []reg.VecVirtual) {
-	upper, lower := p.isum[:2], p.isum[2:]
-	for _, z := range p.isum {
-		VPXORD(z, z, z)
-	}
-	for r := range f {
-		f[r].prepare(w[r])
-	}
-	for v := range 4 {
-		var weights [2]reg.VecVirtual
-		for r := range f {
-			weights[r] = f[r].vector(w[r], v)
-		}
-		q := ZMM()
-		VMOVDQU64(Mem{Base: p.planes, Disp: planeUpper + 64*v}, q)
-		for r := range f {
-			VPDPBUSD(q, weights[r], upper[r])
-		}
-		q = ZMM()
-		VMOVDQU64(Mem{Base: p.planes, Disp: planeLower + 64*v}, q)
-		for r := range f {
-			VPDPBUSD(q, weights[r], lower[r])
-		}
-	}
-	for r := range f {
-		VPSLLD(Imm(8), upper[r], upper[r])
-		VPADDD(lower[r], upper[r], upper[r])
-	}
-	p.scaled(0, upper, acc, d, min)
-}
-
-// scaled adds one token's sums, by row, to acc: see add.
-func (p productsPlanes512) scaled(t int, isum []reg.VecVirtual, acc [][]reg.VecVirtual, d, min []reg.VecVirtual) {
-	sums := Mem{Base: p.planes, Disp: planeBytes*t + planeSums}
-	var half reg.VecVirtual
-	if p.offset == 16 {
-		half = ZMM()
-		VPSRAD(Imm(1), sums, half)
-	}
-	for r, s := range isum {
-		switch p.offset {
-		case 16:
-			VPSUBD(half, s, s)
-		case 32:
-			VPSUBD(sums, s, s)
-		}
-		VCVTDQ2PS(s, s)
-		both := ZMM()
-		VMULPS_BCST(Mem{Base: p.scale, Disp: 4 * t}, d[r], both)
-		VFMADD231PS(both, s, acc[r][t])
-		if min != nil && min[r] != nil {
-			VFNMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min[r], acc[r][t])
-		}
-	}
 }
 
 // storePlanes512 sums and stores the results of the rows that are read together, one
