@@ -164,6 +164,41 @@ func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ4_0I16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_1I16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_1I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_0I16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_1I16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_1I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecIQ4NLI16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecIQ4NLI16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -243,6 +278,41 @@ func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //
 //go:noescape
 func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_0I16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ4_1I16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ4_1I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_0I16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ5_1I16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ5_1I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecIQ4NLI16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecIQ4NLI16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ2KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;

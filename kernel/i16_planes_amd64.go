@@ -18,17 +18,26 @@ type matVecPlanesAsm func(out *float32, stride int, w *byte, rows, chunks int, p
 type matVecBlockAsm func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last int)
 
 // planesAsm is the product of 1, 2 and 4 tokens in one format, and the same for
-// blocks of columns, which may be nil.
+// blocks of columns or, without those, for rows so wide that the activations do not
+// fit the first-level cache; both may be nil.
 type planesAsm struct {
 	tokens int
 	rows   matVecPlanesAsm
 	block  matVecBlockAsm
+	wide   matVecPlanesAsm
+}
+
+// blockPlanesAsm are the products in a format of blocks of 32 columns.
+func blockPlanesAsm(x4, wide4, x2, wide2, x1 matVecPlanesAsm) [3]planesAsm {
+	return [3]planesAsm{{tokens: 4, rows: x4, wide: wide4}, {tokens: 2, rows: x2, wide: wide2}, {tokens: 1, rows: x1}}
 }
 
 const (
 	// planesCache is how many bytes of activations are multiplied at a time: what the
 	// first-level cache of 48 KiB holds beside the weights that pass through it.
 	planesCache = 32 << 10
+	// wideCache is from how many bytes of activations on kernels for wide rows are better.
+	wideCache = 48 << 10
 	// planesStrip is how many rows are multiplied with a block of columns before
 	// the next block: their sums have to be kept meanwhile.
 	planesStrip = 64
@@ -44,20 +53,23 @@ func registerI16Planes() {
 		dtype   tensor.DType
 		kernels [3]planesAsm // for 4, 2 and 1 tokens
 	}{
-		{tensor.Q4_0, [3]planesAsm{{4, matVecQ4_0I16x4AVX512, nil}, {2, matVecQ4_0I16x2AVX512, nil}, {1, matVecQ4_0I16x1AVX512, nil}}},
-		{tensor.Q4_1, [3]planesAsm{{4, matVecQ4_1I16x4AVX512, nil}, {2, matVecQ4_1I16x2AVX512, nil}, {1, matVecQ4_1I16x1AVX512, nil}}},
-		{tensor.Q5_0, [3]planesAsm{{4, matVecQ5_0I16x4AVX512, nil}, {2, matVecQ5_0I16x2AVX512, nil}, {1, matVecQ5_0I16x1AVX512, nil}}},
-		{tensor.Q5_1, [3]planesAsm{{4, matVecQ5_1I16x4AVX512, nil}, {2, matVecQ5_1I16x2AVX512, nil}, {1, matVecQ5_1I16x1AVX512, nil}}},
-		{tensor.IQ4_NL, [3]planesAsm{{4, matVecIQ4NLI16x4AVX512, nil}, {2, matVecIQ4NLI16x2AVX512, nil}, {1, matVecIQ4NLI16x1AVX512, nil}}},
-		{tensor.Q4_K, [3]planesAsm{{4, matVecQ4KI16x4AVX512, matVecQ4KI16Block4AVX512}, {2, matVecQ4KI16x2AVX512, matVecQ4KI16Block2AVX512}, {1, matVecQ4KI16x1AVX512, matVecQ4KI16Block1AVX512}}},
-		{tensor.Q5_K, [3]planesAsm{{4, matVecQ5KI16x4AVX512, matVecQ5KI16Block4AVX512}, {2, matVecQ5KI16x2AVX512, matVecQ5KI16Block2AVX512}, {1, matVecQ5KI16x1AVX512, matVecQ5KI16Block1AVX512}}},
-		{tensor.Q6_K, [3]planesAsm{{4, matVecQ6KI16x4AVX512, matVecQ6KI16Block4AVX512}, {2, matVecQ6KI16x2AVX512, matVecQ6KI16Block2AVX512}, {1, matVecQ6KI16x1AVX512, matVecQ6KI16Block1AVX512}}},
+		{tensor.Q4_0, blockPlanesAsm(matVecQ4_0I16x4AVX512, matVecQ4_0I16Wide4AVX512, matVecQ4_0I16x2AVX512, matVecQ4_0I16Wide2AVX512, matVecQ4_0I16x1AVX512)},
+		{tensor.Q4_1, blockPlanesAsm(matVecQ4_1I16x4AVX512, matVecQ4_1I16Wide4AVX512, matVecQ4_1I16x2AVX512, matVecQ4_1I16Wide2AVX512, matVecQ4_1I16x1AVX512)},
+		{tensor.Q5_0, blockPlanesAsm(matVecQ5_0I16x4AVX512, matVecQ5_0I16Wide4AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16Wide2AVX512, matVecQ5_0I16x1AVX512)},
+		{tensor.Q5_1, blockPlanesAsm(matVecQ5_1I16x4AVX512, matVecQ5_1I16Wide4AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16Wide2AVX512, matVecQ5_1I16x1AVX512)},
+		{tensor.IQ4_NL, blockPlanesAsm(matVecIQ4NLI16x4AVX512, matVecIQ4NLI16Wide4AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16Wide2AVX512, matVecIQ4NLI16x1AVX512)},
+		{tensor.Q4_K, [3]planesAsm{{tokens: 4, rows: matVecQ4KI16x4AVX512, block: matVecQ4KI16Block4AVX512}, {tokens: 2, rows: matVecQ4KI16x2AVX512, block: matVecQ4KI16Block2AVX512}, {tokens: 1, rows: matVecQ4KI16x1AVX512, block: matVecQ4KI16Block1AVX512}}},
+		{tensor.Q5_K, [3]planesAsm{{tokens: 4, rows: matVecQ5KI16x4AVX512, block: matVecQ5KI16Block4AVX512}, {tokens: 2, rows: matVecQ5KI16x2AVX512, block: matVecQ5KI16Block2AVX512}, {tokens: 1, rows: matVecQ5KI16x1AVX512, block: matVecQ5KI16Block1AVX512}}},
+		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512}}},
 	} {
 		f := i16Formats[v.dtype]
 		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.kernels))
 		for _, k := range v.kernels {
 			if k.block != nil { // with active kernels for the many activations, which both products share
 				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, planesBlock(k.tokens)+1, k.tokens, quantizeI16Slot.active) })
+			}
+			if k.wide != nil {
+				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, wideChunks(k.tokens)+1, k.tokens, quantizeI16Slot.active) })
 			}
 		}
 	}
@@ -83,7 +95,11 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 				if f.blockLen < i16Chunk {
 					planes, sum = &x.BlockPlanes[t].Upper[0][0], &x.Sum[t*16]
 				}
-				k.rows(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), planes, &x.Scale[t], sum, x.Tokens)
+				multiply := k.rows
+				if k.wide != nil && x.Chunks() > wideChunks(k.tokens) {
+					multiply = k.wide
+				}
+				multiply(&to[0], stride, &w[0], rows, rowBytes/f.dtype.BlockBytes(), planes, &x.Scale[t], sum, x.Tokens)
 			}
 			t += k.tokens
 		}
@@ -106,6 +122,9 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 
 // planesBlock is how many chunks of some tokens fit planesCache.
 func planesBlock(tokens int) int { return planesCache / (tokens * int(unsafe.Sizeof(i16Planes{}))) }
+
+// wideChunks is how many chunks of some tokens fit wideCache.
+func wideChunks(tokens int) int { return wideCache / (tokens * int(unsafe.Sizeof(i16BlockPlanes{}))) }
 
 // matVecBlocks multiplies blocks of columns so that the activations of one block
 // stay in the first-level cache; those of all columns would be read from the

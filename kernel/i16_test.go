@@ -190,7 +190,7 @@ func TestMatVecI16(t *testing.T) {
 // any number of tokens the bits are those of one.
 func TestMatVecI16Wide(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
-		for _, d := range []tensor.DType{tensor.Q5_0, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
+		for _, d := range []tensor.DType{tensor.Q4_0, tensor.Q5_0, tensor.Q5_1, tensor.Q8_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
 			for _, chunks := range []int{15, 35, 57} {
 				t.Run(fmt.Sprintf("%s/%d", d, chunks), func(t *testing.T) {
 					rng := rand.New(rand.NewPCG(1, uint64(chunks)))

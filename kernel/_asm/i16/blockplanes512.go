@@ -283,9 +283,15 @@ func (f *blockPlanes512) pair(z [3]reg.VecVirtual, fifths reg.VecVirtual, v int)
 
 // matVecBlockPlanes512 writes the product of rows with tokens side by side, two rows at
 // a time. The last blocks of rows that are no whole chunks are multiplied four at a
-// time, those of both rows as one chunk.
-func matVecBlockPlanes512(f *blockPlanes512, tokens int) {
+// time, those of both rows as one chunk. If apart is set, several tokens are multiplied
+// with a chunk of one row and then of the other, so that the activations of a chunk are
+// read twice while they are in the first-level cache, which is better where those of
+// all columns are not.
+func matVecBlockPlanes512(f *blockPlanes512, tokens int, apart bool) {
 	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name, tokens)
+	if apart {
+		name = fmt.Sprintf("matVec%sI16Wide%dAVX512", f.name, tokens)
+	}
 	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, blocks int, planes *int8, scale, sum *float32, batch int)")
 	Pragma("noescape")
 	Doc(name+" multiplies rows of contiguous blocks with", fmt.Sprintf("%d token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;", tokens),
@@ -298,7 +304,7 @@ func matVecBlockPlanes512(f *blockPlanes512, tokens int) {
 	IMUL3Q(Imm(uint64(f.bytes)), rowBytes, rowBytes)
 	w := []reg.GPVirtual{load("w"), GP64()}
 	ahead := aheadPlanes512(w[0], rowBytes, tokens)
-	p := &blockProducts512{f: f, tokens: tokens, lower: opmask(0xff), upper: [2]reg.VecVirtual{ZMM(), ZMM()}}
+	p := &blockProducts512{f: f, tokens: tokens, apart: apart, lower: opmask(0xff), upper: [2]reg.VecVirtual{ZMM(), ZMM()}}
 	split := f.splitMasks()
 
 	Label("rows")

@@ -12,6 +12,7 @@ import (
 type blockProducts512 struct {
 	f                  *blockPlanes512
 	tokens             int
+	apart              bool               // multiply one row after the other
 	lower              reg.OpmaskVirtual  // dwords 0 to 7
 	upper              [2]reg.VecVirtual  // scratch
 	acc                [][]reg.VecVirtual // by row and token
@@ -109,9 +110,13 @@ func (p *blockProducts512) whole(w []reg.GPVirtual) {
 		p.one(w)
 		return
 	}
-	for r := range w {
-		p.chunk(p.f.load(w[r]), false, func(t int, a, b reg.VecVirtual) { VFMADD231PS(b, a, p.acc[r][t]) })
+	if p.apart {
+		for r := range w {
+			p.chunk(p.f.load(w[r]), false, func(t int, a, b reg.VecVirtual) { VFMADD231PS(b, a, p.acc[r][t]) })
+		}
+		return
 	}
+	p.few(w)
 }
 
 // halves multiplies up to four blocks of each of two rows. Both go to the lower half of
@@ -147,6 +152,44 @@ func (p *blockProducts512) chunk(z [3]reg.VecVirtual, halves bool, add func(t in
 		}
 		sums, scale := p.total(t, upper[0], lower[0], d)
 		add(t, sums, scale)
+	}
+}
+
+// few multiplies a chunk of each of the rows at w with all tokens: weights are decoded
+// once, and each vector of the activations is read once.
+func (p *blockProducts512) few(w []reg.GPVirtual) {
+	d, weights := make([]reg.VecVirtual, len(w)), make([][4]reg.VecVirtual, len(w))
+	for r := range w {
+		var min reg.VecVirtual
+		z := p.f.load(w[r])
+		d[r], min = p.f.scales(z)
+		if min != nil {
+			for t := range p.tokens {
+				VFMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min, p.acc[r][t])
+			}
+		}
+		fifths := p.f.fifths(z)
+		for v := range 2 {
+			weights[r][v], weights[r][v+2] = p.f.pair(z, fifths, v)
+		}
+	}
+	for t := range p.tokens {
+		upper, lower := p.sums(t, len(w), false)
+		for v := range 4 {
+			for _, plane := range []struct {
+				at   int
+				sums []reg.VecVirtual
+			}{{planeUpper, upper}, {planeLower, lower}} {
+				q := p.load(t, plane.at+64*v, false)
+				for r := range w {
+					VPDPBUSD(q, weights[r][v], plane.sums[r])
+				}
+			}
+		}
+		for r := range w {
+			sums, scale := p.total(t, upper[r], lower[r], d[r])
+			VFMADD231PS(scale, sums, p.acc[r][t])
+		}
 	}
 }
 

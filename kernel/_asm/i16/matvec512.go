@@ -24,7 +24,12 @@ func matVecs512() {
 			}
 		}
 		for _, f := range blockPlanesFormats512() {
-			matVecBlockPlanes512(f, tokens)
+			matVecBlockPlanes512(f, tokens, false)
+		}
+		for _, f := range blockPlanesFormats512() {
+			if tokens > 1 {
+				matVecBlockPlanes512(f, tokens, true)
+			}
 		}
 	}
 	for _, f := range []func() folded512{newQ2K512, newQ3K512, newIQ4XS512} {
