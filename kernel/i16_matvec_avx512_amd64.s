@@ -3888,18 +3888,18 @@ rows:
 	VMOVUPS 64(DI), Z4
 
 chunk:
-	LEAQ           (DX)(SI*4), R14
+	LEAQ           (DX)(SI*8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     (DX)(SI*2)
-	PREFETCHT0     64(DX)(SI*2)
-	PREFETCHT0     128(DX)(SI*2)
-	LEAQ           (R9)(SI*4), R14
+	PREFETCHT0     (DX)(SI*4)
+	PREFETCHT0     64(DX)(SI*4)
+	PREFETCHT0     128(DX)(SI*4)
+	LEAQ           (R9)(SI*8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     (R9)(SI*2)
-	PREFETCHT0     64(R9)(SI*2)
-	PREFETCHT0     128(R9)(SI*2)
+	PREFETCHT0     (R9)(SI*4)
+	PREFETCHT0     64(R9)(SI*4)
+	PREFETCHT0     128(R9)(SI*4)
 	VMOVDQU64      16(DX), Z5
 	VMOVDQU64      80(DX), Z6
 	VMOVDQU64      16(R9), Z7
@@ -4384,18 +4384,18 @@ rows:
 	VMOVUPS 64(DI), Z6
 
 chunk:
-	LEAQ            (DX)(SI*4), R14
+	LEAQ            (DX)(SI*8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      (DX)(SI*2)
-	PREFETCHT0      64(DX)(SI*2)
-	PREFETCHT0      128(DX)(SI*2)
-	LEAQ            (R9)(SI*4), R14
+	PREFETCHT0      (DX)(SI*4)
+	PREFETCHT0      64(DX)(SI*4)
+	PREFETCHT0      128(DX)(SI*4)
+	LEAQ            (R9)(SI*8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      (R9)(SI*2)
-	PREFETCHT0      64(R9)(SI*2)
-	PREFETCHT0      128(R9)(SI*2)
+	PREFETCHT0      (R9)(SI*4)
+	PREFETCHT0      64(R9)(SI*4)
+	PREFETCHT0      128(R9)(SI*4)
 	VMOVDQU32       (DX), X7
 	VINSERTI32X4    $0x01, (R9), Y7, Y7
 	VPSHUFB         i16_k4lowtwice<>+0(SB), Y7, Y8
@@ -4917,20 +4917,20 @@ rows:
 	VMOVUPS 192(DI), Z8
 
 chunk:
-	LEAQ           (DX)(SI*4), R14
+	LEAQ           (DX)(SI*8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     (DX)(SI*2)
-	PREFETCHT0     64(DX)(SI*2)
-	PREFETCHT0     128(DX)(SI*2)
-	PREFETCHT0     192(DX)(SI*2)
-	LEAQ           (R9)(SI*4), R14
+	PREFETCHT0     (DX)(SI*4)
+	PREFETCHT0     64(DX)(SI*4)
+	PREFETCHT0     128(DX)(SI*4)
+	PREFETCHT0     192(DX)(SI*4)
+	LEAQ           (R9)(SI*8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     (R9)(SI*2)
-	PREFETCHT0     64(R9)(SI*2)
-	PREFETCHT0     128(R9)(SI*2)
-	PREFETCHT0     192(R9)(SI*2)
+	PREFETCHT0     (R9)(SI*4)
+	PREFETCHT0     64(R9)(SI*4)
+	PREFETCHT0     128(R9)(SI*4)
+	PREFETCHT0     192(R9)(SI*4)
 	VPMOVSXBD      192(DX), Z10
 	VCVTDQ2PS      Z10, Z10
 	VPBROADCASTW   208(DX), Y9

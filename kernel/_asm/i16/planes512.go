@@ -68,7 +68,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 	Label("chunk")
 	if block {
 		for r := range w {
-			prefetchBlock(w[r], p.rowBytes, f.bytes())
+			prefetchBlock(w[r], p.rowBytes, f.bytes(), blockRowsAhead(tokens))
 		}
 	} else {
 		prefetch(ahead, 2*f.bytes(), tokens)
@@ -211,11 +211,22 @@ func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	store(p.out, p.rows, w, acc)
 }
 
-// prefetchBlock fetches what comes two rows later, the page of what comes four rows later before.
-func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int) {
-	prefetchPage(Mem{Base: p, Index: rowBytes, Scale: 4})
+// blockRowsAhead is how many rows before their use pieces of rows are fetched. Two rows
+// with two tokens are over before memory has answered; with four tokens what is fetched
+// earlier displaces activations.
+func blockRowsAhead(tokens int) uint8 {
+	if tokens == 2 {
+		return 4
+	}
+	return 2
+}
+
+// prefetchBlock fetches what comes a number of rows later, the page of what comes twice
+// as many later before.
+func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int, rows uint8) {
+	prefetchPage(Mem{Base: p, Index: rowBytes, Scale: 2 * rows})
 	for o := 0; o < bytes; o += 64 {
-		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: 2, Disp: o})
+		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: rows, Disp: o})
 	}
 }
 
