@@ -376,7 +376,7 @@ func TestQuantizeI16(t *testing.T) {
 				!slices.Equal(plain.Sum, x.Sum) || !slices.Equal(plain.Sum32, x.Sum32) {
 				t.Fatalf("%d columns: differs from plain Go", cols)
 			}
-			if quantizeI16Slot.Active() == cpufeat.AVX512 && !(slices.Equal(plain.Planes, x.Planes) && slices.Equal(plain.BlockPlanes, x.BlockPlanes)) {
+			if quantizeI16Slot.Active() == cpufeat.AVX512 && !(slices.Equal(plain.Planes, x.Planes) && slices.Equal(plain.BlockPlanes, x.BlockPlanes) && slices.Equal(plain.Pairs, x.Pairs)) {
 				t.Fatalf("%d columns: planes differ from plain Go", cols)
 			}
 		}

@@ -182,7 +182,7 @@ var speedKernels = []string{
 func TestSpeedCompile(t *testing.T) {
 	needBench(t)
 	if emutest.Emulated() {
-		t.Skip("a measurement of a GPU's compiler, which the emulation has not: set " + benchEnv + "=1 on a GPU (docs/performance.md)")
+		t.Skip("a measurement of a GPU's compiler, which the emulation has not: set " + benchEnv + "=1 on a GPU (docs/cuda.md)")
 	}
 	inContext := func(what string, f func(l *library, kernels []string) error) {
 		start := time.Now()

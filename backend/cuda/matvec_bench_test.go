@@ -34,7 +34,7 @@ type bench struct {
 func needBench(t *testing.T) {
 	t.Helper()
 	if os.Getenv(benchEnv) != "1" {
-		t.Skip("a measurement that nothing can fail: set " + benchEnv + "=1 on a GPU (docs/performance.md)")
+		t.Skip("a measurement that nothing can fail: set " + benchEnv + "=1 on a GPU (docs/performance-gpu.md)")
 	}
 }
 

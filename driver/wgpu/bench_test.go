@@ -83,7 +83,7 @@ func (k *token) mapped(b *Buffer, mode uint64, size int) <-chan result {
 // over a step's data and to copy its result. It runs only if APR_WGPU_BENCH is set.
 func TestBenchStep(t *testing.T) {
 	if os.Getenv("APR_WGPU_BENCH") == "" {
-		t.Skip("a measurement that nothing can fail: set APR_WGPU_BENCH=1 on a GPU (docs/performance.md)")
+		t.Skip("a measurement that nothing can fail: set APR_WGPU_BENCH=1 on a GPU (docs/wgpu-kernels.md)")
 	}
 	d := open(t)
 	fmt.Println(d.Name)
