@@ -19,7 +19,7 @@ func exercise(t testing.TB, src []byte) {
 		}
 		return
 	}
-	lines := bytes.Count(src, []byte("\n")) + 1
+	lines := countLines(src)
 	for _, rules := range []Ruleset{Current, First} {
 		for _, f := range append(Validate(c, rules), Audit(c, nil)...) {
 			if f.Line < 1 || f.Line > lines || f.Column < 1 || f.Rule == "" {
@@ -45,6 +45,19 @@ func exercise(t testing.TB, src []byte) {
 		}
 	}
 	edit(t, c)
+}
+
+// breaks end a line of YAML 1.1 (section 4.2), which is how its parser counts.
+var breaks = []string{"\n", "\r", "\u0085", "\u2028", "\u2029"}
+
+// countLines is at least the number of lines: a carriage return with a line feed
+// counts as two.
+func countLines(src []byte) int {
+	n := 1
+	for _, b := range breaks {
+		n += bytes.Count(src, []byte(b))
+	}
+	return n
 }
 
 // distinctNames says whether sections can be compared by name.
@@ -148,6 +161,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("metadata: {version: 1.0, references: [a]}\nequations:\n  - id: x\n"))
 	f.Add([]byte("metadata: &a {version: *a}\n"))
 	f.Add([]byte(strings.ReplaceAll(sound, "\n", "\r\n")))
+	for _, b := range breaks {
+		f.Add([]byte("metadata: {version: 1.0}" + b + "unknown: 1"))
+	}
 	for _, tc := range ruleCases {
 		f.Add([]byte(change(f, sound, tc.old, tc.new)))
 	}
