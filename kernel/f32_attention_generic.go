@@ -16,25 +16,30 @@ func weightedGeneric(acc, weight, v []float32, n, queries, dim int) {
 
 // mixRows is mixFunc with the rows converted.
 func mixRows(acc, weight, rows []float32, n, queries, dim int) {
-	part := make([]float32, queries*dim)
-	weightedGeneric(part, weight, rows, n, queries, dim)
-	addGeneric(acc[:queries*dim], acc, part)
+	part := scratchF32(queries * dim)
+	defer part.free()
+	clear(part.x)
+	weightedGeneric(part.x, weight, rows, n, queries, dim)
+	addGeneric(acc[:queries*dim], acc, part.x)
 }
 
 func mixF16Generic(acc, weight []float32, v []uint16, n, queries, dim int, _ []uint16) {
-	rows := make([]float32, n*dim)
-	f16ToF32Generic(rows, v[:n*dim])
-	mixRows(acc, weight, rows, n, queries, dim)
+	rows := scratchF32(n * dim)
+	defer rows.free()
+	f16ToF32Generic(rows.x, v[:n*dim])
+	mixRows(acc, weight, rows.x, n, queries, dim)
 }
 
 func mixQ8Generic(acc, weight []float32, v []byte, n, queries, dim int, _ []byte) {
-	mixRows(acc, weight, q8Rows(v, n*dim), n, queries, dim)
+	rows := q8Rows(v, n*dim)
+	defer rows.free()
+	mixRows(acc, weight, rows.x, n, queries, dim)
 }
 
-func q8Rows(blocks []byte, n int) []float32 {
-	rows := make([]float32, n)
+func q8Rows(blocks []byte, n int) *scratch {
+	rows := scratchF32(n)
 	f, _ := quant.Lookup(tensor.Q8_0)
-	f.Dequantize(rows, blocks[:CacheRowBytes(n)])
+	f.Dequantize(rows.x, blocks[:CacheRowBytes(n)])
 	return rows
 }
 
@@ -47,13 +52,16 @@ func scoresRows(scores, k []float32, rows int, q []float32, queries, dim int) {
 }
 
 func scoresF16Generic(scores []float32, k []uint16, rows int, q []float32, queries, dim int, _ []uint16) {
-	wide := make([]float32, rows*dim)
-	f16ToF32Generic(wide, k[:rows*dim])
-	scoresRows(scores, wide, rows, q, queries, dim)
+	wide := scratchF32(rows * dim)
+	defer wide.free()
+	f16ToF32Generic(wide.x, k[:rows*dim])
+	scoresRows(scores, wide.x, rows, q, queries, dim)
 }
 
 func scoresQ8Generic(scores []float32, k []byte, rows int, q []float32, queries, dim int, _ []byte) {
-	scoresRows(scores, q8Rows(k, rows*dim), rows, q, queries, dim)
+	wide := q8Rows(k, rows*dim)
+	defer wide.free()
+	scoresRows(scores, wide.x, rows, q, queries, dim)
 }
 
 func softmaxRowsGeneric(x []float32, rows, n int, scale float32, top, sum []float32) {

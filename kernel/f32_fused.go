@@ -23,7 +23,9 @@ func rowsGeneric(t tensor.DType) rowsFunc {
 	f, _ := quant.Lookup(t)
 	blockLen, blockBytes := t.BlockLen(), t.BlockBytes()
 	return func(out, x []float32, w []byte, rowBytes int) {
-		var part [matmulK]float32
+		scratch := scratchF32(matmulK) // on the stack it would escape through f
+		defer scratch.free()
+		part := scratch.x
 		clear(out[:tileRows])
 		for k := 0; k < len(x); k += matmulK {
 			n := min(matmulK, len(x)-k)
