@@ -36,6 +36,9 @@ const (
 	// planesCache is how many bytes of activations are multiplied at a time: what the
 	// first-level cache of 48 KiB holds beside the weights that pass through it.
 	planesCache = 32 << 10
+	// fourCache is the same for four tokens in blocks of columns: blocks of all that fits
+	// are slower, as is one block more for rows that are not divided.
+	fourCache = 21 << 10
 	// wideCache is from how many bytes of activations on kernels for wide rows are better.
 	wideCache = 48 << 10
 	// planesStrip is how many rows are multiplied with a block of columns before
@@ -132,8 +135,11 @@ func wideChunks(tokens int) int { return wideCache / (tokens * int(unsafe.Sizeof
 func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t int) {
 	sums := planesSumsPool.Get().(*planesSums)
 	defer planesSumsPool.Put(sums)
-	chunks := x.Chunks()
-	blocks := (chunks + planesBlock(k.tokens) - 1) / planesBlock(k.tokens)
+	chunks, most := x.Chunks(), planesBlock(k.tokens)
+	if k.tokens == 4 {
+		most = most * fourCache / planesCache
+	}
+	blocks := (chunks + most - 1) / most
 	for r := 0; r < rows; r += planesStrip {
 		n := min(planesStrip, rows-r)
 		clear(sums[:(n+1)*k.tokens*16]) // one more: rows are read in pairs

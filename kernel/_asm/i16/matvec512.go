@@ -67,13 +67,14 @@ type folded512 interface {
 
 // prefetchAhead is how far before use weights are fetched, in bytes, by the number of
 // tokens they are multiplied with. For one token 4 KiB leave a tenth to a fourth of one
-// core's bandwidth unused here (Zen 5). Several tokens want memory more slowly and more
-// of the first-level cache for themselves: 8 KiB cost a fifth to two fifths there.
+// core's bandwidth unused here (Zen 5). Two tokens want more of the first-level cache for
+// themselves: 8 KiB cost a fifth to two fifths there. Of two rows that are read together
+// half as many bytes are ahead of each, which with four tokens is too late at 4 KiB.
 func prefetchAhead(tokens int) int {
-	if tokens == 1 {
-		return 8192
+	if tokens == 2 {
+		return 4096
 	}
-	return 4096
+	return 8192
 }
 
 // prefetchPageAhead is how far before use the first line of a page is fetched: the

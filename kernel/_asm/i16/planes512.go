@@ -68,7 +68,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 	Label("chunk")
 	if block {
 		for r := range w {
-			prefetchBlock(w[r], p.rowBytes, f.bytes(), blockRowsAhead(tokens))
+			prefetchBlock(w[r], p.rowBytes, f.bytes(), tokens)
 		}
 	} else {
 		prefetch(ahead, 2*f.bytes(), tokens)
@@ -211,21 +211,20 @@ func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	store(p.out, p.rows, w, acc)
 }
 
-// blockRowsAhead is how many rows before their use pieces of rows are fetched. Two rows
-// with two tokens are over before memory has answered; with four tokens what is fetched
-// earlier displaces activations.
-func blockRowsAhead(tokens int) uint8 {
+// prefetchBlock fetches what comes some rows later, the page of what comes twice as many
+// later before. With two tokens two rows are over before memory has answered. With four
+// tokens what is fetched earlier displaces activations, so it waits in the second-level
+// cache first: pieces of rows are too short for the hardware's prefetcher.
+func prefetchBlock(p, rowBytes reg.GPVirtual, bytes, tokens int) {
+	rows, far := uint8(2), uint8(8)
 	if tokens == 2 {
-		return 4
+		rows = 4
 	}
-	return 2
-}
-
-// prefetchBlock fetches what comes a number of rows later, the page of what comes twice
-// as many later before.
-func prefetchBlock(p, rowBytes reg.GPVirtual, bytes int, rows uint8) {
 	prefetchPage(Mem{Base: p, Index: rowBytes, Scale: 2 * rows})
 	for o := 0; o < bytes; o += 64 {
+		if tokens == 4 {
+			PREFETCHT1(Mem{Base: p, Index: rowBytes, Scale: far, Disp: o})
+		}
 		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: rows, Disp: o})
 	}
 }

@@ -19,7 +19,7 @@ func matVecRowPlanes512(f planes512) {
 	p.beginRows()
 	acc := p.accumulators(1)
 	multiply := func(blocks int) {
-		prefetchBlock(w[0], p.rowBytes, blocks*f.bytes(), blockRowsAhead(1))
+		prefetchBlock(w[0], p.rowBytes, blocks*f.bytes(), 1)
 		d, min := f.header(w)
 		if f.paired() {
 			p.addPairs(f, acc[0][0], w[:blocks], d[0], min[0])
