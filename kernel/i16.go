@@ -44,6 +44,29 @@ type I16 struct {
 	// Pairs is Sum32 in the order of such kernels that work on two rows in a vector:
 	// 0 1 0 1 2 3 2 3 and so on. It is as full as Planes.
 	Pairs []float32 // (chunks, tokens, 16)
+
+	layouts i16Layout // what is filled of the three, by For; all if none is named
+}
+
+// i16Layout is a set of forms of the activations; every product can do with Q.
+type i16Layout uint8
+
+const (
+	wordsLayout  i16Layout = 1 << iota // Q
+	planesLayout                       // Planes and Pairs
+	blocksLayout                       // BlockPlanes
+)
+
+// For has only what products with weights of these types, and of those named before,
+// read be filled from the next Resize on. Products with others are right but slow.
+// Without it all is filled.
+func (a *I16) For(types ...tensor.DType) {
+	for _, t := range types {
+		a.layouts |= wordsLayout
+		if f := i16Formats[t]; f != nil {
+			a.layouts |= f.layout
+		}
+	}
 }
 
 // i16Planes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
@@ -80,11 +103,14 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Scale = resized(a.Scale, n)
 	a.Sum = resized(a.Sum, n*16)
 	a.Sum32 = resized(a.Sum32, n*8)
-	if tokens > planesTokens {
-		n = 0
+	filled := func(l i16Layout) int {
+		if tokens > planesTokens || a.layouts != 0 && a.layouts&l == 0 {
+			return 0
+		}
+		return n
 	}
-	a.Planes, a.BlockPlanes = resized(a.Planes, n), resized(a.BlockPlanes, n)
-	a.Pairs = resized(a.Pairs, n*16)
+	a.Planes, a.Pairs = resized(a.Planes, filled(planesLayout)), resized(a.Pairs, 16*filled(planesLayout))
+	a.BlockPlanes = resized(a.BlockPlanes, filled(blocksLayout))
 }
 
 func resized[T int16 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {

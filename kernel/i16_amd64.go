@@ -33,9 +33,11 @@ func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
 // quantizeI16PlanesAVX512 makes the planes too.
 func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	quantizeI16With(quantizeI16AVX512)(dst, token, x)
+	if len(dst.BlockPlanes) > 0 {
+		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
+	}
 	if len(dst.Planes) > 0 {
 		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
-		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 		fillPairsAVX512(&dst.Pairs[token*16], &dst.Sum32[token*8], dst.Chunks(), dst.Tokens)
 	}
 }

@@ -21,6 +21,9 @@ type i16Format struct {
 	// flush is how many columns a lane of int32 may sum without overflow: flush
 	// × max|weight| × 32639 < 2^31.
 	flush int
+	// layout is the form of the activations that its products with few tokens read at some
+	// level, if it is not Q.
+	layout i16Layout
 
 	blockLen       int // columns of a block
 	blocksPerChunk int

@@ -14,11 +14,14 @@ func quantizeI16Generic(dst *I16, token int, x []float32) {
 
 // fillPlanesGeneric makes a token's planes from its Q.
 func fillPlanesGeneric(a *I16, token int) {
-	if len(a.Planes) == 0 {
-		return
-	}
 	for c := range a.Chunks() {
 		at := c*a.Tokens + token
+		if len(a.BlockPlanes) > 0 {
+			a.BlockPlanes[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]))
+		}
+		if len(a.Planes) == 0 {
+			continue
+		}
 		p := &a.Planes[at]
 		p.Sum = [16]int32{}
 		for i, q := range a.Q[at*i16Chunk : (at+1)*i16Chunk] {
@@ -30,7 +33,6 @@ func fillPlanesGeneric(a *I16, token int) {
 		for i := range 16 {
 			a.Pairs[16*at+i] = a.Sum32[8*at+i/4*2+i%2]
 		}
-		a.BlockPlanes[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]))
 	}
 }
 

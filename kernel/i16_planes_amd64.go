@@ -66,6 +66,10 @@ func registerI16Planes() {
 		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512}}},
 	} {
 		f := i16Formats[v.dtype]
+		f.layout = planesLayout
+		if f.blockLen < i16Chunk {
+			f.layout = blocksLayout
+		}
 		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.kernels))
 		for _, k := range v.kernels {
 			if k.block != nil { // with active kernels for the many activations, which both products share
@@ -94,9 +98,12 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 			if k.block != nil && x.Chunks() > planesBlock(k.tokens) {
 				f.matVecBlocks(k, to, stride, w, rowBytes, rows, x, t)
 			} else {
-				planes, sum := &x.Planes[t].Upper[0][0], &x.Pairs[t*16]
-				if f.blockLen < i16Chunk {
+				var planes *int8
+				var sum *float32
+				if f.layout == blocksLayout {
 					planes, sum = &x.BlockPlanes[t].Upper[0][0], &x.Sum[t*16]
+				} else {
+					planes, sum = &x.Planes[t].Upper[0][0], &x.Pairs[t*16]
 				}
 				multiply := k.rows
 				if k.wide != nil && x.Chunks() > wideChunks(k.tokens) {
@@ -108,11 +115,11 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 		}
 	}
 	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
-		if len(x.Planes) > 0 {
+		if f.layout == planesLayout && len(x.Planes) > 0 || f.layout == blocksLayout && len(x.BlockPlanes) > 0 {
 			tiles(out, stride, w, rowBytes, rows, x, t0, t1)
 			return
 		}
-		// A few tokens of a large batch.
+		// A few tokens of a large batch, or of one that was made for other weights.
 		part := i16PartPool.Get().(*I16)
 		defer i16PartPool.Put(part)
 		for t := t0; t < t1; t += planesTokens {

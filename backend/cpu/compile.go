@@ -66,10 +66,10 @@ type ropeTable struct {
 type compiler struct {
 	*executor
 	w      graph.Weights
-	slotOf []int // by value; -1 before it is computed
-	packOf []int // by value; -1 if not quantised
-	left   []int // uses of a value that are still to come
-	packs  []int // of those, uses in quantised form
+	slotOf []int            // by value; -1 before it is computed
+	packOf []int            // by value; -1 if not quantised
+	left   []int            // uses of a value that are still to come
+	packs  [][]tensor.DType // of those, weights of uses in quantised form
 	free   map[int][]int
 	freeP  map[int][]int
 	kind   string // of the operation being compiled
@@ -77,7 +77,7 @@ type compiler struct {
 
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
-	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([]int, n), free: map[int][]int{}, freeP: map[int][]int{}}
+	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([][]tensor.DType, n), free: map[int][]int{}, freeP: map[int][]int{}}
 	e.plans = backend.NewPlans(e.kernelsOf)
 	for _, l := range e.program.Caches {
 		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
@@ -88,8 +88,10 @@ func (e *executor) compile(w graph.Weights) error {
 		for _, in := range op.Inputs() {
 			c.left[in]++
 		}
-		if m, ok := op.(*graph.MatMul); ok && c.integer(c.tensor(m.Weight)) {
-			c.packs[m.In]++
+		if m, ok := op.(*graph.MatMul); ok {
+			if t := c.tensor(m.Weight); c.integer(t) {
+				c.packs[m.In] = append(c.packs[m.In], t.Type)
+			}
 		}
 	}
 	for i, op := range e.program.Ops {
@@ -157,7 +159,7 @@ func (c *compiler) use(id graph.ID) {
 
 // pack emits the quantisation of a value if a later operation wants it.
 func (c *compiler) pack(id graph.ID) {
-	if c.packs[id] == 0 {
+	if len(c.packs[id]) == 0 {
 		return
 	}
 	w := c.width(id)
@@ -169,6 +171,7 @@ func (c *compiler) pack(id graph.ID) {
 		c.packedW = append(c.packedW, w)
 	}
 	c.packOf[id] = p
+	c.packed[p].For(c.packs[id]...)
 	slot := c.slotOf[id]
 	c.emit(instr{
 		run:      c.runPack(slot, p, w),
@@ -343,6 +346,7 @@ func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
 func (c *compiler) logits(o *graph.Logits) {
 	t, src := c.tensor(o.Weight), c.slotOf[o.In]
 	rows := &logitRowSet{width: c.width(o.In), integer: c.integer(t)}
+	rows.i16.For(t.Type)
 	c.emit(instr{
 		run: c.runGather(rows, src), traced: -1, label: "gather",
 		reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 0}},

@@ -1,0 +1,61 @@
+package kernel
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/kernel/kerneltest"
+	"github.com/apr-engine/apr/tensor"
+)
+
+// Activations for some types give the bits of those for all, with these types and, more
+// slowly, with others.
+func TestI16For(t *testing.T) {
+	kerneltest.EachLevel(t, Use, func(t *testing.T) {
+		const rows, tokens, cols = 5, 7, 1536
+		all, input := i16Rows(kerneltest.Rand(t), tokens, cols)
+		for _, types := range [][]tensor.DType{{tensor.Q4_K}, {tensor.Q6_K, tensor.Q5_K}, {tensor.Q5_0}, {tensor.Q8_0}, {tensor.Q4_K, tensor.Q4_0}, {tensor.F32}} {
+			x := new(I16)
+			x.For(types[0])
+			x.For(types[1:]...)
+			x.Resize(tokens, cols)
+			for i, row := range input {
+				QuantizeI16(x, i, row)
+			}
+			for _, d := range i16Types() {
+				w := i16Matrix(kerneltest.Rand(t), d, rows, cols, "random")
+				want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
+				MatVecsI16(want, rows, w, 0, rows, all, 0, tokens)
+				MatVecsI16(got, rows, w, 0, rows, x, 0, tokens)
+				if !slices.Equal(got, want) {
+					t.Errorf("weights of %s times activations for %v differ from those times activations for all", d, types)
+				}
+			}
+		}
+	})
+}
+
+// Only what is read is filled.
+func TestI16ForFills(t *testing.T) {
+	if len(i16Formats[tensor.Q4_K].matVec.variants) == 1 || !slices.Contains(quantizeI16Slot.Levels(), cpufeat.AVX512) {
+		t.Skip("nothing reads planes")
+	}
+	for _, tc := range []struct {
+		types          []tensor.DType
+		planes, blocks bool
+	}{
+		{nil, true, true},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, true, false},
+		{[]tensor.DType{tensor.Q5_0, tensor.Q8_0}, false, true},
+		{[]tensor.DType{tensor.Q8_0}, false, false},
+		{[]tensor.DType{tensor.Q5_1, tensor.Q5_K}, true, true},
+	} {
+		x := new(I16)
+		x.For(tc.types...)
+		x.Resize(4, 512)
+		if planes, pairs, blocks := len(x.Planes) > 0, len(x.Pairs) > 0, len(x.BlockPlanes) > 0; planes != tc.planes || pairs != tc.planes || blocks != tc.blocks {
+			t.Errorf("for %v: planes %t, pairs %t, block planes %t", tc.types, planes, pairs, blocks)
+		}
+	}
+}
