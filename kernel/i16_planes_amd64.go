@@ -72,11 +72,11 @@ func registerI16Planes() {
 		}
 		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.kernels))
 		for _, k := range v.kernels {
-			if k.block != nil { // with active kernels for the many activations, which both products share
-				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, planesBlock(k.tokens)+1, k.tokens, quantizeI16Slot.active) })
+			if k.block != nil {
+				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, planesBlock(k.tokens)+1, k.tokens) })
 			}
 			if k.wide != nil {
-				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, wideChunks(k.tokens)+1, k.tokens, quantizeI16Slot.active) })
+				registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(1, wideChunks(k.tokens)*f.blocksPerChunk+f.rest(), k.tokens) })
 			}
 		}
 	}

@@ -11,14 +11,23 @@ func init() {
 	registerSelfTest(quantizeI16Slot.name, checkQuantizeI16)
 	for _, d := range slices.Sorted(maps.Keys(i16Formats)) {
 		f := i16Formats[d]
-		registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(2, 2, 7, quantizeI16Generic) })
-		registerSelfTest(f.unpack.name, f.checkUnpack)
+		registerSelfTest(f.matVec.name, func() error { return f.checkMatVec(3, 2*f.blocksPerChunk+f.rest(), 7) })
+		registerSelfTest(f.unpack.name, func() error { return f.checkUnpack(f.blocksPerChunk) })
+		if f.rest() > 0 {
+			registerSelfTest(f.unpack.name, func() error { return f.checkUnpack(f.rest()) })
+		}
 	}
 	for _, c := range []struct{ flush, mins int }{{16, 0}, {64, 8}, {256, 16}} {
-		registerSelfTest(matMulI16Folded.name, func() error { return checkMatMulI16(matMulI16Folded, c.flush, c.mins) })
+		registerSelfTest(matMulI16Folded.name, func() error { return checkMatMulI16(matMulI16Folded, i16Chunk, c.flush, c.mins) })
 	}
-	registerSelfTest(matMulI16Grouped.name, func() error { return checkMatMulI16(matMulI16Grouped, 32, 8) })
+	for _, cols := range []int{i16Chunk, 5 * 32} {
+		registerSelfTest(matMulI16Grouped.name, func() error { return checkMatMulI16(matMulI16Grouped, cols, 32, 8) })
+	}
 }
+
+// rest is how many blocks the last chunk of a tested row has, 0 where a block is a chunk.
+// Of eight it is five: kernels multiply four together and then what is left.
+func (f *i16Format) rest() int { return f.blocksPerChunk * 5 / 8 }
 
 // i16SelfTestRows makes activations of cols columns for the self-test.
 func i16SelfTestRows(tokens, cols int, quantize quantizeI16Func) *I16 {
@@ -45,9 +54,9 @@ func checkQuantizeI16() error {
 
 // selfTestBlocks fills rows with random blocks whose scales are finite: a
 // binary16 of all exponents but the highest is what clearing one bit leaves.
-func (f *i16Format) selfTestBlocks(rows, chunks int) []byte {
+func (f *i16Format) selfTestBlocks(rows, blocks int) []byte {
 	r := selfTestRNG(f.dtype + 1)
-	data := make([]byte, rows*chunks*f.chunkBytes)
+	data := make([]byte, rows*blocks*f.dtype.BlockBytes())
 	for i := range data {
 		data[i] = byte(r.next())
 	}
@@ -59,10 +68,12 @@ func (f *i16Format) selfTestBlocks(rows, chunks int) []byte {
 	return data
 }
 
-// checkMatVec multiplies some rows. With 7 tokens assembly for 4, 2 and 1 takes part.
-func (f *i16Format) checkMatVec(rows, chunks, tokens int, quantize quantizeI16Func) error {
-	w := f.selfTestBlocks(rows, chunks)
-	x := i16SelfTestRows(tokens, chunks*i16Chunk, quantize)
+// checkMatVec multiplies some rows of so many blocks. With 7 tokens assembly for 4, 2 and 1
+// takes part, with 3 rows that for two rows and what it does with the last one. Both
+// products share activations that the active kernel has rounded, whose own check was before.
+func (f *i16Format) checkMatVec(rows, blocks, tokens int) error {
+	w := f.selfTestBlocks(rows, blocks)
+	x := i16SelfTestRows(tokens, blocks*f.blockLen, quantizeI16Slot.active)
 	run := func(product matVecI16Func) []float32 {
 		out := make([]float32, tokens*rows)
 		product(out, rows, w, len(w)/rows, rows, x, 0, tokens)
@@ -71,22 +82,22 @@ func (f *i16Format) checkMatVec(rows, chunks, tokens int, quantize quantizeI16Fu
 	return compareResults(run(f.matVec.active), run(f.matVec.generic()), manyTerms)
 }
 
-// checkUnpack compares whole panels. With 17 rows the second half of the panel
+// checkUnpack compares panels of so many blocks. With 17 rows the second half of the panel
 // has one row, so both loops and the end of the rows take part.
-func (f *i16Format) checkUnpack() error {
+func (f *i16Format) checkUnpack(blocks int) error {
 	const rows = 17
-	w := f.selfTestBlocks(rows, 1)
+	w := f.selfTestBlocks(rows, blocks)
 	got, want := newI16Panel(), newI16Panel()
-	f.unpack.active(got, w, len(w)/rows, rows, f.blocksPerChunk)
-	f.unpack.generic()(want, w, len(w)/rows, rows, f.blocksPerChunk)
-	for k := range got.w {
+	f.unpack.active(got, w, len(w)/rows, rows, blocks)
+	f.unpack.generic()(want, w, len(w)/rows, rows, blocks)
+	for k := range blocks * f.blockLen / 2 {
 		if g, w := got.w[k][:rows], want.w[k][:rows]; !slices.Equal(g, w) {
 			return fmt.Errorf("columns %d and %d of the rows are %v, plain Go gives %v", 2*k, 2*k+1, g, w)
 		}
 	}
 	scales := 1
 	if !f.folded {
-		scales = len(got.d)
+		scales = blocks
 	}
 	for g := range scales {
 		if err := compareResults(got.d[g][:rows], want.d[g][:rows], exact); err != nil {
@@ -101,13 +112,13 @@ func (f *i16Format) checkUnpack() error {
 	return nil
 }
 
-// checkMatMulI16 multiplies a panel with 27 tokens, so that every width of tile
+// checkMatMulI16 multiplies a panel of so many columns with 27 tokens, so that every width of tile
 // takes part. Two kinds of token alternate, so plain Go needs to run only two.
-func checkMatMulI16(s *slot[matMulI16Func], flush, mins int) error {
+func checkMatMulI16(s *slot[matMulI16Func], cols, flush, mins int) error {
 	const tokens, kinds = 27, 2
 	r := selfTestRNG(flush)
 	p := newI16Panel()
-	p.cols = i16Chunk
+	p.cols = cols
 	limit := int64(math.MaxInt32/(flush*i16Max)) - 1 // of weights, so that nothing overflows
 	for k := range p.w {
 		for row := range p.w[k] {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/apr-engine/apr/internal/cpufeat"
+	"github.com/apr-engine/apr/tensor"
 )
 
 func TestSelfTestPasses(t *testing.T) {
@@ -76,6 +77,42 @@ func TestSelfTestReplacesBroken(t *testing.T) {
 					src = slices.Clone(src)
 					src[20] ^= 1
 					good(dst, src)
+				}
+			})
+		}},
+		{"the last blocks of a row dropped, where they are no chunk", i16Formats[tensor.Q8_0].matVec, func() func() {
+			return spoil(i16Formats[tensor.Q8_0].matVec, func(good matVecI16Func) matVecI16Func {
+				return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+					w = slices.Clone(w)
+					for i := range rows {
+						row := w[i*rowBytes : (i+1)*rowBytes]
+						clear(row[rowBytes/272*272:]) // 8 blocks of 34 bytes
+					}
+					good(out, stride, w, rowBytes, rows, x, t0, t1)
+				}
+			})
+		}},
+		{"the last of an odd number of rows dropped", i16Formats[tensor.Q4_K].matVec, func() func() {
+			return spoil(i16Formats[tensor.Q4_K].matVec, func(good matVecI16Func) matVecI16Func {
+				return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
+					good(out, stride, w, rowBytes, max(1, rows&^1), x, t0, t1)
+				}
+			})
+		}},
+		{"the last block of a chunk with fewer not unpacked", i16Formats[tensor.Q5_0].unpack, func() func() {
+			return spoil(i16Formats[tensor.Q5_0].unpack, func(good unpackI16Func) unpackI16Func {
+				return func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
+					good(p, w, rowBytes, rows, blocks&^3)
+				}
+			})
+		}},
+		{"the last columns of a chunk with fewer not multiplied", matMulI16Grouped, func() func() {
+			return spoil(matMulI16Grouped, func(good matMulI16Func) matMulI16Func {
+				return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+					cols := p.cols
+					p.cols &^= 127
+					good(to, toStep, from, fromStep, p, q, scale, sum, tokens, flush, mins)
+					p.cols = cols
 				}
 			})
 		}},
