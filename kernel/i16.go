@@ -10,7 +10,9 @@ import (
 // scale per chunk of 256 elements, weights stay in the blocks of the file.
 // Products and their sums inside a chunk are exact integers; only the scales
 // and the sum over chunks are float32. The rounding of the activations is the
-// only error beside float32's own: at most max|x|/65278 per element.
+// only error beside float32's own: at most max|x|/65278 per element, or max|x|/61628 in
+// front of types that are multiplied faster if sums of an activation and a weight fit 16
+// bits (I16.For).
 
 const (
 	// i16Chunk is how many columns share a scale; it is the super-block of the
@@ -35,6 +37,9 @@ type I16 struct {
 	Scale        []float32 // (chunks, tokens): x ≈ Scale × Q
 	Sum          []float32 // (chunks, tokens, 16): Scale × Σ Q over 16 elements
 	Sum32        []float32 // (chunks, tokens, 8): the same over 32 elements
+	// Cross has, for products of sums (i16_cross.go), what activations make with each
+	// other. It is filled only at levels with such kernels, and empty where Planes is not.
+	Cross []int32 // (chunks, crossPerToken × tokens)
 	// Planes is Q as bytes, for kernels that multiply weights while they are bytes.
 	// It is filled only at levels with such kernels, and empty for more than
 	// planesTokens tokens.
@@ -46,6 +51,7 @@ type I16 struct {
 	Pairs []float32 // (chunks, tokens, 16)
 
 	layouts i16Layout // what is filled of the three, by For; all if none is named
+	limit   int       // the largest magnitude of Q, by For; 0 stands for i16Max
 }
 
 // i16Layout is a set of forms of the activations; every product can do with Q.
@@ -58,11 +64,12 @@ const (
 )
 
 // For has only what products with weights of these types, and of those named before,
-// read be filled from the next Resize on. Products with others are right but slow.
-// Without it all is filled.
+// read be filled from the next Resize on, and numbers be rounded so that those are fast.
+// Products with others are right but slow. Without it all is filled.
 func (a *I16) For(types ...tensor.DType) {
 	for _, t := range types {
 		a.layouts |= wordsLayout
+		a.limit = min(a.largest(), i16Largest(t))
 		if f := i16Formats[t]; f != nil {
 			a.layouts |= f.layout
 		}
@@ -103,6 +110,11 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Scale = resized(a.Scale, n)
 	a.Sum = resized(a.Sum, n*16)
 	a.Sum32 = resized(a.Sum32, n*8)
+	if tokens > planesTokens {
+		a.Cross = resized(a.Cross, n*crossPerToken)
+	} else {
+		a.Cross = a.Cross[:0]
+	}
 	filled := func(l i16Layout) int {
 		if tokens > planesTokens || a.layouts != 0 && a.layouts&l == 0 {
 			return 0
@@ -113,7 +125,7 @@ func (a *I16) Resize(tokens, cols int) {
 	a.BlockPlanes = resized(a.BlockPlanes, filled(blocksLayout))
 }
 
-func resized[T int16 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {
+func resized[T int16 | int32 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {
 	if cap(s) < n {
 		return aligned[T](n)
 	}
@@ -121,8 +133,8 @@ func resized[T int16 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {
 }
 
 // QuantizeI16 stores x, of dst.Cols elements, as one token of dst:
-// Q = round(x / Scale), ties to even, with Scale = max|x|/32639 of the chunk.
-// A chunk of zeros (or below 2^-100) has scale 0. A chunk with a NaN or an
+// Q = round(x / Scale), ties to even, with Scale = max|x|/32639 of the chunk, or of
+// somewhat less than 32639 in front of some types of weights (For). A chunk of zeros (or below 2^-100) has scale 0. A chunk with a NaN or an
 // infinity has scale NaN, so every product with it is NaN. Different tokens may
 // be quantised concurrently.
 func QuantizeI16(dst *I16, token int, x []float32) {

@@ -17,22 +17,25 @@ import (
 //go:generate go -C _asm/i16 run . -part quantize_avx2 -out ../../i16_quantize_avx2_amd64.s -stubs ../../i16_quantize_avx2_amd64.go -pkg kernel
 
 // quantizeI16Asm quantises whole chunks of one token.
-type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)
+type quantizeI16Asm func(q *int16, scale, sum, sum32, x *float32, chunks, batch int, top float32)
 
 // quantizeI16With uses assembly for whole chunks and plain Go for a partial one.
 func quantizeI16With(asm quantizeI16Asm) quantizeI16Func {
 	return func(dst *I16, token int, x []float32) {
 		chunks := len(x) / i16Chunk
 		if chunks > 0 {
-			asm(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens)
+			asm(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens, dst.top())
 		}
 		quantizeChunksI16(dst, token, chunks, x[chunks*i16Chunk:])
 	}
 }
 
-// quantizeI16PlanesAVX512 makes the planes too.
+// quantizeI16PlanesAVX512 makes the planes, or what is there for many tokens, too.
 func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	quantizeI16With(quantizeI16AVX512)(dst, token, x)
+	if len(dst.Cross) > 0 {
+		fillCrossAVX512(&dst.Cross[0], &dst.Q[token*i16Chunk], token, dst.Chunks(), dst.Tokens)
+	}
 	if len(dst.BlockPlanes) > 0 {
 		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 	}

@@ -69,7 +69,7 @@ func (f *i16Format) matVecRows(r1x1, r2x1, r1x4 matVecRowsAsm) matVecI16Func {
 func quantizeI16ByNEON(dst *I16, token int, x []float32) {
 	chunks := len(x) / i16Chunk
 	if chunks > 0 {
-		quantizeI16NEON(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens)
+		quantizeI16NEON(&dst.Q[token*i16Chunk], &dst.Scale[token], &dst.Sum[token*16], &dst.Sum32[token*8], &x[0], chunks, dst.Tokens, dst.top())
 	}
 	quantizeChunksI16(dst, token, chunks, x[chunks*i16Chunk:])
 }

@@ -18,6 +18,8 @@ type i16Format struct {
 	folded bool
 	// minEvery is the number of columns that share a minimum: 0 (none), 16 or 32.
 	minEvery int
+	// largest is the bound on max|weight| below.
+	largest int
 	// flush is how many columns a lane of int32 may sum without overflow: flush
 	// × max|weight| × 32639 < 2^31.
 	flush int
@@ -51,18 +53,18 @@ var i16Formats = map[tensor.DType]*i16Format{}
 
 func init() {
 	for _, f := range []*i16Format{
-		{dtype: tensor.Q4_0, halves: []int{0}, decode: decodeQ4_0, flush: 32},
-		{dtype: tensor.Q4_1, halves: []int{0, 2}, decode: decodeQ4_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q5_0, halves: []int{0}, decode: decodeQ5_0, flush: 32},
-		{dtype: tensor.Q5_1, halves: []int{0, 2}, decode: decodeQ5_1, flush: 32, minEvery: 32},
-		{dtype: tensor.Q8_0, halves: []int{0}, decode: decodeQ8_0, flush: 32},
-		{dtype: tensor.IQ4_NL, halves: []int{0}, decode: decodeIQ4NL, flush: 32},
-		{dtype: tensor.Q2_K, halves: []int{80, 82}, decode: decodeQ2K, folded: true, flush: 256, minEvery: 16},
-		{dtype: tensor.Q3_K, halves: []int{108}, decode: decodeQ3K, folded: true, flush: 256},
-		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, flush: 64, minEvery: 32},
-		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, flush: 32, minEvery: 32},
-		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, flush: 16},
-		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, flush: 16},
+		{dtype: tensor.Q4_0, halves: []int{0}, decode: decodeQ4_0, largest: 8, flush: 32},
+		{dtype: tensor.Q4_1, halves: []int{0, 2}, decode: decodeQ4_1, largest: 15, flush: 32, minEvery: 32},
+		{dtype: tensor.Q5_0, halves: []int{0}, decode: decodeQ5_0, largest: 16, flush: 32},
+		{dtype: tensor.Q5_1, halves: []int{0, 2}, decode: decodeQ5_1, largest: 31, flush: 32, minEvery: 32},
+		{dtype: tensor.Q8_0, halves: []int{0}, decode: decodeQ8_0, largest: 128, flush: 32},
+		{dtype: tensor.IQ4_NL, halves: []int{0}, decode: decodeIQ4NL, largest: 127, flush: 32},
+		{dtype: tensor.Q2_K, halves: []int{80, 82}, decode: decodeQ2K, folded: true, largest: 3 * 15, flush: 256, minEvery: 16},
+		{dtype: tensor.Q3_K, halves: []int{108}, decode: decodeQ3K, folded: true, largest: 4 * 32, flush: 256},
+		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, largest: 15 * 63, flush: 64, minEvery: 32},
+		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, largest: 31 * 63, flush: 32, minEvery: 32},
+		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, largest: 32 * 128, flush: 16},
+		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, largest: 127 * 32, flush: 16},
 	} {
 		f.blockLen = f.dtype.BlockLen()
 		f.blocksPerChunk = i16Chunk / f.blockLen

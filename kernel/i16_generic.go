@@ -10,6 +10,7 @@ import (
 func quantizeI16Generic(dst *I16, token int, x []float32) {
 	quantizeChunksI16(dst, token, 0, x)
 	fillPlanesGeneric(dst, token)
+	fillCrossGeneric(dst, token)
 }
 
 // fillPlanesGeneric makes a token's planes from its Q.
@@ -53,7 +54,7 @@ func quantizeChunksI16(dst *I16, token, c int, x []float32) {
 		at := c*dst.Tokens + token
 		q := (*[i16Chunk]int16)(dst.Q[at*i16Chunk:])
 		clear(q[n:])
-		scale := quantizeChunk(q[:n], x[:n])
+		scale := quantizeChunk(q[:n], x[:n], dst.top())
 		dst.Scale[at] = scale
 		sum, sum32 := (*[16]float32)(dst.Sum[at*16:]), (*[8]float32)(dst.Sum32[at*8:])
 		for g := range sum32 {
@@ -65,8 +66,8 @@ func quantizeChunksI16(dst *I16, token, c int, x []float32) {
 	}
 }
 
-// quantizeChunk rounds at most 256 numbers and returns their scale.
-func quantizeChunk(q []int16, x []float32) (scale float32) {
+// quantizeChunk rounds at most 256 numbers, the largest to top, and returns their scale.
+func quantizeChunk(q []int16, x []float32, top float32) (scale float32) {
 	var largest uint32 // of the bits without sign: NaN and Inf compare highest
 	for _, v := range x {
 		largest = max(largest, math.Float32bits(v)&0x7fffffff)
@@ -80,11 +81,11 @@ func quantizeChunk(q []int16, x []float32) (scale float32) {
 		clear(q)
 		return 0
 	}
-	inverse := i16Max / m
+	inverse := top / m
 	for i, v := range x {
 		q[i] = int16(math.RoundToEven(float64(float32(v * inverse))))
 	}
-	return m / i16Max
+	return m / top
 }
 
 func sumI16(q []int16) (s int32) {

@@ -9,16 +9,16 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// Activations for some types give the bits of those for all, with these types and, more
-// slowly, with others.
+// Activations for some types give the bits of those for all that are rounded to the same
+// limit, with these types and, more slowly, with others.
 func TestI16For(t *testing.T) {
 	kerneltest.EachLevel(t, Use, func(t *testing.T) {
 		const rows, tokens, cols = 5, 7, 1536
-		all, input := i16Rows(kerneltest.Rand(t), tokens, cols)
 		for _, types := range [][]tensor.DType{{tensor.Q4_K}, {tensor.Q6_K, tensor.Q5_K}, {tensor.Q5_0}, {tensor.Q8_0}, {tensor.Q4_K, tensor.Q4_0}, {tensor.F32}} {
 			x := new(I16)
 			x.For(types[0])
 			x.For(types[1:]...)
+			all, input := i16RowsUpTo(x.largest(), kerneltest.Rand(t), tokens, cols)
 			x.Resize(tokens, cols)
 			for i, row := range input {
 				QuantizeI16(x, i, row)

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/apr-engine/apr/tensor"
@@ -17,14 +18,18 @@ type i16Panel struct {
 	d   [8][i16PanelRows]float32  // one row of d per 32 columns; d[0] if folded
 	min [16][i16PanelRows]float32 // per 16 or 32 columns, as the format says
 
-	// Scratch of the assembly.
+	// Scratch of the assembly, but for cross.
 	acc    [24 * 16]float32    // sums of a chunk: (12 tokens, 32 rows)
 	rows   [16][i16Chunk]int16 // words of 16 rows before they are transposed
 	floats [16][16]float32     // scales and minimums of the same rows
+	// cross has, for each flush, what the weights of a row make with each other, less than
+	// nothing; see i16_cross.go. It counts only if crossed is set.
+	cross [16][i16PanelRows]int32
 
 	// cols is how many columns of the chunk there are. What lies behind them may be
 	// anything but minimums, which are 0.
-	cols int
+	cols    int
+	crossed bool
 }
 
 // Workspace is the scratch memory of one worker. The zero value is ready; it
@@ -45,8 +50,10 @@ type unpackI16Func func(p *i16Panel, w []byte, rowBytes, rows, blocks int)
 // (tokens), sum (tokens, mins). A fromStep of 0 begins every token's sums with the
 // same numbers; to may be from. Lanes of
 // int32 sum flush columns; mins is the number of minimums of a chunk: 0, 8, 16.
-// Only the columns that the panel has are multiplied.
-type matMulI16Func func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int)
+// Only the columns that the panel has are multiplied. Two arguments change nothing but
+// the speed: cross (tokens, 256/flush), a part of I16.Cross, may be empty if the panel is
+// not crossed or sums might not fit 16 bits, and from ahead on lies what is needed soon.
+type matMulI16Func func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, cross []int32, ahead *int16, tokens, flush, mins int)
 
 // One product for formats with a scale per chunk, one for a scale per 32 columns.
 var (
@@ -66,6 +73,10 @@ const bandPanels = 4
 // activations in one chunk, 72 KB, stay in the second-level cache meanwhile. A multiple
 // of the tokens that kernels work on side by side.
 const bandTokens = 144
+
+// bandAhead is how many activations a kernel asks for while it multiplies a panel with
+// bandTokens: 2 KB with each 12 tokens, so the first three of four panels ask for all.
+const bandAhead = bandTokens / 12 * 1024
 
 // MatMulI16 sets out[t*stride+r] = w.row(r)·x[t] for rows r0 ≤ r < r1 and
 // tokens t0 ≤ t < t1. A result depends on its row and token only, but it is
@@ -102,7 +113,7 @@ func (b *i16Band) multiply(out []float32, stride int, ws *Workspace) {
 		blocks := min(f.blocksPerChunk, b.x.Cols/f.blockLen-c*f.blocksPerChunk)
 		for r := b.r0; r < b.r1; r += i16PanelRows {
 			p := ws.panels[(r-b.r0)/i16PanelRows]
-			p.cols = blocks * f.blockLen
+			p.cols, p.crossed = blocks*f.blockLen, false
 			f.unpack.active(p, b.w[r*b.rowBytes+c*f.chunkBytes:], b.rowBytes, min(i16PanelRows, b.r1-r), blocks)
 		}
 		for t := 0; t < tokens; t += bandTokens {
@@ -119,7 +130,7 @@ func (b *i16Band) multiply(out []float32, stride int, ws *Workspace) {
 					// Sums are complete: they go to out while the next tokens are multiplied.
 					to, toStep = out[(b.t0+t)*stride+r:], stride
 				}
-				b.panel(to, toStep, from, fromStep, ws.panels[i], c, b.t0+t, n)
+				b.panel(to, toStep, from, fromStep, ws.panels[i], i, c, t, n)
 			}
 		}
 	}
@@ -131,8 +142,11 @@ func (b *i16Band) multiply(out []float32, stride int, ws *Workspace) {
 	}
 }
 
-// panel multiplies a panel, which has chunk c, with n tokens from t on.
-func (b *i16Band) panel(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, c, t, n int) {
+// panel multiplies p, which is panel i and has chunk c, with n tokens from t on, of those
+// from t0 on.
+func (b *i16Band) panel(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, i, c, t, n int) {
+	ahead := b.ahead(i, c, t+n)
+	t += b.t0
 	f, at := b.format, c*b.x.Tokens+t
 	multiply, mins, sum := matMulI16Grouped.active, f.mins(), b.x.Sum32[at*8:]
 	if f.folded {
@@ -141,7 +155,23 @@ func (b *i16Band) panel(to []float32, toStep int, from []float32, fromStep int, 
 	if mins == 16 {
 		sum = b.x.Sum[at*16:]
 	}
-	multiply(to, toStep, from, fromStep, p, b.x.Q[at*i16Chunk:], b.x.Scale[at:], sum, n, f.flush, mins)
+	var cross []int32
+	if p.crossed && len(b.x.Cross) > 0 && b.x.largest()+f.largest <= math.MaxInt16 {
+		cross = b.x.Cross[b.x.crossAt(c, t, i16Chunk/f.flush):]
+	}
+	multiply(to, toStep, from, fromStep, p, b.x.Q[at*i16Chunk:], b.x.Scale[at:], sum, cross, ahead, n, f.flush, mins)
+}
+
+// ahead is which activations a kernel may ask for while it multiplies panel i: of the
+// tokens that come after, from t on, of chunk c or the next. Only the first panel would
+// wait for them, but all share the asking. A wide matrix has more activations than any
+// cache holds.
+func (b *i16Band) ahead(i, c, t int) *int16 {
+	if t >= b.t1-b.t0 {
+		c, t = (c+1)%b.x.Chunks(), 0
+	}
+	at := (c*b.x.Tokens+b.t0+t)*i16Chunk + i*bandAhead
+	return &b.x.Q[min(at, len(b.x.Q)-1)]
 }
 
 // fetch asks, before tokens from t on are multiplied with chunk c, for a part of what is
@@ -179,7 +209,7 @@ func (ws *Workspace) reserve(tokens int) {
 
 // aligned allocates n elements that start at a multiple of 64 bytes: vector
 // loads that straddle cache lines run at half speed.
-func aligned[T byte | int16 | float32 | i16Planes | i16BlockPlanes](n int) []T {
+func aligned[T byte | int16 | int32 | float32 | i16Planes | i16BlockPlanes](n int) []T {
 	var zero T
 	size := int(unsafe.Sizeof(zero))
 	b := make([]byte, n*size+63)
@@ -210,7 +240,7 @@ func unpackI16Generic(f *i16Format) unpackI16Func {
 	}
 }
 
-func matMulI16FoldedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+func matMulI16FoldedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, cross []int32, ahead *int16, tokens, flush, mins int) {
 	for t := range tokens {
 		x := (*[i16Chunk]int16)(q[t*i16Chunk:])
 		b, y := (*[i16PanelRows]float32)(from[t*fromStep:]), (*[i16PanelRows]float32)(to[t*toStep:])
@@ -225,7 +255,7 @@ func matMulI16FoldedGeneric(to []float32, toStep int, from []float32, fromStep i
 	}
 }
 
-func matMulI16GroupedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+func matMulI16GroupedGeneric(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, cross []int32, ahead *int16, tokens, flush, mins int) {
 	for t := range tokens {
 		x := (*[i16Chunk]int16)(q[t*i16Chunk:])
 		b, y := (*[i16PanelRows]float32)(from[t*fromStep:]), (*[i16PanelRows]float32)(to[t*toStep:])

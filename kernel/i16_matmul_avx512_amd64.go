@@ -7,18 +7,42 @@ package kernel
 // matMulFoldedI16AVX512 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
 // plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
 // int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
-// mins is 0, 8 or 16.
+// mins is 0, 8 or 16. From ahead on 64 bytes are asked for with each 4 pairs of each 12 tokens.
 //
 //go:noescape
-func matMulFoldedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
+func matMulFoldedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, ahead *int16, tokens int, pairs int, flushes int, mins int)
 
 // matMulGroupedI16AVX512 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
 // plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
 // int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
-// mins is 0, 8 or 16.
+// mins is 0, 8 or 16. From ahead on 64 bytes are asked for with each 4 pairs of each 12 tokens.
 //
 //go:noescape
-func matMulGroupedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, tokens int, pairs int, flushes int, mins int)
+func matMulGroupedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, ahead *int16, tokens int, pairs int, flushes int, mins int)
+
+// matMulFoldedCrossedI16AVX512 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
+// plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
+// int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
+// mins is 0, 8 or 16. From ahead on 64 bytes are asked for with each 4 pairs of each 12 tokens.
+// Sums begin with one of the panel's cross and one of those that cross has every crossStep bytes.
+//
+//go:noescape
+func matMulFoldedCrossedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, cross *int32, crossStep int, ahead *int16, tokens int, pairs int, flushes int, mins int)
+
+// matMulGroupedCrossedI16AVX512 sets to, 32 numbers every toStep bytes, to those of from, every fromStep bytes,
+// plus the product of p with one chunk: q (tokens, 256), scale (tokens), sum (tokens, mins).
+// int32 sums are flushed after pairs pairs of columns, flushes times; pairs is a multiple of 4,
+// mins is 0, 8 or 16. From ahead on 64 bytes are asked for with each 4 pairs of each 12 tokens.
+// Sums begin with one of the panel's cross and one of those that cross has every crossStep bytes.
+//
+//go:noescape
+func matMulGroupedCrossedI16AVX512(to *float32, from *float32, toStep int, fromStep int, p *int16, q *int16, scale *float32, sum *float32, cross *int32, crossStep int, ahead *int16, tokens int, pairs int, flushes int, mins int)
+
+// crossPanelAVX512 makes cross of panel p for sums of pairs pairs of columns, a multiple of 4, of
+// which it has flushes.
+//
+//go:noescape
+func crossPanelAVX512(p *int16, pairs int, flushes int)
 
 // fetch asks for bytes from p on of each of some rows, rowBytes apart; rows and bytes are at
 // least 1.

@@ -43,7 +43,7 @@ func registerI16MatMul() {
 // matMulI16With makes a product with any number of tokens out of assembly for one
 // and for four, which give the same bits per token.
 func matMulI16With(x1, x4 matMulI16Asm) matMulI16Func {
-	return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+	return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, _ []int32, _ *int16, tokens, flush, mins int) {
 		for t := 0; t < tokens; {
 			product, n := x1, 1
 			if tokens-t >= 4 {

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func quantizeI16AVX2(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
+// func quantizeI16AVX2(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int, top float32)
 // Requires: AVX, AVX2
-TEXT ·quantizeI16AVX2(SB), NOSPLIT, $0-56
+TEXT ·quantizeI16AVX2(SB), NOSPLIT, $0-60
 	MOVQ         q+0(FP), AX
 	MOVQ         scale+8(FP), CX
 	MOVQ         sum+16(FP), DX
@@ -88,8 +88,7 @@ chunk:
 	VPSHUFD      $0xb1, X2, X3
 	VPMAXUD      X3, X2, X2
 	VMOVD        X2, R9
-	MOVL         $0x46fefe00, R10
-	VMOVD        R10, X4
+	VMOVSS       top+56(FP), X4
 	VDIVSS       X2, X4, X3
 	VDIVSS       X4, X2, X2
 	VPCMPEQD     Y4, Y4, Y4
@@ -102,8 +101,8 @@ chunk:
 	JMP          scaled
 
 bad:
-	MOVL  $0x7fc00000, R10
-	VMOVD R10, X2
+	MOVL  $0x7fc00000, R9
+	VMOVD R9, X2
 	VPXOR Y4, Y4, Y4
 
 scaled:

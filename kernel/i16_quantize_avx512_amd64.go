@@ -5,10 +5,10 @@
 package kernel
 
 // quantizeI16AVX512 quantises chunks of 256 numbers at x as one token; the token's chunks are batch
-// apart in q, scale, sum and sum32. chunks is at least 1. The result is that of plain Go.
+// apart in q, scale, sum and sum32. chunks is at least 1; top is the largest magnitude. The result is that of plain Go.
 //
 //go:noescape
-func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
+func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int, top float32)
 
 // fillPlanesAVX512 makes the planes of chunks of one token from q. Chunks are batch apart in
 // both; chunks is at least 1.
@@ -27,3 +27,9 @@ func fillBlockPlanesAVX512(planes *int8, q *int16, chunks int, batch int)
 //
 //go:noescape
 func fillPairsAVX512(pairs *float32, sum32 *float32, chunks int, batch int)
+
+// fillCrossAVX512 makes, in a cross of batch tokens, that of all chunks of one token from q, where
+// they are batch apart; chunks is at least 1.
+//
+//go:noescape
+func fillCrossAVX512(cross *int32, q *int16, token int, chunks int, batch int)

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
+// func quantizeI16AVX512(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int, top float32)
 // Requires: AVX, AVX2, AVX512F, AVX512VL
-TEXT ·quantizeI16AVX512(SB), NOSPLIT, $0-56
+TEXT ·quantizeI16AVX512(SB), NOSPLIT, $0-60
 	MOVQ         q+0(FP), AX
 	MOVQ         scale+8(FP), CX
 	MOVQ         sum+16(FP), DX
@@ -73,8 +73,7 @@ chunk:
 	VPSHUFD       $0xb1, X17, X18
 	VPMAXUD       X18, X17, X17
 	VMOVD         X17, R9
-	MOVL          $0x46fefe00, R10
-	VMOVD         R10, X19
+	VMOVSS        top+56(FP), X19
 	VDIVSS        X17, X19, X18
 	VDIVSS        X19, X17, X17
 	MOVL          $0x0000ffff, R10
@@ -554,3 +553,111 @@ DATA i16_dwordspairs<>+40(SB)/8, $0x0000000500000004
 DATA i16_dwordspairs<>+48(SB)/8, $0x0000000700000006
 DATA i16_dwordspairs<>+56(SB)/8, $0x0000000700000006
 GLOBL i16_dwordspairs<>(SB), RODATA|NOPTR, $64
+
+// func fillCrossAVX512(cross *int32, q *int16, token int, chunks int, batch int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI
+TEXT ·fillCrossAVX512(SB), NOSPLIT, $0-40
+	MOVQ      cross+0(FP), AX
+	MOVQ      q+8(FP), CX
+	MOVQ      chunks+24(FP), DX
+	MOVQ      batch+32(FP), BX
+	MOVQ      token+16(FP), DI
+	ADDQ      BX, DI
+	SHLQ      $0x05, DI
+	LEAQ      (DI)(DI*1), SI
+	MOVQ      DI, R8
+	SHRQ      $0x01, R8
+	MOVQ      DI, R9
+	SHRQ      $0x02, R9
+	MOVQ      DI, R10
+	SHRQ      $0x03, R10
+	MOVQ      BX, R11
+	SHLQ      $0x09, R11
+	SHLQ      $0x07, BX
+	VPXORD    Z0, Z0, Z0
+	VMOVDQU64 i16_dwordscross<>+0(SB), Z1
+
+chunk:
+	VMOVDQU64   (CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z4
+	VPDPWSSD    Z2, Z3, Z4
+	VMOVDQU64   64(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z5
+	VPDPWSSD    Z2, Z3, Z5
+	VMOVDQU64   128(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z6
+	VPDPWSSD    Z2, Z3, Z6
+	VMOVDQU64   192(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z7
+	VPDPWSSD    Z2, Z3, Z7
+	VMOVDQU64   256(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z8
+	VPDPWSSD    Z2, Z3, Z8
+	VMOVDQU64   320(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z9
+	VPDPWSSD    Z2, Z3, Z9
+	VMOVDQU64   384(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z10
+	VPDPWSSD    Z2, Z3, Z10
+	VMOVDQU64   448(CX), Z2
+	VPSHUFD     $0xb1, Z2, Z3
+	VMOVDQA64   Z0, Z11
+	VPDPWSSD    Z2, Z3, Z11
+	VPUNPCKLDQ  Z5, Z4, Z2
+	VPUNPCKHDQ  Z5, Z4, Z3
+	VPADDD      Z3, Z2, Z2
+	VPUNPCKLDQ  Z7, Z6, Z3
+	VPUNPCKHDQ  Z7, Z6, Z4
+	VPADDD      Z4, Z3, Z3
+	VPUNPCKLQDQ Z3, Z2, Z2
+	VPUNPCKLDQ  Z9, Z8, Z3
+	VPUNPCKHDQ  Z9, Z8, Z4
+	VPADDD      Z4, Z3, Z3
+	VPUNPCKLDQ  Z11, Z10, Z4
+	VPUNPCKHDQ  Z11, Z10, Z5
+	VPADDD      Z5, Z4, Z4
+	VPUNPCKLQDQ Z4, Z3, Z3
+	VSHUFI32X4  $0x88, Z3, Z2, Z4
+	VSHUFI32X4  $0xdd, Z3, Z2, Z2
+	VPADDD      Z2, Z4, Z4
+	VPSUBD      Z4, Z0, Z4
+	VPERMD      Z4, Z1, Z4
+	VMOVDQU64   Z4, (AX)(SI*1)
+	VPSRLQ      $0x20, Z4, Z2
+	VPADDD      Z2, Z4, Z4
+	VPMOVQD     Z4, Y4
+	VMOVDQU     Y4, (AX)(DI*1)
+	VPSRLQ      $0x20, Y4, Y2
+	VPADDD      Y2, Y4, Y4
+	VPMOVQD     Y4, X4
+	VMOVDQU     X4, (AX)(R8*1)
+	VPSRLQ      $0x20, X4, X2
+	VPADDD      X2, X4, X4
+	VPMOVQD     X4, X4
+	VMOVQ       X4, (AX)(R9*1)
+	VPSRLQ      $0x20, X4, X2
+	VPADDD      X2, X4, X4
+	VMOVD       X4, (AX)(R10*1)
+	ADDQ        R11, CX
+	ADDQ        BX, AX
+	DECQ        DX
+	JNZ         chunk
+	VZEROUPPER
+	RET
+
+DATA i16_dwordscross<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordscross<>+8(SB)/8, $0x0000000500000001
+DATA i16_dwordscross<>+16(SB)/8, $0x0000000600000002
+DATA i16_dwordscross<>+24(SB)/8, $0x0000000700000003
+DATA i16_dwordscross<>+32(SB)/8, $0x0000000c00000008
+DATA i16_dwordscross<>+40(SB)/8, $0x0000000d00000009
+DATA i16_dwordscross<>+48(SB)/8, $0x0000000e0000000a
+DATA i16_dwordscross<>+56(SB)/8, $0x0000000f0000000b
+GLOBL i16_dwordscross<>(SB), RODATA|NOPTR, $64

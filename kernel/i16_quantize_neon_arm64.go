@@ -5,7 +5,7 @@
 package kernel
 
 // quantizeI16NEON quantises chunks of 256 numbers at x as one token; the token's chunks are batch apart in q,
-// scale, sum and sum32. chunks is at least 1. The result is that of plain Go.
+// scale, sum and sum32. chunks is at least 1; top is the largest magnitude. The result is that of plain Go.
 //
 //go:noescape
-func quantizeI16NEON(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
+func quantizeI16NEON(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int, top float32)

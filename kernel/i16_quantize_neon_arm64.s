@@ -4,354 +4,351 @@
 
 #include "textflag.h"
 
-// func quantizeI16NEON(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int)
-// Requires: armv8-a; 342 instructions
-TEXT ·quantizeI16NEON(SB), NOSPLIT, $0-56
+// func quantizeI16NEON(q *int16, scale *float32, sum *float32, sum32 *float32, x *float32, chunks int, batch int, top float32)
+// Requires: armv8-a; 339 instructions
+TEXT ·quantizeI16NEON(SB), NOSPLIT, $0-60
 	MOVD $q+0(FP), R20
 	WORD $0xf9401688 // ldr x8, [x20, #40]
 	WORD $0xf100051f // cmp x8, #1
-	WORD $0x54002a6b // b.lt .LBB0_8
+	WORD $0x54002a0b // b.lt .LBB0_8
 	WORD $0xf9401a89 // ldr x9, [x20, #48]
 	WORD $0xa941aa8b // ldp x11, x10, [x20, #24]
-	WORD $0x6f00e400 // movi v0.2d, #0000000000000000
-	WORD $0x2f00e401 // movi d1, #0000000000000000
+	WORD $0x6f00e401 // movi v1.2d, #0000000000000000
+	WORD $0x2f00e402 // movi d2, #0000000000000000
 	WORD $0xf940028e // ldr x14, [x20]
 	WORD $0xa940b28d // ldp x13, x12, [x20, #8]
 	WORD $0xd377d92f // lsl x15, x9, #9
+	WORD $0xbd403a80 // ldr s0, [x20, #56]
 	WORD $0xd37ae530 // lsl x16, x9, #6
 	WORD $0xd37be931 // lsl x17, x9, #5
-	WORD $0x529fc015 // mov w21, #65024
 	WORD $0x91004153 // add x19, x10, #16
 	WORD $0x52be5014 // mov w20, #-226492416
-	WORD $0x72a8dfd5 // movk w21, #18174, lsl #16
-	WORD $0x52aff816 // mov w22, #2143289344
+	WORD $0x52aff815 // mov w21, #2143289344
 	WORD $0x1400006e // b .LBB0_4
 	// .LBB0_2:
-	WORD $0x53177ef7 // lsr w23, w23, #23
-	WORD $0x1e2702c2 // fmov s2, w22
-	WORD $0xad0001c0 // stp q0, q0, [x14]
-	WORD $0xad0101c0 // stp q0, q0, [x14, #32]
-	WORD $0x7103feff // cmp w23, #255
-	WORD $0xad0201c0 // stp q0, q0, [x14, #64]
-	WORD $0xad0301c0 // stp q0, q0, [x14, #96]
-	WORD $0x1e223c22 // fcsel s2, s1, s2, lo
-	WORD $0xad0401c0 // stp q0, q0, [x14, #128]
-	WORD $0xad0501c0 // stp q0, q0, [x14, #160]
-	WORD $0xad0601c0 // stp q0, q0, [x14, #192]
-	WORD $0xad0701c0 // stp q0, q0, [x14, #224]
-	WORD $0xad0801c0 // stp q0, q0, [x14, #256]
-	WORD $0xad0901c0 // stp q0, q0, [x14, #288]
-	WORD $0xad0a01c0 // stp q0, q0, [x14, #320]
-	WORD $0xad0b01c0 // stp q0, q0, [x14, #352]
-	WORD $0xad0c01c0 // stp q0, q0, [x14, #384]
-	WORD $0xad0d01c0 // stp q0, q0, [x14, #416]
-	WORD $0xad0e01c0 // stp q0, q0, [x14, #448]
-	WORD $0xad0f01c0 // stp q0, q0, [x14, #480]
+	WORD $0x53177ed6 // lsr w22, w22, #23
+	WORD $0x1e2702a3 // fmov s3, w21
+	WORD $0xad0005c1 // stp q1, q1, [x14]
+	WORD $0xad0105c1 // stp q1, q1, [x14, #32]
+	WORD $0x7103fedf // cmp w22, #255
+	WORD $0xad0205c1 // stp q1, q1, [x14, #64]
+	WORD $0xad0305c1 // stp q1, q1, [x14, #96]
+	WORD $0x1e233c43 // fcsel s3, s2, s3, lo
+	WORD $0xad0405c1 // stp q1, q1, [x14, #128]
+	WORD $0xad0505c1 // stp q1, q1, [x14, #160]
+	WORD $0xad0605c1 // stp q1, q1, [x14, #192]
+	WORD $0xad0705c1 // stp q1, q1, [x14, #224]
+	WORD $0xad0805c1 // stp q1, q1, [x14, #256]
+	WORD $0xad0905c1 // stp q1, q1, [x14, #288]
+	WORD $0xad0a05c1 // stp q1, q1, [x14, #320]
+	WORD $0xad0b05c1 // stp q1, q1, [x14, #352]
+	WORD $0xad0c05c1 // stp q1, q1, [x14, #384]
+	WORD $0xad0d05c1 // stp q1, q1, [x14, #416]
+	WORD $0xad0e05c1 // stp q1, q1, [x14, #448]
+	WORD $0xad0f05c1 // stp q1, q1, [x14, #480]
 	// .LBB0_3:
-	WORD $0xbd0001a2 // str s2, [x13]
+	WORD $0xbd0001a3 // str s3, [x13]
 	WORD $0x8b0909ad // add x13, x13, x9, lsl #2
 	WORD $0x9110014a // add x10, x10, #1024
-	WORD $0xad4011c3 // ldp q3, q4, [x14]
+	WORD $0xad4015c4 // ldp q4, q5, [x14]
 	WORD $0xf1000508 // subs x8, x8, #1
 	WORD $0x91100273 // add x19, x19, #1024
-	WORD $0x4e602884 // saddlp v4.4s, v4.8h
-	WORD $0x4e606864 // sadalp v4.4s, v3.8h
-	WORD $0xad4115c3 // ldp q3, q5, [x14, #32]
-	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
-	WORD $0x4e606865 // sadalp v5.4s, v3.8h
-	WORD $0x4ea5bc83 // addp v3.4s, v4.4s, v5.4s
-	WORD $0xad4215c4 // ldp q4, q5, [x14, #64]
 	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
 	WORD $0x4e606885 // sadalp v5.4s, v4.8h
-	WORD $0xad4319c4 // ldp q4, q6, [x14, #96]
+	WORD $0xad4119c4 // ldp q4, q6, [x14, #32]
 	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
 	WORD $0x4e606886 // sadalp v6.4s, v4.8h
 	WORD $0x4ea6bca4 // addp v4.4s, v5.4s, v6.4s
-	WORD $0x4ea4bc63 // addp v3.4s, v3.4s, v4.4s
-	WORD $0x4e21d864 // scvtf v4.4s, v3.4s
-	WORD $0x4f829084 // fmul v4.4s, v4.4s, v2.s[0]
-	WORD $0x3d800184 // str q4, [x12]
-	WORD $0xad4415c4 // ldp q4, q5, [x14, #128]
-	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
-	WORD $0x4e606885 // sadalp v5.4s, v4.8h
-	WORD $0xad4519c4 // ldp q4, q6, [x14, #160]
-	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
-	WORD $0x4e606886 // sadalp v6.4s, v4.8h
-	WORD $0x4ea6bca4 // addp v4.4s, v5.4s, v6.4s
-	WORD $0xad4619c5 // ldp q5, q6, [x14, #192]
+	WORD $0xad4219c5 // ldp q5, q6, [x14, #64]
 	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
 	WORD $0x4e6068a6 // sadalp v6.4s, v5.8h
-	WORD $0xad471dc5 // ldp q5, q7, [x14, #224]
+	WORD $0xad431dc5 // ldp q5, q7, [x14, #96]
 	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
 	WORD $0x4e6068a7 // sadalp v7.4s, v5.8h
 	WORD $0x4ea7bcc5 // addp v5.4s, v6.4s, v7.4s
 	WORD $0x4ea5bc84 // addp v4.4s, v4.4s, v5.4s
-	WORD $0x4ea4bc63 // addp v3.4s, v3.4s, v4.4s
 	WORD $0x4e21d885 // scvtf v5.4s, v4.4s
-	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
-	WORD $0x4f8290a5 // fmul v5.4s, v5.4s, v2.s[0]
-	WORD $0x4f829063 // fmul v3.4s, v3.4s, v2.s[0]
-	WORD $0x3d800585 // str q5, [x12, #16]
-	WORD $0x3d800163 // str q3, [x11]
-	WORD $0xad4811c3 // ldp q3, q4, [x14, #256]
-	WORD $0x4e602884 // saddlp v4.4s, v4.8h
-	WORD $0x4e606864 // sadalp v4.4s, v3.8h
-	WORD $0xad4915c3 // ldp q3, q5, [x14, #288]
-	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
-	WORD $0x4e606865 // sadalp v5.4s, v3.8h
-	WORD $0x4ea5bc83 // addp v3.4s, v4.4s, v5.4s
-	WORD $0xad4a15c4 // ldp q4, q5, [x14, #320]
-	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
-	WORD $0x4e606885 // sadalp v5.4s, v4.8h
-	WORD $0xad4b19c4 // ldp q4, q6, [x14, #352]
-	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
-	WORD $0x4e606886 // sadalp v6.4s, v4.8h
-	WORD $0x4ea6bca4 // addp v4.4s, v5.4s, v6.4s
-	WORD $0x4ea4bc63 // addp v3.4s, v3.4s, v4.4s
-	WORD $0x4e21d864 // scvtf v4.4s, v3.4s
-	WORD $0x4f829084 // fmul v4.4s, v4.4s, v2.s[0]
-	WORD $0x3d800984 // str q4, [x12, #32]
-	WORD $0xad4c15c4 // ldp q4, q5, [x14, #384]
-	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
-	WORD $0x4e606885 // sadalp v5.4s, v4.8h
-	WORD $0xad4d19c4 // ldp q4, q6, [x14, #416]
-	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
-	WORD $0x4e606886 // sadalp v6.4s, v4.8h
-	WORD $0x4ea6bca4 // addp v4.4s, v5.4s, v6.4s
-	WORD $0xad4e19c5 // ldp q5, q6, [x14, #448]
+	WORD $0x4f8390a5 // fmul v5.4s, v5.4s, v3.s[0]
+	WORD $0x3d800185 // str q5, [x12]
+	WORD $0xad4419c5 // ldp q5, q6, [x14, #128]
 	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
 	WORD $0x4e6068a6 // sadalp v6.4s, v5.8h
-	WORD $0xad4f1dc5 // ldp q5, q7, [x14, #480]
+	WORD $0xad451dc5 // ldp q5, q7, [x14, #160]
+	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
+	WORD $0x4e6068a7 // sadalp v7.4s, v5.8h
+	WORD $0x4ea7bcc5 // addp v5.4s, v6.4s, v7.4s
+	WORD $0xad461dc6 // ldp q6, q7, [x14, #192]
+	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
+	WORD $0x4e6068c7 // sadalp v7.4s, v6.8h
+	WORD $0xad4721c6 // ldp q6, q8, [x14, #224]
+	WORD $0x4e602908 // saddlp v8.4s, v8.8h
+	WORD $0x4e6068c8 // sadalp v8.4s, v6.8h
+	WORD $0x4ea8bce6 // addp v6.4s, v7.4s, v8.4s
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
+	WORD $0x4ea5bc84 // addp v4.4s, v4.4s, v5.4s
+	WORD $0x4e21d8a6 // scvtf v6.4s, v5.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x4f8390c6 // fmul v6.4s, v6.4s, v3.s[0]
+	WORD $0x4f839084 // fmul v4.4s, v4.4s, v3.s[0]
+	WORD $0x3d800586 // str q6, [x12, #16]
+	WORD $0x3d800164 // str q4, [x11]
+	WORD $0xad4815c4 // ldp q4, q5, [x14, #256]
+	WORD $0x4e6028a5 // saddlp v5.4s, v5.8h
+	WORD $0x4e606885 // sadalp v5.4s, v4.8h
+	WORD $0xad4919c4 // ldp q4, q6, [x14, #288]
+	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
+	WORD $0x4e606886 // sadalp v6.4s, v4.8h
+	WORD $0x4ea6bca4 // addp v4.4s, v5.4s, v6.4s
+	WORD $0xad4a19c5 // ldp q5, q6, [x14, #320]
+	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
+	WORD $0x4e6068a6 // sadalp v6.4s, v5.8h
+	WORD $0xad4b1dc5 // ldp q5, q7, [x14, #352]
+	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
+	WORD $0x4e6068a7 // sadalp v7.4s, v5.8h
+	WORD $0x4ea7bcc5 // addp v5.4s, v6.4s, v7.4s
+	WORD $0x4ea5bc84 // addp v4.4s, v4.4s, v5.4s
+	WORD $0x4e21d885 // scvtf v5.4s, v4.4s
+	WORD $0x4f8390a5 // fmul v5.4s, v5.4s, v3.s[0]
+	WORD $0x3d800985 // str q5, [x12, #32]
+	WORD $0xad4c19c5 // ldp q5, q6, [x14, #384]
+	WORD $0x4e6028c6 // saddlp v6.4s, v6.8h
+	WORD $0x4e6068a6 // sadalp v6.4s, v5.8h
+	WORD $0xad4d1dc5 // ldp q5, q7, [x14, #416]
+	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
+	WORD $0x4e6068a7 // sadalp v7.4s, v5.8h
+	WORD $0x4ea7bcc5 // addp v5.4s, v6.4s, v7.4s
+	WORD $0xad4e1dc6 // ldp q6, q7, [x14, #448]
+	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
+	WORD $0x4e6068c7 // sadalp v7.4s, v6.8h
+	WORD $0xad4f21c6 // ldp q6, q8, [x14, #480]
 	WORD $0x8b0f01ce // add x14, x14, x15
-	WORD $0x4e6028e7 // saddlp v7.4s, v7.8h
-	WORD $0x4e6068a7 // sadalp v7.4s, v5.8h
-	WORD $0x4ea7bcc5 // addp v5.4s, v6.4s, v7.4s
+	WORD $0x4e602908 // saddlp v8.4s, v8.8h
+	WORD $0x4e6068c8 // sadalp v8.4s, v6.8h
+	WORD $0x4ea8bce6 // addp v6.4s, v7.4s, v8.4s
+	WORD $0x4ea6bca5 // addp v5.4s, v5.4s, v6.4s
 	WORD $0x4ea5bc84 // addp v4.4s, v4.4s, v5.4s
-	WORD $0x4ea4bc63 // addp v3.4s, v3.4s, v4.4s
-	WORD $0x4e21d885 // scvtf v5.4s, v4.4s
-	WORD $0x4e21d863 // scvtf v3.4s, v3.4s
-	WORD $0x4f8290a5 // fmul v5.4s, v5.4s, v2.s[0]
-	WORD $0x4f829062 // fmul v2.4s, v3.4s, v2.s[0]
-	WORD $0x3d800d85 // str q5, [x12, #48]
+	WORD $0x4e21d8a6 // scvtf v6.4s, v5.4s
+	WORD $0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD $0x4f8390c6 // fmul v6.4s, v6.4s, v3.s[0]
+	WORD $0x4f839083 // fmul v3.4s, v4.4s, v3.s[0]
+	WORD $0x3d800d86 // str q6, [x12, #48]
 	WORD $0x8b10018c // add x12, x12, x16
-	WORD $0x3d800562 // str q2, [x11, #16]
+	WORD $0x3d800563 // str q3, [x11, #16]
 	WORD $0x8b11016b // add x11, x11, x17
-	WORD $0x54001aed // b.le .LBB0_8
+	WORD $0x54001aad // b.le .LBB0_8
 	// .LBB0_4:
-	WORD $0xad400d42 // ldp q2, q3, [x10]
-	WORD $0x3dc01146 // ldr q6, [x10, #64]
-	WORD $0xad411544 // ldp q4, q5, [x10, #32]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6f047402 // bic v2.4s, #128, lsl #24
+	WORD $0xad401143 // ldp q3, q4, [x10]
+	WORD $0x3dc01147 // ldr q7, [x10, #64]
+	WORD $0xad411945 // ldp q5, q6, [x10, #32]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
 	WORD $0x6f047403 // bic v3.4s, #128, lsl #24
 	WORD $0x6f047404 // bic v4.4s, #128, lsl #24
 	WORD $0x6f047405 // bic v5.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc01546 // ldr q6, [x10, #80]
 	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc01946 // ldr q6, [x10, #96]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc01d46 // ldr q6, [x10, #112]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc02146 // ldr q6, [x10, #128]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc02546 // ldr q6, [x10, #144]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc02946 // ldr q6, [x10, #160]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc02d46 // ldr q6, [x10, #176]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc03146 // ldr q6, [x10, #192]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc03546 // ldr q6, [x10, #208]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc03946 // ldr q6, [x10, #224]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc03d46 // ldr q6, [x10, #240]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc04146 // ldr q6, [x10, #256]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc04546 // ldr q6, [x10, #272]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc04946 // ldr q6, [x10, #288]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc04d46 // ldr q6, [x10, #304]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc05146 // ldr q6, [x10, #320]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc05546 // ldr q6, [x10, #336]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc05946 // ldr q6, [x10, #352]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc05d46 // ldr q6, [x10, #368]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc06146 // ldr q6, [x10, #384]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc06546 // ldr q6, [x10, #400]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc06946 // ldr q6, [x10, #416]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc06d46 // ldr q6, [x10, #432]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc07146 // ldr q6, [x10, #448]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc07546 // ldr q6, [x10, #464]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc07946 // ldr q6, [x10, #480]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc07d46 // ldr q6, [x10, #496]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc08146 // ldr q6, [x10, #512]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc08546 // ldr q6, [x10, #528]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc08946 // ldr q6, [x10, #544]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc08d46 // ldr q6, [x10, #560]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc09146 // ldr q6, [x10, #576]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc09546 // ldr q6, [x10, #592]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc09946 // ldr q6, [x10, #608]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc09d46 // ldr q6, [x10, #624]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0a146 // ldr q6, [x10, #640]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0a546 // ldr q6, [x10, #656]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0a946 // ldr q6, [x10, #672]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0ad46 // ldr q6, [x10, #688]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0b146 // ldr q6, [x10, #704]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0b546 // ldr q6, [x10, #720]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0b946 // ldr q6, [x10, #736]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0bd46 // ldr q6, [x10, #752]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0c146 // ldr q6, [x10, #768]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0c546 // ldr q6, [x10, #784]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0c946 // ldr q6, [x10, #800]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0cd46 // ldr q6, [x10, #816]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0d146 // ldr q6, [x10, #832]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0d546 // ldr q6, [x10, #848]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0d946 // ldr q6, [x10, #864]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0dd46 // ldr q6, [x10, #880]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0e146 // ldr q6, [x10, #896]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0e546 // ldr q6, [x10, #912]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0e946 // ldr q6, [x10, #928]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0ed46 // ldr q6, [x10, #944]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x3dc0f146 // ldr q6, [x10, #960]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66442 // umax v2.4s, v2.4s, v6.4s
-	WORD $0x3dc0f546 // ldr q6, [x10, #976]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea66463 // umax v3.4s, v3.4s, v6.4s
-	WORD $0x3dc0f946 // ldr q6, [x10, #992]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea36442 // umax v2.4s, v2.4s, v3.4s
-	WORD $0x6ea66484 // umax v4.4s, v4.4s, v6.4s
-	WORD $0x3dc0fd46 // ldr q6, [x10, #1008]
-	WORD $0x6f047406 // bic v6.4s, #128, lsl #24
-	WORD $0x6ea664a5 // umax v5.4s, v5.4s, v6.4s
-	WORD $0x6ea56483 // umax v3.4s, v4.4s, v5.4s
-	WORD $0x6ea36442 // umax v2.4s, v2.4s, v3.4s
-	WORD $0x6eb0a842 // umaxv s2, v2.4s
-	WORD $0x1e260057 // fmov w23, s2
-	WORD $0x0b1402f8 // add w24, w23, w20
-	WORD $0x53197f18 // lsr w24, w24, #25
-	WORD $0x7100e71f // cmp w24, #57
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc01547 // ldr q7, [x10, #80]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc01947 // ldr q7, [x10, #96]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc01d47 // ldr q7, [x10, #112]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc02147 // ldr q7, [x10, #128]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc02547 // ldr q7, [x10, #144]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc02947 // ldr q7, [x10, #160]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc02d47 // ldr q7, [x10, #176]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc03147 // ldr q7, [x10, #192]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc03547 // ldr q7, [x10, #208]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc03947 // ldr q7, [x10, #224]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc03d47 // ldr q7, [x10, #240]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc04147 // ldr q7, [x10, #256]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc04547 // ldr q7, [x10, #272]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc04947 // ldr q7, [x10, #288]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc04d47 // ldr q7, [x10, #304]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc05147 // ldr q7, [x10, #320]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc05547 // ldr q7, [x10, #336]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc05947 // ldr q7, [x10, #352]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc05d47 // ldr q7, [x10, #368]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc06147 // ldr q7, [x10, #384]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc06547 // ldr q7, [x10, #400]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc06947 // ldr q7, [x10, #416]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc06d47 // ldr q7, [x10, #432]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc07147 // ldr q7, [x10, #448]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc07547 // ldr q7, [x10, #464]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc07947 // ldr q7, [x10, #480]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc07d47 // ldr q7, [x10, #496]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc08147 // ldr q7, [x10, #512]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc08547 // ldr q7, [x10, #528]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc08947 // ldr q7, [x10, #544]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc08d47 // ldr q7, [x10, #560]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc09147 // ldr q7, [x10, #576]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc09547 // ldr q7, [x10, #592]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc09947 // ldr q7, [x10, #608]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc09d47 // ldr q7, [x10, #624]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0a147 // ldr q7, [x10, #640]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0a547 // ldr q7, [x10, #656]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0a947 // ldr q7, [x10, #672]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0ad47 // ldr q7, [x10, #688]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0b147 // ldr q7, [x10, #704]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0b547 // ldr q7, [x10, #720]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0b947 // ldr q7, [x10, #736]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0bd47 // ldr q7, [x10, #752]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0c147 // ldr q7, [x10, #768]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0c547 // ldr q7, [x10, #784]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0c947 // ldr q7, [x10, #800]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0cd47 // ldr q7, [x10, #816]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0d147 // ldr q7, [x10, #832]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0d547 // ldr q7, [x10, #848]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0d947 // ldr q7, [x10, #864]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0dd47 // ldr q7, [x10, #880]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0e147 // ldr q7, [x10, #896]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0e547 // ldr q7, [x10, #912]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0e947 // ldr q7, [x10, #928]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0ed47 // ldr q7, [x10, #944]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x3dc0f147 // ldr q7, [x10, #960]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76463 // umax v3.4s, v3.4s, v7.4s
+	WORD $0x3dc0f547 // ldr q7, [x10, #976]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea76484 // umax v4.4s, v4.4s, v7.4s
+	WORD $0x3dc0f947 // ldr q7, [x10, #992]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea46463 // umax v3.4s, v3.4s, v4.4s
+	WORD $0x6ea764a5 // umax v5.4s, v5.4s, v7.4s
+	WORD $0x3dc0fd47 // ldr q7, [x10, #1008]
+	WORD $0x6f047407 // bic v7.4s, #128, lsl #24
+	WORD $0x6ea764c6 // umax v6.4s, v6.4s, v7.4s
+	WORD $0x6ea664a4 // umax v4.4s, v5.4s, v6.4s
+	WORD $0x6ea46463 // umax v3.4s, v3.4s, v4.4s
+	WORD $0x6eb0a863 // umaxv s3, v3.4s
+	WORD $0x1e260076 // fmov w22, s3
+	WORD $0x0b1402d7 // add w23, w22, w20
+	WORD $0x53197ef7 // lsr w23, w23, #25
+	WORD $0x7100e6ff // cmp w23, #57
 	WORD $0x54ffda22 // b.hs .LBB0_2
-	WORD $0x1e2702a3 // fmov s3, w21
-	WORD $0x928000f7 // mov x23, #-8
-	WORD $0xaa0e03f8 // mov x24, x14
-	WORD $0xaa1303f9 // mov x25, x19
-	WORD $0x1e221863 // fdiv s3, s3, s2
+	WORD $0x1e231804 // fdiv s4, s0, s3
+	WORD $0x928000f6 // mov x22, #-8
+	WORD $0xaa0e03f7 // mov x23, x14
+	WORD $0xaa1303f8 // mov x24, x19
 	// .LBB0_6:
-	WORD $0xad7f9724 // ldp q4, q5, [x25, #-16]
-	WORD $0x910022f7 // add x23, x23, #8
-	WORD $0x91008339 // add x25, x25, #32
-	WORD $0xf103e2ff // cmp x23, #248
-	WORD $0x4f839084 // fmul v4.4s, v4.4s, v3.s[0]
-	WORD $0x4f8390a5 // fmul v5.4s, v5.4s, v3.s[0]
-	WORD $0x4e21a884 // fcvtns v4.4s, v4.4s
+	WORD $0xad7f9b05 // ldp q5, q6, [x24, #-16]
+	WORD $0x910022d6 // add x22, x22, #8
+	WORD $0x91008318 // add x24, x24, #32
+	WORD $0xf103e2df // cmp x22, #248
+	WORD $0x4f8490a5 // fmul v5.4s, v5.4s, v4.s[0]
+	WORD $0x4f8490c6 // fmul v6.4s, v6.4s, v4.s[0]
 	WORD $0x4e21a8a5 // fcvtns v5.4s, v5.4s
-	WORD $0x4e451884 // uzp1 v4.8h, v4.8h, v5.8h
-	WORD $0x3c810704 // str q4, [x24], #16
+	WORD $0x4e21a8c6 // fcvtns v6.4s, v6.4s
+	WORD $0x4e4618a5 // uzp1 v5.8h, v5.8h, v6.8h
+	WORD $0x3c8106e5 // str q5, [x23], #16
 	WORD $0x54fffec3 // b.lo .LBB0_6
-	WORD $0x1e2702a3 // fmov s3, w21
-	WORD $0x1e231842 // fdiv s2, s2, s3
-	WORD $0x17fffed2 // b .LBB0_3
+	WORD $0x1e201863 // fdiv s3, s3, s0
+	WORD $0x17fffed4 // b .LBB0_3
 	// .LBB0_8:
 	RET

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
 )
 
 func init() {
@@ -17,11 +19,13 @@ func init() {
 			registerSelfTest(f.unpack.name, func() error { return f.checkUnpack(f.rest()) })
 		}
 	}
-	for _, c := range []struct{ flush, mins int }{{16, 0}, {64, 8}, {256, 16}} {
-		registerSelfTest(matMulI16Folded.name, func() error { return checkMatMulI16(matMulI16Folded, i16Chunk, c.flush, c.mins) })
-	}
-	for _, cols := range []int{i16Chunk, 5 * 32} {
-		registerSelfTest(matMulI16Grouped.name, func() error { return checkMatMulI16(matMulI16Grouped, cols, 32, 8) })
+	for _, crossed := range []bool{false, true} {
+		for _, c := range []struct{ flush, mins int }{{16, 0}, {64, 8}, {256, 16}} {
+			registerSelfTest(matMulI16Folded.name, func() error { return checkMatMulI16(matMulI16Folded, i16Chunk, c.flush, c.mins, crossed) })
+		}
+		for _, cols := range []int{i16Chunk, 5 * 32} {
+			registerSelfTest(matMulI16Grouped.name, func() error { return checkMatMulI16(matMulI16Grouped, cols, 32, 8, crossed) })
+		}
 	}
 }
 
@@ -30,9 +34,9 @@ func init() {
 func (f *i16Format) rest() int { return f.blocksPerChunk * 5 / 8 }
 
 // i16SelfTestRows makes activations of cols columns for the self-test.
-func i16SelfTestRows(tokens, cols int, quantize quantizeI16Func) *I16 {
+func i16SelfTestRows(tokens, cols, largest int, quantize quantizeI16Func) *I16 {
 	r := selfTestRNG(cols)
-	x := new(I16)
+	x := &I16{limit: largest}
 	x.Resize(tokens, cols)
 	for t := range tokens {
 		quantize(x, t, r.floats(cols))
@@ -42,10 +46,19 @@ func i16SelfTestRows(tokens, cols int, quantize quantizeI16Func) *I16 {
 
 func checkQuantizeI16() error {
 	flat := func(quantize quantizeI16Func) []float32 {
-		x := i16SelfTestRows(2, 544, quantize)
-		out := append(append(append([]float32{}, x.Scale...), x.Sum...), x.Sum32...)
-		for _, q := range x.Q {
-			out = append(out, float32(q))
+		var out []float32
+		for _, tokens := range []int{2, planesTokens + 1} {
+			x := i16SelfTestRows(tokens, 544, 30000, quantize)
+			out = append(append(append(out, x.Scale...), x.Sum...), x.Sum32...)
+			for _, q := range x.Q {
+				out = append(out, float32(q))
+			}
+			if quantizeI16Slot.level != cpufeat.AVX512 {
+				continue // nobody reads Cross
+			}
+			for _, v := range x.Cross {
+				out = append(out, float32(v&0xffff), float32(v>>16)) // nothing is rounded
+			}
 		}
 		return out
 	}
@@ -73,7 +86,7 @@ func (f *i16Format) selfTestBlocks(rows, blocks int) []byte {
 // products share activations that the active kernel has rounded, whose own check was before.
 func (f *i16Format) checkMatVec(rows, blocks, tokens int) error {
 	w := f.selfTestBlocks(rows, blocks)
-	x := i16SelfTestRows(tokens, blocks*f.blockLen, quantizeI16Slot.active)
+	x := i16SelfTestRows(tokens, blocks*f.blockLen, 0, quantizeI16Slot.active)
 	run := func(product matVecI16Func) []float32 {
 		out := make([]float32, tokens*rows)
 		product(out, rows, w, len(w)/rows, rows, x, 0, tokens)
@@ -88,11 +101,20 @@ func (f *i16Format) checkUnpack(blocks int) error {
 	const rows = 17
 	w := f.selfTestBlocks(rows, blocks)
 	got, want := newI16Panel(), newI16Panel()
+	got.cols, want.cols = blocks*f.blockLen, blocks*f.blockLen
 	f.unpack.active(got, w, len(w)/rows, rows, blocks)
 	f.unpack.generic()(want, w, len(w)/rows, rows, blocks)
 	for k := range blocks * f.blockLen / 2 {
 		if g, w := got.w[k][:rows], want.w[k][:rows]; !slices.Equal(g, w) {
 			return fmt.Errorf("columns %d and %d of the rows are %v, plain Go gives %v", 2*k, 2*k+1, g, w)
+		}
+	}
+	if got.crossed {
+		want.fillCrossGeneric(f.flush)
+		for g := range got.cols / f.flush {
+			if g, w := got.cross[g][:rows], want.cross[g][:rows]; !slices.Equal(g, w) {
+				return fmt.Errorf("products of the weights of rows are %v, plain Go gives %v", g, w)
+			}
 		}
 	}
 	scales := 1
@@ -114,7 +136,7 @@ func (f *i16Format) checkUnpack(blocks int) error {
 
 // checkMatMulI16 multiplies a panel of so many columns with 27 tokens, so that every width of tile
 // takes part. Two kinds of token alternate, so plain Go needs to run only two.
-func checkMatMulI16(s *slot[matMulI16Func], cols, flush, mins int) error {
+func checkMatMulI16(s *slot[matMulI16Func], cols, flush, mins int, crossed bool) error {
 	const tokens, kinds = 27, 2
 	r := selfTestRNG(flush)
 	p := newI16Panel()
@@ -131,18 +153,24 @@ func checkMatMulI16(s *slot[matMulI16Func], cols, flush, mins int) error {
 	for g := range p.min {
 		copy(p.min[g][:], r.floats(i16PanelRows))
 	}
-	x := i16SelfTestRows(kinds, i16Chunk, quantizeI16Generic)
+	p.fillCrossGeneric(flush)
+	x := i16SelfTestRows(kinds, i16Chunk, min(i16Max, math.MaxInt16-int(limit)), quantizeI16Generic)
 	many := new(I16)
 	many.Resize(tokens, i16Chunk)
 	for t := range tokens {
 		copy(many.Q[t*i16Chunk:], x.Q[t%kinds*i16Chunk:][:i16Chunk])
 		many.Scale[t] = x.Scale[t%kinds]
 		copy(many.Sum[t*mins:], x.Sum[t%kinds*mins:][:mins])
+		fillCrossGeneric(many, t)
+	}
+	cross := many.Cross[many.crossAt(0, 0, i16Chunk/flush):]
+	if !crossed {
+		cross = nil
 	}
 	want, got := make([]float32, kinds*i16PanelRows), make([]float32, tokens*i16PanelRows)
 	zeros := make([]float32, i16PanelRows)
-	s.generic()(want, i16PanelRows, zeros, 0, p, x.Q, x.Scale, x.Sum, kinds, flush, mins)
-	s.active(got, i16PanelRows, zeros, 0, p, many.Q, many.Scale, many.Sum, tokens, flush, mins)
+	s.generic()(want, i16PanelRows, zeros, 0, p, x.Q, x.Scale, x.Sum, nil, nil, kinds, flush, mins)
+	s.active(got, i16PanelRows, zeros, 0, p, many.Q, many.Scale, many.Sum, cross, nil, tokens, flush, mins)
 	for t := 0; t < tokens; t++ {
 		at := t % kinds * i16PanelRows
 		if err := compareResults(got[t*i16PanelRows:][:i16PanelRows], want[at:][:i16PanelRows], manyTerms); err != nil {

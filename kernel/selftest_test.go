@@ -108,10 +108,10 @@ func TestSelfTestReplacesBroken(t *testing.T) {
 		}},
 		{"the last columns of a chunk with fewer not multiplied", matMulI16Grouped, func() func() {
 			return spoil(matMulI16Grouped, func(good matMulI16Func) matMulI16Func {
-				return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, tokens, flush, mins int) {
+				return func(to []float32, toStep int, from []float32, fromStep int, p *i16Panel, q []int16, scale, sum []float32, cross []int32, ahead *int16, tokens, flush, mins int) {
 					cols := p.cols
 					p.cols &^= 127
-					good(to, toStep, from, fromStep, p, q, scale, sum, tokens, flush, mins)
+					good(to, toStep, from, fromStep, p, q, scale, sum, cross, ahead, tokens, flush, mins)
 					p.cols = cols
 				}
 			})

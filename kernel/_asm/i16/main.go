@@ -14,7 +14,7 @@ var parts = map[string]func(){
 	"matvec_avx512":   matVecs512,
 	"matmul_avx512":   gemm512,
 	"unpack_avx512":   unpacks512,
-	"quantize_avx512": func() { quantize512(); fillPlanes512(false); fillPlanes512(true); fillPairs512() },
+	"quantize_avx512": func() { quantize512(); fillPlanes512(false); fillPlanes512(true); fillPairs512(); fillCross512() },
 	"quantize_avx2":   quantize256,
 	"peak":            peaks,
 	"matmul_avx2":     gemm256,

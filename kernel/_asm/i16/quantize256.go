@@ -11,10 +11,10 @@ import (
 // magnitude, then 64 numbers a round.
 func quantize256() {
 	const name = "quantizeI16AVX2"
-	TEXT(name, attr.NOSPLIT, "func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)")
+	TEXT(name, attr.NOSPLIT, "func(q *int16, scale, sum, sum32, x *float32, chunks, batch int, top float32)")
 	Pragma("noescape")
 	Doc(name+" quantises chunks of 256 numbers at x as one token; the token's chunks are batch",
-		"apart in q, scale, sum and sum32. chunks is at least 1. The result is that of plain Go.")
+		"apart in q, scale, sum and sum32. chunks is at least 1; top is the largest magnitude. The result is that of plain Go.")
 	q := Load(Param("q"), GP64()).(reg.GPVirtual)
 	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
 	sum := Load(Param("sum"), GP64()).(reg.GPVirtual)
@@ -51,8 +51,7 @@ func quantize256() {
 	bits, number32 := GP32(), GP32()
 	inverse, s, keep, top := YMM(), YMM(), YMM(), XMM()
 	VMOVD(m.AsX(), bits)
-	MOVL(U32(maxBits), number32)
-	VMOVD(number32, top)
+	VMOVSS(argument("top"), top)
 	VDIVSS(m.AsX(), top, inverse.AsX())
 	VDIVSS(top, m.AsX(), s.AsX())
 	VPCMPEQD(keep, keep, keep) // 0 where the chunk counts as zeros

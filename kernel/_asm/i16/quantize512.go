@@ -11,16 +11,15 @@ const (
 	tinyBits = 0x0d800000 // 2^-100
 	infBits  = 0x7f800000
 	nanBits  = 0x7fc00000
-	maxBits  = 0x46fefe00 // 32639
 )
 
 // quantize512 writes the rounding of whole chunks of activations.
 func quantize512() {
 	const name = "quantizeI16AVX512"
-	TEXT(name, attr.NOSPLIT, "func(q *int16, scale, sum, sum32, x *float32, chunks, batch int)")
+	TEXT(name, attr.NOSPLIT, "func(q *int16, scale, sum, sum32, x *float32, chunks, batch int, top float32)")
 	Pragma("noescape")
 	Doc(name+" quantises chunks of 256 numbers at x as one token; the token's chunks are batch",
-		"apart in q, scale, sum and sum32. chunks is at least 1. The result is that of plain Go.")
+		"apart in q, scale, sum and sum32. chunks is at least 1; top is the largest magnitude. The result is that of plain Go.")
 	q := Load(Param("q"), GP64()).(reg.GPVirtual)
 	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
 	sum := Load(Param("sum"), GP64()).(reg.GPVirtual)
@@ -62,8 +61,7 @@ func quantize512() {
 	// keep is 0 where the chunk counts as zeros.
 	keep, keepBits := K(), GP32()
 	top := XMM()
-	MOVL(U32(maxBits), keepBits)
-	VMOVD(keepBits, top)
+	VMOVSS(argument("top"), top)
 	VDIVSS(m.AsX(), top, inverse.AsX())
 	VDIVSS(top, m.AsX(), s.AsX())
 	MOVL(U32(0xffff), keepBits)
