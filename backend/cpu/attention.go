@@ -64,7 +64,7 @@ func (a *attending) prepare() {
 
 // run computes items until none is left.
 func (a *attending) run(w int) {
-	a.shares.each(w, func(from, to int) {
+	a.shares.each(w, 1, func(from, to int) {
 		perHead := a.first[len(a.first)-1]
 		for from < to {
 			head, at := from/perHead, from%perHead

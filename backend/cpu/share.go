@@ -10,6 +10,9 @@ const (
 	// rowAlign is the multiple of rows in which matrices are shared out for many
 	// tokens: the largest tile of the kernels. For few tokens it is the most.
 	rowAlign = 32
+	// bandUnits is how many of them the kernels for many tokens multiply together, so that
+	// activations are read once for all.
+	bandUnits = 4
 	// leastRows is the least for few tokens: the largest tile of the kernels for those.
 	leastRows = 4
 	// pieceBytes is how large the last pieces for few tokens may be if they are more
@@ -39,8 +42,9 @@ func (s shares) reset(n int) {
 	}
 }
 
-// each calls do with ranges of units until none of any worker's is left.
-func (s shares) each(w int, do func(from, to int)) {
+// each calls do with ranges of units until none of any worker's is left; together is how
+// many units are worth more in one piece.
+func (s shares) each(w, together int, do func(from, to int)) {
 	if len(s) == 1 {
 		// Nobody could take any of it: each piece that a kernel begins anew costs time.
 		if left := s[0].left.Swap(0); left>>32 < left&(1<<32-1) {
@@ -51,7 +55,7 @@ func (s shares) each(w int, do func(from, to int)) {
 	for turn := range s {
 		part := &s[(w+turn)%len(s)]
 		for {
-			from, to, ok := part.take(turn == 0)
+			from, to, ok := part.take(turn == 0, together)
 			if !ok {
 				break
 			}
@@ -61,8 +65,9 @@ func (s shares) each(w int, do func(from, to int)) {
 }
 
 // take takes a quarter of what is left, but at least a unit: from the front if it
-// is the worker's own, else from the end.
-func (s *share) take(own bool) (from, to int, ok bool) {
+// is the worker's own, else from the end. While there is much left it takes multiples
+// of together.
+func (s *share) take(own bool, together int) (from, to int, ok bool) {
 	for {
 		left := s.left.Load()
 		from, to = int(left>>32), int(left&(1<<32-1))
@@ -70,6 +75,9 @@ func (s *share) take(own bool) (from, to int, ok bool) {
 			return 0, 0, false
 		}
 		n := max(1, (to-from)/4)
+		if to-from >= 2*together {
+			n = max(together, (n+together/2)/together*together)
+		}
 		var rest uint64
 		if own {
 			rest, to = uint64(from+n)<<32|uint64(to), from+n
@@ -87,6 +95,8 @@ type product struct {
 	weights tensor.Tensor
 	shares  shares
 	unit    int // rows that are handed out together
+	// together is how many units a kernel multiplies at a time.
+	together int
 }
 
 func (e *executor) newProduct(t tensor.Tensor) *product {
@@ -96,8 +106,9 @@ func (e *executor) newProduct(t tensor.Tensor) *product {
 // reset makes all rows ready to be multiplied with some tokens.
 func (p *product) reset(tokens int) {
 	rows := p.weights.Rows()
-	p.unit = rowAlign
+	p.unit, p.together = rowAlign, bandUnits
 	if tokens <= fewTokens {
+		p.together = 1
 		for p.unit > leastRows && p.unit*len(p.weights.Data) > pieceBytes*rows {
 			p.unit /= 2
 		}
@@ -108,5 +119,5 @@ func (p *product) reset(tokens int) {
 // each calls do with ranges of rows until none is left that another worker has not taken.
 func (p *product) each(w int, do func(r0, r1 int)) {
 	rows := p.weights.Rows()
-	p.shares.each(w, func(from, to int) { do(from*p.unit, min(to*p.unit, rows)) })
+	p.shares.each(w, p.together, func(from, to int) { do(from*p.unit, min(to*p.unit, rows)) })
 }

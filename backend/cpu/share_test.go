@@ -82,19 +82,25 @@ func TestSharesOfLongRows(t *testing.T) {
 	}
 }
 
-// A worker by itself reads its part in the order of memory.
+// A worker by itself reads its part in the order of memory, in pieces of whole bands while
+// much is left.
 func TestSharesInOrder(t *testing.T) {
 	const units = 280
 	s := make(shares, 2)
-	s.reset(units)
-	for w := range s {
-		at, end := w*units/2, (w+1)*units/2
-		for at < end {
-			from, to, ok := s[w].take(true)
-			if !ok || from != at {
-				t.Fatalf("worker %d takes units %d to %d (%v), want %d", w, from, to, ok, at)
+	for _, together := range []int{1, 4} {
+		s.reset(units)
+		for w := range s {
+			at, end := w*units/2, (w+1)*units/2
+			for at < end {
+				from, to, ok := s[w].take(true, together)
+				if !ok || from != at {
+					t.Fatalf("worker %d takes units %d to %d (%v), want %d", w, from, to, ok, at)
+				}
+				if n := to - from; end-from >= 2*together && n%together != 0 || n > max(1, (end-from)/2) {
+					t.Errorf("worker %d takes %d of %d units", w, n, end-from)
+				}
+				at = to
 			}
-			at = to
 		}
 	}
 }
