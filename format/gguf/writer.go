@@ -1,7 +1,6 @@
 package gguf
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 
+	"github.com/apr-engine/apr/internal/newfile"
 	"github.com/apr-engine/apr/tensor"
 )
 
@@ -26,7 +26,7 @@ type TensorInfo struct {
 type Writer struct {
 	path, tmp string
 	f         *os.File
-	out       *bufio.Writer
+	out       *newfile.Blocks
 	infos     []TensorInfo
 	sizes     []int
 	alignment int
@@ -55,7 +55,7 @@ func Create(path string, md *Metadata, infos []TensorInfo) (*Writer, error) {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	w := &Writer{
-		path: path, tmp: f.Name(), f: f, out: bufio.NewWriterSize(f, 1<<20),
+		path: path, tmp: f.Name(), f: f, out: newfile.NewBlocks(f),
 		infos: infos, sizes: lay.sizes, alignment: lay.alignment,
 	}
 	if _, err := w.out.Write(lay.header); err != nil {

@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"kernel":              {"quant", "tensor", "internal/cpufeat"},
 	"kernel/kerneltest":   {"kernel", "quant", "tensor", "internal/cpufeat"},
 	"internal/newfile":    {},
-	"format/gguf":         {"tensor", "internal/mmapfile"},
+	"format/gguf":         {"tensor", "internal/mmapfile", "internal/newfile"},
 	"format/apr":          {"tensor", "internal/mmapfile", "internal/newfile"},
 	"format/safetensors":  {"tensor", "internal/mmapfile", "internal/newfile"},
 	"tokenizer":           {},

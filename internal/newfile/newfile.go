@@ -4,7 +4,6 @@
 package newfile
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,7 +15,7 @@ import (
 type File struct {
 	path, tmp string
 	f         *os.File
-	out       *bufio.Writer
+	out       *Blocks
 	n         int64
 	err       error
 	done      bool
@@ -34,7 +33,7 @@ func Create(path string) (*File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("create %s: %w", path, plain(err))
 		}
-		return &File{path: path, tmp: name, f: f, out: bufio.NewWriterSize(f, 1<<20)}, nil
+		return &File{path: path, tmp: name, f: f, out: NewBlocks(f)}, nil
 	}
 	return nil, fmt.Errorf("create %s: no free name for a temporary file", path)
 }
