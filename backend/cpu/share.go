@@ -64,9 +64,10 @@ func (s shares) each(w, together int, do func(from, to int)) {
 	}
 }
 
-// take takes a quarter of what is left, but at least a unit: from the front if it
-// is the worker's own, else from the end. While there is much left it takes multiples
-// of together.
+// take takes half of what is left, but at least a unit: from the front if it is the
+// worker's own, else from the end. Each piece that a kernel begins anew costs time; more
+// than half would make the others wait for a core that is half as fast. Where units are
+// worth more together it takes a quarter, and multiples of them while there is much left.
 func (s *share) take(own bool, together int) (from, to int, ok bool) {
 	for {
 		left := s.left.Load()
@@ -74,9 +75,12 @@ func (s *share) take(own bool, together int) (from, to int, ok bool) {
 		if from >= to {
 			return 0, 0, false
 		}
-		n := max(1, (to-from)/4)
-		if to-from >= 2*together {
-			n = max(together, (n+together/2)/together*together)
+		n := max(1, (to-from)/2)
+		if together > 1 {
+			n = max(1, (to-from)/4)
+			if to-from >= 2*together {
+				n = max(together, (n+together/2)/together*together)
+			}
 		}
 		var rest uint64
 		if own {
