@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -17,7 +19,8 @@ type k4Planes struct {
 	shift, lowMask, mask constant512
 	scaleIndex, minIndex constant512 // of bytes, for pairs
 	first                reg.OpmaskVirtual
-	nibbles, bits        constant512
+	nibbles, bits        constant512 // for Q5_K
+	half, sixteenth      constant512 // for Q4_K: see vector
 	source, fifthSource  *stepped512
 	q                    [2]reg.VecVirtual
 	h                    reg.VecVirtual
@@ -69,12 +72,16 @@ func (f *k4Planes) constants(tokens int) {
 	MOVQ(U64(0x1111111111111111), bits)
 	f.first = K()
 	KMOVQ(bits, f.first)
-	f.nibbles = bitMatrix("nibbles", true, func(group, bit int) int {
-		if bit > 3 {
-			return -1
-		}
-		return bit + 4*(group/2%2)
-	})
+	if f.fifth {
+		f.nibbles = bitMatrix("nibbles", true, func(group, bit int) int {
+			if bit > 3 {
+				return -1
+			}
+			return bit + 4*(group/2%2)
+		})
+	} else {
+		f.halves(few)
+	}
 	var one reg.VecVirtual
 	if !few {
 		one = oneDword512()
@@ -89,6 +96,25 @@ func (f *k4Planes) constants(tokens int) {
 		})
 		f.fifthSource = newStepped512("k5_", one, func(group int) int { return group % 2 * 4 })
 	}
+}
+
+// halves loads what takes the lower half of bytes of even sub-blocks and the upper half
+// of odd ones, and what makes the scales of those 16 times smaller.
+func (f *k4Planes) halves(keep bool) {
+	var masks, factors []byte
+	for lane := range 16 {
+		mask, factor := byte(0x0f), float32(1)
+		if lane/2%2 == 1 {
+			mask = 0xf0
+		}
+		if lane%2 == 1 { // see pairs512
+			factor = 1. / 16
+		}
+		masks = append(masks, mask, mask, mask, mask)
+		factors = binary.LittleEndian.AppendUint32(factors, math.Float32bits(factor))
+	}
+	f.half = newConstant512("k4half", masks, true)
+	f.sixteenth = newConstant512("k4sixteenth", factors, keep)
 }
 
 var (
@@ -120,6 +146,9 @@ func (f *k4Planes) header(w [2]reg.GPVirtual) (scale, min [2]reg.VecVirtual) {
 		return z
 	}
 	scale[0], min[0] = times(f.scaleIndex, 0x50), times(f.minIndex, 0xfa)
+	if !f.fifth {
+		VMULPS(f.sixteenth.get(), scale[0], scale[0])
+	}
 	return scale, min
 }
 
@@ -146,16 +175,20 @@ func (f *k4Planes) again() planes512 {
 	return &other
 }
 
+// vector leaves the weights in upper halves of bytes where they are if nothing is added to
+// them: 16 times as large, with scales 16 times smaller, they give the same.
 func (f *k4Planes) vector(p reg.GPVirtual, v int) reg.VecVirtual {
 	z := f.source.v[v].copy()
 	VPERMI2D(f.q[1], f.q[0], z)
-	VGF2P8AFFINEQB(Imm(0), f.nibbles.get(), z, z)
-	if f.fifth {
-		fifth := ZMM()
-		VPERMD(f.h, f.fifthSource.v[v].get(), fifth)
-		VGF2P8AFFINEQB(Imm(0), f.bits.get(), fifth, fifth)
-		VPORD(fifth, z, z)
+	if !f.fifth {
+		VPANDD(f.half.get(), z, z)
+		return z
 	}
+	fifth := ZMM()
+	VGF2P8AFFINEQB(Imm(0), f.nibbles.get(), z, z)
+	VPERMD(f.h, f.fifthSource.v[v].get(), fifth)
+	VGF2P8AFFINEQB(Imm(0), f.bits.get(), fifth, fifth)
+	VPORD(fifth, z, z)
 	return z
 }
 

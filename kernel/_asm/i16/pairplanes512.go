@@ -14,7 +14,7 @@ import (
 type pairs512 struct{ sums, scale, min reg.VecVirtual }
 
 // sum returns the instructions that make p.sums of the sums of 16 columns of two rows:
-// exact integers, below 2^25.
+// exact integers, below 2^25 or, of weights in upper halves of bytes, 16 times that.
 func (p pairs512) sum(isum []reg.VecVirtual) queue {
 	odd := ZMM()
 	return queue{
