@@ -252,6 +252,9 @@ func (r *Row) measure(ctx context.Context, e *engine.Engine, o Options, n int, g
 		if err != nil {
 			return err
 		}
+		if i == 0 && pairing != nil {
+			pairing.usual = took / time.Duration(n)
+		}
 		if i > 0 {
 			r.Times = append(r.Times, took)
 			r.Speeds = append(r.Speeds, float64(n*len(g.sessions))/took.Seconds())
@@ -280,6 +283,7 @@ type group struct {
 	e        *engine.Engine
 	sessions []*engine.Session
 	tokens   []int32
+	next     []int32                       // one for each sequence
 	need     func(context float64) float64 // bytes that a step reads, with so many tokens in each
 	pairing  *pairing                      // of a run that is paired; else nil
 }
@@ -309,28 +313,43 @@ func prompt(ctx context.Context, g *group, total int) error {
 // each with its logits. Which token the logits would choose does not matter for
 // the time.
 func generate(ctx context.Context, g *group, total int) error {
-	next := make([]int32, len(g.sessions))
+	g.next = make([]int32, len(g.sessions))
 	g.pairing.begin()
 	for i := len(g.sessions[0].Tokens()); i < total; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if len(g.sessions) == 1 {
-			if _, err := g.sessions[0].Extend(ctx, g.tokens[i:i+1], backend.Last); err != nil {
-				return err
-			}
-		} else {
-			for j := range next {
-				next[j] = g.tokens[i]
-			}
-			if _, err := g.e.ExtendTogether(ctx, g.sessions, next); err != nil {
-				return err
-			}
+		if err := g.pairing.settle(func() error { return g.attempt(ctx, i) }); err != nil {
+			return err
+		}
+		if err := g.extend(ctx, i); err != nil {
+			return err
 		}
 		g.pairing.step(g.need(float64(i)))
 	}
 	g.pairing.end()
 	return nil
+}
+
+// extend makes the step that computes token i in every sequence.
+func (g *group) extend(ctx context.Context, i int) (err error) {
+	if len(g.sessions) == 1 {
+		_, err = g.sessions[0].Extend(ctx, g.tokens[i:i+1], backend.Last)
+		return err
+	}
+	for j := range g.next {
+		g.next[j] = g.tokens[i]
+	}
+	_, err = g.e.ExtendTogether(ctx, g.sessions, g.next)
+	return err
+}
+
+// attempt makes the same step and takes it back.
+func (g *group) attempt(ctx context.Context, i int) error {
+	if err := g.extend(ctx, i); err != nil {
+		return err
+	}
+	return g.rewind(ctx, i)
 }
 
 func referenceLogits(ctx context.Context, m *engine.Model, o Options) ([][]float32, error) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"testing"
 
+	"github.com/apr-engine/apr/backend"
 	_ "github.com/apr-engine/apr/backend/all"
 	"github.com/apr-engine/apr/engine"
 	_ "github.com/apr-engine/apr/model/all"
@@ -57,6 +59,57 @@ func TestRun(t *testing.T) {
 	for i := range want {
 		if tests[i] != want[i] {
 			t.Errorf("test %d is %s, want %s", i, tests[i], want[i])
+		}
+	}
+}
+
+// A step that is taken back leaves the sequences as they were, so what follows computes
+// what it would have computed.
+func TestAttempt(t *testing.T) {
+	ctx := context.Background()
+	e, err := engine.Open(loadTiny(t), engine.Options{Backend: "cpu"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	const total = 6 // attempts need no more room than the steps
+	for _, sequences := range []int{1, 2} {
+		var want []float32
+		for attempts := range 3 {
+			g := &group{e: e, tokens: e.Model.RandomTokens(total), next: make([]int32, sequences)}
+			for range sequences {
+				s, err := e.NewSession(total)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				g.sessions = append(g.sessions, s)
+			}
+			for i := range total - 1 {
+				for range attempts {
+					if err := g.attempt(ctx, i); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := g.extend(ctx, i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range g.sessions {
+				if !slices.Equal(s.Tokens(), g.tokens[:total-1]) {
+					t.Fatalf("a sequence holds %v, want %v", s.Tokens(), g.tokens[:total-1])
+				}
+			}
+			l, err := g.sessions[sequences-1].Extend(ctx, g.tokens[total-1:], backend.Last)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = slices.Clone(l.Row(0))
+			}
+			if !slices.Equal(l.Row(0), want) {
+				t.Errorf("%d sequences, %d attempts before each step: other logits", sequences, attempts)
+			}
 		}
 	}
 }

@@ -52,6 +52,11 @@ const (
 	// push out of caches is read again within one token.
 	readingTime = 4 * time.Millisecond
 	stretchTime = 200 * time.Millisecond
+
+	// settleTime is how long steps are made without being timed after a reading: its
+	// threads are not the workers, which slept meanwhile and take some 10 ms until each has
+	// a processor of its own again.
+	settleTime = 20 * time.Millisecond
 )
 
 // pairing divides runs into stretches. A nil one does nothing.
@@ -59,12 +64,15 @@ type pairing struct {
 	now   func() time.Time
 	read  func() float64 // bytes a second
 	pairs Pairs
-	spent time.Duration // reading, which is no part of a run
+	spent time.Duration // reading and settling, which are no part of a run
+	// usual is about how long a step takes.
+	usual time.Duration
 
 	before float64 // the reading before the present stretch
 	start  time.Time
 	needed float64 // bytes, by the present stretch
 	none   bool    // no stretch of this run has ended
+	away   bool    // the workers: no step has been made since the last reading
 }
 
 // begin is called when a run begins.
@@ -102,16 +110,39 @@ func (p *pairing) pair() {
 	p.before, p.none = after, false
 }
 
+// settle repeats a step that has to come next and is not to be timed, if there has been a
+// reading, until the workers are back at work; the stretch begins after that. Where one
+// step takes that long it is left out: it would make a run of few steps much longer, and
+// the reading would be an old one.
+func (p *pairing) settle(step func() error) error {
+	if p == nil || !p.away {
+		return nil
+	}
+	p.away = false
+	if p.usual >= settleTime {
+		return nil
+	}
+	start := p.start
+	for p.now().Sub(start) < settleTime {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	p.start = p.now()
+	p.spent += p.start.Sub(start)
+	return nil
+}
+
 // reading reads memory; the next stretch begins after it.
 func (p *pairing) reading() float64 {
 	start := p.now()
 	rate := p.read()
-	p.start, p.needed = p.now(), 0
+	p.start, p.needed, p.away = p.now(), 0, true
 	p.spent += p.start.Sub(start)
 	return rate
 }
 
-// time is what readings have taken so far.
+// time is what readings, and settling after them, have taken so far.
 func (p *pairing) time() time.Duration {
 	if p == nil {
 		return 0

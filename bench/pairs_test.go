@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -93,10 +94,67 @@ func TestPairsReadings(t *testing.T) {
 	}
 }
 
+// After each reading steps are made until the workers are back; they are no part of the
+// stretch, nor of the time of the run. Steps that take long need none.
+func TestSettle(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		usual, step time.Duration
+		want        int // steps after a reading
+	}{
+		{"short steps", time.Millisecond, 2 * time.Millisecond, 10},
+		{"the last one goes beyond", 15 * time.Millisecond, 15 * time.Millisecond, 2},
+		{"longer than usual", time.Millisecond, time.Second, 1},
+		{"long steps", settleTime, settleTime, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab()
+			l.usual = tt.usual
+			steps := 0
+			settle := func() {
+				err := l.settle(func() error {
+					l.clock = l.clock.Add(tt.step)
+					steps++
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			settle() // nothing has been read
+			l.begin()
+			for range 2 {
+				settle()
+				settle() // no reading since
+				l.clock = l.clock.Add(stretchTime)
+				l.step(1e9 * stretchTime.Seconds() / 2)
+			}
+			if steps != 2*tt.want {
+				t.Errorf("%d steps after two readings, want %d", steps, 2*tt.want)
+			}
+			if len(l.pairs) != 2 || !(math.Abs(l.pairs.Share()-0.5) <= 1e-6) {
+				t.Errorf("pairs %v, want two with a share of 0.5", l.pairs)
+			}
+			if want := 3*l.reading + time.Duration(steps)*tt.step; l.time() != want {
+				t.Errorf("%v was no part of the run, want %v", l.time(), want)
+			}
+		})
+	}
+	failed := errors.New("failed")
+	l := newLab()
+	l.begin()
+	if err := l.settle(func() error { return failed }); err != failed {
+		t.Errorf("%v, want the step's error", err)
+	}
+}
+
 // Without a pairing a run is just measured.
 func TestNoPairing(t *testing.T) {
 	var p *pairing
 	p.begin()
+	if err := p.settle(func() error { return errors.New("called") }); err != nil {
+		t.Error(err)
+	}
 	p.step(1)
 	p.end()
 	if p.time() != 0 {
