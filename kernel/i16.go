@@ -10,7 +10,7 @@ import (
 // scale per chunk of 256 elements, weights stay in the blocks of the file.
 // Products and their sums inside a chunk are exact integers; only the scales
 // and the sum over chunks are float32. The rounding of the activations is the
-// only error beside float32's own: at most max|x|/65278 per element, or max|x|/61628 in
+// only error beside float32's own: at most max|x|/65278 per element, or max|x|/63518 in
 // front of types that are multiplied faster if sums of an activation and a weight fit 16
 // bits (I16.For).
 

@@ -32,9 +32,9 @@ func (a *I16) crossAt(c, token, n int) int {
 }
 
 // crossWeight is up to which weight products of sums are worth rounding activations to
-// fewer steps: 2048 of them cost a sixteenth. Q6_K and IQ4_XS would cost an eighth, and
+// fewer steps: 1024 of them cost a 32nd. Q6_K and IQ4_XS would cost an eighth, and
 // gain less, because their sums are flushed after each 16 columns.
-const crossWeight = 2048
+const crossWeight = 1024
 
 // i16Largest is how large activations that are multiplied with weights of type t may be
 // so that products of sums are possible. It is what fits all kernels

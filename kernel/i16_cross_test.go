@@ -56,19 +56,27 @@ func TestMatMulI16NotCrossed(t *testing.T) {
 	})
 }
 
-// No weight may be larger than its format says, or sums would not fit 16 bits.
+// No weight of a panel that is crossed may be larger than its format says, or sums would
+// not fit 16 bits; nor so large that they do not fit 32 before they are flushed.
 func TestI16Largest(t *testing.T) {
+	if matMulI16Folded.Active() != cpufeat.AVX512 {
+		t.Skip("nothing multiplies sums")
+	}
 	for _, d := range i16Types() {
 		f, largest := i16Formats[d], 0
-		var c i16Weights
+		p := newI16Panel()
 		for _, kind := range []string{"random", "ones", "zeros", "low"} {
-			w := i16Matrix(rand.New(rand.NewPCG(12, 12)), d, 64, 256, kind)
-			for r := range w.Rows() {
-				f.decode(&c, w.Row(r))
-				for _, v := range c.w {
-					largest = max(largest, int(v), -int(v))
+			w := i16Matrix(rand.New(rand.NewPCG(12, 12)), d, i16PanelRows, 256, kind)
+			p.cols, p.flush = 256, f.flush
+			f.unpack.active(p, w.Data, len(w.Data)/w.Rows(), i16PanelRows, f.blocksPerChunk)
+			for _, pair := range p.w {
+				for _, v := range pair {
+					largest = max(largest, int(v[0]), -int(v[0]), int(v[1]), -int(v[1]))
 				}
 			}
+		}
+		if f.largest*p.flush*i16Max > math.MaxInt32 {
+			t.Errorf("%s: %d columns with weights of %d are too many", d, p.flush, f.largest)
 		}
 		if largest > f.largest {
 			t.Errorf("%s: a weight is %d, at most %d are expected", d, largest, f.largest)

@@ -18,7 +18,8 @@ type i16Format struct {
 	folded bool
 	// minEvery is the number of columns that share a minimum: 0 (none), 16 or 32.
 	minEvery int
-	// largest is the bound on max|weight| below.
+	// largest is the bound on max|weight| below, in panels of kernels that multiply sums:
+	// 8·63 for Q4_K and 16·63 for Q5_K there.
 	largest int
 	// flush is how many columns a lane of int32 may sum without overflow: flush
 	// × max|weight| × 32639 < 2^31.
@@ -61,8 +62,8 @@ func init() {
 		{dtype: tensor.IQ4_NL, halves: []int{0}, decode: decodeIQ4NL, largest: 127, flush: 32},
 		{dtype: tensor.Q2_K, halves: []int{80, 82}, decode: decodeQ2K, folded: true, largest: 3 * 15, flush: 256, minEvery: 16},
 		{dtype: tensor.Q3_K, halves: []int{108}, decode: decodeQ3K, folded: true, largest: 4 * 32, flush: 256},
-		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, largest: 15 * 63, flush: 64, minEvery: 32},
-		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, largest: 31 * 63, flush: 32, minEvery: 32},
+		{dtype: tensor.Q4_K, halves: []int{0, 2}, decode: decodeQ4K, folded: true, largest: 8 * 63, flush: 64, minEvery: 32},
+		{dtype: tensor.Q5_K, halves: []int{0, 2}, decode: decodeQ5K, folded: true, largest: 16 * 63, flush: 32, minEvery: 32},
 		{dtype: tensor.Q6_K, halves: []int{208}, decode: decodeQ6K, folded: true, largest: 32 * 128, flush: 16},
 		{dtype: tensor.IQ4_XS, halves: []int{0}, decode: decodeIQ4XS, folded: true, largest: 127 * 32, flush: 16},
 	} {

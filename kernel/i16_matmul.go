@@ -28,7 +28,9 @@ type i16Panel struct {
 
 	// cols is how many columns of the chunk there are. What lies behind them may be
 	// anything but minimums, which are 0.
-	cols    int
+	cols int
+	// flush is how many columns are summed before sums might not fit.
+	flush   int
 	crossed bool
 }
 
@@ -42,7 +44,9 @@ type Workspace struct {
 
 // unpackI16Func unpacks one chunk of 1 ≤ rows ≤ 32 rows, rowBytes apart, that
 // starts at w with the given number of blocks. Missing rows are zeros or copies of
-// the last one; of missing columns the minimums are 0.
+// the last one; of missing columns the minimums are 0. All weights of a row that share a
+// minimum may be the same number less than those of the file, if the minimum is as much less;
+// if that makes them smaller, flush may become more.
 type unpackI16Func func(p *i16Panel, w []byte, rowBytes, rows, blocks int)
 
 // matMulI16Func sets to, 32 numbers every toStep, to those of from, every fromStep,
@@ -113,7 +117,7 @@ func (b *i16Band) multiply(out []float32, stride int, ws *Workspace) {
 		blocks := min(f.blocksPerChunk, b.x.Cols/f.blockLen-c*f.blocksPerChunk)
 		for r := b.r0; r < b.r1; r += i16PanelRows {
 			p := ws.panels[(r-b.r0)/i16PanelRows]
-			p.cols, p.crossed = blocks*f.blockLen, false
+			p.cols, p.flush, p.crossed = blocks*f.blockLen, f.flush, false
 			f.unpack.active(p, b.w[r*b.rowBytes+c*f.chunkBytes:], b.rowBytes, min(i16PanelRows, b.r1-r), blocks)
 		}
 		for t := 0; t < tokens; t += bandTokens {
@@ -157,9 +161,9 @@ func (b *i16Band) panel(to []float32, toStep int, from []float32, fromStep int, 
 	}
 	var cross []int32
 	if p.crossed && len(b.x.Cross) > 0 && b.x.largest()+f.largest <= math.MaxInt16 {
-		cross = b.x.Cross[b.x.crossAt(c, t, i16Chunk/f.flush):]
+		cross = b.x.Cross[b.x.crossAt(c, t, i16Chunk/p.flush):]
 	}
-	multiply(to, toStep, from, fromStep, p, b.x.Q[at*i16Chunk:], b.x.Scale[at:], sum, cross, ahead, n, f.flush, mins)
+	multiply(to, toStep, from, fromStep, p, b.x.Q[at*i16Chunk:], b.x.Scale[at:], sum, cross, ahead, n, p.flush, mins)
 }
 
 // ahead is which activations a kernel may ask for while it multiplies panel i: of the

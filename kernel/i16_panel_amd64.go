@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"cmp"
 	"unsafe"
 
 	"github.com/apr-engine/apr/internal/cpufeat"
@@ -62,28 +63,32 @@ func registerI16MatMul() {
 		dtype tensor.DType
 		level cpufeat.Level
 		asm   unpackI16Asm
+		// flush is other than the format's if weights are made smaller.
+		flush int
 	}{
-		{tensor.Q4_K, cpufeat.AVX2, unpackQ4KI16AVX2},
-		{tensor.Q5_K, cpufeat.AVX2, unpackQ5KI16AVX2},
-		{tensor.Q6_K, cpufeat.AVX2, unpackQ6KI16AVX2},
-		{tensor.Q2_K, cpufeat.AVX512, unpackQ2KI16AVX512},
-		{tensor.Q3_K, cpufeat.AVX512, unpackQ3KI16AVX512},
-		{tensor.Q4_K, cpufeat.AVX512, unpackQ4KI16AVX512},
-		{tensor.Q5_K, cpufeat.AVX512, unpackQ5KI16AVX512},
-		{tensor.Q6_K, cpufeat.AVX512, unpackQ6KI16AVX512},
-		{tensor.IQ4_XS, cpufeat.AVX512, unpackIQ4XSI16AVX512},
+		{tensor.Q4_K, cpufeat.AVX2, unpackQ4KI16AVX2, 0},
+		{tensor.Q5_K, cpufeat.AVX2, unpackQ5KI16AVX2, 0},
+		{tensor.Q6_K, cpufeat.AVX2, unpackQ6KI16AVX2, 0},
+		{tensor.Q2_K, cpufeat.AVX512, unpackQ2KI16AVX512, 0},
+		{tensor.Q3_K, cpufeat.AVX512, unpackQ3KI16AVX512, 0},
+		{tensor.Q4_K, cpufeat.AVX512, unpackQ4KI16AVX512, 128},
+		{tensor.Q5_K, cpufeat.AVX512, unpackQ5KI16AVX512, 64},
+		{tensor.Q6_K, cpufeat.AVX512, unpackQ6KI16AVX512, 0},
+		{tensor.IQ4_XS, cpufeat.AVX512, unpackIQ4XSI16AVX512, 0},
 	} {
 		f := i16Formats[v.dtype]
+		flush := cmp.Or(v.flush, f.flush)
 		f.unpack.add(v.level, func(p *i16Panel, w []byte, rowBytes, rows, _ int) {
 			v.asm(&p.w[0][0][0], &w[0], rowBytes, rows) // rows are whole chunks of one block
-			p.cross512(v.level, f.flush)
+			p.cross512(v.level, flush)
 		})
 	}
 }
 
-// cross512 makes cross at the level whose products read it.
+// cross512 makes cross at the level whose products read it, for sums of flush columns.
 func (p *i16Panel) cross512(level cpufeat.Level, flush int) {
 	if level == cpufeat.AVX512 {
+		p.flush = flush
 		crossPanelAVX512(&p.w[0][0][0], flush/2, p.cols/flush)
 		p.crossed = true
 	}

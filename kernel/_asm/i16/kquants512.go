@@ -75,9 +75,27 @@ func wordMask(word int) reg.VecVirtual {
 
 // scalesK4 decodes the twelve bytes of 6-bit scales and minimums that follow d
 // and dmin in Q4_K and Q5_K.
+//
+// Levels are made symmetrical, half of their number less, so that more columns can be
+// summed; the minimums take the difference.
 type scalesK4 struct {
 	spreader
 	scales spread512
+	bits   uint64 // of a level
+	half   reg.VecVirtual
+}
+
+func (s *scalesK4) constants(bits uint64) {
+	s.spreader = newSpreader(false)
+	s.bits = bits
+	s.half = wordMask(1 << (bits - 1))
+}
+
+// finish makes level words of sub-block j weights.
+func (s *scalesK4) finish(j int, v reg.VecVirtual, use func(j int, w reg.VecVirtual)) {
+	VPSUBW(s.half, v, v)
+	s.scales.apply(j, v)
+	use(j, v)
 }
 
 // decode reads the 16-byte header at p.
@@ -99,16 +117,21 @@ func (s *scalesK4) decode(p reg.GPVirtual) (d, min reg.VecVirtual) {
 	VPMOVZXBW(low, words.AsY())
 	s.scales = s.spread(words)
 
-	floats, dm, m := XMM(), XMM(), ZMM()
+	floats, dm, m, scale := XMM(), XMM(), ZMM(), ZMM()
 	VCVTPH2PS(header, floats) // d, dmin, and two that are not numbers
 	d, min = ZMM(), ZMM()
 	VBROADCASTSS(floats, d)
 	VMOVSHDUP(floats, dm)
 	VBROADCASTSS(dm, min)
+	VPSHUFB(bytesConst("k4scale", []byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}), low, scale.AsX())
+	VPMOVZXBD(scale.AsX(), scale)
+	VPSLLD(Imm(s.bits-1), scale, scale)
+	VCVTDQ2PS(scale, scale)
 	VPSHUFB(bytesConst("k4min", []byte{8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15}), low, low)
 	VPMOVZXBD(low, m)
 	VCVTDQ2PS(m, m)
 	VMULPS(m, min, min)
+	VFNMADD231PS(scale, d, min)
 	return d, min
 }
 
@@ -131,7 +154,7 @@ func (f *q4K512) name() string { return "Q4K" }
 func (f *q4K512) bytes() int   { return 144 }
 func (f *q4K512) mins() int    { return 8 }
 func (f *q4K512) constants() {
-	f.spreader = newSpreader(false)
+	f.scalesK4.constants(4)
 	f.nib = wordMask(15)
 }
 func (f *q4K512) chunk(p reg.GPVirtual) (d, min reg.VecVirtual) { return f.decode(p) }
@@ -141,10 +164,8 @@ func (f *q4K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 		VPMOVZXBW(Mem{Base: p, Disp: 16 + 32*i}, low)
 		VPSRLW(Imm(4), low, high)
 		VPANDD(f.nib, low, low)
-		f.scales.apply(2*i, low)
-		use(2*i, low)
-		f.scales.apply(2*i+1, high)
-		use(2*i+1, high)
+		f.finish(2*i, low, use)
+		f.finish(2*i+1, high, use)
 	}
 }
 
@@ -222,16 +243,16 @@ func newQ5K512() folded512 { return new(q5K512) }
 func (f *q5K512) name() string { return "Q5K" }
 func (f *q5K512) bytes() int   { return 176 }
 func (f *q5K512) constants() {
-	f.q4K512.constants()
-	f.bit = wordMask(16)
+	f.scalesK4.constants(5)
+	f.nib = wordMask(15)
+	f.bit = f.half
 }
 func (f *q5K512) vectors(p reg.GPVirtual, use func(j int, w reg.VecVirtual)) {
 	fifth := ZMM()
 	VPMOVZXBW(Mem{Base: p, Disp: 16}, fifth)
 	finish := func(j int, v reg.VecVirtual) {
 		VPTERNLOGD(Imm(0xf8), f.bit, shiftedTo(4, j, fifth), v) // v | bit of fifth
-		f.scales.apply(j, v)
-		use(j, v)
+		f.scalesK4.finish(j, v, use)
 	}
 	for i := range 4 {
 		low, high := ZMM(), ZMM()
