@@ -64,12 +64,12 @@ const (
 )
 
 // For has only what products with weights of these types, and of those named before,
-// read be filled from the next Resize on, and numbers be rounded so that those are fast.
-// Products with others are right but slow. Without it all is filled.
+// read be filled from the next Resize on, and numbers be rounded so that those are fast
+// (I16Largest). Products with others are right but slow. Without it all is filled.
 func (a *I16) For(types ...tensor.DType) {
+	a.limit = min(a.largest(), I16Largest(types...))
 	for _, t := range types {
 		a.layouts |= wordsLayout
-		a.limit = min(a.largest(), i16Largest(t))
 		if f := i16Formats[t]; f != nil {
 			a.layouts |= f.layout
 		}
@@ -134,9 +134,9 @@ func resized[T int16 | int32 | float32 | i16Planes | i16BlockPlanes](s []T, n in
 
 // QuantizeI16 stores x, of dst.Cols elements, as one token of dst:
 // Q = round(x / Scale), ties to even, with Scale = max|x|/32639 of the chunk, or of
-// somewhat less than 32639 in front of some types of weights (For). A chunk of zeros (or below 2^-100) has scale 0. A chunk with a NaN or an
-// infinity has scale NaN, so every product with it is NaN. Different tokens may
-// be quantised concurrently.
+// somewhat less than 32639 in front of some types of weights (For). A chunk of zeros
+// (or below 2^-100) has scale 0. A chunk with a NaN or an infinity has scale NaN, so
+// every product with it is NaN. Different tokens may be quantised concurrently.
 func QuantizeI16(dst *I16, token int, x []float32) {
 	if token < 0 || token >= dst.Tokens || len(x) != dst.Cols {
 		panic(fmt.Sprintf("kernel: quantise token %d of %d with %d of %d columns", token, dst.Tokens, len(x), dst.Cols))

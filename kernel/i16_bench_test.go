@@ -81,7 +81,7 @@ func BenchmarkMatMulI16(b *testing.B) {
 					}
 					defer Use(level)()
 					w := i16Big(d, cols, 2<<20)
-					x, _ := i16RowsUpTo(i16Largest(d), rand.New(rand.NewPCG(1, 1)), tokens, cols)
+					x, _ := i16RowsUpTo(I16Largest(d), rand.New(rand.NewPCG(1, 1)), tokens, cols)
 					out := make([]float32, w.Rows()*tokens)
 					var ws Workspace
 					reportRates(b, strip*cols*tokens, "GMAC/s", func(i int) {

@@ -36,15 +36,16 @@ func (a *I16) crossAt(c, token, n int) int {
 // gain less, because their sums are flushed after each 16 columns.
 const crossWeight = 1024
 
-// i16Largest is how large activations that are multiplied with weights of type t may be
-// so that products of sums are possible. It is what fits all kernels
-// where they are not worth it or t is not multiplied in integers.
-func i16Largest(t tensor.DType) int {
-	f := i16Formats[t]
-	if f == nil || f.largest > crossWeight {
-		return i16Max
+// I16Largest is how large activations are made by I16.For: as large as fits all kernels, or
+// what makes products of sums with weights of these types possible where they are worth it.
+func I16Largest(types ...tensor.DType) int {
+	largest := i16Max
+	for _, t := range types {
+		if f := i16Formats[t]; f != nil && f.largest <= crossWeight {
+			largest = min(largest, math.MaxInt16-f.largest)
+		}
 	}
-	return min(i16Max, math.MaxInt16-f.largest)
+	return largest
 }
 
 func (a *I16) largest() int {

@@ -84,7 +84,7 @@ func TestI16Largest(t *testing.T) {
 		if f.largest > crossWeight {
 			continue
 		}
-		if x, _ := i16RowsUpTo(i16Largest(d), rand.New(rand.NewPCG(12, 12)), 5, 256); int(slices.Max(x.Q))+f.largest > math.MaxInt16 || int(slices.Min(x.Q))-f.largest < math.MinInt16 {
+		if x, _ := i16RowsUpTo(I16Largest(d), rand.New(rand.NewPCG(12, 12)), 5, 256); int(slices.Max(x.Q))+f.largest > math.MaxInt16 || int(slices.Min(x.Q))-f.largest < math.MinInt16 {
 			t.Errorf("%s: activations from %d to %d", d, slices.Min(x.Q), slices.Max(x.Q))
 		}
 	}

@@ -41,7 +41,7 @@ func checkGuarded(t *testing.T, d tensor.DType, rows, cols int, place kerneltest
 	rng := kerneltest.Rand(t)
 	w := i16Matrix(rng, d, rows, cols, "random")
 	w.Data = guarded(t, w.Data, place)
-	plain, raw := i16RowsUpTo(i16Largest(d), rng, tokens, cols)
+	plain, raw := i16RowsUpTo(I16Largest(d), rng, tokens, cols)
 	x := &I16{Tokens: tokens, Cols: cols, limit: plain.limit, Cross: guarded(t, plain.Cross, place), Q: guarded(t, plain.Q, place), Scale: guarded(t, plain.Scale, place),
 		Sum: guarded(t, plain.Sum, place), Sum32: guarded(t, plain.Sum32, place)}
 	for tok := range tokens {

@@ -276,7 +276,7 @@ func TestMatMulI16(t *testing.T) {
 						rng := rand.New(rand.NewPCG(3, uint64(cols)))
 						const rows, tokens = 39, 27
 						w := i16Matrix(rng, d, rows, cols, kind)
-						x, _ := i16RowsUpTo(i16Largest(d), rng, tokens, cols)
+						x, _ := i16RowsUpTo(I16Largest(d), rng, tokens, cols)
 						want, size := i16Reference(t, w, x)
 						got := make([]float32, tokens*rows)
 						var ws Workspace
@@ -298,7 +298,7 @@ func TestMatMulI16Stale(t *testing.T) {
 				rng := rand.New(rand.NewPCG(5, uint64(cols)))
 				const rows, tokens = 135, 13
 				w := i16Matrix(rng, d, rows, cols, "random")
-				x, _ := i16RowsUpTo(i16Largest(d), rng, tokens, cols)
+				x, _ := i16RowsUpTo(I16Largest(d), rng, tokens, cols)
 				want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
 				var ws Workspace
 				MatMulI16(want, rows, w, 0, rows, x, 0, tokens, &ws)
@@ -330,7 +330,7 @@ func TestMatMulI16Partition(t *testing.T) {
 				// More rows than a band, and in some ranges more tokens than it takes at a time.
 				const rows, cols, tokens = 170, 512, 160
 				w := i16Matrix(rng, d, rows, cols, "random")
-				x, _ := i16RowsUpTo(i16Largest(d), rng, tokens, cols)
+				x, _ := i16RowsUpTo(I16Largest(d), rng, tokens, cols)
 				whole := make([]float32, tokens*rows)
 				var ws Workspace
 				MatMulI16(whole, rows, w, 0, rows, x, 0, tokens, &ws)

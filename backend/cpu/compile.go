@@ -71,13 +71,22 @@ type compiler struct {
 	left   []int            // uses of a value that are still to come
 	packs  [][]tensor.DType // of those, weights of uses in quantised form
 	free   map[int][]int
-	freeP  map[int][]int
+	freeP  map[packing][]int
 	kind   string // of the operation being compiled
+}
+
+// packing is what quantised values have in common that share memory. The rounding of a
+// value depends on the weights it meets and on nothing else: not on what else the program
+// computes, or a part of it would give other bits.
+type packing struct{ width, largest int }
+
+func (c *compiler) packing(id graph.ID) packing {
+	return packing{c.width(id), kernel.I16Largest(c.packs[id]...)}
 }
 
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
-	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([][]tensor.DType, n), free: map[int][]int{}, freeP: map[int][]int{}}
+	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([][]tensor.DType, n), free: map[int][]int{}, freeP: map[packing][]int{}}
 	e.plans = backend.NewPlans(e.kernelsOf)
 	for _, l := range e.program.Caches {
 		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
@@ -153,7 +162,8 @@ func (c *compiler) use(id graph.ID) {
 	w := c.width(id)
 	c.free[w] = append(c.free[w], c.slotOf[id])
 	if p := c.packOf[id]; p >= 0 {
-		c.freeP[w] = append(c.freeP[w], p)
+		k := c.packing(id)
+		c.freeP[k] = append(c.freeP[k], p)
 	}
 }
 
@@ -162,10 +172,10 @@ func (c *compiler) pack(id graph.ID) {
 	if len(c.packs[id]) == 0 {
 		return
 	}
-	w := c.width(id)
+	w, k := c.width(id), c.packing(id)
 	p := len(c.packed)
-	if f := c.freeP[w]; len(f) > 0 {
-		p, c.freeP[w] = f[len(f)-1], f[:len(f)-1]
+	if f := c.freeP[k]; len(f) > 0 {
+		p, c.freeP[k] = f[len(f)-1], f[:len(f)-1]
 	} else {
 		c.packed = append(c.packed, kernel.I16{})
 		c.packedW = append(c.packedW, w)
