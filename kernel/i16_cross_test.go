@@ -60,7 +60,7 @@ func TestMatMulI16NotCrossed(t *testing.T) {
 // not fit 16 bits; nor so large that they do not fit 32 before they are flushed.
 func TestI16Largest(t *testing.T) {
 	if matMulI16Folded.Active() != cpufeat.AVX512 {
-		t.Skip("nothing multiplies sums")
+		t.Skip("sums are multiplied with AVX-512 alone, which this processor or build has not: runs in CI where its processor has it")
 	}
 	for _, d := range i16Types() {
 		f, largest := i16Formats[d], 0
@@ -93,7 +93,7 @@ func TestI16Largest(t *testing.T) {
 func TestFillCross(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		if level := quantizeI16Slot.Active(); level != cpufeat.Generic && level != cpufeat.AVX512 {
-			t.Skip("nothing reads Cross at this level")
+			t.Skip("this level does not fill Cross, which only products with AVX-512 read: the other levels run beside it")
 		}
 		for _, cols := range []int{32, 256, 288, 1536} {
 			t.Run(fmt.Sprint(cols), func(t *testing.T) {
