@@ -38,7 +38,8 @@ type I16 struct {
 	Sum          []float32 // (chunks, tokens, 16): Scale × Σ Q over 16 elements
 	Sum32        []float32 // (chunks, tokens, 8): the same over 32 elements
 	// Cross has, for products of sums (i16_cross.go), what activations make with each
-	// other. It is filled only at levels with such kernels, and empty where Planes is not.
+	// other. It is filled only at levels with such kernels, and empty for at most
+	// planesTokens tokens.
 	Cross []int32 // (chunks, crossPerToken × tokens)
 	// Planes is Q as bytes, for kernels that multiply weights while they are bytes.
 	// It is filled only at levels with such kernels, and empty for more than
@@ -50,7 +51,7 @@ type I16 struct {
 	// 0 1 0 1 2 3 2 3 and so on. It is as full as Planes.
 	Pairs []float32 // (chunks, tokens, 16)
 
-	layouts i16Layout // what is filled of the three, by For; all if none is named
+	layouts i16Layout // what is filled of the four, by For; all if none is named
 	limit   int       // the largest magnitude of Q, by For; 0 stands for i16Max
 }
 
@@ -61,6 +62,7 @@ const (
 	wordsLayout  i16Layout = 1 << iota // Q
 	planesLayout                       // Planes and Pairs
 	blocksLayout                       // BlockPlanes
+	sumsLayout                         // Cross
 )
 
 // For has only what products with weights of these types, and of those named before,
@@ -72,6 +74,9 @@ func (a *I16) For(types ...tensor.DType) {
 		a.layouts |= wordsLayout
 		if f := i16Formats[t]; f != nil {
 			a.layouts |= f.layout
+			if f.sums {
+				a.layouts |= sumsLayout
+			}
 		}
 	}
 }
@@ -110,17 +115,14 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Scale = resized(a.Scale, n)
 	a.Sum = resized(a.Sum, n*16)
 	a.Sum32 = resized(a.Sum32, n*8)
-	if tokens > planesTokens {
-		a.Cross = resized(a.Cross, n*crossPerToken)
-	} else {
-		a.Cross = a.Cross[:0]
-	}
+	many := tokens > planesTokens
 	filled := func(l i16Layout) int {
-		if tokens > planesTokens || a.layouts != 0 && a.layouts&l == 0 {
+		if many != (l == sumsLayout) || a.layouts != 0 && a.layouts&l == 0 {
 			return 0
 		}
 		return n
 	}
+	a.Cross = resized(a.Cross, crossPerToken*filled(sumsLayout))
 	a.Planes, a.Pairs = resized(a.Planes, filled(planesLayout)), resized(a.Pairs, 16*filled(planesLayout))
 	a.BlockPlanes = resized(a.BlockPlanes, filled(blocksLayout))
 }

@@ -27,6 +27,8 @@ type i16Format struct {
 	// layout is the form of the activations that its products with few tokens read at some
 	// level, if it is not Q.
 	layout i16Layout
+	// sums: at some level its products with many tokens are products of sums.
+	sums bool
 
 	blockLen       int // columns of a block
 	blocksPerChunk int

@@ -39,23 +39,29 @@ func TestI16For(t *testing.T) {
 // Only what is read is filled.
 func TestI16ForFills(t *testing.T) {
 	if len(i16Formats[tensor.Q4_K].matVec.variants) == 1 || !slices.Contains(quantizeI16Slot.Levels(), cpufeat.AVX512) {
-		t.Skip("planes are for AVX-512 alone, which this processor or build has not: runs in CI where its processor has it")
+		t.Skip("planes and sums are for AVX-512 alone, which this processor or build has not: runs in CI where its processor has it")
 	}
 	for _, tc := range []struct {
-		types          []tensor.DType
-		planes, blocks bool
+		types                []tensor.DType
+		planes, blocks, sums bool
 	}{
-		{nil, true, true},
-		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, true, false},
-		{[]tensor.DType{tensor.Q5_0, tensor.Q8_0}, false, true},
-		{[]tensor.DType{tensor.Q8_0}, false, false},
-		{[]tensor.DType{tensor.Q5_1, tensor.Q5_K}, true, true},
+		{nil, true, true, true},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, true, false, true},
+		{[]tensor.DType{tensor.Q6_K}, true, false, false},
+		{[]tensor.DType{tensor.Q5_0, tensor.Q8_0}, false, true, true},
+		{[]tensor.DType{tensor.Q8_0}, false, false, true},
+		{[]tensor.DType{tensor.F16}, false, false, false},
+		{[]tensor.DType{tensor.Q5_1, tensor.Q5_K}, true, true, true},
 	} {
 		x := new(I16)
 		x.For(tc.types...)
-		x.Resize(4, 512)
-		if planes, pairs, blocks := len(x.Planes) > 0, len(x.Pairs) > 0, len(x.BlockPlanes) > 0; planes != tc.planes || pairs != tc.planes || blocks != tc.blocks {
-			t.Errorf("for %v: planes %t, pairs %t, block planes %t", tc.types, planes, pairs, blocks)
+		x.Resize(planesTokens+1, 512)
+		if sums := len(x.Cross) > 0; sums != tc.sums || len(x.Planes)+len(x.Pairs)+len(x.BlockPlanes) > 0 {
+			t.Errorf("many tokens for %v: sums %t, planes, pairs, block planes %d, %d, %d", tc.types, sums, len(x.Planes), len(x.Pairs), len(x.BlockPlanes))
+		}
+		x.Resize(planesTokens, 512)
+		if planes, pairs, blocks := len(x.Planes) > 0, len(x.Pairs) > 0, len(x.BlockPlanes) > 0; planes != tc.planes || pairs != tc.planes || blocks != tc.blocks || len(x.Cross) > 0 {
+			t.Errorf("few tokens for %v: planes %t, pairs %t, block planes %t, sums %t", tc.types, planes, pairs, blocks, len(x.Cross) > 0)
 		}
 	}
 }

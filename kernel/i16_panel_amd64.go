@@ -38,6 +38,9 @@ func registerI16MatMul() {
 	matMulI16Grouped.add(cpufeat.AVX2, matMulI16With(matMulGroupedI16AVX2))
 	matMulI16Folded.add(cpufeat.AVX512, matMulI16Crossed(matMulFoldedI16AVX512, matMulFoldedCrossedI16AVX512))
 	matMulI16Grouped.add(cpufeat.AVX512, matMulI16Crossed(matMulGroupedI16AVX512, matMulGroupedCrossedI16AVX512))
+	for _, f := range i16Formats {
+		f.sums = f.largest <= crossWeight
+	}
 	for _, v := range []struct {
 		dtype tensor.DType
 		level cpufeat.Level
@@ -56,7 +59,7 @@ func registerI16MatMul() {
 		f := i16Formats[v.dtype]
 		f.unpack.add(v.level, func(p *i16Panel, w []byte, rowBytes, rows, blocks int) {
 			v.asm(&p.w[0][0][0], &w[0], rowBytes, rows, blocks)
-			p.cross512(v.level, f.flush)
+			p.cross512(v.level, f.flush, f.sums)
 		})
 	}
 	for _, v := range []struct {
@@ -80,15 +83,19 @@ func registerI16MatMul() {
 		flush := cmp.Or(v.flush, f.flush)
 		f.unpack.add(v.level, func(p *i16Panel, w []byte, rowBytes, rows, _ int) {
 			v.asm(&p.w[0][0][0], &w[0], rowBytes, rows) // rows are whole chunks of one block
-			p.cross512(v.level, flush)
+			p.cross512(v.level, flush, f.sums)
 		})
 	}
 }
 
-// cross512 makes cross at the level whose products read it, for sums of flush columns.
-func (p *i16Panel) cross512(level cpufeat.Level, flush int) {
-	if level == cpufeat.AVX512 {
-		p.flush = flush
+// cross512 makes cross, if products of sums read it, at the level that has them, for sums
+// of flush columns.
+func (p *i16Panel) cross512(level cpufeat.Level, flush int, sums bool) {
+	if level != cpufeat.AVX512 {
+		return
+	}
+	p.flush = flush
+	if sums {
 		crossPanelAVX512(&p.w[0][0][0], flush/2, p.cols/flush)
 		p.crossed = true
 	}
