@@ -61,7 +61,7 @@ func (g *gate) runAhead(name string) (found func(c *loaded)) {
 		if err != nil {
 			return nil, err
 		}
-		return device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+		return g.loadReference(device, g.threads())
 	}, max(g.threads()/2-1, 1), pc, g.Policy)
 	return func(c *loaded) {
 		if c != nil {

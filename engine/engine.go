@@ -114,23 +114,29 @@ func (c loaded) source() parity.Source {
 // api is the graphics interface that a device is driven through, if it says so.
 func (c loaded) api() string { return backend.Describe(c.device).API }
 
-// close must not wait for an executor that hangs.
 func (c loaded) close() error {
+	return closeWithin(c.name, func() error {
+		defer c.release()
+		return errors.Join(c.exec.Close(), c.device.Close())
+	})
+}
+
+// closeWithin does not wait for an executor that hangs.
+func closeWithin(name string, closing func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				done <- fmt.Errorf("%s: panic while closing: %v", c.name, v)
+				done <- fmt.Errorf("%s: panic while closing: %v", name, v)
 			}
 		}()
-		defer c.release()
-		done <- errors.Join(c.exec.Close(), c.device.Close())
+		done <- closing()
 	}()
 	select {
 	case err := <-done:
 		return err
 	case <-time.After(closeLimit):
-		return fmt.Errorf("%s does not close", c.name)
+		return fmt.Errorf("%s does not close", name)
 	}
 }
 

@@ -155,7 +155,7 @@ func (g *gate) openReference(device backend.Device) (backend.Executor, error) {
 		return g.ahead.Open()
 	}
 	if g.ref.exec == nil {
-		exec, err := device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+		exec, err := g.loadReference(device, g.threads())
 		if err != nil {
 			return nil, err
 		}
@@ -194,6 +194,22 @@ func (g *gate) identify() error {
 	return err
 }
 
+// loadReference loads the reference as the candidate's cache asks for it: one that rounds
+// comes with one that does not.
+func (g *gate) loadReference(device backend.Device, threads int) (backend.Executor, error) {
+	o := g.referenceOptions(threads)
+	exec, err := device.Load(g.m.Program, g.m.File, o)
+	if err != nil || o.KV != tensor.Q8_0 {
+		return exec, err
+	}
+	o.KV = tensor.F32
+	plain, err := device.Load(g.m.Program, g.m.File, o)
+	if err != nil {
+		return nil, errors.Join(err, exec.Close())
+	}
+	return parity.Rounded(exec, plain), nil
+}
+
 func (g *gate) threads() int {
 	if g.options.Threads > 0 {
 		return g.options.Threads
@@ -215,8 +231,10 @@ func (g *gate) referenceOptions(threads int) backend.Options {
 
 // keyOptions are the options that change a backend's results. The number of
 // threads is not one of them; the backends' conformance tests hold them to that.
-func (g *gate) keyOptions(name string) string {
-	o := backendOptions(name, g.options, g.maxBatch)
+func (g *gate) keyOptions(name string) string { return g.keyOptionsWith(name, g.options) }
+
+func (g *gate) keyOptionsWith(name string, options Options) string {
+	o := backendOptions(name, options, g.maxBatch)
 	text := fmt.Sprintf("kv=%s batch=%d", o.KV, o.MaxBatch)
 	if g.splits(name) {
 		text += fmt.Sprintf(" gpu-layers=%d/%d", g.options.GPULayers, g.m.Program.Layers())
@@ -251,6 +269,11 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32, promptFirs
 	pc.Roomy = g.memory(c)
 	// The probe's sequence stays beside the session's: no matter as long as it is short.
 	pc.PromptFirst = promptFirst && slices.Contains(gpuChain, c.name) && len(tokens) <= g.Policy.Probe.PromptPositions
+	if g.rounds(c) {
+		if v := g.unrounded(ctx, c, pc); !v.Passed() {
+			return parity.Certified{}, v
+		}
+	}
 	cert, v := g.Certify(ctx, c.source(), pc)
 	if cert.Allows(c.exec) == nil && !cert.Pending() {
 		g.forget()

@@ -48,6 +48,11 @@ func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int
 	defer e.Close()
 	c := e.gate.parityCase(tokens)
 	c.Full, c.Roomy = true, e.gate.memory(e.cand)
+	if e.gate.rounds(e.cand) {
+		if v := e.gate.unrounded(ctx, e.cand, c); !v.Passed() {
+			return v, ctx.Err()
+		}
+	}
 	v = e.gate.Measure(ctx, e.cand.source(), c)
 	return v, ctx.Err()
 }
@@ -141,7 +146,7 @@ func (g *gate) remembered() (*parity.Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	exec, err := device.Load(g.m.Program, g.m.File, g.referenceOptions(g.threads()))
+	exec, err := g.loadReference(device, g.threads())
 	if err != nil {
 		return nil, err
 	}

@@ -169,7 +169,7 @@ func (g *gate) shadowReference(threads int) (parity.Source, error) {
 	return parity.Source{
 		Backend: referenceBackend, Device: device.Name(), Identity: device.Identity(),
 		Open: func() (backend.Executor, error) {
-			return device.Load(g.m.Program, g.m.File, g.referenceOptions(threads))
+			return g.loadReference(device, threads)
 		},
 	}, nil
 }

@@ -89,7 +89,7 @@ func newProbe(ctx context.Context, reference, candidate Source, c Case, p Policy
 	}
 	v.Hashes.Policy = p.Hash()
 	pr := &probe{
-		ctx: ctx, c: c, policy: p.For(candidate.Backend), v: v, vs: referenceName(reference.Backend, candidate.Backend),
+		ctx: ctx, c: c, policy: p, v: v, vs: referenceName(reference.Backend, candidate.Backend),
 		serving: map[string]bool{},
 	}
 	pr.ref = side{cost: &v.ReferenceCost, vocab: c.Vocab, covered: map[string]bool{}, limit: func(int) time.Duration { return referenceDeadline }}
@@ -298,12 +298,17 @@ func (p *probe) candidateFailed(what string, err error) error {
 // judge compares a run of positions, the first of which has the given index, and
 // keeps the reference's rows that are needed again.
 func (p *probe) judge(phase Phase, first, n int, rows func(i int) (reference, candidate []float32)) error {
+	own := roundingOf(p.ref.exec)
+	policy := p.policy.beside(own, p.v.Backend)
+	if own != (Limits{}) {
+		p.v.CacheRounding = &own
+	}
 	for i, m := range compareAll(n, rows) {
 		index := first + i
 		if !m.ReferenceFinite {
 			return &outcome{status: NotMeasured, reason: fmt.Sprintf("reference %s: NaN or infinity in the logits at position %d", p.v.Reference, index)}
 		}
-		pos := Position{Index: index, Token: p.tokens[index], Phase: phase, Metrics: m, Violation: p.policy.Judge(m, p.vs)}
+		pos := Position{Index: index, Token: p.tokens[index], Phase: phase, Metrics: m, Violation: policy.Judge(m, p.vs)}
 		if pos.Violation != nil {
 			pos.Violation.Position = index
 		}

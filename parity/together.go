@@ -55,6 +55,7 @@ func (p *probe) runTogether(reference, candidate Source, steps []Step, refs []*s
 			if err := refs[i].open(p.ctx, reference, total); err != nil {
 				return p.referenceFailed(err)
 			}
+			p.ref.exec = refs[i].exec // the same one for all, which judge asks what it rounds
 			if err := p.replay(refs[i], referenceBatch, s.History); err != nil {
 				return p.referenceFailed(err)
 			}

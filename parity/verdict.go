@@ -97,6 +97,9 @@ type Verdict struct {
 	Covered    []string `json:"covered,omitempty"`
 	NotCovered []string `json:"not_covered,omitempty"`
 	MaxBatch   int      `json:"max_batch,omitempty"` // tokens in one step
+	// CacheRounding are the largest errors that the cache's rounding alone makes in the
+	// reference, which widen the limits (Rounded); nil for a cache that hardly rounds.
+	CacheRounding *Limits `json:"cache_rounding,omitempty"`
 	// Context is how many tokens the sequences held at the end: a verdict says
 	// nothing about longer ones.
 	Context int `json:"context,omitempty"`

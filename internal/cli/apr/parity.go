@@ -385,6 +385,9 @@ func printSummary(out io.Writer, v parity.Verdict) {
 		fmt.Fprintf(out, "  positions    %d, %d of them broken; lowest cosine %.6f at position %d (%s)\n", len(v.Positions), broken, w.Cosine, w.Index, w.Phase)
 	}
 	fmt.Fprintf(out, "  policy       %s %s\n", v.Policy, v.Hashes.Policy)
+	if own := v.CacheRounding; own != nil {
+		fmt.Fprintf(out, "  cache        its rounding alone moves the reference's logits by %.3g, %.3g, %.3g (99th, 99.9th percentile, largest), which widens the limits\n", own.MaxP99, own.MaxP999, own.MaxPeak)
+	}
 	if len(v.Covered) > 0 {
 		fmt.Fprintf(out, "  covered      %s\n", strings.Join(v.Covered, " "))
 	}
