@@ -50,8 +50,12 @@ type I16 struct {
 	// Pairs is Sum32 in the order of such kernels that work on two rows in a vector:
 	// 0 1 0 1 2 3 2 3 and so on. It is as full as Planes.
 	Pairs []float32 // (chunks, tokens, 16)
+	// Halves is the same for kernels that multiply one token with formats whose bytes hold
+	// weights of two groups of 32. It is filled for an odd number of tokens, of which the last
+	// is multiplied by itself.
+	Halves []i16Halves // (chunks, tokens)
 
-	layouts i16Layout // what is filled of the four, by For; all if none is named
+	layouts i16Layout // what is filled of these, by For; all if none is named
 	limit   int       // the largest magnitude of Q, by For; 0 stands for i16Max
 }
 
@@ -63,6 +67,7 @@ const (
 	planesLayout                       // Planes and Pairs
 	blocksLayout                       // BlockPlanes
 	sumsLayout                         // Cross
+	halvesLayout                       // Halves for one token, Planes and Pairs for more
 )
 
 // For has only what products with weights of these types, and of those named before,
@@ -96,6 +101,16 @@ type i16BlockPlanes struct {
 	Sum          [16]int32 // −16 times the sum of elements 32b+4i+8v, of four each, v from 0 to 3, at 2b+i
 }
 
+// i16Halves is one chunk of a token as bytes: q = 256·Upper + Lower. Vector 2i+n meets lower
+// (n = 0) or upper halves of bytes (n = 1) of a block whose 128 bytes have the weights of
+// groups 2p and 2p+1 of 32 columns in bytes 32p to 32p+31: of these eights of bytes 0, 8, 2,
+// 10, 4, 12, 6, 14 (i = 0) or 1, 9, 3, 11, 5, 13, 7, 15 (i = 1), so that the first and the
+// second half of the block alternate.
+type i16Halves struct {
+	Upper, Lower [4][64]int8
+	Sum          [16]float32 // Sum32 of groups 0 4 1 5 2 6 3 7, twice
+}
+
 // planesTokens is the largest batch that is kept as bytes too.
 const planesTokens = 8
 
@@ -123,11 +138,16 @@ func (a *I16) Resize(tokens, cols int) {
 		return n
 	}
 	a.Cross = resized(a.Cross, crossPerToken*filled(sumsLayout))
-	a.Planes, a.Pairs = resized(a.Planes, filled(planesLayout)), resized(a.Pairs, 16*filled(planesLayout))
+	planes := planesLayout
+	if tokens > 1 {
+		planes |= halvesLayout
+	}
+	a.Planes, a.Pairs = resized(a.Planes, filled(planes)), resized(a.Pairs, 16*filled(planes))
 	a.BlockPlanes = resized(a.BlockPlanes, filled(blocksLayout))
+	a.Halves = resized(a.Halves, filled(halvesLayout)*(tokens%2))
 }
 
-func resized[T int16 | int32 | float32 | i16Planes | i16BlockPlanes](s []T, n int) []T {
+func resized[T int16 | int32 | float32 | i16Planes | i16BlockPlanes | i16Halves](s []T, n int) []T {
 	if cap(s) < n {
 		return aligned[T](n)
 	}

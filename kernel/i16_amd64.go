@@ -39,6 +39,9 @@ func quantizeI16PlanesAVX512(dst *I16, token int, x []float32) {
 	if len(dst.BlockPlanes) > 0 {
 		fillBlockPlanesAVX512(&dst.BlockPlanes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 	}
+	if len(dst.Halves) > 0 {
+		fillHalvesAVX512(&dst.Halves[token].Upper[0][0], &dst.Q[token*i16Chunk], &dst.Sum32[token*8], dst.Chunks(), dst.Tokens)
+	}
 	if len(dst.Planes) > 0 {
 		fillPlanesAVX512(&dst.Planes[token].Upper[0][0], &dst.Q[token*i16Chunk], dst.Chunks(), dst.Tokens)
 		fillPairsAVX512(&dst.Pairs[token*16], &dst.Sum32[token*8], dst.Chunks(), dst.Tokens)

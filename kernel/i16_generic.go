@@ -20,6 +20,9 @@ func fillPlanesGeneric(a *I16, token int) {
 		if len(a.BlockPlanes) > 0 {
 			a.BlockPlanes[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]))
 		}
+		if len(a.Halves) > 0 {
+			a.Halves[at].fill((*[i16Chunk]int16)(a.Q[at*i16Chunk:]), (*[8]float32)(a.Sum32[at*8:]))
+		}
 		if len(a.Planes) == 0 {
 			continue
 		}
@@ -44,6 +47,23 @@ func (p *i16BlockPlanes) fill(chunk *[i16Chunk]int16) {
 		upper := (int32(q) + 128) >> 8
 		p.Upper[v][8*block+byte], p.Lower[v][8*block+byte] = int8(upper), int8(int32(q)-upper<<8)
 		p.Sum[2*block+byte/4] -= 16 * int32(q)
+	}
+}
+
+// halfGroups are the groups of 32 columns in the order in which kernels for I16.Halves sum them.
+var halfGroups = [8]int{0, 4, 1, 5, 2, 6, 3, 7}
+
+func (p *i16Halves) fill(chunk *[i16Chunk]int16, sum32 *[8]float32) {
+	for i, q := range chunk {
+		group, eight := i/32, i%32/8
+		pair := group / 2                      // of groups in the same bytes
+		qword := pair%2*4 + eight/2*2 + pair/2 // in its vector
+		v := eight%2*2 + group%2
+		upper := (int32(q) + 128) >> 8
+		p.Upper[v][8*qword+i%8], p.Lower[v][8*qword+i%8] = int8(upper), int8(int32(q)-upper<<8)
+	}
+	for i := range p.Sum {
+		p.Sum[i] = sum32[halfGroups[i%8]]
 	}
 }
 

@@ -67,7 +67,7 @@ func TestI16WideGuarded(t *testing.T) {
 				w := i16Matrix(rng, d, rows, cols, "random")
 				w.Data = guarded(t, w.Data, place)
 				x, _ := i16Rows(rng, tokens, cols)
-				x.Q, x.Scale, x.Sum, x.Planes, x.Pairs = guarded(t, x.Q, place), guarded(t, x.Scale, place), guarded(t, x.Sum, place), guarded(t, x.Planes, place), guarded(t, x.Pairs, place)
+				x.Q, x.Scale, x.Sum, x.Planes, x.Halves, x.Pairs = guarded(t, x.Q, place), guarded(t, x.Scale, place), guarded(t, x.Sum, place), guarded(t, x.Planes, place), guarded(t, x.Halves, place), guarded(t, x.Pairs, place)
 				want, size := i16Reference(t, w, x)
 				got := kerneltest.Slice[float32](t, tokens*rows, place)
 				MatVecsI16(got, rows, w, 0, rows, x, 0, tokens)

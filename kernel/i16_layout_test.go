@@ -65,3 +65,57 @@ func TestI16ForFills(t *testing.T) {
 		}
 	}
 }
+
+// Halves are filled for a token that is multiplied by itself, which needs no planes.
+func TestI16ForHalves(t *testing.T) {
+	if len(i16Formats[tensor.Q4_K].matVec.variants) == 1 || !slices.Contains(quantizeI16Slot.Levels(), cpufeat.AVX512) {
+		t.Skip("halves are for AVX-512 alone, which this processor or build has not: runs in CI where its processor has it")
+	}
+	for _, tc := range []struct {
+		types          []tensor.DType
+		tokens         int
+		planes, halves bool
+	}{
+		{nil, 1, true, true},
+		{nil, 4, true, false},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, 1, true, true},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, 3, true, true},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q5_K}, 1, false, true},
+		{[]tensor.DType{tensor.Q4_K, tensor.Q5_K}, 4, true, false},
+		{[]tensor.DType{tensor.Q6_K}, 1, true, false},
+		{[]tensor.DType{tensor.Q5_0}, 1, false, false},
+	} {
+		x := new(I16)
+		x.For(tc.types...)
+		x.Resize(tc.tokens, 512)
+		if planes, halves := len(x.Planes) > 0, len(x.Halves) > 0; planes != tc.planes || halves != tc.halves {
+			t.Errorf("%d tokens for %v: planes %t, halves %t", tc.tokens, tc.types, planes, halves)
+		}
+	}
+}
+
+// Every range of a batch's tokens gives the bits of the whole, whatever the batch was filled with.
+func TestI16Ranges(t *testing.T) {
+	kerneltest.EachLevel(t, Use, func(t *testing.T) {
+		const rows = 5
+		for _, d := range []tensor.DType{tensor.Q4_K, tensor.Q5_K, tensor.Q6_K, tensor.Q5_0} {
+			for _, cols := range []int{768, 57 * 256} {
+				w := i16Matrix(kerneltest.Rand(t), d, rows, cols, "random")
+				for tokens := 1; tokens <= planesTokens; tokens++ {
+					x, _ := i16Rows(kerneltest.Rand(t), tokens, cols)
+					want := make([]float32, tokens*rows)
+					MatVecsI16(want, rows, w, 0, rows, x, 0, tokens)
+					for t0 := range tokens {
+						for t1 := t0 + 1; t1 <= tokens; t1++ {
+							got := make([]float32, (t1-t0)*rows)
+							MatVecsI16(got, rows, w, 0, rows, x, t0, t1)
+							if !slices.Equal(got, want[t0*rows:t1*rows]) {
+								t.Errorf("%s, %d columns: tokens %d to %d of %d differ from those of all", d, cols, t0, t1, tokens)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}

@@ -213,7 +213,7 @@ func (ws *Workspace) reserve(tokens int) {
 
 // aligned allocates n elements that start at a multiple of 64 bytes: vector
 // loads that straddle cache lines run at half speed.
-func aligned[T byte | int16 | int32 | float32 | i16Planes | i16BlockPlanes](n int) []T {
+func aligned[T byte | int16 | int32 | float32 | i16Planes | i16BlockPlanes | i16Halves](n int) []T {
 	var zero T
 	size := int(unsafe.Sizeof(zero))
 	b := make([]byte, n*size+63)

@@ -7,19 +7,17 @@
 // func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
 TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
-	VMOVDQU64 i16_k4shifttwice<>+0(SB), Z0
-	VMOVDQU64 i16_k4lowmasktwice<>+0(SB), Z1
-	VMOVDQU64 i16_k4highmasktwice<>+0(SB), Z2
-	VMOVDQU64 i16_k4scales<>+0(SB), Z3
-	VMOVDQU64 i16_k4mins<>+0(SB), Z4
+	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
+	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
+	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
+	VMOVDQU   i16_k4highmaskhalf<>+0(SB), Y3
+	VMOVDQU64 i16_k4halfscales<>+0(SB), Z4
+	VMOVDQU64 i16_k4halfmins<>+0(SB), Z5
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
-	VMOVDQU64 i16_k4half<>+0(SB), Z5
-	VMOVDQU64 i16_k4sixteenth<>+0(SB), Z6
-	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z7
-	VMOVDQU64 i16_dwordsk4_1<>+0(SB), Z8
-	VMOVDQU64 i16_dwordsk4_2<>+0(SB), Z9
-	VMOVDQU64 i16_dwordsk4_3<>+0(SB), Z10
+	VMOVDQU64 i16_k4lowerhalf<>+0(SB), Z6
+	VMOVDQU64 i16_k4upperhalf<>+0(SB), Z7
+	VMOVDQU64 i16_k4halfsixteenth<>+0(SB), Z8
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      w+16(FP), DX
@@ -41,129 +39,115 @@ rows:
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
 	MOVQ    sum+56(FP), R13
-	VPXORD  Z11, Z11, Z11
+	VPXORD  Z9, Z9, Z9
 
 chunk:
-	LEAQ           16384(R9), R14
-	ANDQ           $-4096, R14
-	PREFETCHT0     (R14)
+	LEAQ           16384(R9), R13
+	ANDQ           $-4096, R13
+	PREFETCHT0     (R13)
 	PREFETCHT0     8192(R9)
 	PREFETCHT0     8256(R9)
 	PREFETCHT0     8320(R9)
 	PREFETCHT0     8384(R9)
 	PREFETCHT0     8448(R9)
 	ADDQ           $0x00000120, R9
-	VMOVDQU32      (DX), X12
-	VINSERTI32X4   $0x01, (R8), Y12, Y12
-	VPSHUFB        i16_k4lowtwice<>+0(SB), Y12, Y13
-	VPMULTISHIFTQB Y13, Y0, Y14
-	VPANDD         Y1, Y14, Y14
-	VPSHUFB        i16_k4hightwice<>+0(SB), Y12, Y13
-	VPSRLW         $0x02, Y13, Y13
-	VPTERNLOGD     $0xf8, Y2, Y13, Y14
-	VPBROADCASTD   (DX), Y13
-	VPBROADCASTD   (R8), Y15
-	VPUNPCKLWD     Y15, Y13, Y13
-	VCVTPH2PS      Y13, Z13
-	VPERMB.Z       Z14, Z3, K1, Z15
-	VCVTDQ2PS      Z15, Z15
-	VPERMILPS      $0x50, Z13, Z16
-	VMULPS         Z16, Z15, Z15
-	VPERMB.Z       Z14, Z4, K1, Z16
-	VCVTDQ2PS      Z16, Z16
-	VPERMILPS      $0xfa, Z13, Z13
-	VMULPS         Z13, Z16, Z16
-	VMULPS         Z6, Z15, Z15
-	VXORPS         Z13, Z13, Z13
+	VXORPS         Z14, Z14, Z14
+	VXORPS         Z15, Z15, Z15
+	VMOVDQU64      16(DX), Z13
+	VMOVDQU64      80(DX), Z12
+	VPUNPCKHQDQ    Z12, Z13, Z16
+	VPUNPCKLQDQ    Z12, Z13, Z13
 	VXORPS         Z17, Z17, Z17
 	VXORPS         Z18, Z18, Z18
-	VXORPS         Z19, Z19, Z19
-	VMOVDQU64      16(DX), Z20
-	VMOVDQU64      80(DX), Z21
-	VMOVDQU64      16(R8), Z22
-	VMOVDQU64      80(R8), Z23
-	VMOVDQA64      Z7, Z24
-	VPERMI2D       Z21, Z20, Z24
-	VPANDD         Z5, Z24, Z24
-	VMOVDQA64      Z7, Z25
-	VPERMI2D       Z23, Z22, Z25
-	VPANDD         Z5, Z25, Z25
-	VMOVDQU64      (R11), Z26
-	VPDPBUSD       Z26, Z24, Z13
-	VPDPBUSD       Z26, Z25, Z17
-	VMOVDQU64      256(R11), Z26
-	VPDPBUSD       Z26, Z24, Z18
-	VPDPBUSD       Z26, Z25, Z19
-	VMOVDQA64      Z8, Z24
-	VPERMI2D       Z21, Z20, Z24
-	VPANDD         Z5, Z24, Z24
-	VMOVDQA64      Z8, Z25
-	VPERMI2D       Z23, Z22, Z25
-	VPANDD         Z5, Z25, Z25
-	VMOVDQU64      64(R11), Z26
-	VPDPBUSD       Z26, Z24, Z13
-	VPDPBUSD       Z26, Z25, Z17
-	VMOVDQU64      320(R11), Z26
-	VPDPBUSD       Z26, Z24, Z18
-	VPDPBUSD       Z26, Z25, Z19
-	VMOVDQA64      Z9, Z24
-	VPERMI2D       Z21, Z20, Z24
-	VPANDD         Z5, Z24, Z24
-	VMOVDQA64      Z9, Z25
-	VPERMI2D       Z23, Z22, Z25
-	VPANDD         Z5, Z25, Z25
+	VMOVDQU64      16(R8), Z12
+	VMOVDQU64      80(R8), Z20
+	VPUNPCKHQDQ    Z20, Z12, Z19
+	VPUNPCKLQDQ    Z20, Z12, Z12
+	VPANDD         Z6, Z13, Z20
+	VMOVDQU32      (DX), X10
+	VINSERTI32X4   $0x01, (R8), Y10, Y10
+	VPANDD         Z6, Z12, Z21
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y10, Y11
+	VMOVDQU64      (R11), Z22
+	VPDPBUSD       Z22, Z20, Z14
+	VPDPBUSD       Z22, Z21, Z17
+	VPANDD         Z7, Z13, Z22
+	VPSHUFD        $0x00, Y10, Y13
+	VPANDD         Z7, Z12, Z23
+	VPMULTISHIFTQB Y11, Y1, Y12
+	VMOVDQU64      64(R11), Z24
+	VPDPBUSD       Z24, Z22, Z15
+	VPDPBUSD       Z24, Z23, Z18
+	VPANDD         Z6, Z16, Z24
+	VPMULTISHIFTQB Y11, Y0, Y11
+	VPANDD         Z6, Z19, Z25
+	VCVTPH2PS      Y13, Z13
 	VMOVDQU64      128(R11), Z26
-	VPDPBUSD       Z26, Z24, Z13
+	VPDPBUSD       Z26, Z24, Z14
 	VPDPBUSD       Z26, Z25, Z17
-	VMOVDQU64      384(R11), Z26
-	VPDPBUSD       Z26, Z24, Z18
-	VPDPBUSD       Z26, Z25, Z19
-	VMOVDQA64      Z10, Z24
-	VPERMI2D       Z21, Z20, Z24
-	VPANDD         Z5, Z24, Z24
-	VMOVDQA64      Z10, Z20
-	VPERMI2D       Z23, Z22, Z20
-	VPANDD         Z5, Z20, Z20
-	VMOVDQU64      192(R11), Z21
-	VPDPBUSD       Z21, Z24, Z13
-	VPDPBUSD       Z21, Z20, Z17
-	VMOVDQU64      448(R11), Z21
-	VPDPBUSD       Z21, Z24, Z18
-	VPDPBUSD       Z21, Z20, Z19
-	VPSLLD         $0x08, Z13, Z13
+	VPANDD         Z7, Z16, Z16
+	VPANDD         Y2, Y11, Y11
+	VPANDD         Z7, Z19, Z19
+	VPTERNLOGD     $0xf8, Y3, Y12, Y11
+	VMOVDQU64      192(R11), Z12
+	VPDPBUSD       Z12, Z16, Z15
+	VPDPBUSD       Z12, Z19, Z18
+	VPSLLD         $0x08, Z14, Z14
+	VPERMB.Z       Z11, Z4, K1, Z12
+	VPSLLD         $0x08, Z15, Z15
+	VPERMB.Z       Z11, Z5, K1, Z26
 	VPSLLD         $0x08, Z17, Z17
-	VPADDD         Z18, Z13, Z13
-	VPADDD         Z19, Z17, Z17
-	VSHUFPS        $0x88, Z17, Z13, Z18
-	VSHUFPS        $0xdd, Z17, Z13, Z13
-	VPADDD         Z13, Z18, Z18
-	VCVTDQ2PS      Z18, Z18
+	VMOVSLDUP      Z13, Z27
+	VPSLLD         $0x08, Z18, Z18
+	VMOVSHDUP      Z13, Z13
+	VMOVDQU64      256(R11), Z28
+	VPDPBUSD       Z28, Z20, Z14
+	VPDPBUSD       Z28, Z21, Z17
+	VMOVDQU64      320(R11), Z20
+	VPDPBUSD       Z20, Z22, Z15
+	VPDPBUSD       Z20, Z23, Z18
+	VMOVDQU64      384(R11), Z20
+	VPDPBUSD       Z20, Z24, Z14
+	VPDPBUSD       Z20, Z25, Z17
+	VMOVDQU64      448(R11), Z20
+	VPDPBUSD       Z20, Z16, Z15
+	VPDPBUSD       Z20, Z19, Z18
+	VCVTDQ2PS      Z12, Z12
+	VCVTDQ2PS      Z26, Z26
+	VMULPS         Z27, Z12, Z12
+	VMULPS         Z13, Z26, Z26
+	VMULPS         Z8, Z12, Z12
+	VSHUFPS        $0x88, Z15, Z14, Z13
+	VSHUFPS        $0xdd, Z15, Z14, Z14
+	VPADDD         Z14, Z13, Z13
+	VSHUFPS        $0x88, Z18, Z17, Z14
+	VSHUFPS        $0xdd, Z18, Z17, Z17
+	VPADDD         Z17, Z14, Z14
+	VSHUFI32X4     $0x88, Z14, Z13, Z15
+	VSHUFI32X4     $0xdd, Z14, Z13, Z13
+	VPADDD         Z13, Z15, Z15
+	VCVTDQ2PS      Z15, Z15
 	VBROADCASTSS   (R12), Z13
-	VMULPS         Z13, Z15, Z13
-	VFMADD231PS    Z13, Z18, Z11
-	VFNMADD231PS   (R13), Z16, Z11
+	VMULPS         Z13, Z12, Z12
+	VFMADD231PS    Z12, Z15, Z9
+	VFNMADD231PS   512(R11), Z26, Z9
 	ADDQ           $0x00000090, DX
 	ADDQ           $0x00000090, R8
 	ADDQ           DI, R11
 	LEAQ           (R12)(BX*4), R12
-	MOVQ           BX, R14
-	SHLQ           $0x06, R14
-	ADDQ           R14, R13
 	DECQ           R10
 	JNZ            chunk
-	MOVQ           stride+8(FP), DX
-	MOVQ           AX, DX
-	VEXTRACTF64X4  $0x01, Z11, Y13
-	VADDPS         Y13, Y11, Y11
-	VEXTRACTF32X4  $0x01, Y11, X13
-	VADDPS         X13, X11, X11
-	VMOVSHDUP      X11, X13
-	VADDPS         X13, X11, X11
-	VMOVSS         X11, (DX)
+	VMOVSHDUP      Z9, Z12
+	VADDPS         Z12, Z9, Z9
+	VSHUFF32X4     $0xb1, Z9, Z9, Z12
+	VADDPS         Z12, Z9, Z9
+	VPERMILPD      $0x55, Z9, Z12
+	VADDPS         Z12, Z9, Z9
+	VMOVSS         X9, (AX)
 	CMPQ           CX, $0x01
 	JEQ            done
-	MOVQ           AX, DX
-	VEXTRACTPS     $0x02, X11, 4(DX)
+	VEXTRACTF32X4  $0x02, Z9, X9
+	VMOVSS         X9, 4(AX)
 	MOVQ           R8, DX
 	ADDQ           $0x08, AX
 	SUBQ           $0x02, CX
@@ -179,138 +163,94 @@ DATA i16_k4lowtwice<>+16(SB)/8, $0x0f0e0d0c07060504
 DATA i16_k4lowtwice<>+24(SB)/8, $0x0f0e0d0c0b0a0908
 GLOBL i16_k4lowtwice<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4hightwice<>+0(SB)/8, $0x0706050480808080
-DATA i16_k4hightwice<>+8(SB)/8, $0x0b0a090880808080
-DATA i16_k4hightwice<>+16(SB)/8, $0x0706050480808080
-DATA i16_k4hightwice<>+24(SB)/8, $0x0b0a090880808080
-GLOBL i16_k4hightwice<>(SB), RODATA|NOPTR, $32
+DATA i16_k4shifthalf<>+0(SB)/8, $0x3830282018100800
+DATA i16_k4shifthalf<>+8(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifthalf<>+16(SB)/8, $0x3830282018100800
+DATA i16_k4shifthalf<>+24(SB)/8, $0x3c342c2418100800
+GLOBL i16_k4shifthalf<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4shifttwice<>+0(SB)/8, $0x3830282018100800
-DATA i16_k4shifttwice<>+8(SB)/8, $0x3c342c2418100800
-DATA i16_k4shifttwice<>+16(SB)/8, $0x3830282018100800
-DATA i16_k4shifttwice<>+24(SB)/8, $0x3c342c2418100800
-DATA i16_k4shifttwice<>+32(SB)/8, $0x3830282018100800
-DATA i16_k4shifttwice<>+40(SB)/8, $0x3c342c2418100800
-DATA i16_k4shifttwice<>+48(SB)/8, $0x3830282018100800
-DATA i16_k4shifttwice<>+56(SB)/8, $0x3c342c2418100800
-GLOBL i16_k4shifttwice<>(SB), RODATA|NOPTR, $64
+DATA i16_k4secondhalf<>+0(SB)/8, $0x1a120a0200000000
+DATA i16_k4secondhalf<>+8(SB)/8, $0x1a120a0200000000
+DATA i16_k4secondhalf<>+16(SB)/8, $0x1a120a0200000000
+DATA i16_k4secondhalf<>+24(SB)/8, $0x1a120a0200000000
+GLOBL i16_k4secondhalf<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4lowmasktwice<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+16(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+24(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+32(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+40(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+48(SB)/8, $0x0f0f0f0f3f3f3f3f
-DATA i16_k4lowmasktwice<>+56(SB)/8, $0x0f0f0f0f3f3f3f3f
-GLOBL i16_k4lowmasktwice<>(SB), RODATA|NOPTR, $64
+DATA i16_k4lowmaskhalf<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmaskhalf<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmaskhalf<>+16(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmaskhalf<>+24(SB)/8, $0x0f0f0f0f3f3f3f3f
+GLOBL i16_k4lowmaskhalf<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4highmasktwice<>+0(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+8(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+16(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+24(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+32(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+40(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+48(SB)/8, $0x3030303030303030
-DATA i16_k4highmasktwice<>+56(SB)/8, $0x3030303030303030
-GLOBL i16_k4highmasktwice<>(SB), RODATA|NOPTR, $64
+DATA i16_k4highmaskhalf<>+0(SB)/8, $0x3030303000000000
+DATA i16_k4highmaskhalf<>+8(SB)/8, $0x3030303000000000
+DATA i16_k4highmaskhalf<>+16(SB)/8, $0x3030303000000000
+DATA i16_k4highmaskhalf<>+24(SB)/8, $0x3030303000000000
+GLOBL i16_k4highmaskhalf<>(SB), RODATA|NOPTR, $32
 
-DATA i16_k4scales<>+0(SB)/8, $0x0000000100000000
-DATA i16_k4scales<>+8(SB)/8, $0x0000001100000010
-DATA i16_k4scales<>+16(SB)/8, $0x0000000300000002
-DATA i16_k4scales<>+24(SB)/8, $0x0000001300000012
-DATA i16_k4scales<>+32(SB)/8, $0x0000000500000004
-DATA i16_k4scales<>+40(SB)/8, $0x0000001500000014
-DATA i16_k4scales<>+48(SB)/8, $0x0000000700000006
-DATA i16_k4scales<>+56(SB)/8, $0x0000001700000016
-GLOBL i16_k4scales<>(SB), RODATA|NOPTR, $64
+DATA i16_k4halfscales<>+0(SB)/8, $0x0000000400000000
+DATA i16_k4halfscales<>+8(SB)/8, $0x0000000500000001
+DATA i16_k4halfscales<>+16(SB)/8, $0x0000000600000002
+DATA i16_k4halfscales<>+24(SB)/8, $0x0000000700000003
+DATA i16_k4halfscales<>+32(SB)/8, $0x0000001400000010
+DATA i16_k4halfscales<>+40(SB)/8, $0x0000001500000011
+DATA i16_k4halfscales<>+48(SB)/8, $0x0000001600000012
+DATA i16_k4halfscales<>+56(SB)/8, $0x0000001700000013
+GLOBL i16_k4halfscales<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4mins<>+0(SB)/8, $0x0000000900000008
-DATA i16_k4mins<>+8(SB)/8, $0x0000001900000018
-DATA i16_k4mins<>+16(SB)/8, $0x0000000b0000000a
-DATA i16_k4mins<>+24(SB)/8, $0x0000001b0000001a
-DATA i16_k4mins<>+32(SB)/8, $0x0000000d0000000c
-DATA i16_k4mins<>+40(SB)/8, $0x0000001d0000001c
-DATA i16_k4mins<>+48(SB)/8, $0x0000000f0000000e
-DATA i16_k4mins<>+56(SB)/8, $0x0000001f0000001e
-GLOBL i16_k4mins<>(SB), RODATA|NOPTR, $64
+DATA i16_k4halfmins<>+0(SB)/8, $0x0000000c00000008
+DATA i16_k4halfmins<>+8(SB)/8, $0x0000000d00000009
+DATA i16_k4halfmins<>+16(SB)/8, $0x0000000e0000000a
+DATA i16_k4halfmins<>+24(SB)/8, $0x0000000f0000000b
+DATA i16_k4halfmins<>+32(SB)/8, $0x0000001c00000018
+DATA i16_k4halfmins<>+40(SB)/8, $0x0000001d00000019
+DATA i16_k4halfmins<>+48(SB)/8, $0x0000001e0000001a
+DATA i16_k4halfmins<>+56(SB)/8, $0x0000001f0000001b
+GLOBL i16_k4halfmins<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4half<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_k4half<>+8(SB)/8, $0xf0f0f0f0f0f0f0f0
-DATA i16_k4half<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_k4half<>+24(SB)/8, $0xf0f0f0f0f0f0f0f0
-DATA i16_k4half<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_k4half<>+40(SB)/8, $0xf0f0f0f0f0f0f0f0
-DATA i16_k4half<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
-DATA i16_k4half<>+56(SB)/8, $0xf0f0f0f0f0f0f0f0
-GLOBL i16_k4half<>(SB), RODATA|NOPTR, $64
+DATA i16_k4lowerhalf<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+8(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+24(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+40(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4lowerhalf<>+56(SB)/8, $0x0f0f0f0f0f0f0f0f
+GLOBL i16_k4lowerhalf<>(SB), RODATA|NOPTR, $64
 
-DATA i16_k4sixteenth<>+0(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+8(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+16(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+24(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+32(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+40(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+48(SB)/8, $0x3d8000003f800000
-DATA i16_k4sixteenth<>+56(SB)/8, $0x3d8000003f800000
-GLOBL i16_k4sixteenth<>(SB), RODATA|NOPTR, $64
+DATA i16_k4upperhalf<>+0(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+8(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+16(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+24(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+32(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+40(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+48(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4upperhalf<>+56(SB)/8, $0xf0f0f0f0f0f0f0f0
+GLOBL i16_k4upperhalf<>(SB), RODATA|NOPTR, $64
 
-DATA i16_dwordsk4_0<>+0(SB)/8, $0x0000000400000000
-DATA i16_dwordsk4_0<>+8(SB)/8, $0x0000000400000000
-DATA i16_dwordsk4_0<>+16(SB)/8, $0x0000000c00000008
-DATA i16_dwordsk4_0<>+24(SB)/8, $0x0000000c00000008
-DATA i16_dwordsk4_0<>+32(SB)/8, $0x0000001400000010
-DATA i16_dwordsk4_0<>+40(SB)/8, $0x0000001400000010
-DATA i16_dwordsk4_0<>+48(SB)/8, $0x0000001c00000018
-DATA i16_dwordsk4_0<>+56(SB)/8, $0x0000001c00000018
-GLOBL i16_dwordsk4_0<>(SB), RODATA|NOPTR, $64
-
-DATA i16_dwordsk4_1<>+0(SB)/8, $0x0000000500000001
-DATA i16_dwordsk4_1<>+8(SB)/8, $0x0000000500000001
-DATA i16_dwordsk4_1<>+16(SB)/8, $0x0000000d00000009
-DATA i16_dwordsk4_1<>+24(SB)/8, $0x0000000d00000009
-DATA i16_dwordsk4_1<>+32(SB)/8, $0x0000001500000011
-DATA i16_dwordsk4_1<>+40(SB)/8, $0x0000001500000011
-DATA i16_dwordsk4_1<>+48(SB)/8, $0x0000001d00000019
-DATA i16_dwordsk4_1<>+56(SB)/8, $0x0000001d00000019
-GLOBL i16_dwordsk4_1<>(SB), RODATA|NOPTR, $64
-
-DATA i16_dwordsk4_2<>+0(SB)/8, $0x0000000600000002
-DATA i16_dwordsk4_2<>+8(SB)/8, $0x0000000600000002
-DATA i16_dwordsk4_2<>+16(SB)/8, $0x0000000e0000000a
-DATA i16_dwordsk4_2<>+24(SB)/8, $0x0000000e0000000a
-DATA i16_dwordsk4_2<>+32(SB)/8, $0x0000001600000012
-DATA i16_dwordsk4_2<>+40(SB)/8, $0x0000001600000012
-DATA i16_dwordsk4_2<>+48(SB)/8, $0x0000001e0000001a
-DATA i16_dwordsk4_2<>+56(SB)/8, $0x0000001e0000001a
-GLOBL i16_dwordsk4_2<>(SB), RODATA|NOPTR, $64
-
-DATA i16_dwordsk4_3<>+0(SB)/8, $0x0000000700000003
-DATA i16_dwordsk4_3<>+8(SB)/8, $0x0000000700000003
-DATA i16_dwordsk4_3<>+16(SB)/8, $0x0000000f0000000b
-DATA i16_dwordsk4_3<>+24(SB)/8, $0x0000000f0000000b
-DATA i16_dwordsk4_3<>+32(SB)/8, $0x0000001700000013
-DATA i16_dwordsk4_3<>+40(SB)/8, $0x0000001700000013
-DATA i16_dwordsk4_3<>+48(SB)/8, $0x0000001f0000001b
-DATA i16_dwordsk4_3<>+56(SB)/8, $0x0000001f0000001b
-GLOBL i16_dwordsk4_3<>(SB), RODATA|NOPTR, $64
+DATA i16_k4halfsixteenth<>+0(SB)/8, $0x3f8000003f800000
+DATA i16_k4halfsixteenth<>+8(SB)/8, $0x3d8000003d800000
+DATA i16_k4halfsixteenth<>+16(SB)/8, $0x3f8000003f800000
+DATA i16_k4halfsixteenth<>+24(SB)/8, $0x3d8000003d800000
+DATA i16_k4halfsixteenth<>+32(SB)/8, $0x3f8000003f800000
+DATA i16_k4halfsixteenth<>+40(SB)/8, $0x3d8000003d800000
+DATA i16_k4halfsixteenth<>+48(SB)/8, $0x3f8000003f800000
+DATA i16_k4halfsixteenth<>+56(SB)/8, $0x3d8000003d800000
+GLOBL i16_k4halfsixteenth<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, MMX+
 TEXT ·matVecQ4KI16Block1AVX512(SB), NOSPLIT, $0-96
-	VMOVDQU64 i16_k4shifttwice<>+0(SB), Z0
-	VMOVDQU64 i16_k4lowmasktwice<>+0(SB), Z1
-	VMOVDQU64 i16_k4highmasktwice<>+0(SB), Z2
-	VMOVDQU64 i16_k4scales<>+0(SB), Z3
-	VMOVDQU64 i16_k4mins<>+0(SB), Z4
+	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
+	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
+	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
+	VMOVDQU   i16_k4highmaskhalf<>+0(SB), Y3
+	VMOVDQU64 i16_k4halfscales<>+0(SB), Z4
+	VMOVDQU64 i16_k4halfmins<>+0(SB), Z5
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
-	VMOVDQU64 i16_k4half<>+0(SB), Z5
-	VMOVDQU64 i16_k4sixteenth<>+0(SB), Z6
-	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z7
-	VMOVDQU64 i16_dwordsk4_1<>+0(SB), Z8
-	VMOVDQU64 i16_dwordsk4_2<>+0(SB), Z9
-	VMOVDQU64 i16_dwordsk4_3<>+0(SB), Z10
+	VMOVDQU64 i16_k4lowerhalf<>+0(SB), Z6
+	VMOVDQU64 i16_k4upperhalf<>+0(SB), Z7
+	VMOVDQU64 i16_k4halfsixteenth<>+0(SB), Z8
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+32(FP), CX
 	MOVQ      w+16(FP), DX
@@ -320,16 +260,17 @@ TEXT ·matVecQ4KI16Block1AVX512(SB), NOSPLIT, $0-96
 	IMUL3Q    $0x00000240, BX, R8
 
 rows:
-	MOVQ    chunks+40(FP), R10
-	MOVQ    planes+48(FP), R11
-	MOVQ    scale+56(FP), R12
-	MOVQ    sum+64(FP), R13
-	VMOVUPS (DI), Z11
-	CMPQ    R10, $0x01
+	MOVQ    chunks+40(FP), R11
+	MOVQ    planes+48(FP), R12
+	MOVQ    scale+56(FP), R13
+	MOVQ    sum+64(FP), R9
+	VMOVUPS (DI), Z9
+	CMPQ    R11, $0x01
 	JEQ     single
 
 pair:
 	LEAQ           144(DX), R9
+	LEAQ           (R12)(R8*1), R10
 	LEAQ           (DX)(SI*4), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
@@ -338,109 +279,92 @@ pair:
 	PREFETCHT0     128(DX)(SI*2)
 	PREFETCHT0     192(DX)(SI*2)
 	PREFETCHT0     256(DX)(SI*2)
-	VMOVDQU32      (DX), X12
-	VINSERTI32X4   $0x01, (R9), Y12, Y12
-	VPSHUFB        i16_k4lowtwice<>+0(SB), Y12, Y13
-	VPMULTISHIFTQB Y13, Y0, Y15
-	VPANDD         Y1, Y15, Y15
-	VPSHUFB        i16_k4hightwice<>+0(SB), Y12, Y13
-	VPSRLW         $0x02, Y13, Y13
-	VPTERNLOGD     $0xf8, Y2, Y13, Y15
-	VPBROADCASTD   (DX), Y13
-	VPBROADCASTD   (R9), Y16
-	VPUNPCKLWD     Y16, Y13, Y13
-	VCVTPH2PS      Y13, Z13
-	VPERMB.Z       Z15, Z3, K1, Z16
-	VCVTDQ2PS      Z16, Z16
-	VPERMILPS      $0x50, Z13, Z17
-	VMULPS         Z17, Z16, Z16
-	VPERMB.Z       Z15, Z4, K1, Z17
-	VCVTDQ2PS      Z17, Z17
-	VPERMILPS      $0xfa, Z13, Z13
-	VMULPS         Z13, Z17, Z17
-	VMULPS         Z6, Z16, Z16
+	VXORPS         Z14, Z14, Z14
+	VXORPS         Z15, Z15, Z15
 	VMOVDQU64      16(DX), Z13
-	VMOVDQU64      80(DX), Z18
-	VMOVDQA64      Z7, Z19
-	VPERMI2D       Z18, Z13, Z19
-	VPANDD         Z5, Z19, Z19
-	VMOVDQA64      Z8, Z20
-	VPERMI2D       Z18, Z13, Z20
-	VPANDD         Z5, Z20, Z20
-	VMOVDQA64      Z9, Z21
-	VPERMI2D       Z18, Z13, Z21
-	VPANDD         Z5, Z21, Z21
-	VMOVDQA64      Z10, Z22
-	VPERMI2D       Z18, Z13, Z22
-	VPANDD         Z5, Z22, Z22
-	VXORPS         Z13, Z13, Z13
+	VMOVDQU64      80(DX), Z12
+	VPUNPCKHQDQ    Z12, Z13, Z16
+	VPUNPCKLQDQ    Z12, Z13, Z13
+	VXORPS         Z17, Z17, Z17
 	VXORPS         Z18, Z18, Z18
-	VPDPBUSD       (R11), Z19, Z13
-	VPDPBUSD       256(R11), Z19, Z18
-	VPDPBUSD       64(R11), Z20, Z13
-	VPDPBUSD       320(R11), Z20, Z18
-	VPDPBUSD       128(R11), Z21, Z13
-	VPDPBUSD       384(R11), Z21, Z18
-	VPDPBUSD       192(R11), Z22, Z13
-	VPDPBUSD       448(R11), Z22, Z18
-	VPSLLD         $0x08, Z13, Z13
-	VPADDD         Z18, Z13, Z13
-	VBROADCASTSS   (R12), Z18
-	VMOVUPS        (R13), Z19
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
-	MOVQ           BX, R14
-	SHLQ           $0x06, R14
-	ADDQ           R14, R13
-	VMOVDQU64      16(R9), Z20
-	VMOVDQU64      80(R9), Z21
-	VMOVDQA64      Z7, Z22
-	VPERMI2D       Z21, Z20, Z22
-	VPANDD         Z5, Z22, Z22
-	VMOVDQA64      Z8, Z23
-	VPERMI2D       Z21, Z20, Z23
-	VPANDD         Z5, Z23, Z23
-	VMOVDQA64      Z9, Z24
-	VPERMI2D       Z21, Z20, Z24
-	VPANDD         Z5, Z24, Z24
-	VMOVDQA64      Z10, Z25
-	VPERMI2D       Z21, Z20, Z25
-	VPANDD         Z5, Z25, Z25
-	VXORPS         Z20, Z20, Z20
-	VXORPS         Z21, Z21, Z21
-	VPDPBUSD       (R11), Z22, Z20
-	VPDPBUSD       256(R11), Z22, Z21
-	VPDPBUSD       64(R11), Z23, Z20
-	VPDPBUSD       320(R11), Z23, Z21
-	VPDPBUSD       128(R11), Z24, Z20
-	VPDPBUSD       384(R11), Z24, Z21
-	VPDPBUSD       192(R11), Z25, Z20
-	VPDPBUSD       448(R11), Z25, Z21
-	VPSLLD         $0x08, Z20, Z20
-	VPADDD         Z21, Z20, Z20
-	VBROADCASTSS   (R12), Z21
-	VMOVUPS        (R13), Z22
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
-	MOVQ           BX, R9
-	SHLQ           $0x06, R9
-	ADDQ           R9, R13
-	VSHUFPS        $0x88, Z20, Z13, Z23
-	VSHUFPS        $0xdd, Z20, Z13, Z13
-	VPADDD         Z13, Z23, Z23
-	VCVTDQ2PS      Z23, Z23
-	VMULPS         Z18, Z16, Z13
-	VFMADD231PS    Z13, Z23, Z11
-	VFNMADD231PS   Z19, Z17, Z11
-	VPERMILPD      $0x55, Z23, Z13
-	VPERMILPD      $0x55, Z16, Z16
-	VPERMILPD      $0x55, Z17, Z17
-	VMULPS         Z21, Z16, Z16
-	VFMADD231PS    Z16, Z13, Z11
-	VFNMADD231PS   Z22, Z17, Z11
+	VMOVDQU64      16(R9), Z12
+	VMOVDQU64      80(R9), Z20
+	VPUNPCKHQDQ    Z20, Z12, Z19
+	VPUNPCKLQDQ    Z20, Z12, Z12
+	VPANDD         Z6, Z13, Z20
+	VMOVDQU32      (DX), X10
+	VINSERTI32X4   $0x01, (R9), Y10, Y10
+	VPANDD         Z6, Z12, Z21
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y10, Y11
+	VPDPBUSD       (R12), Z20, Z14
+	VPDPBUSD       (R10), Z21, Z17
+	VPANDD         Z7, Z13, Z22
+	VPSHUFD        $0x00, Y10, Y13
+	VPANDD         Z7, Z12, Z23
+	VPMULTISHIFTQB Y11, Y1, Y12
+	VPDPBUSD       64(R12), Z22, Z15
+	VPDPBUSD       64(R10), Z23, Z18
+	VPANDD         Z6, Z16, Z24
+	VPMULTISHIFTQB Y11, Y0, Y11
+	VPANDD         Z6, Z19, Z25
+	VCVTPH2PS      Y13, Z13
+	VPDPBUSD       128(R12), Z24, Z14
+	VPDPBUSD       128(R10), Z25, Z17
+	VPANDD         Z7, Z16, Z16
+	VPANDD         Y2, Y11, Y11
+	VPANDD         Z7, Z19, Z19
+	VPTERNLOGD     $0xf8, Y3, Y12, Y11
+	VPDPBUSD       192(R12), Z16, Z15
+	VPDPBUSD       192(R10), Z19, Z18
+	VPSLLD         $0x08, Z14, Z14
+	VPERMB.Z       Z11, Z4, K1, Z12
+	VPSLLD         $0x08, Z15, Z15
+	VPERMB.Z       Z11, Z5, K1, Z27
+	VPSLLD         $0x08, Z17, Z17
+	VMOVSLDUP      Z13, Z28
+	VPSLLD         $0x08, Z18, Z18
+	VMOVSHDUP      Z13, Z13
+	VPDPBUSD       256(R12), Z20, Z14
+	VPDPBUSD       256(R10), Z21, Z17
+	VPDPBUSD       320(R12), Z22, Z15
+	VPDPBUSD       320(R10), Z23, Z18
+	VPDPBUSD       384(R12), Z24, Z14
+	VPDPBUSD       384(R10), Z25, Z17
+	VPDPBUSD       448(R12), Z16, Z15
+	VPDPBUSD       448(R10), Z19, Z18
+	VCVTDQ2PS      Z12, Z12
+	VCVTDQ2PS      Z27, Z27
+	VMULPS         Z28, Z12, Z12
+	VMULPS         Z13, Z27, Z27
+	VMULPS         Z8, Z12, Z12
+	VSHUFPS        $0x88, Z15, Z14, Z13
+	VSHUFPS        $0xdd, Z15, Z14, Z14
+	VPADDD         Z14, Z13, Z13
+	VSHUFPS        $0x88, Z18, Z17, Z14
+	VSHUFPS        $0xdd, Z18, Z17, Z17
+	VPADDD         Z17, Z14, Z14
+	VSHUFI32X4     $0x88, Z14, Z13, Z15
+	VSHUFI32X4     $0xdd, Z14, Z13, Z13
+	VPADDD         Z13, Z15, Z15
+	VCVTDQ2PS      Z15, Z15
+	VBROADCASTSS   (R13), Z13
+	VEXTRACTF64X4  $0x01, Z12, Y29
+	VEXTRACTF64X4  $0x01, Z15, Y11
+	VEXTRACTF64X4  $0x01, Z27, Y30
+	VMULPS         Z13, Z12, Z12
+	VFMADD231PS    Z12, Z15, Z9
+	VFNMADD231PS   512(R12), Z27, Z9
+	VBROADCASTSS   (R13)(BX*4), Z13
+	VMULPS         Z13, Z29, Z29
+	VFMADD231PS    Z29, Z11, Z9
+	VFNMADD231PS   512(R10), Z30, Z9
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
 	ADDQ           $0x00000120, DX
-	SUBQ           $0x02, R10
-	CMPQ           R10, $0x01
+	SUBQ           $0x02, R11
+	CMPQ           R11, $0x01
 	JGT            pair
 	JLT            sum
 
@@ -452,67 +376,57 @@ single:
 	PREFETCHT0     (DX)(SI*2)
 	PREFETCHT0     64(DX)(SI*2)
 	PREFETCHT0     128(DX)(SI*2)
-	VMOVDQU32      (DX), X14
-	VINSERTI32X4   $0x01, (R9), Y14, Y14
-	VPSHUFB        i16_k4lowtwice<>+0(SB), Y14, Y13
-	VPMULTISHIFTQB Y13, Y0, Y15
-	VPANDD         Y1, Y15, Y15
-	VPSHUFB        i16_k4hightwice<>+0(SB), Y14, Y13
-	VPSRLW         $0x02, Y13, Y13
-	VPTERNLOGD     $0xf8, Y2, Y13, Y15
-	VPBROADCASTD   (DX), Y13
-	VPBROADCASTD   (R9), Y16
-	VPUNPCKLWD     Y16, Y13, Y13
-	VCVTPH2PS      Y13, Z13
-	VPERMB.Z       Z15, Z3, K1, Z16
-	VCVTDQ2PS      Z16, Z16
-	VPERMILPS      $0x50, Z13, Z17
-	VMULPS         Z17, Z16, Z16
-	VPERMB.Z       Z15, Z4, K1, Z17
-	VCVTDQ2PS      Z17, Z17
-	VPERMILPS      $0xfa, Z13, Z13
-	VMULPS         Z13, Z17, Z17
-	VMULPS         Z6, Z16, Z16
-	VMOVDQU64      16(DX), Z13
-	VMOVDQU64      80(DX), Z18
-	VMOVDQA64      Z7, Z19
-	VPERMI2D       Z18, Z13, Z19
-	VPANDD         Z5, Z19, Z19
-	VMOVDQA64      Z8, Z20
-	VPERMI2D       Z18, Z13, Z20
-	VPANDD         Z5, Z20, Z20
-	VMOVDQA64      Z9, Z21
-	VPERMI2D       Z18, Z13, Z21
-	VPANDD         Z5, Z21, Z21
-	VMOVDQA64      Z10, Z22
-	VPERMI2D       Z18, Z13, Z22
-	VPANDD         Z5, Z22, Z22
-	VXORPS         Z13, Z13, Z13
-	VXORPS         Z18, Z18, Z18
-	VPDPBUSD       (R11), Z19, Z13
-	VPDPBUSD       256(R11), Z19, Z18
-	VPDPBUSD       64(R11), Z20, Z13
-	VPDPBUSD       320(R11), Z20, Z18
-	VPDPBUSD       128(R11), Z21, Z13
-	VPDPBUSD       384(R11), Z21, Z18
-	VPDPBUSD       192(R11), Z22, Z13
-	VPDPBUSD       448(R11), Z22, Z18
-	VPSLLD         $0x08, Z13, Z13
-	VPADDD         Z18, Z13, Z13
-	VBROADCASTSS   (R12), Z18
-	VMOVUPS        (R13), Z19
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
-	MOVQ           BX, R9
-	SHLQ           $0x06, R9
-	ADDQ           R9, R13
-	VSHUFPS        $0x88, Z13, Z13, Z20
-	VSHUFPS        $0xdd, Z13, Z13, Z13
-	VPADDD         Z13, Z20, Z20
-	VCVTDQ2PS      Z20, Z20
-	VMULPS         Z18, Z16, Z13
-	VFMADD231PS    Z13, Z20, Z11
-	VFNMADD231PS   Z19, Z17, Z11
+	VXORPS         Z16, Z16, Z16
+	VXORPS         Z17, Z17, Z17
+	VMOVDQU64      16(DX), Z12
+	VMOVDQU64      80(DX), Z13
+	VPUNPCKHQDQ    Z13, Z12, Z18
+	VPUNPCKLQDQ    Z13, Z12, Z12
+	VPANDD         Z6, Z12, Z13
+	VMOVDQU32      (DX), X26
+	VINSERTI32X4   $0x01, (R9), Y26, Y26
+	VPDPBUSD       (R12), Z13, Z16
+	VPANDD         Z7, Z12, Z14
+	VPSHUFB        i16_k4lowtwice<>+0(SB), Y26, Y11
+	VPDPBUSD       64(R12), Z14, Z17
+	VPANDD         Z6, Z18, Z15
+	VPSHUFD        $0x00, Y26, Y12
+	VPDPBUSD       128(R12), Z15, Z16
+	VPANDD         Z7, Z18, Z18
+	VPMULTISHIFTQB Y11, Y1, Y19
+	VPDPBUSD       192(R12), Z18, Z17
+	VPSLLD         $0x08, Z16, Z16
+	VPMULTISHIFTQB Y11, Y0, Y11
+	VPSLLD         $0x08, Z17, Z17
+	VCVTPH2PS      Y12, Z12
+	VPDPBUSD       256(R12), Z13, Z16
+	VPDPBUSD       320(R12), Z14, Z17
+	VPDPBUSD       384(R12), Z15, Z16
+	VPDPBUSD       448(R12), Z18, Z17
+	VPANDD         Y2, Y11, Y11
+	VPTERNLOGD     $0xf8, Y3, Y19, Y11
+	VPERMB.Z       Z11, Z4, K1, Z13
+	VPERMB.Z       Z11, Z5, K1, Z14
+	VMOVSLDUP      Z12, Z15
+	VMOVSHDUP      Z12, Z12
+	VCVTDQ2PS      Z13, Z13
+	VCVTDQ2PS      Z14, Z14
+	VMULPS         Z15, Z13, Z13
+	VMULPS         Z12, Z14, Z14
+	VMULPS         Z8, Z13, Z13
+	VSHUFPS        $0x88, Z17, Z16, Z12
+	VSHUFPS        $0xdd, Z17, Z16, Z16
+	VPADDD         Z16, Z12, Z12
+	VSHUFI32X4     $0x88, Z12, Z12, Z15
+	VSHUFI32X4     $0xdd, Z12, Z12, Z12
+	VPADDD         Z12, Z15, Z15
+	VCVTDQ2PS      Z15, Z15
+	VBROADCASTSS   (R13), Z12
+	VMULPS         Z12, Z13, Z13
+	VFMADD231PS    Z13, Z15, Z9
+	VFNMADD231PS   512(R12), Z14, Z9
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
 	ADDQ           $0x00000090, DX
 
 sum:
@@ -524,7 +438,7 @@ sum:
 	MOVQ    last+88(FP), R9
 	TESTQ   R9, R9
 	JNZ     last
-	VMOVUPS Z11, (DI)
+	VMOVUPS Z9, (DI)
 	ADDQ    $0x00000040, DI
 	SUBQ    $0x01, CX
 	JG      rows
@@ -532,32 +446,34 @@ sum:
 	RET
 
 last:
-	ADDQ          $0x00000040, DI
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z11, Y13
-	VADDPS        Y13, Y11, Y11
-	VEXTRACTF32X4 $0x01, Y11, X13
-	VADDPS        X13, X11, X11
-	VMOVSHDUP     X11, X13
-	VADDPS        X13, X11, X11
-	VMOVSS        X11, (R9)
-	ADDQ          $0x04, AX
-	SUBQ          $0x01, CX
-	JNZ           rows
+	ADDQ       $0x00000040, DI
+	VMOVSHDUP  Z9, Z12
+	VADDPS     Z12, Z9, Z9
+	VSHUFF32X4 $0xb1, Z9, Z9, Z12
+	VADDPS     Z12, Z9, Z9
+	VPERMILPD  $0x55, Z9, Z12
+	VADDPS     Z12, Z9, Z9
+	VMOVSS     X9, (AX)
+	ADDQ       $0x04, AX
+	SUBQ       $0x01, CX
+	JNZ        rows
 	VZEROUPPER
 	RET
 
 // func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
 TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
+	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
+	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
+	VMOVDQU   i16_k4highmaskhalf<>+0(SB), Y3
+	VMOVDQU64 i16_k4halfscales<>+0(SB), Z4
+	VMOVDQU64 i16_k4halfmins<>+0(SB), Z5
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
-	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
-	VMOVDQU64 i16_dwordsone<>+0(SB), Z1
-	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z2
-	VMOVDQU64 i16_bitsfifth<>+0(SB), Z3
-	VMOVDQU64 i16_dwordsk5_0<>+0(SB), Z4
+	VMOVDQU64 i16_k4lowerhalf<>+0(SB), Z6
+	VMOVDQU64 i16_bitsfifthlower<>+0(SB), Z7
+	VMOVDQU64 i16_bitsfifthupper<>+0(SB), Z8
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      w+16(FP), DX
@@ -579,12 +495,12 @@ rows:
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
 	MOVQ    sum+56(FP), R13
-	VPXORD  Z5, Z5, Z5
+	VPXORD  Z9, Z9, Z9
 
 chunk:
-	LEAQ            16384(R9), R14
-	ANDQ            $-4096, R14
-	PREFETCHT0      (R14)
+	LEAQ            16384(R9), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
 	PREFETCHT0      8192(R9)
 	PREFETCHT0      8256(R9)
 	PREFETCHT0      8320(R9)
@@ -592,153 +508,120 @@ chunk:
 	PREFETCHT0      8448(R9)
 	PREFETCHT0      8512(R9)
 	ADDQ            $0x00000160, R9
-	VMOVDQU32       (DX), X6
-	VINSERTI32X4    $0x01, (R8), Y6, Y6
-	VPSHUFB         i16_k4lowtwice<>+0(SB), Y6, Y7
-	VMOVDQU64       i16_k4shifttwice<>+0(SB), Z8
-	VPMULTISHIFTQB  Y7, Y8, Y7
-	VMOVDQU64       i16_k4lowmasktwice<>+0(SB), Z8
-	VPANDD          Y8, Y7, Y7
-	VPSHUFB         i16_k4hightwice<>+0(SB), Y6, Y8
-	VPSRLW          $0x02, Y8, Y8
-	VMOVDQU64       i16_k4highmasktwice<>+0(SB), Z9
-	VPTERNLOGD      $0xf8, Y9, Y8, Y7
-	VPBROADCASTD    (DX), Y8
-	VPBROADCASTD    (R8), Y9
-	VPUNPCKLWD      Y9, Y8, Y8
-	VCVTPH2PS       Y8, Z8
-	VMOVDQU64       i16_k4scales<>+0(SB), Z9
-	VPERMB.Z        Z7, Z9, K1, Z9
-	VCVTDQ2PS       Z9, Z9
-	VPERMILPS       $0x50, Z8, Z10
-	VMULPS          Z10, Z9, Z9
-	VMOVDQU64       i16_k4mins<>+0(SB), Z10
-	VPERMB.Z        Z7, Z10, K1, Z10
-	VCVTDQ2PS       Z10, Z10
-	VPERMILPS       $0xfa, Z8, Z8
-	VMULPS          Z8, Z10, Z10
-	VXORPS          Z8, Z8, Z8
-	VXORPS          Z11, Z11, Z11
-	VXORPS          Z12, Z12, Z12
-	VXORPS          Z13, Z13, Z13
-	VMOVDQU64       48(DX), Z14
-	VMOVDQU64       112(DX), Z15
-	VBROADCASTI64X4 16(DX), Z16
-	VMOVDQU64       48(R8), Z17
-	VMOVDQU64       112(R8), Z18
-	VBROADCASTI64X4 16(R8), Z19
-	VMOVDQA64       Z2, Z20
-	VPERMI2D        Z15, Z14, Z20
-	VGF2P8AFFINEQB  $0x00, Z0, Z20, Z20
-	VPERMD          Z16, Z4, Z21
-	VGF2P8AFFINEQB  $0x00, Z3, Z21, Z21
-	VPORD           Z21, Z20, Z20
-	VMOVDQA64       Z2, Z21
-	VPERMI2D        Z18, Z17, Z21
-	VGF2P8AFFINEQB  $0x00, Z0, Z21, Z21
-	VPERMD          Z19, Z4, Z22
-	VGF2P8AFFINEQB  $0x00, Z3, Z22, Z22
-	VPORD           Z22, Z21, Z21
-	VMOVDQU64       (R11), Z22
-	VPDPBUSD        Z22, Z20, Z8
-	VPDPBUSD        Z22, Z21, Z11
-	VMOVDQU64       256(R11), Z22
-	VPDPBUSD        Z22, Z20, Z12
-	VPDPBUSD        Z22, Z21, Z13
-	VPADDD          Z1, Z2, Z20
-	VPADDD          Z1, Z4, Z21
-	VMOVDQA64       Z20, Z22
-	VPERMI2D        Z15, Z14, Z22
-	VGF2P8AFFINEQB  $0x00, Z0, Z22, Z22
-	VPERMD          Z16, Z21, Z23
-	VGF2P8AFFINEQB  $0x00, Z3, Z23, Z23
-	VPORD           Z23, Z22, Z22
-	VMOVDQA64       Z20, Z23
-	VPERMI2D        Z18, Z17, Z23
-	VGF2P8AFFINEQB  $0x00, Z0, Z23, Z23
-	VPERMD          Z19, Z21, Z24
-	VGF2P8AFFINEQB  $0x00, Z3, Z24, Z24
-	VPORD           Z24, Z23, Z23
-	VMOVDQU64       64(R11), Z24
-	VPDPBUSD        Z24, Z22, Z8
-	VPDPBUSD        Z24, Z23, Z11
-	VMOVDQU64       320(R11), Z24
-	VPDPBUSD        Z24, Z22, Z12
-	VPDPBUSD        Z24, Z23, Z13
-	VPADDD          Z1, Z20, Z20
-	VPADDD          Z1, Z21, Z21
-	VMOVDQA64       Z20, Z22
-	VPERMI2D        Z15, Z14, Z22
-	VGF2P8AFFINEQB  $0x00, Z0, Z22, Z22
-	VPERMD          Z16, Z21, Z23
-	VGF2P8AFFINEQB  $0x00, Z3, Z23, Z23
-	VPORD           Z23, Z22, Z22
-	VMOVDQA64       Z20, Z23
-	VPERMI2D        Z18, Z17, Z23
-	VGF2P8AFFINEQB  $0x00, Z0, Z23, Z23
-	VPERMD          Z19, Z21, Z24
-	VGF2P8AFFINEQB  $0x00, Z3, Z24, Z24
-	VPORD           Z24, Z23, Z23
-	VMOVDQU64       128(R11), Z24
-	VPDPBUSD        Z24, Z22, Z8
-	VPDPBUSD        Z24, Z23, Z11
-	VMOVDQU64       384(R11), Z24
-	VPDPBUSD        Z24, Z22, Z12
-	VPDPBUSD        Z24, Z23, Z13
-	VPADDD          Z1, Z20, Z20
-	VPADDD          Z1, Z21, Z21
-	VMOVDQA64       Z20, Z22
-	VPERMI2D        Z15, Z14, Z22
-	VGF2P8AFFINEQB  $0x00, Z0, Z22, Z22
-	VPERMD          Z16, Z21, Z14
-	VGF2P8AFFINEQB  $0x00, Z3, Z14, Z14
-	VPORD           Z14, Z22, Z22
-	VMOVDQA64       Z20, Z14
-	VPERMI2D        Z18, Z17, Z14
-	VGF2P8AFFINEQB  $0x00, Z0, Z14, Z14
-	VPERMD          Z19, Z21, Z15
-	VGF2P8AFFINEQB  $0x00, Z3, Z15, Z15
-	VPORD           Z15, Z14, Z14
-	VMOVDQU64       192(R11), Z15
-	VPDPBUSD        Z15, Z22, Z8
-	VPDPBUSD        Z15, Z14, Z11
-	VMOVDQU64       448(R11), Z15
-	VPDPBUSD        Z15, Z22, Z12
-	VPDPBUSD        Z15, Z14, Z13
-	VPSLLD          $0x08, Z8, Z8
-	VPSLLD          $0x08, Z11, Z11
-	VPADDD          Z12, Z8, Z8
-	VPADDD          Z13, Z11, Z11
-	VSHUFPS         $0x88, Z11, Z8, Z12
-	VSHUFPS         $0xdd, Z11, Z8, Z8
-	VPADDD          Z8, Z12, Z12
+	VXORPS          Z14, Z14, Z14
+	VXORPS          Z15, Z15, Z15
+	VMOVDQU64       48(DX), Z13
+	VMOVDQU64       112(DX), Z12
+	VPUNPCKHQDQ     Z12, Z13, Z16
+	VPUNPCKLQDQ     Z12, Z13, Z13
+	VBROADCASTI64X4 16(DX), Z24
+	VPUNPCKHQDQ     Z24, Z24, Z17
+	VPUNPCKLQDQ     Z24, Z24, Z24
+	VXORPS          Z18, Z18, Z18
+	VXORPS          Z19, Z19, Z19
+	VMOVDQU64       48(R8), Z12
+	VMOVDQU64       112(R8), Z21
+	VPUNPCKHQDQ     Z21, Z12, Z20
+	VPUNPCKLQDQ     Z21, Z12, Z12
+	VBROADCASTI64X4 16(R8), Z25
+	VPUNPCKHQDQ     Z25, Z25, Z21
+	VPUNPCKLQDQ     Z25, Z25, Z25
+	VGF2P8AFFINEQB  $0x00, Z7, Z24, Z22
+	VPTERNLOGD      $0xf8, Z6, Z13, Z22
+	VMOVDQU32       (DX), X10
+	VINSERTI32X4    $0x01, (R8), Y10, Y10
+	VGF2P8AFFINEQB  $0x00, Z7, Z25, Z23
+	VPTERNLOGD      $0xf8, Z6, Z12, Z23
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y10, Y11
+	VMOVDQU64       (R11), Z26
+	VPDPBUSD        Z26, Z22, Z14
+	VPDPBUSD        Z26, Z23, Z18
+	VGF2P8AFFINEQB  $0x00, Z8, Z24, Z24
+	VPSRLW          $0x04, Z13, Z13
+	VPTERNLOGD      $0xf8, Z6, Z13, Z24
+	VPSHUFD         $0x00, Y10, Y13
+	VGF2P8AFFINEQB  $0x00, Z8, Z25, Z25
+	VPSRLW          $0x04, Z12, Z12
+	VPTERNLOGD      $0xf8, Z6, Z12, Z25
+	VPMULTISHIFTQB  Y11, Y1, Y12
+	VMOVDQU64       64(R11), Z26
+	VPDPBUSD        Z26, Z24, Z15
+	VPDPBUSD        Z26, Z25, Z19
+	VGF2P8AFFINEQB  $0x00, Z7, Z17, Z26
+	VPTERNLOGD      $0xf8, Z6, Z16, Z26
+	VPMULTISHIFTQB  Y11, Y0, Y11
+	VGF2P8AFFINEQB  $0x00, Z7, Z21, Z27
+	VPTERNLOGD      $0xf8, Z6, Z20, Z27
+	VCVTPH2PS       Y13, Z13
+	VMOVDQU64       128(R11), Z28
+	VPDPBUSD        Z28, Z26, Z14
+	VPDPBUSD        Z28, Z27, Z18
+	VGF2P8AFFINEQB  $0x00, Z8, Z17, Z17
+	VPSRLW          $0x04, Z16, Z16
+	VPTERNLOGD      $0xf8, Z6, Z16, Z17
+	VPANDD          Y2, Y11, Y11
+	VGF2P8AFFINEQB  $0x00, Z8, Z21, Z16
+	VPSRLW          $0x04, Z20, Z20
+	VPTERNLOGD      $0xf8, Z6, Z20, Z16
+	VPTERNLOGD      $0xf8, Y3, Y12, Y11
+	VMOVDQU64       192(R11), Z12
+	VPDPBUSD        Z12, Z17, Z15
+	VPDPBUSD        Z12, Z16, Z19
+	VPSLLD          $0x08, Z14, Z14
+	VPERMB.Z        Z11, Z4, K1, Z12
+	VPSLLD          $0x08, Z15, Z15
+	VPERMB.Z        Z11, Z5, K1, Z20
+	VPSLLD          $0x08, Z18, Z18
+	VMOVSLDUP       Z13, Z21
+	VPSLLD          $0x08, Z19, Z19
+	VMOVSHDUP       Z13, Z13
+	VMOVDQU64       256(R11), Z28
+	VPDPBUSD        Z28, Z22, Z14
+	VPDPBUSD        Z28, Z23, Z18
+	VMOVDQU64       320(R11), Z22
+	VPDPBUSD        Z22, Z24, Z15
+	VPDPBUSD        Z22, Z25, Z19
+	VMOVDQU64       384(R11), Z22
+	VPDPBUSD        Z22, Z26, Z14
+	VPDPBUSD        Z22, Z27, Z18
+	VMOVDQU64       448(R11), Z22
+	VPDPBUSD        Z22, Z17, Z15
+	VPDPBUSD        Z22, Z16, Z19
 	VCVTDQ2PS       Z12, Z12
-	VBROADCASTSS    (R12), Z8
-	VMULPS          Z8, Z9, Z8
-	VFMADD231PS     Z8, Z12, Z5
-	VFNMADD231PS    (R13), Z10, Z5
+	VCVTDQ2PS       Z20, Z20
+	VMULPS          Z21, Z12, Z12
+	VMULPS          Z13, Z20, Z20
+	VSHUFPS         $0x88, Z15, Z14, Z13
+	VSHUFPS         $0xdd, Z15, Z14, Z14
+	VPADDD          Z14, Z13, Z13
+	VSHUFPS         $0x88, Z19, Z18, Z14
+	VSHUFPS         $0xdd, Z19, Z18, Z18
+	VPADDD          Z18, Z14, Z14
+	VSHUFI32X4      $0x88, Z14, Z13, Z15
+	VSHUFI32X4      $0xdd, Z14, Z13, Z13
+	VPADDD          Z13, Z15, Z15
+	VCVTDQ2PS       Z15, Z15
+	VBROADCASTSS    (R12), Z13
+	VMULPS          Z13, Z12, Z12
+	VFMADD231PS     Z12, Z15, Z9
+	VFNMADD231PS    512(R11), Z20, Z9
 	ADDQ            $0x000000b0, DX
 	ADDQ            $0x000000b0, R8
 	ADDQ            DI, R11
 	LEAQ            (R12)(BX*4), R12
-	MOVQ            BX, R14
-	SHLQ            $0x06, R14
-	ADDQ            R14, R13
 	DECQ            R10
 	JNZ             chunk
-	MOVQ            stride+8(FP), DX
-	MOVQ            AX, DX
-	VEXTRACTF64X4   $0x01, Z5, Y7
-	VADDPS          Y7, Y5, Y5
-	VEXTRACTF32X4   $0x01, Y5, X7
-	VADDPS          X7, X5, X5
-	VMOVSHDUP       X5, X7
-	VADDPS          X7, X5, X5
-	VMOVSS          X5, (DX)
+	VMOVSHDUP       Z9, Z12
+	VADDPS          Z12, Z9, Z9
+	VSHUFF32X4      $0xb1, Z9, Z9, Z12
+	VADDPS          Z12, Z9, Z9
+	VPERMILPD       $0x55, Z9, Z12
+	VADDPS          Z12, Z9, Z9
+	VMOVSS          X9, (AX)
 	CMPQ            CX, $0x01
 	JEQ             done
-	MOVQ            AX, DX
-	VEXTRACTPS      $0x02, X5, 4(DX)
+	VEXTRACTF32X4   $0x02, Z9, X9
+	VMOVSS          X9, 4(AX)
 	MOVQ            R8, DX
 	ADDQ            $0x08, AX
 	SUBQ            $0x02, CX
@@ -748,56 +631,40 @@ done:
 	VZEROUPPER
 	RET
 
-DATA i16_bitsnibbles<>+0(SB)/8, $0x0102040800000000
-DATA i16_bitsnibbles<>+8(SB)/8, $0x1020408000000000
-DATA i16_bitsnibbles<>+16(SB)/8, $0x0102040800000000
-DATA i16_bitsnibbles<>+24(SB)/8, $0x1020408000000000
-DATA i16_bitsnibbles<>+32(SB)/8, $0x0102040800000000
-DATA i16_bitsnibbles<>+40(SB)/8, $0x1020408000000000
-DATA i16_bitsnibbles<>+48(SB)/8, $0x0102040800000000
-DATA i16_bitsnibbles<>+56(SB)/8, $0x1020408000000000
-GLOBL i16_bitsnibbles<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsfifthlower<>+0(SB)/8, $0x0000000001000000
+DATA i16_bitsfifthlower<>+8(SB)/8, $0x0000000010000000
+DATA i16_bitsfifthlower<>+16(SB)/8, $0x0000000001000000
+DATA i16_bitsfifthlower<>+24(SB)/8, $0x0000000010000000
+DATA i16_bitsfifthlower<>+32(SB)/8, $0x0000000004000000
+DATA i16_bitsfifthlower<>+40(SB)/8, $0x0000000040000000
+DATA i16_bitsfifthlower<>+48(SB)/8, $0x0000000004000000
+DATA i16_bitsfifthlower<>+56(SB)/8, $0x0000000040000000
+GLOBL i16_bitsfifthlower<>(SB), RODATA|NOPTR, $64
 
-DATA i16_dwordsone<>+0(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+8(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+16(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+24(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+32(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+40(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+48(SB)/8, $0x0000000100000001
-DATA i16_dwordsone<>+56(SB)/8, $0x0000000100000001
-GLOBL i16_dwordsone<>(SB), RODATA|NOPTR, $64
-
-DATA i16_bitsfifth<>+0(SB)/8, $0x0000000001000000
-DATA i16_bitsfifth<>+8(SB)/8, $0x0000000002000000
-DATA i16_bitsfifth<>+16(SB)/8, $0x0000000004000000
-DATA i16_bitsfifth<>+24(SB)/8, $0x0000000008000000
-DATA i16_bitsfifth<>+32(SB)/8, $0x0000000010000000
-DATA i16_bitsfifth<>+40(SB)/8, $0x0000000020000000
-DATA i16_bitsfifth<>+48(SB)/8, $0x0000000040000000
-DATA i16_bitsfifth<>+56(SB)/8, $0x0000000080000000
-GLOBL i16_bitsfifth<>(SB), RODATA|NOPTR, $64
-
-DATA i16_dwordsk5_0<>+0(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+8(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+16(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+24(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+32(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+40(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+48(SB)/8, $0x0000000400000000
-DATA i16_dwordsk5_0<>+56(SB)/8, $0x0000000400000000
-GLOBL i16_dwordsk5_0<>(SB), RODATA|NOPTR, $64
+DATA i16_bitsfifthupper<>+0(SB)/8, $0x0000000002000000
+DATA i16_bitsfifthupper<>+8(SB)/8, $0x0000000020000000
+DATA i16_bitsfifthupper<>+16(SB)/8, $0x0000000002000000
+DATA i16_bitsfifthupper<>+24(SB)/8, $0x0000000020000000
+DATA i16_bitsfifthupper<>+32(SB)/8, $0x0000000008000000
+DATA i16_bitsfifthupper<>+40(SB)/8, $0x0000000080000000
+DATA i16_bitsfifthupper<>+48(SB)/8, $0x0000000008000000
+DATA i16_bitsfifthupper<>+56(SB)/8, $0x0000000080000000
+GLOBL i16_bitsfifthupper<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, GFNI, MMX+
 TEXT ·matVecQ5KI16Block1AVX512(SB), NOSPLIT, $0-96
+	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
+	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
+	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
+	VMOVDQU   i16_k4highmaskhalf<>+0(SB), Y3
+	VMOVDQU64 i16_k4halfscales<>+0(SB), Z4
+	VMOVDQU64 i16_k4halfmins<>+0(SB), Z5
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
-	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
-	VMOVDQU64 i16_dwordsone<>+0(SB), Z1
-	VMOVDQU64 i16_dwordsk4_0<>+0(SB), Z2
-	VMOVDQU64 i16_bitsfifth<>+0(SB), Z3
-	VMOVDQU64 i16_dwordsk5_0<>+0(SB), Z4
+	VMOVDQU64 i16_k4lowerhalf<>+0(SB), Z6
+	VMOVDQU64 i16_bitsfifthlower<>+0(SB), Z7
+	VMOVDQU64 i16_bitsfifthupper<>+0(SB), Z8
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+32(FP), CX
 	MOVQ      w+16(FP), DX
@@ -807,16 +674,17 @@ TEXT ·matVecQ5KI16Block1AVX512(SB), NOSPLIT, $0-96
 	IMUL3Q    $0x00000240, BX, R8
 
 rows:
-	MOVQ    chunks+40(FP), R10
-	MOVQ    planes+48(FP), R11
-	MOVQ    scale+56(FP), R12
-	MOVQ    sum+64(FP), R13
-	VMOVUPS (DI), Z5
-	CMPQ    R10, $0x01
+	MOVQ    chunks+40(FP), R11
+	MOVQ    planes+48(FP), R12
+	MOVQ    scale+56(FP), R13
+	MOVQ    sum+64(FP), R9
+	VMOVUPS (DI), Z9
+	CMPQ    R11, $0x01
 	JEQ     single
 
 pair:
 	LEAQ            176(DX), R9
+	LEAQ            (R12)(R8*1), R10
 	LEAQ            (DX)(SI*4), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
@@ -826,151 +694,109 @@ pair:
 	PREFETCHT0      192(DX)(SI*2)
 	PREFETCHT0      256(DX)(SI*2)
 	PREFETCHT0      320(DX)(SI*2)
-	VMOVDQU32       (DX), X6
-	VINSERTI32X4    $0x01, (R9), Y6, Y6
-	VPSHUFB         i16_k4lowtwice<>+0(SB), Y6, Y7
-	VMOVDQU64       i16_k4shifttwice<>+0(SB), Z8
-	VPMULTISHIFTQB  Y7, Y8, Y7
-	VMOVDQU64       i16_k4lowmasktwice<>+0(SB), Z8
-	VPANDD          Y8, Y7, Y7
-	VPSHUFB         i16_k4hightwice<>+0(SB), Y6, Y8
-	VPSRLW          $0x02, Y8, Y8
-	VMOVDQU64       i16_k4highmasktwice<>+0(SB), Z10
-	VPTERNLOGD      $0xf8, Y10, Y8, Y7
-	VPBROADCASTD    (DX), Y8
-	VPBROADCASTD    (R9), Y10
-	VPUNPCKLWD      Y10, Y8, Y8
-	VCVTPH2PS       Y8, Z8
-	VMOVDQU64       i16_k4scales<>+0(SB), Z10
-	VPERMB.Z        Z7, Z10, K1, Z10
-	VCVTDQ2PS       Z10, Z10
-	VPERMILPS       $0x50, Z8, Z11
-	VMULPS          Z11, Z10, Z10
-	VMOVDQU64       i16_k4mins<>+0(SB), Z11
-	VPERMB.Z        Z7, Z11, K1, Z11
-	VCVTDQ2PS       Z11, Z11
-	VPERMILPS       $0xfa, Z8, Z8
-	VMULPS          Z8, Z11, Z11
-	VMOVDQU64       48(DX), Z8
-	VMOVDQU64       112(DX), Z12
-	VBROADCASTI64X4 16(DX), Z13
-	VMOVDQA64       Z2, Z14
-	VPERMI2D        Z12, Z8, Z14
-	VGF2P8AFFINEQB  $0x00, Z0, Z14, Z14
-	VPERMD          Z13, Z4, Z15
-	VGF2P8AFFINEQB  $0x00, Z3, Z15, Z15
-	VPORD           Z15, Z14, Z14
-	VPADDD          Z1, Z2, Z15
-	VPADDD          Z1, Z4, Z16
-	VMOVDQA64       Z15, Z17
-	VPERMI2D        Z12, Z8, Z17
-	VGF2P8AFFINEQB  $0x00, Z0, Z17, Z17
-	VPERMD          Z13, Z16, Z18
-	VGF2P8AFFINEQB  $0x00, Z3, Z18, Z18
-	VPORD           Z18, Z17, Z17
-	VPADDD          Z1, Z15, Z15
-	VPADDD          Z1, Z16, Z16
-	VMOVDQA64       Z15, Z18
-	VPERMI2D        Z12, Z8, Z18
-	VGF2P8AFFINEQB  $0x00, Z0, Z18, Z18
-	VPERMD          Z13, Z16, Z19
-	VGF2P8AFFINEQB  $0x00, Z3, Z19, Z19
-	VPORD           Z19, Z18, Z18
-	VPADDD          Z1, Z15, Z15
-	VPADDD          Z1, Z16, Z16
-	VMOVDQA64       Z15, Z15
-	VPERMI2D        Z12, Z8, Z15
-	VGF2P8AFFINEQB  $0x00, Z0, Z15, Z15
-	VPERMD          Z13, Z16, Z8
-	VGF2P8AFFINEQB  $0x00, Z3, Z8, Z8
-	VPORD           Z8, Z15, Z15
-	VXORPS          Z8, Z8, Z8
-	VXORPS          Z12, Z12, Z12
-	VPDPBUSD        (R11), Z14, Z8
-	VPDPBUSD        256(R11), Z14, Z12
-	VPDPBUSD        64(R11), Z17, Z8
-	VPDPBUSD        320(R11), Z17, Z12
-	VPDPBUSD        128(R11), Z18, Z8
-	VPDPBUSD        384(R11), Z18, Z12
-	VPDPBUSD        192(R11), Z15, Z8
-	VPDPBUSD        448(R11), Z15, Z12
-	VPSLLD          $0x08, Z8, Z8
-	VPADDD          Z12, Z8, Z8
-	VBROADCASTSS    (R12), Z12
-	VMOVUPS         (R13), Z13
-	ADDQ            R8, R11
-	LEAQ            (R12)(BX*4), R12
-	MOVQ            BX, R14
-	SHLQ            $0x06, R14
-	ADDQ            R14, R13
-	VMOVDQU64       48(R9), Z14
-	VMOVDQU64       112(R9), Z15
-	VBROADCASTI64X4 16(R9), Z16
-	VMOVDQA64       Z2, Z17
-	VPERMI2D        Z15, Z14, Z17
-	VGF2P8AFFINEQB  $0x00, Z0, Z17, Z17
-	VPERMD          Z16, Z4, Z18
-	VGF2P8AFFINEQB  $0x00, Z3, Z18, Z18
-	VPORD           Z18, Z17, Z17
-	VPADDD          Z1, Z2, Z18
-	VPADDD          Z1, Z4, Z19
-	VMOVDQA64       Z18, Z20
-	VPERMI2D        Z15, Z14, Z20
-	VGF2P8AFFINEQB  $0x00, Z0, Z20, Z20
-	VPERMD          Z16, Z19, Z21
-	VGF2P8AFFINEQB  $0x00, Z3, Z21, Z21
-	VPORD           Z21, Z20, Z20
-	VPADDD          Z1, Z18, Z18
-	VPADDD          Z1, Z19, Z19
-	VMOVDQA64       Z18, Z21
-	VPERMI2D        Z15, Z14, Z21
-	VGF2P8AFFINEQB  $0x00, Z0, Z21, Z21
-	VPERMD          Z16, Z19, Z22
-	VGF2P8AFFINEQB  $0x00, Z3, Z22, Z22
-	VPORD           Z22, Z21, Z21
-	VPADDD          Z1, Z18, Z18
-	VPADDD          Z1, Z19, Z19
-	VMOVDQA64       Z18, Z18
-	VPERMI2D        Z15, Z14, Z18
-	VGF2P8AFFINEQB  $0x00, Z0, Z18, Z18
-	VPERMD          Z16, Z19, Z14
-	VGF2P8AFFINEQB  $0x00, Z3, Z14, Z14
-	VPORD           Z14, Z18, Z18
 	VXORPS          Z14, Z14, Z14
 	VXORPS          Z15, Z15, Z15
-	VPDPBUSD        (R11), Z17, Z14
-	VPDPBUSD        256(R11), Z17, Z15
-	VPDPBUSD        64(R11), Z20, Z14
-	VPDPBUSD        320(R11), Z20, Z15
-	VPDPBUSD        128(R11), Z21, Z14
-	VPDPBUSD        384(R11), Z21, Z15
-	VPDPBUSD        192(R11), Z18, Z14
-	VPDPBUSD        448(R11), Z18, Z15
+	VMOVDQU64       48(DX), Z13
+	VMOVDQU64       112(DX), Z17
+	VPUNPCKHQDQ     Z17, Z13, Z16
+	VPUNPCKLQDQ     Z17, Z13, Z13
+	VBROADCASTI64X4 16(DX), Z24
+	VPUNPCKHQDQ     Z24, Z24, Z17
+	VPUNPCKLQDQ     Z24, Z24, Z24
+	VXORPS          Z18, Z18, Z18
+	VXORPS          Z19, Z19, Z19
+	VMOVDQU64       48(R9), Z26
+	VMOVDQU64       112(R9), Z21
+	VPUNPCKHQDQ     Z21, Z26, Z20
+	VPUNPCKLQDQ     Z21, Z26, Z26
+	VBROADCASTI64X4 16(R9), Z25
+	VPUNPCKHQDQ     Z25, Z25, Z21
+	VPUNPCKLQDQ     Z25, Z25, Z25
+	VGF2P8AFFINEQB  $0x00, Z7, Z24, Z22
+	VPTERNLOGD      $0xf8, Z6, Z13, Z22
+	VMOVDQU32       (DX), X10
+	VINSERTI32X4    $0x01, (R9), Y10, Y10
+	VGF2P8AFFINEQB  $0x00, Z7, Z25, Z23
+	VPTERNLOGD      $0xf8, Z6, Z26, Z23
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y10, Y11
+	VPDPBUSD        (R12), Z22, Z14
+	VPDPBUSD        (R10), Z23, Z18
+	VGF2P8AFFINEQB  $0x00, Z8, Z24, Z24
+	VPSRLW          $0x04, Z13, Z13
+	VPTERNLOGD      $0xf8, Z6, Z13, Z24
+	VPSHUFD         $0x00, Y10, Y13
+	VGF2P8AFFINEQB  $0x00, Z8, Z25, Z25
+	VPSRLW          $0x04, Z26, Z26
+	VPTERNLOGD      $0xf8, Z6, Z26, Z25
+	VPMULTISHIFTQB  Y11, Y1, Y12
+	VPDPBUSD        64(R12), Z24, Z15
+	VPDPBUSD        64(R10), Z25, Z19
+	VGF2P8AFFINEQB  $0x00, Z7, Z17, Z26
+	VPTERNLOGD      $0xf8, Z6, Z16, Z26
+	VPMULTISHIFTQB  Y11, Y0, Y11
+	VGF2P8AFFINEQB  $0x00, Z7, Z21, Z27
+	VPTERNLOGD      $0xf8, Z6, Z20, Z27
+	VCVTPH2PS       Y13, Z13
+	VPDPBUSD        128(R12), Z26, Z14
+	VPDPBUSD        128(R10), Z27, Z18
+	VGF2P8AFFINEQB  $0x00, Z8, Z17, Z17
+	VPSRLW          $0x04, Z16, Z16
+	VPTERNLOGD      $0xf8, Z6, Z16, Z17
+	VPANDD          Y2, Y11, Y11
+	VGF2P8AFFINEQB  $0x00, Z8, Z21, Z16
+	VPSRLW          $0x04, Z20, Z20
+	VPTERNLOGD      $0xf8, Z6, Z20, Z16
+	VPTERNLOGD      $0xf8, Y3, Y12, Y11
+	VPDPBUSD        192(R12), Z17, Z15
+	VPDPBUSD        192(R10), Z16, Z19
 	VPSLLD          $0x08, Z14, Z14
-	VPADDD          Z15, Z14, Z14
-	VBROADCASTSS    (R12), Z15
-	VMOVUPS         (R13), Z16
-	ADDQ            R8, R11
-	LEAQ            (R12)(BX*4), R12
-	MOVQ            BX, R9
-	SHLQ            $0x06, R9
-	ADDQ            R9, R13
-	VSHUFPS         $0x88, Z14, Z8, Z17
-	VSHUFPS         $0xdd, Z14, Z8, Z8
-	VPADDD          Z8, Z17, Z17
-	VCVTDQ2PS       Z17, Z17
-	VMULPS          Z12, Z10, Z8
-	VFMADD231PS     Z8, Z17, Z5
-	VFNMADD231PS    Z13, Z11, Z5
-	VPERMILPD       $0x55, Z17, Z8
-	VPERMILPD       $0x55, Z10, Z10
-	VPERMILPD       $0x55, Z11, Z11
-	VMULPS          Z15, Z10, Z10
-	VFMADD231PS     Z10, Z8, Z5
-	VFNMADD231PS    Z16, Z11, Z5
+	VPERMB.Z        Z11, Z4, K1, Z20
+	VPSLLD          $0x08, Z15, Z15
+	VPERMB.Z        Z11, Z5, K1, Z21
+	VPSLLD          $0x08, Z18, Z18
+	VMOVSLDUP       Z13, Z30
+	VPSLLD          $0x08, Z19, Z19
+	VMOVSHDUP       Z13, Z13
+	VPDPBUSD        256(R12), Z22, Z14
+	VPDPBUSD        256(R10), Z23, Z18
+	VPDPBUSD        320(R12), Z24, Z15
+	VPDPBUSD        320(R10), Z25, Z19
+	VPDPBUSD        384(R12), Z26, Z14
+	VPDPBUSD        384(R10), Z27, Z18
+	VPDPBUSD        448(R12), Z17, Z15
+	VPDPBUSD        448(R10), Z16, Z19
+	VCVTDQ2PS       Z20, Z20
+	VCVTDQ2PS       Z21, Z21
+	VMULPS          Z30, Z20, Z20
+	VMULPS          Z13, Z21, Z21
+	VSHUFPS         $0x88, Z15, Z14, Z13
+	VSHUFPS         $0xdd, Z15, Z14, Z14
+	VPADDD          Z14, Z13, Z13
+	VSHUFPS         $0x88, Z19, Z18, Z14
+	VSHUFPS         $0xdd, Z19, Z18, Z18
+	VPADDD          Z18, Z14, Z14
+	VSHUFI32X4      $0x88, Z14, Z13, Z15
+	VSHUFI32X4      $0xdd, Z14, Z13, Z13
+	VPADDD          Z13, Z15, Z15
+	VCVTDQ2PS       Z15, Z15
+	VBROADCASTSS    (R13), Z13
+	VEXTRACTF64X4   $0x01, Z20, Y12
+	VEXTRACTF64X4   $0x01, Z15, Y11
+	VEXTRACTF64X4   $0x01, Z21, Y29
+	VMULPS          Z13, Z20, Z20
+	VFMADD231PS     Z20, Z15, Z9
+	VFNMADD231PS    512(R12), Z21, Z9
+	VBROADCASTSS    (R13)(BX*4), Z13
+	VMULPS          Z13, Z12, Z12
+	VFMADD231PS     Z12, Z11, Z9
+	VFNMADD231PS    512(R10), Z29, Z9
+	ADDQ            R8, R12
+	LEAQ            (R13)(BX*4), R13
+	ADDQ            R8, R12
+	LEAQ            (R13)(BX*4), R13
 	ADDQ            $0x00000160, DX
-	SUBQ            $0x02, R10
-	CMPQ            R10, $0x01
+	SUBQ            $0x02, R11
+	CMPQ            R11, $0x01
 	JGT             pair
 	JLT             sum
 
@@ -982,90 +808,65 @@ single:
 	PREFETCHT0      (DX)(SI*2)
 	PREFETCHT0      64(DX)(SI*2)
 	PREFETCHT0      128(DX)(SI*2)
-	VMOVDQU32       (DX), X9
-	VINSERTI32X4    $0x01, (R9), Y9, Y9
-	VPSHUFB         i16_k4lowtwice<>+0(SB), Y9, Y7
-	VMOVDQU64       i16_k4shifttwice<>+0(SB), Z8
-	VPMULTISHIFTQB  Y7, Y8, Y7
-	VMOVDQU64       i16_k4lowmasktwice<>+0(SB), Z8
-	VPANDD          Y8, Y7, Y7
-	VPSHUFB         i16_k4hightwice<>+0(SB), Y9, Y8
-	VPSRLW          $0x02, Y8, Y8
-	VMOVDQU64       i16_k4highmasktwice<>+0(SB), Z10
-	VPTERNLOGD      $0xf8, Y10, Y8, Y7
-	VPBROADCASTD    (DX), Y8
-	VPBROADCASTD    (R9), Y10
-	VPUNPCKLWD      Y10, Y8, Y8
-	VCVTPH2PS       Y8, Z8
-	VMOVDQU64       i16_k4scales<>+0(SB), Z10
-	VPERMB.Z        Z7, Z10, K1, Z10
-	VCVTDQ2PS       Z10, Z10
-	VPERMILPS       $0x50, Z8, Z11
-	VMULPS          Z11, Z10, Z10
-	VMOVDQU64       i16_k4mins<>+0(SB), Z11
-	VPERMB.Z        Z7, Z11, K1, Z11
-	VCVTDQ2PS       Z11, Z11
-	VPERMILPS       $0xfa, Z8, Z8
-	VMULPS          Z8, Z11, Z11
-	VMOVDQU64       48(DX), Z8
-	VMOVDQU64       112(DX), Z12
-	VBROADCASTI64X4 16(DX), Z13
-	VMOVDQA64       Z2, Z14
-	VPERMI2D        Z12, Z8, Z14
-	VGF2P8AFFINEQB  $0x00, Z0, Z14, Z14
-	VPERMD          Z13, Z4, Z15
-	VGF2P8AFFINEQB  $0x00, Z3, Z15, Z15
-	VPORD           Z15, Z14, Z14
-	VPADDD          Z1, Z2, Z15
-	VPADDD          Z1, Z4, Z16
-	VMOVDQA64       Z15, Z17
-	VPERMI2D        Z12, Z8, Z17
-	VGF2P8AFFINEQB  $0x00, Z0, Z17, Z17
-	VPERMD          Z13, Z16, Z18
-	VGF2P8AFFINEQB  $0x00, Z3, Z18, Z18
-	VPORD           Z18, Z17, Z17
-	VPADDD          Z1, Z15, Z15
-	VPADDD          Z1, Z16, Z16
-	VMOVDQA64       Z15, Z18
-	VPERMI2D        Z12, Z8, Z18
-	VGF2P8AFFINEQB  $0x00, Z0, Z18, Z18
-	VPERMD          Z13, Z16, Z19
-	VGF2P8AFFINEQB  $0x00, Z3, Z19, Z19
-	VPORD           Z19, Z18, Z18
-	VPADDD          Z1, Z15, Z15
-	VPADDD          Z1, Z16, Z16
-	VMOVDQA64       Z15, Z15
-	VPERMI2D        Z12, Z8, Z15
-	VGF2P8AFFINEQB  $0x00, Z0, Z15, Z15
-	VPERMD          Z13, Z16, Z8
-	VGF2P8AFFINEQB  $0x00, Z3, Z8, Z8
-	VPORD           Z8, Z15, Z15
-	VXORPS          Z8, Z8, Z8
-	VXORPS          Z12, Z12, Z12
-	VPDPBUSD        (R11), Z14, Z8
-	VPDPBUSD        256(R11), Z14, Z12
-	VPDPBUSD        64(R11), Z17, Z8
-	VPDPBUSD        320(R11), Z17, Z12
-	VPDPBUSD        128(R11), Z18, Z8
-	VPDPBUSD        384(R11), Z18, Z12
-	VPDPBUSD        192(R11), Z15, Z8
-	VPDPBUSD        448(R11), Z15, Z12
-	VPSLLD          $0x08, Z8, Z8
-	VPADDD          Z12, Z8, Z8
-	VBROADCASTSS    (R12), Z12
-	VMOVUPS         (R13), Z13
-	ADDQ            R8, R11
-	LEAQ            (R12)(BX*4), R12
-	MOVQ            BX, R9
-	SHLQ            $0x06, R9
-	ADDQ            R9, R13
-	VSHUFPS         $0x88, Z8, Z8, Z14
-	VSHUFPS         $0xdd, Z8, Z8, Z8
-	VPADDD          Z8, Z14, Z14
+	VXORPS          Z17, Z17, Z17
+	VXORPS          Z18, Z18, Z18
+	VMOVDQU64       48(DX), Z16
+	VMOVDQU64       112(DX), Z14
+	VPUNPCKHQDQ     Z14, Z16, Z13
+	VPUNPCKLQDQ     Z14, Z16, Z16
+	VBROADCASTI64X4 16(DX), Z15
+	VPUNPCKHQDQ     Z15, Z15, Z19
+	VPUNPCKLQDQ     Z15, Z15, Z15
+	VGF2P8AFFINEQB  $0x00, Z7, Z15, Z14
+	VPTERNLOGD      $0xf8, Z6, Z16, Z14
+	VMOVDQU32       (DX), X28
+	VINSERTI32X4    $0x01, (R9), Y28, Y28
+	VPDPBUSD        (R12), Z14, Z17
+	VGF2P8AFFINEQB  $0x00, Z8, Z15, Z15
+	VPSRLW          $0x04, Z16, Z16
+	VPTERNLOGD      $0xf8, Z6, Z16, Z15
+	VPSHUFB         i16_k4lowtwice<>+0(SB), Y28, Y11
+	VPDPBUSD        64(R12), Z15, Z18
+	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z16
+	VPTERNLOGD      $0xf8, Z6, Z13, Z16
+	VPSHUFD         $0x00, Y28, Y20
+	VPDPBUSD        128(R12), Z16, Z17
+	VGF2P8AFFINEQB  $0x00, Z8, Z19, Z19
+	VPSRLW          $0x04, Z13, Z13
+	VPTERNLOGD      $0xf8, Z6, Z13, Z19
+	VPMULTISHIFTQB  Y11, Y1, Y12
+	VPDPBUSD        192(R12), Z19, Z18
+	VPSLLD          $0x08, Z17, Z17
+	VPMULTISHIFTQB  Y11, Y0, Y11
+	VPSLLD          $0x08, Z18, Z18
+	VCVTPH2PS       Y20, Z13
+	VPDPBUSD        256(R12), Z14, Z17
+	VPDPBUSD        320(R12), Z15, Z18
+	VPDPBUSD        384(R12), Z16, Z17
+	VPDPBUSD        448(R12), Z19, Z18
+	VPANDD          Y2, Y11, Y11
+	VPTERNLOGD      $0xf8, Y3, Y12, Y11
+	VPERMB.Z        Z11, Z4, K1, Z14
+	VPERMB.Z        Z11, Z5, K1, Z15
+	VMOVSLDUP       Z13, Z16
+	VMOVSHDUP       Z13, Z13
 	VCVTDQ2PS       Z14, Z14
-	VMULPS          Z12, Z10, Z8
-	VFMADD231PS     Z8, Z14, Z5
-	VFNMADD231PS    Z13, Z11, Z5
+	VCVTDQ2PS       Z15, Z15
+	VMULPS          Z16, Z14, Z14
+	VMULPS          Z13, Z15, Z15
+	VSHUFPS         $0x88, Z18, Z17, Z13
+	VSHUFPS         $0xdd, Z18, Z17, Z17
+	VPADDD          Z17, Z13, Z13
+	VSHUFI32X4      $0x88, Z13, Z13, Z16
+	VSHUFI32X4      $0xdd, Z13, Z13, Z13
+	VPADDD          Z13, Z16, Z16
+	VCVTDQ2PS       Z16, Z16
+	VBROADCASTSS    (R13), Z13
+	VMULPS          Z13, Z14, Z14
+	VFMADD231PS     Z14, Z16, Z9
+	VFNMADD231PS    512(R12), Z15, Z9
+	ADDQ            R8, R12
+	LEAQ            (R13)(BX*4), R13
 	ADDQ            $0x000000b0, DX
 
 sum:
@@ -1077,7 +878,7 @@ sum:
 	MOVQ    last+88(FP), R9
 	TESTQ   R9, R9
 	JNZ     last
-	VMOVUPS Z5, (DI)
+	VMOVUPS Z9, (DI)
 	ADDQ    $0x00000040, DI
 	SUBQ    $0x01, CX
 	JG      rows
@@ -1085,19 +886,17 @@ sum:
 	RET
 
 last:
-	ADDQ          $0x00000040, DI
-	MOVQ          stride+8(FP), R9
-	MOVQ          AX, R9
-	VEXTRACTF64X4 $0x01, Z5, Y7
-	VADDPS        Y7, Y5, Y5
-	VEXTRACTF32X4 $0x01, Y5, X7
-	VADDPS        X7, X5, X5
-	VMOVSHDUP     X5, X7
-	VADDPS        X7, X5, X5
-	VMOVSS        X5, (R9)
-	ADDQ          $0x04, AX
-	SUBQ          $0x01, CX
-	JNZ           rows
+	ADDQ       $0x00000040, DI
+	VMOVSHDUP  Z9, Z13
+	VADDPS     Z13, Z9, Z9
+	VSHUFF32X4 $0xb1, Z9, Z9, Z13
+	VADDPS     Z13, Z9, Z9
+	VPERMILPD  $0x55, Z9, Z13
+	VADDPS     Z13, Z9, Z9
+	VMOVSS     X9, (AX)
+	ADDQ       $0x04, AX
+	SUBQ       $0x01, CX
+	JNZ        rows
 	VZEROUPPER
 	RET
 
@@ -3887,6 +3686,102 @@ done:
 	VZEROUPPER
 	RET
 
+DATA i16_k4hightwice<>+0(SB)/8, $0x0706050480808080
+DATA i16_k4hightwice<>+8(SB)/8, $0x0b0a090880808080
+DATA i16_k4hightwice<>+16(SB)/8, $0x0706050480808080
+DATA i16_k4hightwice<>+24(SB)/8, $0x0b0a090880808080
+GLOBL i16_k4hightwice<>(SB), RODATA|NOPTR, $32
+
+DATA i16_k4shifttwice<>+0(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+8(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+16(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+24(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+32(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+40(SB)/8, $0x3c342c2418100800
+DATA i16_k4shifttwice<>+48(SB)/8, $0x3830282018100800
+DATA i16_k4shifttwice<>+56(SB)/8, $0x3c342c2418100800
+GLOBL i16_k4shifttwice<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4lowmasktwice<>+0(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+8(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+16(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+24(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+32(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+40(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+48(SB)/8, $0x0f0f0f0f3f3f3f3f
+DATA i16_k4lowmasktwice<>+56(SB)/8, $0x0f0f0f0f3f3f3f3f
+GLOBL i16_k4lowmasktwice<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4highmasktwice<>+0(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+8(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+16(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+24(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+32(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+40(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+48(SB)/8, $0x3030303030303030
+DATA i16_k4highmasktwice<>+56(SB)/8, $0x3030303030303030
+GLOBL i16_k4highmasktwice<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4scales<>+0(SB)/8, $0x0000000100000000
+DATA i16_k4scales<>+8(SB)/8, $0x0000001100000010
+DATA i16_k4scales<>+16(SB)/8, $0x0000000300000002
+DATA i16_k4scales<>+24(SB)/8, $0x0000001300000012
+DATA i16_k4scales<>+32(SB)/8, $0x0000000500000004
+DATA i16_k4scales<>+40(SB)/8, $0x0000001500000014
+DATA i16_k4scales<>+48(SB)/8, $0x0000000700000006
+DATA i16_k4scales<>+56(SB)/8, $0x0000001700000016
+GLOBL i16_k4scales<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4mins<>+0(SB)/8, $0x0000000900000008
+DATA i16_k4mins<>+8(SB)/8, $0x0000001900000018
+DATA i16_k4mins<>+16(SB)/8, $0x0000000b0000000a
+DATA i16_k4mins<>+24(SB)/8, $0x0000001b0000001a
+DATA i16_k4mins<>+32(SB)/8, $0x0000000d0000000c
+DATA i16_k4mins<>+40(SB)/8, $0x0000001d0000001c
+DATA i16_k4mins<>+48(SB)/8, $0x0000000f0000000e
+DATA i16_k4mins<>+56(SB)/8, $0x0000001f0000001e
+GLOBL i16_k4mins<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4half<>+0(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4half<>+8(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4half<>+16(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4half<>+24(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4half<>+32(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4half<>+40(SB)/8, $0xf0f0f0f0f0f0f0f0
+DATA i16_k4half<>+48(SB)/8, $0x0f0f0f0f0f0f0f0f
+DATA i16_k4half<>+56(SB)/8, $0xf0f0f0f0f0f0f0f0
+GLOBL i16_k4half<>(SB), RODATA|NOPTR, $64
+
+DATA i16_k4sixteenth<>+0(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+8(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+16(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+24(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+32(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+40(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+48(SB)/8, $0x3d8000003f800000
+DATA i16_k4sixteenth<>+56(SB)/8, $0x3d8000003f800000
+GLOBL i16_k4sixteenth<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsone<>+0(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+8(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+16(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+24(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+32(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+40(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+48(SB)/8, $0x0000000100000001
+DATA i16_dwordsone<>+56(SB)/8, $0x0000000100000001
+GLOBL i16_dwordsone<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsk4_0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsk4_0<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsk4_0<>+16(SB)/8, $0x0000000c00000008
+DATA i16_dwordsk4_0<>+24(SB)/8, $0x0000000c00000008
+DATA i16_dwordsk4_0<>+32(SB)/8, $0x0000001400000010
+DATA i16_dwordsk4_0<>+40(SB)/8, $0x0000001400000010
+DATA i16_dwordsk4_0<>+48(SB)/8, $0x0000001c00000018
+DATA i16_dwordsk4_0<>+56(SB)/8, $0x0000001c00000018
+GLOBL i16_dwordsk4_0<>(SB), RODATA|NOPTR, $64
+
 // func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
 TEXT ·matVecQ4KI16Block2AVX512(SB), NOSPLIT, $0-96
@@ -4382,6 +4277,36 @@ chunk:
 done:
 	VZEROUPPER
 	RET
+
+DATA i16_bitsnibbles<>+0(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+8(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+16(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+24(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+32(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+40(SB)/8, $0x1020408000000000
+DATA i16_bitsnibbles<>+48(SB)/8, $0x0102040800000000
+DATA i16_bitsnibbles<>+56(SB)/8, $0x1020408000000000
+GLOBL i16_bitsnibbles<>(SB), RODATA|NOPTR, $64
+
+DATA i16_bitsfifth<>+0(SB)/8, $0x0000000001000000
+DATA i16_bitsfifth<>+8(SB)/8, $0x0000000002000000
+DATA i16_bitsfifth<>+16(SB)/8, $0x0000000004000000
+DATA i16_bitsfifth<>+24(SB)/8, $0x0000000008000000
+DATA i16_bitsfifth<>+32(SB)/8, $0x0000000010000000
+DATA i16_bitsfifth<>+40(SB)/8, $0x0000000020000000
+DATA i16_bitsfifth<>+48(SB)/8, $0x0000000040000000
+DATA i16_bitsfifth<>+56(SB)/8, $0x0000000080000000
+GLOBL i16_bitsfifth<>(SB), RODATA|NOPTR, $64
+
+DATA i16_dwordsk5_0<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+8(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+16(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+24(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+32(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+40(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+48(SB)/8, $0x0000000400000000
+DATA i16_dwordsk5_0<>+56(SB)/8, $0x0000000400000000
+GLOBL i16_dwordsk5_0<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+

@@ -25,6 +25,15 @@ type planesAsm struct {
 	rows   matVecPlanesAsm
 	block  matVecBlockAsm
 	wide   matVecPlanesAsm
+	halves bool // rows and block read I16.Halves
+}
+
+// activations points to what rows and block read of chunk-token at of x.
+func (k *planesAsm) activations(x *I16, at int) (planes *int8, sum *float32) {
+	if k.halves {
+		return &x.Halves[at].Upper[0][0], nil // the sums lie there too
+	}
+	return &x.Planes[at].Upper[0][0], &x.Pairs[at*16]
 }
 
 // blockPlanesAsm are the products in a format of blocks of 32 columns.
@@ -46,6 +55,12 @@ const (
 	planesStrip = 64
 )
 
+// The assembly relies on this layout.
+var (
+	_ [512]byte = [unsafe.Offsetof(i16Halves{}.Sum)]byte{}
+	_ [576]byte = [unsafe.Sizeof(i16Halves{})]byte{}
+)
+
 // planesSums are the sums of a strip of rows, 16 lanes for each row and token.
 type planesSums [(planesStrip + 1) * 4 * 16]float32
 
@@ -61,14 +76,18 @@ func registerI16Planes() {
 		{tensor.Q5_0, blockPlanesAsm(matVecQ5_0I16x4AVX512, matVecQ5_0I16Wide4AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16Wide2AVX512, matVecQ5_0I16x1AVX512)},
 		{tensor.Q5_1, blockPlanesAsm(matVecQ5_1I16x4AVX512, matVecQ5_1I16Wide4AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16Wide2AVX512, matVecQ5_1I16x1AVX512)},
 		{tensor.IQ4_NL, blockPlanesAsm(matVecIQ4NLI16x4AVX512, matVecIQ4NLI16Wide4AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16Wide2AVX512, matVecIQ4NLI16x1AVX512)},
-		{tensor.Q4_K, [3]planesAsm{{tokens: 4, rows: matVecQ4KI16x4AVX512, block: matVecQ4KI16Block4AVX512}, {tokens: 2, rows: matVecQ4KI16x2AVX512, block: matVecQ4KI16Block2AVX512}, {tokens: 1, rows: matVecQ4KI16x1AVX512, block: matVecQ4KI16Block1AVX512}}},
-		{tensor.Q5_K, [3]planesAsm{{tokens: 4, rows: matVecQ5KI16x4AVX512, block: matVecQ5KI16Block4AVX512}, {tokens: 2, rows: matVecQ5KI16x2AVX512, block: matVecQ5KI16Block2AVX512}, {tokens: 1, rows: matVecQ5KI16x1AVX512, block: matVecQ5KI16Block1AVX512}}},
+		{tensor.Q4_K, [3]planesAsm{{tokens: 4, rows: matVecQ4KI16x4AVX512, block: matVecQ4KI16Block4AVX512}, {tokens: 2, rows: matVecQ4KI16x2AVX512, block: matVecQ4KI16Block2AVX512}, {tokens: 1, rows: matVecQ4KI16x1AVX512, block: matVecQ4KI16Block1AVX512, halves: true}}},
+		{tensor.Q5_K, [3]planesAsm{{tokens: 4, rows: matVecQ5KI16x4AVX512, block: matVecQ5KI16Block4AVX512}, {tokens: 2, rows: matVecQ5KI16x2AVX512, block: matVecQ5KI16Block2AVX512}, {tokens: 1, rows: matVecQ5KI16x1AVX512, block: matVecQ5KI16Block1AVX512, halves: true}}},
 		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512}}},
 	} {
 		f := i16Formats[v.dtype]
-		f.layout = planesLayout
-		if f.blockLen < i16Chunk {
+		switch {
+		case f.blockLen < i16Chunk:
 			f.layout = blocksLayout
+		case v.kernels[2].halves:
+			f.layout = halvesLayout
+		default:
+			f.layout = planesLayout
 		}
 		f.matVec.add(cpufeat.AVX512, f.matVecPlanes(v.kernels))
 		for _, k := range v.kernels {
@@ -103,7 +122,7 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 				if f.layout == blocksLayout {
 					planes, sum = &x.BlockPlanes[t].Upper[0][0], &x.Sum[t*16]
 				} else {
-					planes, sum = &x.Planes[t].Upper[0][0], &x.Pairs[t*16]
+					planes, sum = k.activations(x, t)
 				}
 				multiply := k.rows
 				if k.wide != nil && x.Chunks() > wideChunks(k.tokens) {
@@ -115,7 +134,7 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 		}
 	}
 	return func(out []float32, stride int, w []byte, rowBytes, rows int, x *I16, t0, t1 int) {
-		if f.layout == planesLayout && len(x.Planes) > 0 || f.layout == blocksLayout && len(x.BlockPlanes) > 0 {
+		if f.fits(x, t1-t0) {
 			tiles(out, stride, w, rowBytes, rows, x, t0, t1)
 			return
 		}
@@ -128,6 +147,17 @@ func (f *i16Format) matVecPlanes(kernels [3]planesAsm) matVecI16Func {
 			tiles(out[(t-t0)*stride:], stride, w, rowBytes, rows, part, 0, n)
 		}
 	}
+}
+
+// fits reports whether x has what the products of so many of its tokens read.
+func (f *i16Format) fits(x *I16, tokens int) bool {
+	switch f.layout {
+	case blocksLayout:
+		return len(x.BlockPlanes) > 0
+	case halvesLayout:
+		return (tokens == 1 || len(x.Planes) > 0) && (tokens%2 == 0 || len(x.Halves) > 0)
+	}
+	return len(x.Planes) > 0
 }
 
 // planesBlock is how many chunks of some tokens fit planesCache.
@@ -157,7 +187,8 @@ func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []by
 				last = 1
 			}
 			at := c0*x.Tokens + t
-			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, &x.Planes[at].Upper[0][0], &x.Scale[at], &x.Pairs[at*16], x.Tokens, &sums[0], last)
+			planes, sum := k.activations(x, at)
+			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, planes, &x.Scale[at], sum, x.Tokens, &sums[0], last)
 		}
 	}
 }

@@ -28,6 +28,12 @@ func fillBlockPlanesAVX512(planes *int8, q *int16, chunks int, batch int)
 //go:noescape
 func fillPairsAVX512(pairs *float32, sum32 *float32, chunks int, batch int)
 
+// fillHalvesAVX512 makes the halves of chunks of one token from q and sum32. Chunks are batch
+// apart in all; chunks is at least 1.
+//
+//go:noescape
+func fillHalvesAVX512(halves *int8, q *int16, sum32 *float32, chunks int, batch int)
+
 // fillCrossAVX512 makes, in a cross of batch tokens, that of all chunks of one token from q, where
 // they are batch apart; chunks is at least 1.
 //

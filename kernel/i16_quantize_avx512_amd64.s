@@ -554,6 +554,131 @@ DATA i16_dwordspairs<>+48(SB)/8, $0x0000000700000006
 DATA i16_dwordspairs<>+56(SB)/8, $0x0000000700000006
 GLOBL i16_dwordspairs<>(SB), RODATA|NOPTR, $64
 
+// func fillHalvesAVX512(halves *int8, q *int16, sum32 *float32, chunks int, batch int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·fillHalvesAVX512(SB), NOSPLIT, $0-40
+	MOVQ         halves+0(FP), AX
+	MOVQ         q+8(FP), CX
+	MOVQ         sum32+16(FP), DX
+	MOVQ         chunks+24(FP), BX
+	MOVQ         batch+32(FP), SI
+	IMUL3Q       $0x00000240, SI, DI
+	SHLQ         $0x05, SI
+	VPBROADCASTW i16_half4<>+0(SB), Z0
+	VMOVDQU64    i16_dwordshalfgroups<>+0(SB), Z1
+
+chunk:
+	VMOVDQU64    (CX), Z2
+	VPADDW       Z0, Z2, Z2
+	VPSRAW       $0x08, Z2, Z2
+	VPMOVWB      Z2, Y3
+	VMOVDQA64    Z3, Z2
+	VMOVDQU64    64(CX), Z4
+	VPADDW       Z0, Z4, Z4
+	VPSRAW       $0x08, Z4, Z4
+	VPMOVWB      Z4, Y3
+	VINSERTI64X4 $0x01, Y3, Z2, Z2
+	VMOVDQU64    128(CX), Z4
+	VPADDW       Z0, Z4, Z4
+	VPSRAW       $0x08, Z4, Z4
+	VPMOVWB      Z4, Y3
+	VMOVDQA64    Z3, Z4
+	VMOVDQU64    192(CX), Z6
+	VPADDW       Z0, Z6, Z6
+	VPSRAW       $0x08, Z6, Z6
+	VPMOVWB      Z6, Y3
+	VINSERTI64X4 $0x01, Y3, Z4, Z4
+	VMOVDQU64    256(CX), Z6
+	VPADDW       Z0, Z6, Z6
+	VPSRAW       $0x08, Z6, Z6
+	VPMOVWB      Z6, Y3
+	VMOVDQA64    Z3, Z6
+	VMOVDQU64    320(CX), Z7
+	VPADDW       Z0, Z7, Z7
+	VPSRAW       $0x08, Z7, Z7
+	VPMOVWB      Z7, Y3
+	VINSERTI64X4 $0x01, Y3, Z6, Z6
+	VMOVDQU64    384(CX), Z7
+	VPADDW       Z0, Z7, Z7
+	VPSRAW       $0x08, Z7, Z7
+	VPMOVWB      Z7, Y3
+	VMOVDQA64    Z3, Z7
+	VMOVDQU64    448(CX), Z8
+	VPADDW       Z0, Z8, Z8
+	VPSRAW       $0x08, Z8, Z8
+	VPMOVWB      Z8, Y3
+	VINSERTI64X4 $0x01, Y3, Z7, Z7
+	VPUNPCKLQDQ  Z6, Z2, Z8
+	VPUNPCKLQDQ  Z7, Z4, Z9
+	VSHUFI64X2   $0x44, Z9, Z8, Z10
+	VMOVDQU64    Z10, (AX)
+	VSHUFI64X2   $0xee, Z9, Z8, Z10
+	VMOVDQU64    Z10, 64(AX)
+	VPUNPCKHQDQ  Z6, Z2, Z2
+	VPUNPCKHQDQ  Z7, Z4, Z4
+	VSHUFI64X2   $0x44, Z4, Z2, Z6
+	VMOVDQU64    Z6, 128(AX)
+	VSHUFI64X2   $0xee, Z4, Z2, Z6
+	VMOVDQU64    Z6, 192(AX)
+	VMOVDQU64    (CX), Z2
+	VPMOVWB      Z2, Y3
+	VMOVDQA64    Z3, Z2
+	VMOVDQU64    64(CX), Z4
+	VPMOVWB      Z4, Y3
+	VINSERTI64X4 $0x01, Y3, Z2, Z2
+	VMOVDQU64    128(CX), Z4
+	VPMOVWB      Z4, Y3
+	VMOVDQA64    Z3, Z4
+	VMOVDQU64    192(CX), Z6
+	VPMOVWB      Z6, Y3
+	VINSERTI64X4 $0x01, Y3, Z4, Z4
+	VMOVDQU64    256(CX), Z6
+	VPMOVWB      Z6, Y3
+	VMOVDQA64    Z3, Z6
+	VMOVDQU64    320(CX), Z7
+	VPMOVWB      Z7, Y3
+	VINSERTI64X4 $0x01, Y3, Z6, Z6
+	VMOVDQU64    384(CX), Z7
+	VPMOVWB      Z7, Y3
+	VMOVDQA64    Z3, Z7
+	VMOVDQU64    448(CX), Z8
+	VPMOVWB      Z8, Y3
+	VINSERTI64X4 $0x01, Y3, Z7, Z7
+	VPUNPCKLQDQ  Z6, Z2, Z8
+	VPUNPCKLQDQ  Z7, Z4, Z9
+	VSHUFI64X2   $0x44, Z9, Z8, Z10
+	VMOVDQU64    Z10, 256(AX)
+	VSHUFI64X2   $0xee, Z9, Z8, Z10
+	VMOVDQU64    Z10, 320(AX)
+	VPUNPCKHQDQ  Z6, Z2, Z2
+	VPUNPCKHQDQ  Z7, Z4, Z4
+	VSHUFI64X2   $0x44, Z4, Z2, Z6
+	VMOVDQU64    Z6, 384(AX)
+	VSHUFI64X2   $0xee, Z4, Z2, Z6
+	VMOVDQU64    Z6, 448(AX)
+	VMOVUPS      (DX), Y5
+	VPERMPS      Z5, Z1, Z5
+	VMOVUPS      Z5, 512(AX)
+	ADDQ         DI, AX
+	ADDQ         SI, DX
+	SHLQ         $0x04, SI
+	ADDQ         SI, CX
+	SHRQ         $0x04, SI
+	DECQ         BX
+	JNZ          chunk
+	VZEROUPPER
+	RET
+
+DATA i16_dwordshalfgroups<>+0(SB)/8, $0x0000000400000000
+DATA i16_dwordshalfgroups<>+8(SB)/8, $0x0000000500000001
+DATA i16_dwordshalfgroups<>+16(SB)/8, $0x0000000600000002
+DATA i16_dwordshalfgroups<>+24(SB)/8, $0x0000000700000003
+DATA i16_dwordshalfgroups<>+32(SB)/8, $0x0000000400000000
+DATA i16_dwordshalfgroups<>+40(SB)/8, $0x0000000500000001
+DATA i16_dwordshalfgroups<>+48(SB)/8, $0x0000000600000002
+DATA i16_dwordshalfgroups<>+56(SB)/8, $0x0000000700000003
+GLOBL i16_dwordshalfgroups<>(SB), RODATA|NOPTR, $64
+
 // func fillCrossAVX512(cross *int32, q *int16, token int, chunks int, batch int)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI
 TEXT ·fillCrossAVX512(SB), NOSPLIT, $0-40

@@ -51,21 +51,20 @@ func (f *k4Planes) paired() bool { return true }
 func (f *k4Planes) spare() bool  { return !f.fifth }
 
 func (f *k4Planes) constants(tokens int) {
-	few := tokens == 1 && !f.fifth
-	twice := func(name string, b []byte, keep bool) constant512 {
-		return newConstant512(name+"twice", append(append(append(b, b...), b...), b...), keep)
+	twice := func(name string, b []byte) constant512 {
+		return newConstant512(name+"twice", append(append(append(b, b...), b...), b...), false)
 	}
 	f.low = bytesConst("k4lowtwice", append(k4Low, k4Low...))
 	f.high = bytesConst("k4hightwice", append(k4High, k4High...))
-	f.shift = twice("k4shift", []byte{0, 8, 16, 24, 32, 40, 48, 56, 0, 8, 16, 24, 36, 44, 52, 60}, few)
-	f.lowMask = twice("k4lowmask", repeat(63, 4, 15, 4, 63, 4, 15, 4), few)
-	f.mask = twice("k4highmask", repeat(0x30, 16), few)
+	f.shift = twice("k4shift", []byte{0, 8, 16, 24, 32, 40, 48, 56, 0, 8, 16, 24, 36, 44, 52, 60})
+	f.lowMask = twice("k4lowmask", repeat(63, 4, 15, 4, 63, 4, 15, 4))
+	f.mask = twice("k4highmask", repeat(0x30, 16))
 	dwords := func(name string, first int) constant512 { // of row lane/2%2
 		var b []byte
 		for lane := range 16 {
 			b = append(b, byte(16*(lane/2%2)+first+lane/4*2+lane%2), 0, 0, 0)
 		}
-		return newConstant512("k4"+name, b, few)
+		return newConstant512("k4"+name, b, false)
 	}
 	f.scaleIndex, f.minIndex = dwords("scales", 0), dwords("mins", 8)
 	bits := GP64()
@@ -80,12 +79,9 @@ func (f *k4Planes) constants(tokens int) {
 			return bit + 4*(group/2%2)
 		})
 	} else {
-		f.halves(few)
+		f.halves()
 	}
-	var one reg.VecVirtual
-	if !few {
-		one = oneDword512()
-	}
+	one := oneDword512()
 	f.source = newStepped512("k4_", one, func(group int) int { return group/4*8 + group%2*4 })
 	if f.fifth {
 		f.bits = bitMatrix("fifth", true, func(group, bit int) int {
@@ -100,7 +96,7 @@ func (f *k4Planes) constants(tokens int) {
 
 // halves loads what takes the lower half of bytes of even sub-blocks and the upper half
 // of odd ones, and what makes the scales of those 16 times smaller.
-func (f *k4Planes) halves(keep bool) {
+func (f *k4Planes) halves() {
 	var masks, factors []byte
 	for lane := range 16 {
 		mask, factor := byte(0x0f), float32(1)
@@ -114,7 +110,7 @@ func (f *k4Planes) halves(keep bool) {
 		factors = binary.LittleEndian.AppendUint32(factors, math.Float32bits(factor))
 	}
 	f.half = newConstant512("k4half", masks, true)
-	f.sixteenth = newConstant512("k4sixteenth", factors, keep)
+	f.sixteenth = newConstant512("k4sixteenth", factors, false)
 }
 
 var (

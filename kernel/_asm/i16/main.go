@@ -11,15 +11,22 @@ import (
 
 // parts are the files this program can write.
 var parts = map[string]func(){
-	"matvec_avx512":   matVecs512,
-	"matmul_avx512":   gemm512,
-	"unpack_avx512":   unpacks512,
-	"quantize_avx512": func() { quantize512(); fillPlanes512(false); fillPlanes512(true); fillPairs512(); fillCross512() },
-	"quantize_avx2":   quantize256,
-	"peak":            peaks,
-	"matmul_avx2":     gemm256,
-	"matvec_avx2":     matVecs256,
-	"unpack_avx2":     unpacks256,
+	"matvec_avx512": matVecs512,
+	"matmul_avx512": gemm512,
+	"unpack_avx512": unpacks512,
+	"quantize_avx512": func() {
+		quantize512()
+		fillPlanes512(false)
+		fillPlanes512(true)
+		fillPairs512()
+		fillHalves512()
+		fillCross512()
+	},
+	"quantize_avx2": quantize256,
+	"peak":          peaks,
+	"matmul_avx2":   gemm256,
+	"matvec_avx2":   matVecs256,
+	"unpack_avx2":   unpacks256,
 }
 
 func main() {

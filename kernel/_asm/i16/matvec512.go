@@ -15,6 +15,11 @@ var batches = []int{1, 2, 4}
 func matVecs512() {
 	for _, tokens := range batches {
 		for _, f := range []func() planes512{newQ4KPlanes, newQ5KPlanes, newQ6KPlanes} {
+			if k4, ok := f().(*k4Planes); ok && tokens == 1 {
+				matVecHalves512(&k4Halves{fifth: k4.fifth})
+				matVecRowHalves512(&k4Halves{fifth: k4.fifth})
+				continue
+			}
 			for _, block := range []bool{false, true} {
 				if tokens == 1 && block {
 					matVecRowPlanes512(f())

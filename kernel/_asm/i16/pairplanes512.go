@@ -25,24 +25,6 @@ func (p pairs512) sum(isum []reg.VecVirtual) queue {
 	}
 }
 
-// add adds the products with a token of the given scale and sums of columns to acc.
-func (p pairs512) add(acc, scale, sums reg.VecVirtual) {
-	both := ZMM()
-	VMULPS(scale, p.scale, both)
-	VFMADD231PS(both, p.sums, acc)
-	VFNMADD231PS(sums, p.min, acc)
-}
-
-// swap makes the second row the first.
-func (p pairs512) swap() pairs512 {
-	swapped := func(v reg.VecVirtual) reg.VecVirtual {
-		z := ZMM()
-		VPERMILPD(Imm(0x55), v, z)
-		return z
-	}
-	return pairs512{swapped(p.sums), swapped(p.scale), swapped(p.min)}
-}
-
 // addDecoding adds to acc, by token, the products with the blocks at w. Two tokens are
 // multiplied while weights are decoded, two more while the sums of those are scaled:
 // what is written in one piece waits for itself, as every pipe takes its instructions

@@ -22,13 +22,9 @@ const (
 // multiplied as bytes. Dword L of every vector belongs to columns 16L to 16L+15,
 // so sums of four vectors can be formed before anything is scaled.
 type planes512 interface {
-	name() string
-	bytes() int
+	walked512
 	// offset is set where 32 has to be subtracted from the weights.
 	offset() bool
-	constants(tokens int)
-	// paired is set where 32 columns share a scale: see pairs512.
-	paired() bool
 	// spare is set where several tokens leave registers to decode in the meantime.
 	spare() bool
 	// header decodes what a block of each of two rows has once: the scale of each
@@ -42,6 +38,15 @@ type planes512 interface {
 	again() planes512
 	// vector returns vector v of the block, as unsigned bytes.
 	vector(p reg.GPVirtual, v int) reg.VecVirtual
+}
+
+// walked512 is what going through rows of blocks asks of a format.
+type walked512 interface {
+	name() string
+	bytes() int
+	constants(tokens int)
+	// paired is set where 32 columns share a scale: see pairs512.
+	paired() bool
 }
 
 // matVecPlanes512 writes the product of rows with tokens side by side, two rows
@@ -98,6 +103,7 @@ func matVecPlanes512(f planes512, tokens int, block bool) {
 type walkPlanes512 struct {
 	tokens, bytes                 int // of a block
 	pairs                         bool
+	halves                        bool // of I16.Halves: see k4Halves
 	block                         bool
 	out, rows, w, rowBytes, batch reg.GPVirtual
 	planeStep, part               reg.GPVirtual
@@ -106,8 +112,9 @@ type walkPlanes512 struct {
 
 // beginPlanes512 begins a kernel for rows of contiguous blocks or, if block is
 // set, for some columns of rows that are rowBytes apart.
-func beginPlanes512(f planes512, tokens int, block bool) *walkPlanes512 {
+func beginPlanes512(f walked512, tokens int, block bool) *walkPlanes512 {
 	p := &walkPlanes512{tokens: tokens, bytes: f.bytes(), pairs: f.paired(), block: block}
+	_, p.halves = f.(*k4Halves)
 	load := func(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
 	if block {
 		name := fmt.Sprintf("matVec%sI16Block%dAVX512", f.name(), tokens)
@@ -166,6 +173,9 @@ func (p *walkPlanes512) accumulators(rows int) [][]reg.VecVirtual {
 func (p *walkPlanes512) nextChunk() {
 	ADDQ(p.planeStep, p.planes)
 	LEAQ(Mem{Base: p.scale, Index: p.batch, Scale: 4}, p.scale)
+	if p.halves {
+		return // the sums lie beside the planes
+	}
 	step := GP64()
 	MOVQ(p.batch, step)
 	SHLQ(Imm(6), step)
@@ -175,7 +185,10 @@ func (p *walkPlanes512) nextChunk() {
 // store ends the rows whose blocks end at w and goes on with the next ones or returns.
 func (p *walkPlanes512) store(w []reg.GPVirtual, acc [][]reg.VecVirtual) {
 	store := storePlanes512
-	if p.pairs {
+	switch {
+	case p.halves:
+		store = storeHalves512
+	case p.pairs:
 		store = storePairs512
 	}
 	if !p.block {

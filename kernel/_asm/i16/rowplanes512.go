@@ -21,11 +21,6 @@ func matVecRowPlanes512(f planes512) {
 	multiply := func(blocks int) {
 		prefetchBlock(w[0], p.rowBytes, blocks*f.bytes(), 1)
 		d, min := f.header(w)
-		if f.paired() {
-			p.addPairs(f, acc[0][0], w[:blocks], d[0], min[0])
-			ADDQ(number(blocks*f.bytes()), w[0])
-			return
-		}
 		for i, block := range w[:blocks] {
 			weights := [][4]reg.VecVirtual{decodePlanes512(f, block)}
 			productsPlanes512{p.planes, p.scale, p.sum, f.offset(), false}.add(acc, weights, d[i:i+1], min[i:i+1])
@@ -50,27 +45,4 @@ func matVecRowPlanes512(f planes512) {
 
 	Label("sum")
 	p.store(w[:1], acc)
-}
-
-// addPairs adds the products with one or two neighbouring blocks of a row to the lanes of
-// acc that a pair's first row has; the others get what nobody reads.
-func (p *walkPlanes512) addPairs(f planes512, acc reg.VecVirtual, blocks []reg.GPVirtual, d, min reg.VecVirtual) {
-	var sums, scale, columns []reg.VecVirtual
-	for _, block := range blocks {
-		weights := [][4]reg.VecVirtual{decodePlanes512(f, block)}
-		z, combine := productsPlanes512{planes: p.planes}.sums(0, weights, new(queue))
-		combine.flush()
-		s, c := ZMM(), ZMM()
-		VBROADCASTSS(Mem{Base: p.scale}, s)
-		VMOVUPS(Mem{Base: p.sum}, c)
-		sums, scale, columns = append(sums, z[0]), append(scale, s), append(columns, c)
-		p.nextChunk()
-	}
-	pair := pairs512{ZMM(), d, min}
-	q := pair.sum([]reg.VecVirtual{sums[0], sums[len(sums)-1]})
-	q.flush()
-	pair.add(acc, scale[0], columns[0])
-	if len(blocks) > 1 {
-		pair.swap().add(acc, scale[1], columns[1])
-	}
 }
