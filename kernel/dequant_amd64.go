@@ -34,15 +34,15 @@ func init() {
 		dequantSlots[r.t].add(cpufeat.AVX2, r.avx2)
 		dequantSlots[r.t].add(cpufeat.AVX512, r.avx512)
 	}
-	fusedSlots[tensor.F32].add(cpufeat.AVX2, rowsWith(dot4F32AVX2))
-	fusedSlots[tensor.F16].add(cpufeat.AVX2, rowsWith(dot4F16AVX2))
-	fusedSlots[tensor.F32].add(cpufeat.AVX512, rowsWith(dot4F32AVX512))
-	fusedSlots[tensor.F16].add(cpufeat.AVX512, rowsWith(dot4F16AVX512))
-	fusedSlots[tensor.BF16].add(cpufeat.AVX512, rowsWith(dot4BF16AVX512))
-	fusedSlots[tensor.Q8_0].add(cpufeat.AVX512, rowsWith(dot4Q8_0AVX512))
-	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512))
-	fusedSlots[tensor.Q5_K].add(cpufeat.AVX512, rowsWith(dot4Q5KAVX512))
-	fusedSlots[tensor.Q6_K].add(cpufeat.AVX512, rowsWith(dot4Q6KAVX512))
+	fusedSlots[tensor.F32].add(cpufeat.AVX2, plainRowsWith(dot4F32AVX2, dot4F32AVX2))
+	fusedSlots[tensor.F16].add(cpufeat.AVX2, plainRowsWith(dot4F16AVX2, dot4F16AVX2))
+	fusedSlots[tensor.F32].add(cpufeat.AVX512, plainRowsWith(dot2F32AVX512, dot4F32AVX512))
+	fusedSlots[tensor.F16].add(cpufeat.AVX512, plainRowsWith(dot2F16AVX512, dot4F16AVX512))
+	fusedSlots[tensor.BF16].add(cpufeat.AVX512, plainRowsWith(dot2BF16AVX512, dot4BF16AVX512))
+	fusedSlots[tensor.Q8_0].add(cpufeat.AVX512, rowsWith(dot4Q8_0AVX512, true))
+	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512, true))
+	fusedSlots[tensor.Q5_K].add(cpufeat.AVX512, rowsWith(dot4Q5KAVX512, true))
+	fusedSlots[tensor.Q6_K].add(cpufeat.AVX512, rowsWith(dot4Q6KAVX512, true))
 }
 
 // dequantBF16With expands whole vectors with the assembly, the rest in plain Go.
@@ -52,6 +52,28 @@ func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst
 		expand(dst[:n], src)
 		for i := n; i < len(dst); i++ {
 			dst[i] = quant.BF16ToF32(uint16(src[2*i]) | uint16(src[2*i+1])<<8)
+		}
+	}
+}
+
+// pairBytes is how large a vector may be for rows of plain types to be multiplied in pairs:
+// so large that it stays in the first-level cache beside the weights that pass through it.
+// Larger ones are read again from the next cache for each group of rows, so for four at a
+// time.
+const pairBytes = 24 << 10
+
+type plainRowsFunc func(out, x *float32, w *byte, rowBytes, n, rows int)
+
+// plainRowsWith picks between functions for pairs of rows and for four rows at a time.
+func plainRowsWith(pairs, fours plainRowsFunc) rowsFunc {
+	return func(out, x []float32, w []byte, rowBytes int) {
+		switch {
+		case len(x) == 0:
+			clear(out)
+		case 4*len(x) <= pairBytes:
+			pairs(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
+		default:
+			fours(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
 		}
 	}
 }

@@ -2116,103 +2116,108 @@ GLOBL word_00000003<>(SB), RODATA|NOPTR, $4
 DATA word_00000020<>+0(SB)/4, $0x00000020
 GLOBL word_00000020<>(SB), RODATA|NOPTR, $4
 
-// func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+// func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX2, CMOV, FMA3, MMX+
-TEXT ·dot4F32AVX2(SB), NOSPLIT, $0-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
-	MOVQ  x+8(FP), SI
-	LEAQ  2048(AX)(DX*1), DI
+TEXT ·dot4F32AVX2(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+rows36:
+	MOVQ  x+8(FP), DI
+	MOVQ  n+32(FP), R8
+	MOVQ  DX, R10
+	LEAQ  2048(R10)(SI*1), R9
 	VPXOR X0, X0, X0
 
-part36:
-	MOVQ    $+1024, R8
-	CMPQ    BX, R8
-	CMOVQLT BX, R8
-	SUBQ    R8, BX
+part37:
+	MOVQ    $+1024, R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
 	VPXOR   Y1, Y1, Y1
 	VPXOR   Y2, Y2, Y2
 	VPXOR   Y3, Y3, Y3
 	VPXOR   Y4, Y4, Y4
-	SUBQ    $+16, R8
-	JLT     done37
-
-loop38:
-	LEAQ        14336(DI), R9
-	ANDQ        $-4096, R9
-	PREFETCHT0  (R9)
-	PREFETCHT0  (DI)
-	PREFETCHT0  64(DI)
-	PREFETCHT0  128(DI)
-	PREFETCHT0  192(DI)
-	ADDQ        $+256, DI
-	VMOVUPS     (SI), Y5
-	VMOVUPS     (AX), Y6
-	VFMADD231PS Y5, Y6, Y1
-	VMOVUPS     (AX)(CX*1), Y6
-	VFMADD231PS Y5, Y6, Y2
-	VMOVUPS     (AX)(CX*2), Y6
-	VFMADD231PS Y5, Y6, Y3
-	VMOVUPS     (AX)(DX*1), Y6
-	VFMADD231PS Y5, Y6, Y4
-	VMOVUPS     32(SI), Y5
-	VMOVUPS     32(AX), Y6
-	VFMADD231PS Y5, Y6, Y1
-	VMOVUPS     32(AX)(CX*1), Y6
-	VFMADD231PS Y5, Y6, Y2
-	VMOVUPS     32(AX)(CX*2), Y6
-	VFMADD231PS Y5, Y6, Y3
-	VMOVUPS     32(AX)(DX*1), Y6
-	VFMADD231PS Y5, Y6, Y4
-	ADDQ        $+64, AX
-	ADDQ        $+64, SI
-	SUBQ        $+16, R8
-	JGE         loop38
-
-done37:
-	ADDQ $+16, R8
-	SUBQ $+8, R8
-	JLT  done39
+	SUBQ    $+16, R11
+	JLT     done39
 
 loop40:
-	VMOVUPS     (SI), Y5
-	VMOVUPS     (AX), Y6
+	LEAQ        14336(R9), R12
+	ANDQ        $-4096, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R9)
+	PREFETCHT0  64(R9)
+	PREFETCHT0  128(R9)
+	PREFETCHT0  192(R9)
+	ADDQ        $+256, R9
+	VMOVUPS     (DI), Y5
+	VMOVUPS     (R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VMOVUPS     (AX)(CX*1), Y6
+	VMOVUPS     (R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VMOVUPS     (AX)(CX*2), Y6
+	VMOVUPS     (R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VMOVUPS     (AX)(DX*1), Y6
+	VMOVUPS     (R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	ADDQ        $+32, AX
-	ADDQ        $+32, SI
-	SUBQ        $+8, R8
+	VMOVUPS     32(DI), Y5
+	VMOVUPS     32(R10), Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     32(R10)(BX*1), Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     32(R10)(BX*2), Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     32(R10)(SI*1), Y6
+	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+64, R10
+	ADDQ        $+64, DI
+	SUBQ        $+16, R11
 	JGE         loop40
 
 done39:
-	ADDQ        $+8, R8
-	TESTQ       R8, R8
-	JZ          done41
-	LEAQ        tail_mask<>+32(SB), R9
-	NEGQ        R8
-	VMOVUPS     (R9)(R8*4), Y5
-	VMASKMOVPS  (SI), Y5, Y5
-	VMOVUPS     (R9)(R8*4), Y6
-	VMASKMOVPS  (AX), Y6, Y6
+	ADDQ $+16, R11
+	SUBQ $+8, R11
+	JLT  done41
+
+loop42:
+	VMOVUPS     (DI), Y5
+	VMOVUPS     (R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VMOVUPS     (R9)(R8*4), Y6
-	VMASKMOVPS  (AX)(CX*1), Y6, Y6
+	VMOVUPS     (R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VMOVUPS     (R9)(R8*4), Y6
-	VMASKMOVPS  (AX)(CX*2), Y6, Y6
+	VMOVUPS     (R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VMOVUPS     (R9)(R8*4), Y6
-	VMASKMOVPS  (AX)(DX*1), Y6, Y6
+	VMOVUPS     (R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
+	ADDQ        $+32, R10
+	ADDQ        $+32, DI
+	SUBQ        $+8, R11
+	JGE         loop42
 
 done41:
+	ADDQ        $+8, R11
+	TESTQ       R11, R11
+	JZ          done43
+	LEAQ        tail_mask<>+32(SB), R12
+	NEGQ        R11
+	VMOVUPS     (R12)(R11*4), Y5
+	VMASKMOVPS  (DI), Y5, Y5
+	VMOVUPS     (R12)(R11*4), Y6
+	VMASKMOVPS  (R10), Y6, Y6
+	VFMADD231PS Y5, Y6, Y1
+	VMOVUPS     (R12)(R11*4), Y6
+	VMASKMOVPS  (R10)(BX*1), Y6, Y6
+	VFMADD231PS Y5, Y6, Y2
+	VMOVUPS     (R12)(R11*4), Y6
+	VMASKMOVPS  (R10)(BX*2), Y6, Y6
+	VFMADD231PS Y5, Y6, Y3
+	VMOVUPS     (R12)(R11*4), Y6
+	VMASKMOVPS  (R10)(SI*1), Y6, Y6
+	VFMADD231PS Y5, Y6, Y4
+
+done43:
 	VUNPCKHPS    Y2, Y1, Y5
 	VUNPCKLPS    Y2, Y1, Y1
 	VADDPS       Y5, Y1, Y1
@@ -2225,173 +2230,181 @@ done41:
 	VEXTRACTF128 $0x01, Y1, X2
 	VADDPS       X2, X1, X1
 	VADDPS       X1, X0, X0
-	TESTQ        BX, BX
-	JNZ          part36
-	MOVQ         out+0(FP), AX
-	VMOVUPS      X0, (AX)
+	TESTQ        R8, R8
+	JNZ          part37
+	VMOVUPS      X0, (CX)
+	LEAQ         (DX)(BX*4), DX
+	ADDQ         $+16, CX
+	SUBQ         $+4, AX
+	JNZ          rows36
 	VZEROUPPER
 	RET
 
-// func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+// func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX2, CMOV, F16C, FMA3, MMX+
-TEXT ·dot4F16AVX2(SB), NOSPLIT, $64-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
-	MOVQ  x+8(FP), SI
-	LEAQ  2048(AX)(DX*1), DI
+TEXT ·dot4F16AVX2(SB), NOSPLIT, $64-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+rows44:
+	MOVQ  x+8(FP), DI
+	MOVQ  n+32(FP), R8
+	MOVQ  DX, R10
+	LEAQ  2048(R10)(SI*1), R9
 	VPXOR X0, X0, X0
 
-part42:
-	MOVQ    $+1024, R8
-	CMPQ    BX, R8
-	CMOVQLT BX, R8
-	SUBQ    R8, BX
+part45:
+	MOVQ    $+1024, R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
 	VPXOR   Y1, Y1, Y1
 	VPXOR   Y2, Y2, Y2
 	VPXOR   Y3, Y3, Y3
 	VPXOR   Y4, Y4, Y4
-	SUBQ    $+32, R8
-	JLT     done43
+	SUBQ    $+32, R11
+	JLT     done47
 
-loop44:
-	LEAQ        14336(DI), R9
-	ANDQ        $-4096, R9
+loop48:
+	LEAQ        14336(R9), R12
+	ANDQ        $-4096, R12
+	PREFETCHT0  (R12)
 	PREFETCHT0  (R9)
-	PREFETCHT0  (DI)
-	PREFETCHT0  64(DI)
-	PREFETCHT0  128(DI)
-	PREFETCHT0  192(DI)
-	ADDQ        $+256, DI
-	VMOVUPS     (SI), Y5
-	VCVTPH2PS   (AX), Y6
+	PREFETCHT0  64(R9)
+	PREFETCHT0  128(R9)
+	PREFETCHT0  192(R9)
+	ADDQ        $+256, R9
+	VMOVUPS     (DI), Y5
+	VCVTPH2PS   (R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VCVTPH2PS   (AX)(CX*1), Y6
+	VCVTPH2PS   (R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VCVTPH2PS   (AX)(CX*2), Y6
+	VCVTPH2PS   (R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VCVTPH2PS   (AX)(DX*1), Y6
+	VCVTPH2PS   (R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	VMOVUPS     32(SI), Y5
-	VCVTPH2PS   16(AX), Y6
+	VMOVUPS     32(DI), Y5
+	VCVTPH2PS   16(R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VCVTPH2PS   16(AX)(CX*1), Y6
+	VCVTPH2PS   16(R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VCVTPH2PS   16(AX)(CX*2), Y6
+	VCVTPH2PS   16(R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VCVTPH2PS   16(AX)(DX*1), Y6
+	VCVTPH2PS   16(R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	VMOVUPS     64(SI), Y5
-	VCVTPH2PS   32(AX), Y6
+	VMOVUPS     64(DI), Y5
+	VCVTPH2PS   32(R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VCVTPH2PS   32(AX)(CX*1), Y6
+	VCVTPH2PS   32(R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VCVTPH2PS   32(AX)(CX*2), Y6
+	VCVTPH2PS   32(R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VCVTPH2PS   32(AX)(DX*1), Y6
+	VCVTPH2PS   32(R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	VMOVUPS     96(SI), Y5
-	VCVTPH2PS   48(AX), Y6
+	VMOVUPS     96(DI), Y5
+	VCVTPH2PS   48(R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VCVTPH2PS   48(AX)(CX*1), Y6
+	VCVTPH2PS   48(R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VCVTPH2PS   48(AX)(CX*2), Y6
+	VCVTPH2PS   48(R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VCVTPH2PS   48(AX)(DX*1), Y6
+	VCVTPH2PS   48(R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	ADDQ        $+64, AX
-	ADDQ        $+128, SI
-	SUBQ        $+32, R8
-	JGE         loop44
+	ADDQ        $+64, R10
+	ADDQ        $+128, DI
+	SUBQ        $+32, R11
+	JGE         loop48
 
-done43:
-	ADDQ $+32, R8
-	SUBQ $+8, R8
-	JLT  done45
+done47:
+	ADDQ $+32, R11
+	SUBQ $+8, R11
+	JLT  done49
 
-loop46:
-	VMOVUPS     (SI), Y5
-	VCVTPH2PS   (AX), Y6
+loop50:
+	VMOVUPS     (DI), Y5
+	VCVTPH2PS   (R10), Y6
 	VFMADD231PS Y5, Y6, Y1
-	VCVTPH2PS   (AX)(CX*1), Y6
+	VCVTPH2PS   (R10)(BX*1), Y6
 	VFMADD231PS Y5, Y6, Y2
-	VCVTPH2PS   (AX)(CX*2), Y6
+	VCVTPH2PS   (R10)(BX*2), Y6
 	VFMADD231PS Y5, Y6, Y3
-	VCVTPH2PS   (AX)(DX*1), Y6
+	VCVTPH2PS   (R10)(SI*1), Y6
 	VFMADD231PS Y5, Y6, Y4
-	ADDQ        $+16, AX
-	ADDQ        $+32, SI
-	SUBQ        $+8, R8
-	JGE         loop46
+	ADDQ        $+16, R10
+	ADDQ        $+32, DI
+	SUBQ        $+8, R11
+	JGE         loop50
 
-done45:
-	ADDQ       $+8, R8
-	TESTQ      R8, R8
-	JZ         done47
-	LEAQ       tail_mask<>+32(SB), R9
-	MOVQ       R8, R10
-	NEGQ       R10
-	VMOVUPS    (R9)(R10*4), Y5
-	VMASKMOVPS (SI), Y5, Y5
+done49:
+	ADDQ       $+8, R11
+	TESTQ      R11, R11
+	JZ         done51
+	LEAQ       tail_mask<>+32(SB), R12
+	MOVQ       R11, R13
+	NEGQ       R13
+	VMOVUPS    (R12)(R13*4), Y5
+	VMASKMOVPS (DI), Y5, Y5
 	VPXOR      X6, X6, X6
 	VMOVDQU    X6, (SP)
-	LEAQ       (AX), R9
-	LEAQ       (SP), R10
-	XORQ       R11, R11
+	LEAQ       (R10), R12
+	LEAQ       (SP), R13
+	XORQ       R14, R14
 
-halves48:
-	MOVWLZX     (R9)(R11*2), R12
-	MOVW        R12, (R10)(R11*2)
-	INCQ        R11
-	CMPQ        R11, R8
-	JLT         halves48
+halves52:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R11
+	JLT         halves52
 	VCVTPH2PS   (SP), Y6
 	VFMADD231PS Y5, Y6, Y1
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 16(SP)
-	LEAQ        (AX)(CX*1), R9
-	LEAQ        16(SP), R10
-	XORQ        R11, R11
+	LEAQ        (R10)(BX*1), R12
+	LEAQ        16(SP), R13
+	XORQ        R14, R14
 
-halves49:
-	MOVWLZX     (R9)(R11*2), R12
-	MOVW        R12, (R10)(R11*2)
-	INCQ        R11
-	CMPQ        R11, R8
-	JLT         halves49
+halves53:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R11
+	JLT         halves53
 	VCVTPH2PS   16(SP), Y6
 	VFMADD231PS Y5, Y6, Y2
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 32(SP)
-	LEAQ        (AX)(CX*2), R9
-	LEAQ        32(SP), R10
-	XORQ        R11, R11
+	LEAQ        (R10)(BX*2), R12
+	LEAQ        32(SP), R13
+	XORQ        R14, R14
 
-halves50:
-	MOVWLZX     (R9)(R11*2), R12
-	MOVW        R12, (R10)(R11*2)
-	INCQ        R11
-	CMPQ        R11, R8
-	JLT         halves50
+halves54:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R11
+	JLT         halves54
 	VCVTPH2PS   32(SP), Y6
 	VFMADD231PS Y5, Y6, Y3
 	VPXOR       X6, X6, X6
 	VMOVDQU     X6, 48(SP)
-	LEAQ        (AX)(DX*1), R9
-	LEAQ        48(SP), R10
-	XORQ        R11, R11
+	LEAQ        (R10)(SI*1), R12
+	LEAQ        48(SP), R13
+	XORQ        R14, R14
 
-halves51:
-	MOVWLZX     (R9)(R11*2), R12
-	MOVW        R12, (R10)(R11*2)
-	INCQ        R11
-	CMPQ        R11, R8
-	JLT         halves51
+halves55:
+	MOVWLZX     (R12)(R14*2), R15
+	MOVW        R15, (R13)(R14*2)
+	INCQ        R14
+	CMPQ        R14, R11
+	JLT         halves55
 	VCVTPH2PS   48(SP), Y6
 	VFMADD231PS Y5, Y6, Y4
 
-done47:
+done51:
 	VUNPCKHPS    Y2, Y1, Y5
 	VUNPCKLPS    Y2, Y1, Y1
 	VADDPS       Y5, Y1, Y1
@@ -2404,10 +2417,13 @@ done47:
 	VEXTRACTF128 $0x01, Y1, X2
 	VADDPS       X2, X1, X1
 	VADDPS       X1, X0, X0
-	TESTQ        BX, BX
-	JNZ          part42
-	MOVQ         out+0(FP), AX
-	VMOVUPS      X0, (AX)
+	TESTQ        R8, R8
+	JNZ          part45
+	VMOVUPS      X0, (CX)
+	LEAQ         (DX)(BX*4), DX
+	ADDQ         $+16, CX
+	SUBQ         $+4, AX
+	JNZ          rows44
 	VZEROUPPER
 	RET
 
@@ -2419,9 +2435,9 @@ TEXT ·dequantF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next53
+	JLT  next57
 
-loop52:
+loop56:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	VCVTPH2PS 32(DX)(BX*2), Z0
@@ -2432,24 +2448,24 @@ loop52:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop52
+	JGE       loop56
 
-next53:
+next57:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next55
+	JLT  next59
 
-loop54:
+loop58:
 	VCVTPH2PS (DX)(BX*2), Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop54
+	JGE       loop58
 
-next55:
+next59:
 	ADDQ        $+16, CX
 	TESTQ       CX, CX
-	JZ          done56
+	JZ          done60
 	MOVQ        $-1, SI
 	BZHIQ       CX, SI, SI
 	KMOVW       SI, K1
@@ -2457,7 +2473,7 @@ next55:
 	VCVTPH2PS   Y0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
-done56:
+done60:
 	VZEROUPPER
 	RET
 
@@ -2469,9 +2485,9 @@ TEXT ·dequantBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ src_base+24(FP), DX
 	XORQ BX, BX
 	SUBQ $+64, CX
-	JLT  next58
+	JLT  next62
 
-loop57:
+loop61:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
@@ -2486,30 +2502,30 @@ loop57:
 	VMOVUPS   Z0, 192(AX)(BX*4)
 	ADDQ      $+64, BX
 	SUBQ      $+64, CX
-	JGE       loop57
+	JGE       loop61
 
-next58:
+next62:
 	ADDQ $+64, CX
 	SUBQ $+16, CX
-	JLT  next60
+	JLT  next64
 
-loop59:
+loop63:
 	VPMOVZXWD (DX)(BX*2), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)(BX*4)
 	ADDQ      $+16, BX
 	SUBQ      $+16, CX
-	JGE       loop59
+	JGE       loop63
 
-next60:
+next64:
 	ADDQ  $+16, CX
 	TESTQ CX, CX
-	JZ    done61
+	JZ    done65
 	MOVQ  $-1, AX
 	BZHIQ CX, AX, AX
 	KMOVW AX, K1
 
-done61:
+done65:
 	VZEROUPPER
 	RET
 
@@ -2520,9 +2536,9 @@ TEXT ·dequantQ8_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ dst_len+8(FP), CX
 	MOVQ src_base+24(FP), DX
 
-block62:
+block66:
 	SUBQ         $+32, CX
-	JLT          done63
+	JLT          done67
 	VPBROADCASTW (DX), Y0
 	VCVTPH2PS    Y0, Z0
 	VPMOVSXBD    2(DX), Z1
@@ -2535,9 +2551,9 @@ block62:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+34, DX
 	ADDQ         $+128, AX
-	JMP          block62
+	JMP          block66
 
-done63:
+done67:
 	VZEROUPPER
 	RET
 
@@ -2549,9 +2565,9 @@ TEXT ·dequantQ4_0AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_0<>+0(SB), Z0
 
-block64:
+block68:
 	SUBQ         $+32, CX
-	JLT          done65
+	JLT          done69
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2563,9 +2579,9 @@ block64:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block64
+	JMP          block68
 
-done65:
+done69:
 	VZEROUPPER
 	RET
 
@@ -2595,9 +2611,9 @@ TEXT ·dequantQ4_1AVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_Q4_1<>+0(SB), Z0
 
-block66:
+block70:
 	SUBQ         $+32, CX
-	JLT          done67
+	JLT          done71
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2612,9 +2628,9 @@ block66:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+20, DX
 	ADDQ         $+128, AX
-	JMP          block66
+	JMP          block70
 
-done67:
+done71:
 	VZEROUPPER
 	RET
 
@@ -2644,9 +2660,9 @@ TEXT ·dequantIQ4NLAVX512(SB), NOSPLIT, $0-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block68:
+block72:
 	SUBQ         $+32, CX
-	JLT          done69
+	JLT          done73
 	VPBROADCASTW (DX), Y1
 	VCVTPH2PS    Y1, Z1
 	VMULPS       Z0, Z1, Z1
@@ -2658,9 +2674,9 @@ block68:
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         $+18, DX
 	ADDQ         $+128, AX
-	JMP          block68
+	JMP          block72
 
-done69:
+done73:
 	VZEROUPPER
 	RET
 
@@ -2693,9 +2709,9 @@ TEXT ·dequantQ5_0AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block70:
+block74:
 	SUBQ         $+32, CX
-	JLT          done71
+	JLT          done75
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VMOVDQU      6(DX), X5
@@ -2719,9 +2735,9 @@ block70:
 	VMOVUPS      Z6, 64(AX)
 	ADDQ         $+22, DX
 	ADDQ         $+128, AX
-	JMP          block70
+	JMP          block74
 
-done71:
+done75:
 	VZEROUPPER
 	RET
 
@@ -2736,9 +2752,9 @@ TEXT ·dequantQ5_1AVX512(SB), NOSPLIT, $0-48
 	VMOVDQU      byte_of_bit<>+0(SB), Y2
 	VMOVDQU      bit_of_byte<>+0(SB), Y3
 
-block72:
+block76:
 	SUBQ         $+32, CX
-	JLT          done73
+	JLT          done77
 	VPBROADCASTW (DX), Y4
 	VCVTPH2PS    Y4, Z4
 	VPBROADCASTW 2(DX), Y5
@@ -2766,9 +2782,9 @@ block72:
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         $+24, DX
 	ADDQ         $+128, AX
-	JMP          block72
+	JMP          block76
 
-done73:
+done77:
 	VZEROUPPER
 	RET
 
@@ -2796,9 +2812,9 @@ TEXT ·dequantQ4KAVX512(SB), NOSPLIT, $0-48
 	VPBROADCASTD word_0000000e<>+0(SB), Z15
 	VPBROADCASTD word_0000000f<>+0(SB), Z16
 
-block74:
+block78:
 	SUBQ         $+256, CX
-	JLT          done75
+	JLT          done79
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -2913,9 +2929,9 @@ block74:
 	VMOVUPS      Z17, 960(AX)
 	ADDQ         $+144, DX
 	ADDQ         $+1024, AX
-	JMP          block74
+	JMP          block78
 
-done75:
+done79:
 	VZEROUPPER
 	RET
 
@@ -2988,9 +3004,9 @@ TEXT ·dequantQ5KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_0f0f0f0f<>+0(SB), Y0
 	VPBROADCASTD word_10101010<>+0(SB), Y1
 
-block76:
+block80:
 	SUBQ         $+256, CX
-	JLT          done77
+	JLT          done81
 	MOVL         4(DX), BX
 	MOVL         8(DX), SI
 	MOVL         12(DX), DI
@@ -3173,9 +3189,9 @@ block76:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+176, DX
 	ADDQ         $+1024, AX
-	JMP          block76
+	JMP          block80
 
-done77:
+done81:
 	VZEROUPPER
 	RET
 
@@ -3189,9 +3205,9 @@ TEXT ·dequantQ6KAVX512(SB), NOSPLIT, $64-48
 	VPBROADCASTD word_30303030<>+0(SB), Y1
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 
-block78:
+block82:
 	SUBQ         $+256, CX
-	JLT          done79
+	JLT          done83
 	VPBROADCASTW 208(DX), Y3
 	VCVTPH2PS    Y3, Z3
 	VPMOVSXBD    192(DX), Z4
@@ -3336,9 +3352,9 @@ block78:
 	VMOVUPS      Z3, 960(AX)
 	ADDQ         $+210, DX
 	ADDQ         $+1024, AX
-	JMP          block78
+	JMP          block82
 
-done79:
+done83:
 	VZEROUPPER
 	RET
 
@@ -3351,9 +3367,9 @@ TEXT ·dequantQ3KAVX512(SB), NOSPLIT, $80-48
 	VPBROADCASTD word_03030303<>+0(SB), Y0
 	VPBROADCASTD word_04040404<>+0(SB), Y1
 
-block80:
+block84:
 	SUBQ         $+256, CX
-	JLT          done81
+	JLT          done85
 	VMOVQ        96(DX), X2
 	VPSRLW       $0x04, X2, X3
 	VPUNPCKLQDQ  X3, X2, X2
@@ -3512,9 +3528,9 @@ block80:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+110, DX
 	ADDQ         $+1024, AX
-	JMP          block80
+	JMP          block84
 
-done81:
+done85:
 	VZEROUPPER
 	RET
 
@@ -3527,9 +3543,9 @@ TEXT ·dequantQ2KAVX512(SB), NOSPLIT, $128-48
 	VPBROADCASTD word_03030303<>+0(SB), Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Z0
 
-block82:
+block86:
 	SUBQ         $+256, CX
-	JLT          done83
+	JLT          done87
 	VPBROADCASTW 80(DX), Y2
 	VCVTPH2PS    Y2, Z2
 	VPBROADCASTW 82(DX), Y3
@@ -3681,9 +3697,9 @@ block82:
 	VMOVUPS      Z2, 960(AX)
 	ADDQ         $+84, DX
 	ADDQ         $+1024, AX
-	JMP          block82
+	JMP          block86
 
-done83:
+done87:
 	VZEROUPPER
 	RET
 
@@ -3695,9 +3711,9 @@ TEXT ·dequantIQ4XSAVX512(SB), NOSPLIT, $32-48
 	MOVQ    src_base+24(FP), DX
 	VMOVUPS values_IQ4NL<>+0(SB), Z0
 
-block84:
+block88:
 	SUBQ         $+256, CX
-	JLT          done85
+	JLT          done89
 	VPBROADCASTD 4(DX), Y1
 	VPSRLVD      every_four_bits_of_8<>+0(SB), Y1, Y1
 	VPBROADCASTD word_0000000f<>+0(SB), Y3
@@ -3781,328 +3797,390 @@ block84:
 	VMOVUPS      Z1, 960(AX)
 	ADDQ         $+136, DX
 	ADDQ         $+1024, AX
-	JMP          block84
-
-done85:
-	VZEROUPPER
-	RET
-
-// func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4F32AVX512(SB), NOSPLIT, $0-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
-	MOVQ  x+8(FP), SI
-	LEAQ  2048(AX)(DX*1), DI
-	VPXOR X0, X0, X0
-
-part86:
-	MOVQ    $+1024, R8
-	CMPQ    BX, R8
-	CMOVQLT BX, R8
-	SUBQ    R8, BX
-	VPXORD  Z1, Z1, Z1
-	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+16, R8
-	JLT     done87
-
-loop88:
-	LEAQ        14336(DI), R9
-	ANDQ        $-4096, R9
-	PREFETCHT0  (R9)
-	PREFETCHT0  (DI)
-	PREFETCHT0  64(DI)
-	PREFETCHT0  128(DI)
-	PREFETCHT0  192(DI)
-	ADDQ        $+256, DI
-	VMOVUPS     (SI), Z5
-	VMOVUPS     (AX), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVUPS     (AX)(CX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVUPS     (AX)(CX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVUPS     (AX)(DX*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, AX
-	ADDQ        $+64, SI
-	SUBQ        $+16, R8
-	JGE         loop88
-
-done87:
-	ADDQ        $+16, R8
-	TESTQ       R8, R8
-	JZ          done89
-	MOVQ        $-1, R9
-	BZHIQ       R8, R9, R9
-	KMOVW       R9, K1
-	VMOVUPS.Z   (SI), K1, Z5
-	VMOVUPS.Z   (AX), K1, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVUPS.Z   (AX)(CX*1), K1, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVUPS.Z   (AX)(CX*2), K1, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVUPS.Z   (AX)(DX*1), K1, Z6
-	VFMADD231PS Z5, Z6, Z4
+	JMP          block88
 
 done89:
-	VUNPCKHPS     Z2, Z1, Z5
-	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
-	VADDPS        X1, X0, X0
-	TESTQ         BX, BX
-	JNZ           part86
-	MOVQ          out+0(FP), AX
-	VMOVUPS       X0, (AX)
 	VZEROUPPER
 	RET
 
-// func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
+// func dot2F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot2F32AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+
+rows90:
 	MOVQ  x+8(FP), SI
-	LEAQ  2048(AX)(DX*1), DI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  4096(R9)(BX*1), R8
 	VPXOR X0, X0, X0
 
-part90:
-	MOVQ    $+1024, R8
-	CMPQ    BX, R8
-	CMOVQLT BX, R8
-	SUBQ    R8, BX
+part91:
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+32, R8
-	JLT     done91
 
-loop92:
-	LEAQ        14336(DI), R9
-	ANDQ        $-4096, R9
-	PREFETCHT0  (R9)
-	PREFETCHT0  (DI)
-	PREFETCHT0  64(DI)
-	PREFETCHT0  128(DI)
-	PREFETCHT0  192(DI)
-	ADDQ        $+256, DI
-	VMOVUPS     (SI), Z5
-	VCVTPH2PS   (AX), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   (AX)(CX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   (AX)(CX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   (AX)(DX*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	VMOVUPS     64(SI), Z5
-	VCVTPH2PS   32(AX), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   32(AX)(CX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   32(AX)(CX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   32(AX)(DX*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, AX
-	ADDQ        $+128, SI
-	SUBQ        $+32, R8
-	JGE         loop92
-
-done91:
-	ADDQ $+32, R8
-	SUBQ $+16, R8
-	JLT  done93
+page92:
+	LEAQ       12288(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+512, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+16, R11
+	JLT        done93
 
 loop94:
-	VMOVUPS     (SI), Z5
-	VCVTPH2PS   (AX), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   (AX)(CX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   (AX)(CX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   (AX)(DX*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+32, AX
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	VMOVUPS     (SI), Z3
+	VMOVUPS     (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVUPS     (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
 	ADDQ        $+64, SI
-	SUBQ        $+16, R8
+	SUBQ        $+16, R11
 	JGE         loop94
 
 done93:
-	ADDQ        $+16, R8
-	TESTQ       R8, R8
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
 	JZ          done95
-	MOVQ        $-1, R9
-	BZHIQ       R8, R9, R9
-	KMOVW       R9, K1
-	VMOVUPS.Z   (SI), K1, Z5
-	VMOVDQU16.Z (AX), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVDQU16.Z (AX)(CX*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVDQU16.Z (AX)(CX*2), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVDQU16.Z (AX)(DX*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z4
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVUPS.Z   (R9), K1, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVUPS.Z   (R9)(BX*1), K1, Z4
+	VFMADD231PS Z3, Z4, Z2
 
 done95:
-	VUNPCKHPS     Z2, Z1, Z5
+	TESTQ         R10, R10
+	JNZ           page92
+	VUNPCKHPS     Z2, Z1, Z3
 	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
 	VADDPS        X1, X0, X0
-	TESTQ         BX, BX
-	JNZ           part90
-	MOVQ          out+0(FP), AX
-	VMOVUPS       X0, (AX)
+	TESTQ         DI, DI
+	JNZ           part91
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
+	JNZ           rows90
 	VZEROUPPER
 	RET
 
-// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+// func dot2F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-40
-	MOVQ  w+16(FP), AX
-	MOVQ  rowBytes+24(FP), CX
-	LEAQ  (CX)(CX*2), DX
-	MOVQ  n+32(FP), BX
+TEXT ·dot2F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+
+rows96:
 	MOVQ  x+8(FP), SI
-	LEAQ  2048(AX)(DX*1), DI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  4096(R9)(BX*1), R8
 	VPXOR X0, X0, X0
 
-part96:
-	MOVQ    $+1024, R8
-	CMPQ    BX, R8
-	CMOVQLT BX, R8
-	SUBQ    R8, BX
+part97:
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+
+page98:
+	LEAQ       12288(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+1024, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+32, R11
+	JLT        done99
+
+loop100:
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	VMOVUPS     (SI), Z3
+	VCVTPH2PS   (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	VMOVUPS     64(SI), Z3
+	VCVTPH2PS   32(R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   32(R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
+	ADDQ        $+128, SI
+	SUBQ        $+32, R11
+	JGE         loop100
+
+done99:
+	ADDQ $+32, R11
+	SUBQ $+16, R11
+	JLT  done101
+
+loop102:
+	VMOVUPS     (SI), Z3
+	VCVTPH2PS   (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+32, R9
+	ADDQ        $+64, SI
+	SUBQ        $+16, R11
+	JGE         loop102
+
+done101:
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
+	JZ          done103
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVDQU16.Z (R9), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVDQU16.Z (R9)(BX*1), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VFMADD231PS Z3, Z4, Z2
+
+done103:
+	TESTQ         R10, R10
+	JNZ           page98
+	VUNPCKHPS     Z2, Z1, Z3
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         DI, DI
+	JNZ           part97
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
+	JNZ           rows96
+	VZEROUPPER
+	RET
+
+// func dot2BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot2BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+
+rows104:
+	MOVQ  x+8(FP), SI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  4096(R9)(BX*1), R8
+	VPXOR X0, X0, X0
+
+part105:
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+
+page106:
+	LEAQ       12288(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+1024, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+32, R11
+	JLT        done107
+
+loop108:
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	VMOVUPS     (SI), Z3
+	VPMOVZXWD   (R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   (R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	VMOVUPS     64(SI), Z3
+	VPMOVZXWD   32(R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   32(R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
+	ADDQ        $+128, SI
+	SUBQ        $+32, R11
+	JGE         loop108
+
+done107:
+	ADDQ $+32, R11
+	SUBQ $+16, R11
+	JLT  done109
+
+loop110:
+	VMOVUPS     (SI), Z3
+	VPMOVZXWD   (R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   (R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+32, R9
+	ADDQ        $+64, SI
+	SUBQ        $+16, R11
+	JGE         loop110
+
+done109:
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
+	JZ          done111
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVDQU16.Z (R9), K1, Y4
+	VPMOVZXWD   Y4, Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVDQU16.Z (R9)(BX*1), K1, Y4
+	VPMOVZXWD   Y4, Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+
+done111:
+	TESTQ         R10, R10
+	JNZ           page106
+	VUNPCKHPS     Z2, Z1, Z3
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         DI, DI
+	JNZ           part105
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
+	JNZ           rows104
+	VZEROUPPER
+	RET
+
+// func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot4F32AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+rows112:
+	MOVQ  x+8(FP), DI
+	MOVQ  n+32(FP), R8
+	MOVQ  DX, R10
+	LEAQ  2048(R10)(SI*1), R9
+	VPXOR X0, X0, X0
+
+part113:
+	MOVQ    $+1024, R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	SUBQ    $+32, R8
-	JLT     done97
+	SUBQ    $+16, R11
+	JLT     done115
 
-loop98:
-	LEAQ        14336(DI), R9
-	ANDQ        $-4096, R9
+loop116:
+	LEAQ        14336(R9), R12
+	ANDQ        $-4096, R12
+	PREFETCHT0  (R12)
 	PREFETCHT0  (R9)
-	PREFETCHT0  (DI)
-	PREFETCHT0  64(DI)
-	PREFETCHT0  128(DI)
-	PREFETCHT0  192(DI)
-	ADDQ        $+256, DI
-	VMOVUPS     (SI), Z5
-	VPMOVZXWD   (AX), Z6
-	VPSLLD      $0x10, Z6, Z6
+	PREFETCHT0  64(R9)
+	PREFETCHT0  128(R9)
+	PREFETCHT0  192(R9)
+	ADDQ        $+256, R9
+	VMOVUPS     (DI), Z5
+	VMOVUPS     (R10), Z6
 	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   (AX)(CX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS     (R10)(BX*1), Z6
 	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   (AX)(CX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS     (R10)(BX*2), Z6
 	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   (AX)(DX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS     (R10)(SI*1), Z6
 	VFMADD231PS Z5, Z6, Z4
-	VMOVUPS     64(SI), Z5
-	VPMOVZXWD   32(AX), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   32(AX)(CX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   32(AX)(CX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   32(AX)(DX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, AX
-	ADDQ        $+128, SI
-	SUBQ        $+32, R8
-	JGE         loop98
+	ADDQ        $+64, R10
+	ADDQ        $+64, DI
+	SUBQ        $+16, R11
+	JGE         loop116
 
-done97:
-	ADDQ $+32, R8
-	SUBQ $+16, R8
-	JLT  done99
-
-loop100:
-	VMOVUPS     (SI), Z5
-	VPMOVZXWD   (AX), Z6
-	VPSLLD      $0x10, Z6, Z6
+done115:
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
+	JZ          done117
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (DI), K1, Z5
+	VMOVUPS.Z   (R10), K1, Z6
 	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   (AX)(CX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS.Z   (R10)(BX*1), K1, Z6
 	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   (AX)(CX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS.Z   (R10)(BX*2), K1, Z6
 	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   (AX)(DX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+32, AX
-	ADDQ        $+64, SI
-	SUBQ        $+16, R8
-	JGE         loop100
-
-done99:
-	ADDQ        $+16, R8
-	TESTQ       R8, R8
-	JZ          done101
-	MOVQ        $-1, R9
-	BZHIQ       R8, R9, R9
-	KMOVW       R9, K1
-	VMOVUPS.Z   (SI), K1, Z5
-	VMOVDQU16.Z (AX), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVDQU16.Z (AX)(CX*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVDQU16.Z (AX)(CX*2), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVDQU16.Z (AX)(DX*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
+	VMOVUPS.Z   (R10)(SI*1), K1, Z6
 	VFMADD231PS Z5, Z6, Z4
 
-done101:
+done117:
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -4117,10 +4195,281 @@ done101:
 	VEXTRACTF32X4 $0x01, Y1, X5
 	VADDPS        X5, X1, X1
 	VADDPS        X1, X0, X0
-	TESTQ         BX, BX
-	JNZ           part96
-	MOVQ          out+0(FP), AX
-	VMOVUPS       X0, (AX)
+	TESTQ         R8, R8
+	JNZ           part113
+	VMOVUPS       X0, (CX)
+	LEAQ          (DX)(BX*4), DX
+	ADDQ          $+16, CX
+	SUBQ          $+4, AX
+	JNZ           rows112
+	VZEROUPPER
+	RET
+
+// func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+rows118:
+	MOVQ  x+8(FP), DI
+	MOVQ  n+32(FP), R8
+	MOVQ  DX, R10
+	LEAQ  2048(R10)(SI*1), R9
+	VPXOR X0, X0, X0
+
+part119:
+	MOVQ    $+1024, R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	SUBQ    $+32, R11
+	JLT     done121
+
+loop122:
+	LEAQ        14336(R9), R12
+	ANDQ        $-4096, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R9)
+	PREFETCHT0  64(R9)
+	PREFETCHT0  128(R9)
+	PREFETCHT0  192(R9)
+	ADDQ        $+256, R9
+	VMOVUPS     (DI), Z5
+	VCVTPH2PS   (R10), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VCVTPH2PS   (R10)(BX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VCVTPH2PS   (R10)(BX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VCVTPH2PS   (R10)(SI*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS     64(DI), Z5
+	VCVTPH2PS   32(R10), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VCVTPH2PS   32(R10)(BX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VCVTPH2PS   32(R10)(BX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VCVTPH2PS   32(R10)(SI*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+64, R10
+	ADDQ        $+128, DI
+	SUBQ        $+32, R11
+	JGE         loop122
+
+done121:
+	ADDQ $+32, R11
+	SUBQ $+16, R11
+	JLT  done123
+
+loop124:
+	VMOVUPS     (DI), Z5
+	VCVTPH2PS   (R10), Z6
+	VFMADD231PS Z5, Z6, Z1
+	VCVTPH2PS   (R10)(BX*1), Z6
+	VFMADD231PS Z5, Z6, Z2
+	VCVTPH2PS   (R10)(BX*2), Z6
+	VFMADD231PS Z5, Z6, Z3
+	VCVTPH2PS   (R10)(SI*1), Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+32, R10
+	ADDQ        $+64, DI
+	SUBQ        $+16, R11
+	JGE         loop124
+
+done123:
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
+	JZ          done125
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (DI), K1, Z5
+	VMOVDQU16.Z (R10), K1, Y6
+	VCVTPH2PS   Y6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVDQU16.Z (R10)(BX*1), K1, Y6
+	VCVTPH2PS   Y6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVDQU16.Z (R10)(BX*2), K1, Y6
+	VCVTPH2PS   Y6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVDQU16.Z (R10)(SI*1), K1, Y6
+	VCVTPH2PS   Y6, Z6
+	VFMADD231PS Z5, Z6, Z4
+
+done125:
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         R8, R8
+	JNZ           part119
+	VMOVUPS       X0, (CX)
+	LEAQ          (DX)(BX*4), DX
+	ADDQ          $+16, CX
+	SUBQ          $+4, AX
+	JNZ           rows118
+	VZEROUPPER
+	RET
+
+// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
+TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ rows+40(FP), AX
+	MOVQ out+0(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ rowBytes+24(FP), BX
+	LEAQ (BX)(BX*2), SI
+
+rows126:
+	MOVQ  x+8(FP), DI
+	MOVQ  n+32(FP), R8
+	MOVQ  DX, R10
+	LEAQ  2048(R10)(SI*1), R9
+	VPXOR X0, X0, X0
+
+part127:
+	MOVQ    $+1024, R11
+	CMPQ    R8, R11
+	CMOVQLT R8, R11
+	SUBQ    R11, R8
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	SUBQ    $+32, R11
+	JLT     done129
+
+loop130:
+	LEAQ        14336(R9), R12
+	ANDQ        $-4096, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R9)
+	PREFETCHT0  64(R9)
+	PREFETCHT0  128(R9)
+	PREFETCHT0  192(R9)
+	ADDQ        $+256, R9
+	VMOVUPS     (DI), Z5
+	VPMOVZXWD   (R10), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   (R10)(BX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   (R10)(BX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   (R10)(SI*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS     64(DI), Z5
+	VPMOVZXWD   32(R10), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   32(R10)(BX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   32(R10)(BX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   32(R10)(SI*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+64, R10
+	ADDQ        $+128, DI
+	SUBQ        $+32, R11
+	JGE         loop130
+
+done129:
+	ADDQ $+32, R11
+	SUBQ $+16, R11
+	JLT  done131
+
+loop132:
+	VMOVUPS     (DI), Z5
+	VPMOVZXWD   (R10), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VPMOVZXWD   (R10)(BX*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VPMOVZXWD   (R10)(BX*2), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VPMOVZXWD   (R10)(SI*1), Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+	ADDQ        $+32, R10
+	ADDQ        $+64, DI
+	SUBQ        $+16, R11
+	JGE         loop132
+
+done131:
+	ADDQ        $+16, R11
+	TESTQ       R11, R11
+	JZ          done133
+	MOVQ        $-1, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (DI), K1, Z5
+	VMOVDQU16.Z (R10), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z1
+	VMOVDQU16.Z (R10)(BX*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z2
+	VMOVDQU16.Z (R10)(BX*2), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z3
+	VMOVDQU16.Z (R10)(SI*1), K1, Y6
+	VPMOVZXWD   Y6, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VFMADD231PS Z5, Z6, Z4
+
+done133:
+	VUNPCKHPS     Z2, Z1, Z5
+	VUNPCKLPS     Z2, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VUNPCKHPS     Z4, Z3, Z5
+	VUNPCKLPS     Z4, Z3, Z3
+	VADDPS        Z5, Z3, Z3
+	VUNPCKHPD     Z3, Z1, Z5
+	VUNPCKLPD     Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VADDPS        X1, X0, X0
+	TESTQ         R8, R8
+	JNZ           part127
+	VMOVUPS       X0, (CX)
+	LEAQ          (DX)(BX*4), DX
+	ADDQ          $+16, CX
+	SUBQ          $+4, AX
+	JNZ           rows126
 	VZEROUPPER
 	RET
 
@@ -4134,7 +4483,7 @@ TEXT ·dot4Q8_0AVX512(SB), NOSPLIT, $0-40
 	MOVQ  x+8(FP), SI
 	VPXOR X0, X0, X0
 
-part102:
+part134:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -4144,7 +4493,7 @@ part102:
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 
-block103:
+block135:
 	VMOVUPS       (SI), Z5
 	VMOVUPS       64(SI), Z6
 	VPBROADCASTW  (AX), Y7
@@ -4190,7 +4539,7 @@ block103:
 	ADDQ          $+34, AX
 	ADDQ          $+128, SI
 	SUBQ          $+32, DI
-	JNZ           block103
+	JNZ           block135
 	VUNPCKHPS     Z2, Z1, Z5
 	VUNPCKLPS     Z2, Z1, Z1
 	VADDPS        Z5, Z1, Z1
@@ -4206,7 +4555,7 @@ block103:
 	VADDPS        X5, X1, X1
 	VADDPS        X1, X0, X0
 	TESTQ         BX, BX
-	JNZ           part102
+	JNZ           part134
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X0, (AX)
 	VZEROUPPER
@@ -4223,7 +4572,7 @@ TEXT ·dot4Q4KAVX512(SB), NOSPLIT, $256-40
 	VMOVUPS count<>+0(SB), Z0
 	VPXOR   X1, X1, X1
 
-part104:
+part136:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -4233,7 +4582,7 @@ part104:
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 
-block105:
+block137:
 	LEAQ          (AX), R8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
@@ -4657,7 +5006,7 @@ block105:
 	ADDQ          $+144, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block105
+	JNZ           block137
 	VUNPCKHPS     Z3, Z2, Z6
 	VUNPCKLPS     Z3, Z2, Z2
 	VADDPS        Z6, Z2, Z2
@@ -4673,7 +5022,7 @@ block105:
 	VADDPS        X6, X2, X2
 	VADDPS        X2, X1, X1
 	TESTQ         BX, BX
-	JNZ           part104
+	JNZ           part136
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X1, (AX)
 	VZEROUPPER
@@ -4691,7 +5040,7 @@ TEXT ·dot4Q5KAVX512(SB), NOSPLIT, $256-40
 	VPBROADCASTD word_10101010<>+0(SB), Y1
 	VPXOR        X2, X2, X2
 
-part106:
+part138:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -4701,7 +5050,7 @@ part106:
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 
-block107:
+block139:
 	LEAQ          (AX), R8
 	MOVL          4(R8), R9
 	MOVL          8(R8), R10
@@ -5409,7 +5758,7 @@ block107:
 	ADDQ          $+176, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block107
+	JNZ           block139
 	VUNPCKHPS     Z4, Z3, Z7
 	VUNPCKLPS     Z4, Z3, Z3
 	VADDPS        Z7, Z3, Z3
@@ -5425,7 +5774,7 @@ block107:
 	VADDPS        X7, X3, X3
 	VADDPS        X3, X2, X2
 	TESTQ         BX, BX
-	JNZ           part106
+	JNZ           part138
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X2, (AX)
 	VZEROUPPER
@@ -5444,7 +5793,7 @@ TEXT ·dot4Q6KAVX512(SB), NOSPLIT, $256-40
 	VPBROADCASTD word_20202020<>+0(SB), Y2
 	VPXOR        X3, X3, X3
 
-part108:
+part140:
 	MOVQ    $+1024, DI
 	CMPQ    BX, DI
 	CMOVQLT BX, DI
@@ -5454,7 +5803,7 @@ part108:
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 
-block109:
+block141:
 	LEAQ          (AX), R8
 	VPBROADCASTW  208(R8), Y8
 	VCVTPH2PS     Y8, Z8
@@ -6006,7 +6355,7 @@ block109:
 	ADDQ          $+210, AX
 	ADDQ          $+1024, SI
 	SUBQ          $+256, DI
-	JNZ           block109
+	JNZ           block141
 	VUNPCKHPS     Z5, Z4, Z8
 	VUNPCKLPS     Z5, Z4, Z4
 	VADDPS        Z8, Z4, Z4
@@ -6022,7 +6371,7 @@ block109:
 	VADDPS        X8, X4, X4
 	VADDPS        X4, X3, X3
 	TESTQ         BX, BX
-	JNZ           part108
+	JNZ           part140
 	MOVQ          out+0(FP), AX
 	VMOVUPS       X3, (AX)
 	VZEROUPPER

@@ -74,17 +74,17 @@ func dequantQ2KAVX2(dst []float32, src []byte)
 //go:noescape
 func dequantIQ4XSAVX2(dst []float32, src []byte)
 
-// dot4F32AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
-// n is positive.
+// dot4F32AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
 //
 //go:noescape
-func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+func dot4F32AVX2(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4F16AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
-// n is positive.
+// dot4F16AVX2 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
 //
 //go:noescape
-func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int)
+func dot4F16AVX2(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
 // dequantF16AVX512 widens len(dst) halves.
 //
@@ -156,23 +156,41 @@ func dequantQ2KAVX512(dst []float32, src []byte)
 //go:noescape
 func dequantIQ4XSAVX512(dst []float32, src []byte)
 
-// dot4F32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
-// n is positive.
+// dot2F32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+func dot2F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
-// n is positive.
+// dot2F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+func dot2F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4BF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
-// n is positive.
+// dot2BF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int)
+func dot2BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+
+// dot4F32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+
+// dot4F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+
+// dot4BF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
 // dot4Q8_0AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive and a multiple of the block length.

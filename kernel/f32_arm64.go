@@ -46,7 +46,7 @@ func init() {
 	} {
 		dequantSlots[dtype].add(cpufeat.NEON, expand)
 	}
-	fusedSlots[tensor.F32].add(cpufeat.NEON, rowsWith(dot4F32NEON))
-	fusedSlots[tensor.F16].add(cpufeat.NEON, rowsWith(dot4F16NEON))
-	fusedSlots[tensor.Q8_0].add(cpufeat.NEON, rowsWith(dot4Q8_0NEON))
+	fusedSlots[tensor.F32].add(cpufeat.NEON, rowsWith(dot4F32NEON, false))
+	fusedSlots[tensor.F16].add(cpufeat.NEON, rowsWith(dot4F16NEON, false))
+	fusedSlots[tensor.Q8_0].add(cpufeat.NEON, rowsWith(dot4Q8_0NEON, true))
 }

@@ -64,12 +64,21 @@ func copyF32(dst []float32, src []byte) {
 	}
 }
 
-func rowsWith(f func(out, x *float32, w *byte, rowBytes, n int)) rowsFunc {
+// rowsWith serves any number of rows with a function for four. fetch says that the function
+// does not ask for the next rows itself.
+func rowsWith(f func(out, x *float32, w *byte, rowBytes, n int), fetch bool) rowsFunc {
 	return func(out, x []float32, w []byte, rowBytes int) {
 		if len(x) == 0 {
-			clear(out[:tileRows])
+			clear(out)
 			return
 		}
-		f(&out[0], &x[0], &w[0], rowBytes, len(x))
+		four := tileRows * rowBytes
+		for r := 0; r < len(out); r += tileRows {
+			at := r * rowBytes
+			if fetch && at+2*four <= len(w) {
+				fetchRows(w[at+four:], four, 1, four)
+			}
+			f(&out[r], &x[0], &w[at], rowBytes, len(x))
+		}
 	}
 }

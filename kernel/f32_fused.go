@@ -5,8 +5,8 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-// rowsFunc multiplies four rows, rowBytes apart in w, with one vector:
-// out[r] = Σ_k w[r][k]·x[k] for k in [0,len(x)), r in [0,4).
+// rowsFunc multiplies rows, rowBytes apart in w, with one vector:
+// out[r] = Σ_k w[r][k]·x[k] for k in [0,len(x)), r in [0,len(out)), a multiple of four.
 type rowsFunc func(out, x []float32, w []byte, rowBytes int)
 
 // fusedSlots has the types whose weights one token meets in registers, without
@@ -26,11 +26,11 @@ func rowsGeneric(t tensor.DType) rowsFunc {
 		scratch := scratchF32(matmulK) // on the stack it would escape through f
 		defer scratch.free()
 		part := scratch.x
-		clear(out[:tileRows])
+		clear(out)
 		for k := 0; k < len(x); k += matmulK {
 			n := min(matmulK, len(x)-k)
 			lo, hi := k/blockLen*blockBytes, (k+n)/blockLen*blockBytes
-			for r := range tileRows {
+			for r := range out {
 				f.Dequantize(part[:n], w[r*rowBytes:][lo:hi])
 				out[r] += dotF32Generic(part[:n], x[k:][:n])
 			}
@@ -39,20 +39,17 @@ func rowsGeneric(t tensor.DType) rowsFunc {
 }
 
 // fusedRows multiplies rows [r0,r) of w with the vector x as far as the fused
-// kernel of its type goes and returns r.
-func fusedRows(out []float32, w tensor.Tensor, r0, r1 int, x []float32) (r int) {
+// kernel of its type goes and returns the first row that is left.
+func fusedRows(out []float32, w tensor.Tensor, r0, r1 int, x []float32) int {
 	s := fusedSlots[w.Type]
 	if s == nil || s.level != slotTile.level {
 		return r0
 	}
-	rowBytes := len(w.Data) / w.Rows()
-	four := tileRows * rowBytes
-	blocks := w.Type.BlockLen() > 1 // kernels of plain types fetch for themselves
-	for r = r0; r+tileRows <= r1; r += tileRows {
-		if next := (r + tileRows) * rowBytes; blocks && next+four <= len(w.Data) {
-			fetchRows(w.Data[next:], four, 1, four)
-		}
-		s.active(out[r:], x, w.Data[r*rowBytes:(r+tileRows)*rowBytes], rowBytes)
+	n := (r1 - r0) / tileRows * tileRows
+	if n == 0 {
+		return r0
 	}
-	return r
+	rowBytes := len(w.Data) / w.Rows()
+	s.active(out[r0:r0+n], x, w.Data[r0*rowBytes:], rowBytes)
+	return r0 + n
 }

@@ -108,36 +108,42 @@ func TestMatMulF32Partition(t *testing.T) {
 				continue
 			}
 			t.Run(d.String(), func(t *testing.T) {
-				rng := kerneltest.Rand(t)
-				const rows, tokens = 39, 14
-				cols := 2*matmulK + 77
 				if d.BlockLen() > 1 {
-					cols = matmulK + d.BlockLen()
+					partitions(t, d, matmulK+d.BlockLen(), 14)
+					return
 				}
-				w := randomTensor(rng, d, rows, cols)
-				x := kerneltest.Normal(t, rng, tokens*cols, kerneltest.AtEnd)
-				want := make([]float32, tokens*rows)
-				var ws WorkspaceF32
-				MatMulF32(want, rows, w, 0, rows, x, 0, tokens, &ws)
-				for _, dr := range []int{1, 2, 3, 4, 5, 9, 16, 39} {
-					for dt := 1; dt <= tokens; dt++ {
-						got := make([]float32, tokens*rows)
-						for r := 0; r < rows; r += dr {
-							for tok := 0; tok < tokens; tok += dt {
-								MatMulF32(got, rows, w, r, min(r+dr, rows), x, tok, min(tok+dt, tokens), &ws)
-							}
-						}
-						kerneltest.SameBits(t, fmt.Sprintf("parts of %d rows, %d tokens", dr, dt), got, want)
-					}
-				}
+				partitions(t, d, 2*matmulK+77, 14)
+				partitions(t, d, 7*matmulK+77, 3) // a vector that is large for a first-level cache
 			})
 		}
 	})
 }
 
+func partitions(t *testing.T, d tensor.DType, cols, tokens int) {
+	const rows = 39
+	rng := kerneltest.Rand(t)
+	w := randomTensor(rng, d, rows, cols)
+	x := kerneltest.Normal(t, rng, tokens*cols, kerneltest.AtEnd)
+	want := make([]float32, tokens*rows)
+	var ws WorkspaceF32
+	MatMulF32(want, rows, w, 0, rows, x, 0, tokens, &ws)
+	for _, dr := range []int{1, 2, 3, 4, 5, 9, 16, 39} {
+		for dt := 1; dt <= tokens; dt++ {
+			got := make([]float32, tokens*rows)
+			for r := 0; r < rows; r += dr {
+				for tok := 0; tok < tokens; tok += dt {
+					MatMulF32(got, rows, w, r, min(r+dr, rows), x, tok, min(tok+dt, tokens), &ws)
+				}
+			}
+			kerneltest.SameBits(t, fmt.Sprintf("%d columns, parts of %d rows, %d tokens", cols, dr, dt), got, want)
+		}
+	}
+}
+
 // TestFusedRows compares with float64 at lengths over a part, with the weights
 // against an unmapped page.
 func TestFusedRows(t *testing.T) {
+	const rows = 3 * tileRows
 	eachLevel(t, func(t *testing.T) {
 		for d, s := range fusedSlots {
 			if s == nil {
@@ -146,18 +152,18 @@ func TestFusedRows(t *testing.T) {
 			d := tensor.DType(d)
 			t.Run(d.String(), func(t *testing.T) {
 				rng := kerneltest.Rand(t)
-				for _, blocks := range []int{1, 2, 3, 4, 5, 8, 9, 15, 17, 31, 33, 100, 1024, 1025, 1030} {
+				for _, blocks := range []int{1, 2, 3, 4, 5, 8, 9, 15, 17, 31, 33, 100, 1024, 1025, 1030, 6145, 8960} {
 					cols := blocks * d.BlockLen()
 					if cols > 9000 {
 						continue
 					}
 					for _, place := range bothPlaces {
 						n, _ := d.RowBytes(cols)
-						data := kerneltest.Slice[byte](t, tileRows*n, place)
+						data := kerneltest.Slice[byte](t, rows*n, place)
 						fillBlocks(rng, d, data)
-						x, out := kerneltest.Normal(t, rng, cols, place), kerneltest.Slice[float32](t, tileRows, place)
+						x, out := kerneltest.Normal(t, rng, cols, place), kerneltest.Slice[float32](t, rows, place)
 						s.active(out, x, data, n)
-						want, size := matmul64(tensor.Tensor{Type: d, Shape: []int{tileRows, cols}, Data: data}, x, 1)
+						want, size := matmul64(tensor.Tensor{Type: d, Shape: []int{rows, cols}, Data: data}, x, 1)
 						kerneltest.Close(t, fmt.Sprint(cols), out, want, func(i int) float64 { return size[i] * 3e-7 })
 					}
 				}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 
@@ -11,17 +13,25 @@ import (
 // one register before they are added to the total.
 const part = 1024
 
-// fused writes products of four rows with one token that expand weights in
+// fused writes products of some rows with one token that expand weights in
 // registers. They add in the same order as expanding to memory and the tile
-// kernel do, so the bits are the same; four rows at a time hide the latency of
+// kernel do, so the bits are the same; several rows at a time hide the latency of
 // the chain of additions in each.
 func (g *gen) fused() {
-	g.fusedPlain("F32", 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
-	g.fusedPlain("F16", 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
+	groups := []int{4}
+	if g.Wide {
+		groups = []int{2, 4} // half as wide, two chains of additions would be too slow
+	}
+	for _, group := range groups {
+		g.fusedPlain("F32", group, 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
+		g.fusedPlain("F16", group, 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
+		if g.Wide {
+			g.fusedPlain("BF16", group, 2, g.loadBF16)
+		}
+	}
 	if !g.Wide {
 		return // fewer registers: the way through a panel is as good
 	}
-	g.fusedPlain("BF16", 2, g.loadBF16)
 	g.fusedRows("Q8_0", 32, 34, g.setUpQ8_0)
 	g.fusedRows("Q4K", 256, 144, g.setUpQ4K)
 	g.fusedRows("Q5K", 256, 176, g.setUpQ5K)
@@ -44,19 +54,10 @@ func (p rowPtrs) at(r, offset int) operand.Mem {
 	return m
 }
 
-// beginFused starts a function and returns its parameters.
-func (g *gen) beginFused(name, multiple string) (w rowPtrs, n, x reg.Register) {
-	g.Begin("dot4"+name, "func(out, x *float32, w *byte, rowBytes, n int)",
-		"dot4"+name+g.Suffix+" does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.",
-		"n is positive"+multiple+".")
-	w.base, w.stride, w.stride3 = g.Arg("w"), g.Arg("rowBytes"), g.GP64()
-	g.LEAQ(operand.Mem{Base: w.stride, Index: w.stride, Scale: 2}, w.stride3)
-	return w, g.Arg("n"), g.Arg("x")
-}
-
-// parts runs body, which must consume the elements counted in its argument and
-// add to sums, for every part of a row, and stores the totals.
-func (g *gen) parts(n reg.Register, body func(count reg.Register, sums [4]reg.VecVirtual)) {
+// parts runs body, which must consume the elements counted in its argument and add to
+// sums, one for each of two or four rows, for every part of rows of n elements. It returns
+// the totals.
+func (g *gen) parts(n reg.Register, rows int, body func(count reg.Register, sums []reg.VecVirtual)) reg.VecVirtual {
 	total := g.XMM()
 	g.VPXOR(total, total, total)
 	loop := g.Fresh("part")
@@ -66,16 +67,15 @@ func (g *gen) parts(n reg.Register, body func(count reg.Register, sums [4]reg.Ve
 	g.CMPQ(n, count)
 	g.CMOVQLT(n, count)
 	g.SUBQ(count, n)
-	var sums [4]reg.VecVirtual
+	sums := make([]reg.VecVirtual, rows)
 	for r := range sums {
 		sums[r] = g.Zero()
 	}
 	body(count, sums)
-	g.VADDPS(g.FoldFour(sums), total, total)
+	g.VADDPS(g.FoldRows(sums), total, total)
 	g.TESTQ(n, n)
 	g.JNZ(operand.LabelRef(loop))
-	g.VMOVUPS(total, operand.Mem{Base: g.Arg("out")})
-	g.End()
+	return total
 }
 
 // loadBF16 widens bfloat16 values, upper halves of float32 (wide only).
@@ -92,69 +92,135 @@ func (g *gen) loadBF16(m operand.Mem, t *lanes.Tail) reg.VecVirtual {
 	return v
 }
 
-// prefetchAhead is how far ahead of the fourth of its rows fusedPlain fetches
-// weights, in bytes.
-const prefetchAhead = 2048
+// Distances of fetches of plain types, in bytes, beyond the last row of a group: pairs of
+// rows, which are meant for activations that stay in the first-level cache beside the
+// weights, have them there soonest; four rows at a time have them in the second-level
+// cache first, as wide rows lie far apart.
+const (
+	aheadOfPair = 4096
+	aheadOfFour = 2048
+	pageAhead   = 16384
+	pageBytes   = 4096
+)
 
-// fusedPlain writes the product for a type without blocks, elements of size bytes.
-// Weights are fetched in the order of memory, four lines for one of each row: rows
-// follow each other, so that the next four are on their way when these end.
-func (g *gen) fusedPlain(name string, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
-	w, n, x := g.beginFused(name, "")
-	ahead := g.GP64()
-	g.LEAQ(operand.Mem{Base: w.base, Index: w.stride3, Scale: 1, Disp: prefetchAhead}, ahead)
-	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
-		step := func(u int, t *lanes.Tail) {
-			xs := g.LoadF32(at(x, 4*g.L*u), t)
-			for r := range sums {
-				g.VFMADD231PS(xs, load(w.at(r, size*g.L*u), t), sums[r])
-			}
-		}
-		// rounds runs steps of a number of vectors as long as there are so many.
-		rounds := func(vectors int, fetch bool) {
-			done, loop := g.Fresh("done"), g.Fresh("loop")
-			g.SUBQ(operand.I32(g.L*vectors), count)
-			g.JLT(operand.LabelRef(done))
-			g.Label(loop)
-			if fetch {
-				page := g.GP64() // see prefetchPageAhead of the generator i16
-				g.LEAQ(at(ahead, 16384-prefetchAhead), page)
-				g.ANDQ(operand.I32(-4096), page)
-				g.PREFETCHT0(operand.Mem{Base: page})
-				for i := range 4 {
-					g.PREFETCHT0(at(ahead, 64*i))
-				}
-				g.ADDQ(operand.I32(256), ahead)
-			}
-			for u := range vectors {
-				step(u, nil)
-			}
-			g.ADDQ(operand.I32(size*g.L*vectors), w.base)
-			g.ADDQ(operand.I32(4*g.L*vectors), x)
-			g.SUBQ(operand.I32(g.L*vectors), count)
-			g.JGE(operand.LabelRef(loop))
-			g.Label(done)
-			g.ADDQ(operand.I32(g.L*vectors), count)
-		}
-		line := 64 / (size * g.L) // vectors in a cache line
-		rounds(line, true)
-		if line > 1 {
-			rounds(1, false)
-		}
-		done := g.Fresh("done")
-		g.TESTQ(count, count)
-		g.JZ(operand.LabelRef(done))
-		step(0, g.NewTail(count)) // only the last part has a tail
-		g.Label(done)
+// fusedPlain writes the product for a type without blocks, elements of size bytes, some
+// rows at a time. Weights are fetched in the order of memory, a line for each row: rows
+// follow each other, so that the next ones are on their way when these end. The first line
+// of each page is fetched earlier (see prefetchPageAhead of the generator i16): for pairs
+// once for as many bytes as a page has, as in every step it costs a twentieth. Four wide
+// rows, whose vector comes from the second-level cache, wait anyway.
+func (g *gen) fusedPlain(name string, group, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+	g.Begin(fmt.Sprintf("dot%d%s", group, name), "func(out, x *float32, w *byte, rowBytes, n, rows int)",
+		fmt.Sprintf("dot%d%s%s does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.", group, name, g.Suffix),
+		fmt.Sprintf("n is positive, rows a positive multiple of %d.", group))
+	rows, out := g.Arg("rows"), g.Arg("out")
+	first := rowPtrs{base: g.Arg("w"), stride: g.Arg("rowBytes")}
+	distance := aheadOfPair
+	if group == 4 {
+		distance = aheadOfFour
+		first.stride3 = g.GP64()
+		g.LEAQ(operand.Mem{Base: first.stride, Index: first.stride, Scale: 2}, first.stride3)
+	}
+	loop := g.Fresh("rows")
+	g.Label(loop)
+	w, x, left, ahead := first, g.Arg("x"), g.Arg("n"), g.GP64()
+	w.base = g.GP64()
+	g.MOVQ(first.base, w.base)
+	g.LEAQ(w.at(group-1, distance), ahead)
+	total := g.parts(left, group, func(count reg.Register, sums []reg.VecVirtual) {
+		g.chunk(w, x, ahead, count, sums, size, distance, load)
 	})
+	if group == 4 {
+		g.VMOVUPS(total, operand.Mem{Base: out})
+		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 4}, first.base)
+	} else {
+		g.VMOVSD(total, operand.Mem{Base: out})
+		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 2}, first.base)
+	}
+	g.ADDQ(operand.I32(4*group), out)
+	g.SUBQ(operand.I32(group), rows)
+	g.JNZ(operand.LabelRef(loop))
+	g.End()
 }
 
-// fusedRows writes a product for a type with blocks; setUp loads constants and
+// chunk adds the products of count elements of each row.
+func (g *gen) chunk(w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtual, size, distance int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+	fetchPage := func() {
+		page := g.GP64()
+		g.LEAQ(at(ahead, pageAhead-distance), page)
+		g.ANDQ(operand.I32(-pageBytes), page)
+		g.PREFETCHT0(operand.Mem{Base: page})
+	}
+	step := func(u int, t *lanes.Tail) {
+		xs := g.LoadF32(at(x, 4*g.L*u), t)
+		for r := range sums {
+			g.VFMADD231PS(xs, load(w.at(r, size*g.L*u), t), sums[r])
+		}
+	}
+	pairs := len(sums) == 2
+	some := count
+	loop := g.Fresh("page")
+	g.Label(loop)
+	if pairs {
+		fetchPage()
+		some = g.GP64()
+		g.MOVQ(operand.I32(pageBytes/size/len(sums)), some)
+		g.CMPQ(count, some)
+		g.CMOVQLT(count, some)
+		g.SUBQ(some, count)
+	}
+	// rounds runs steps of a number of vectors as long as there are so many.
+	rounds := func(vectors int, fetch bool) {
+		done, loop := g.Fresh("done"), g.Fresh("loop")
+		g.SUBQ(operand.I32(g.L*vectors), some)
+		g.JLT(operand.LabelRef(done))
+		g.Label(loop)
+		if fetch {
+			if !pairs {
+				fetchPage()
+			}
+			for i := range sums {
+				g.PREFETCHT0(at(ahead, 64*i))
+			}
+			g.ADDQ(operand.I32(64*len(sums)), ahead)
+		}
+		for u := range vectors {
+			step(u, nil)
+		}
+		g.ADDQ(operand.I32(size*g.L*vectors), w.base)
+		g.ADDQ(operand.I32(4*g.L*vectors), x)
+		g.SUBQ(operand.I32(g.L*vectors), some)
+		g.JGE(operand.LabelRef(loop))
+		g.Label(done)
+		g.ADDQ(operand.I32(g.L*vectors), some)
+	}
+	line := 64 / (size * g.L) // vectors in a cache line
+	rounds(line, true)
+	if line > 1 {
+		rounds(1, false)
+	}
+	done := g.Fresh("done")
+	g.TESTQ(some, some)
+	g.JZ(operand.LabelRef(done))
+	step(0, g.NewTail(some)) // only the last part has a tail
+	g.Label(done)
+	if pairs {
+		g.TESTQ(count, count)
+		g.JNZ(operand.LabelRef(loop))
+	}
+}
+
+// fusedRows writes a product of four rows for a type with blocks; setUp loads constants and
 // returns what to do with one block of each row.
-func (g *gen) fusedRows(name string, length, size int, setUp func() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual)) {
-	w, n, x := g.beginFused(name, " and a multiple of the block length")
+func (g *gen) fusedRows(name string, length, size int, setUp func() func(w rowPtrs, x reg.Register, sums []reg.VecVirtual)) {
+	g.Begin("dot4"+name, "func(out, x *float32, w *byte, rowBytes, n int)",
+		"dot4"+name+g.Suffix+" does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.",
+		"n is positive and a multiple of the block length.")
+	w := rowPtrs{g.Arg("w"), g.Arg("rowBytes"), g.GP64()}
+	g.LEAQ(operand.Mem{Base: w.stride, Index: w.stride, Scale: 2}, w.stride3)
+	n, x := g.Arg("n"), g.Arg("x")
 	block := setUp()
-	g.parts(n, func(count reg.Register, sums [4]reg.VecVirtual) {
+	total := g.parts(n, 4, func(count reg.Register, sums []reg.VecVirtual) {
 		loop := g.Fresh("block")
 		g.Label(loop)
 		block(w, x, sums)
@@ -163,12 +229,14 @@ func (g *gen) fusedRows(name string, length, size int, setUp func() func(w rowPt
 		g.SUBQ(operand.I32(length), count)
 		g.JNZ(operand.LabelRef(loop))
 	})
+	g.VMOVUPS(total, operand.Mem{Base: g.Arg("out")})
+	g.End()
 }
 
-func (g *gen) setUpQ4K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+func (g *gen) setUpQ4K() func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 	buf := g.AllocLocal(4 * 64)
 	count := g.table("count", func(i int) float32 { return float32(i) })
-	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	return func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 		src := g.GP64()
 		for r := range sums {
 			g.LEAQ(w.at(r, 0), src)
@@ -203,10 +271,10 @@ func (g *gen) setUpQ4K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual)
 	}
 }
 
-func (g *gen) setUpQ6K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+func (g *gen) setUpQ6K() func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 	buf := g.AllocLocal(4 * 64)
 	mask, top, offset := g.bytes(0x0f), g.bytes(0x30), g.bytes(32)
-	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	return func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 		src := g.GP64()
 		for r := range sums {
 			g.LEAQ(w.at(r, 0), src)
@@ -228,8 +296,8 @@ func (g *gen) setUpQ6K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual)
 	}
 }
 
-func (g *gen) setUpQ8_0() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
-	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+func (g *gen) setUpQ8_0() func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
+	return func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 		xs := [2]reg.VecVirtual{g.LoadF32(at(x, 0), nil), g.LoadF32(at(x, 64), nil)}
 		for r := range sums {
 			d := g.half(w.at(r, 0))
@@ -242,10 +310,10 @@ func (g *gen) setUpQ8_0() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual
 	}
 }
 
-func (g *gen) setUpQ5K() func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+func (g *gen) setUpQ5K() func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 	buf := g.AllocLocal(4 * 64)
 	mask, sixteen := g.bytes(0x0f), g.bytes(0x10)
-	return func(w rowPtrs, x reg.Register, sums [4]reg.VecVirtual) {
+	return func(w rowPtrs, x reg.Register, sums []reg.VecVirtual) {
 		src := g.GP64()
 		for r := range sums {
 			g.LEAQ(w.at(r, 0), src)

@@ -167,7 +167,7 @@ func scores(g *lanes.Gen, queries int, c cacheType) {
 	g.SUBQ(qStride, q)
 	g.ADDQ(stride3, k) // a row has gone by
 	for t := range sums {
-		g.VMOVUPS(g.FoldFour(sums[t]), operand.Mem{Base: out, Disp: 4 * attnBlock * t})
+		g.VMOVUPS(g.FoldRows(sums[t][:]), operand.Mem{Base: out, Disp: 4 * attnBlock * t})
 	}
 	g.ADDQ(operand.Imm(16), out)
 	g.DECQ(quads)

@@ -101,7 +101,7 @@ func tile(g *lanes.Gen, tokens int) {
 	out := g.GP64()
 	g.MOVQ(acc, out)
 	for t := range sums {
-		s := g.FoldFour(sums[t])
+		s := g.FoldRows(sums[t][:])
 		g.VADDPS(operand.Mem{Base: out}, s, s)
 		g.VMOVUPS(s, operand.Mem{Base: out})
 		if t+1 < tokens {

@@ -385,9 +385,10 @@ func (g *Gen) LoadHalfVec(m operand.Mem, v reg.VecVirtual) {
 	}
 }
 
-// FoldFour returns the four sums of four vectors' lanes, in the order of the
-// vectors, which it overwrites.
-func (g *Gen) FoldFour(a [4]reg.VecVirtual) reg.Register {
+// FoldRows returns the sums of the lanes of two or four vectors, in the order of the
+// vectors, which it overwrites; of two vectors in the lower half, twice. A vector's sum has
+// the same bits beside one other and beside three.
+func (g *Gen) FoldRows(a []reg.VecVirtual) reg.Register {
 	pair := func(p, q reg.VecVirtual) {
 		h := g.Vec()
 		g.VUNPCKHPS(q, p, h)
@@ -395,10 +396,14 @@ func (g *Gen) FoldFour(a [4]reg.VecVirtual) reg.Register {
 		g.VADDPS(h, p, p)
 	}
 	pair(a[0], a[1])
-	pair(a[2], a[3])
+	other := a[0]
+	if len(a) == 4 {
+		pair(a[2], a[3])
+		other = a[2]
+	}
 	h := g.Vec()
-	g.VUNPCKHPD(a[2], a[0], h)
-	g.VUNPCKLPD(a[2], a[0], a[0])
+	g.VUNPCKHPD(other, a[0], h)
+	g.VUNPCKLPD(other, a[0], a[0])
 	g.VADDPS(h, a[0], a[0])
 	return g.Fold(a[0], g.VADDPS)
 }
