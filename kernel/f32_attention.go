@@ -31,6 +31,10 @@ type AttentionJob struct {
 
 	Scale   float32 // of the scores, usually 1/√HeadDim
 	SoftCap float32 // scores become cap·tanh(score/cap); 0 for none
+
+	// Integers allows queries and weights to be rounded to 16 bits where the cache is Q8_0
+	// and there are kernels for it.
+	Integers bool
 }
 
 // AttentionWorkspace is the scratch memory of Attention, one for each worker;
@@ -50,6 +54,7 @@ type AttentionWorkspace struct {
 	total  [attnQueries]float32 // of one block
 	parts  AttentionParts
 	prompt promptWorkspace
+	q8     q8Workspace
 }
 
 // AttentionParts holds the softmax of each chunk that some queries see. The zero
@@ -166,6 +171,7 @@ func (ws *AttentionWorkspace) grow(dim int) {
 	ws.part = make([]float32, attnQueries*dim)
 	ws.out = make([]float32, attnQueries*dim)
 	ws.scores = make([]float32, max(attnQueries*attnBlock, directQueries*AttentionChunk))
+	ws.q8.grow(dim)
 }
 
 // resize makes room, with as much again to grow into: a chunk is added every
@@ -208,6 +214,9 @@ func (a *attnTile) load(ws *AttentionWorkspace) {
 	for i := range a.tokens {
 		copy(ws.q[i*a.heads*j.HeadDim:][:a.heads*j.HeadDim], j.Q[(a.t+i)*j.QStride+a.g*j.HeadDim:])
 	}
+	if j.integers() {
+		a.roundQueries(ws)
+	}
 }
 
 // chunk computes chunk c, counted from the first.
@@ -219,7 +228,10 @@ func (a *attnTile) chunk(ws *AttentionWorkspace, parts *AttentionParts, c int) {
 	}
 	from := max((a.first()+c)*AttentionChunk, j.Starts[a.t])
 	to := min((a.first()+c+1)*AttentionChunk, j.Ends[a.t+a.tokens-1])
-	if from < to && !a.direct(ws, from, to) {
+	switch {
+	case j.integers():
+		a.roundedChunk(ws, from, to)
+	case from < to && !a.direct(ws, from, to):
 		for lo := from; lo < to; {
 			hi := min((lo/attnBlock+1)*attnBlock, to)
 			if !a.direct(ws, lo, hi) {

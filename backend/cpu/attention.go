@@ -125,6 +125,7 @@ func (a *attending) job(ws *scratch, u attnUnit, head int) kernel.AttentionJob {
 		HeadDim: c.HeadDim, Group: group,
 		Starts: ws.starts, Ends: ends,
 		Scale: a.op.Scale, SoftCap: a.op.SoftCap,
+		Integers: !a.exact,
 	}
 	switch {
 	case l.k32 != nil:
