@@ -20,6 +20,7 @@ type attnCase struct {
 	window     int // positions a token sees back, 0 for all
 	softcap    float32
 	half, q8   bool
+	integers   bool // allowed
 }
 
 var attnCases = []attnCase{
@@ -56,6 +57,7 @@ func (c attnCase) job(t testing.TB, rng *rand.Rand) (j *AttentionJob, k, v []flo
 		Out: kerneltest.Slice[float32](t, c.tokens*width, kerneltest.AtEnd), OutStride: width,
 		Q: kerneltest.Normal(t, rng, c.tokens*width, kerneltest.AtEnd), QStride: width,
 		HeadDim: c.dim, Group: c.group, Scale: float32(1 / math.Sqrt(float64(c.dim))), SoftCap: c.softcap,
+		Integers: c.integers,
 	}
 	for i := range c.tokens {
 		end := c.first + i + 1
@@ -232,6 +234,7 @@ func BenchmarkAttention(b *testing.B) {
 	for _, c := range []attnCase{
 		{name: "decode 4096", dim: 128, group: 6, first: 4095, tokens: 1, half: true},
 		{name: "decode 4096 Q8_0", dim: 128, group: 6, first: 4095, tokens: 1, q8: true},
+		{name: "decode 4096 Q8_0 in integers", dim: 128, group: 6, first: 4095, tokens: 1, q8: true, integers: true},
 		{name: "prefill 512", dim: 128, group: 6, tokens: 512, half: true},
 		{name: "prefill 512 f32", dim: 128, group: 6, tokens: 512},
 	} {
@@ -261,6 +264,7 @@ func BenchmarkAttentionFromMemory(b *testing.B) {
 	for _, c := range []attnCase{
 		{name: "F16", dim: 128, group: 6, first: 8191, tokens: 1, half: true},
 		{name: "Q8_0", dim: 128, group: 6, first: 8191, tokens: 1, q8: true},
+		{name: "Q8_0 in integers", dim: 128, group: 6, first: 8191, tokens: 1, q8: true, integers: true},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			first, _, _ := c.job(b, rng)
