@@ -62,8 +62,9 @@ type Policy struct {
 	// Tight holds limits on the error for backends whose sound noise has been
 	// calibrated far below the general limits, by backend name.
 	Tight map[string]Limits `json:"tight,omitempty"`
-	// CacheRounding is added to the tight limits where the cache rounds keys and values
-	// coarsely, times the largest errors that this alone makes in the reference (Rounded).
+	// CacheRounding times the largest errors that the cache alone makes in the reference,
+	// where it rounds keys and values coarsely (Rounded), is added to the tight limits and
+	// to NearTie.
 	CacheRounding float64 `json:"cache_rounding"`
 
 	// CosineOnly judges finiteness and cosine and nothing else.
@@ -75,8 +76,9 @@ type Policy struct {
 	Basis map[string]string `json:"basis"`
 }
 
-// Limits are tighter than the policy's own.
+// Limits are tighter than the policy's own, or what is added to them.
 type Limits struct {
+	NearTie float64 `json:"near_tie,omitempty"` // only added
 	MaxP99  float64 `json:"max_p99"`
 	MaxP999 float64 `json:"max_p999"`
 	MaxPeak float64 `json:"max_peak"`
@@ -92,6 +94,7 @@ func (p Policy) beside(rounding Limits, backend string) Policy {
 		p.MaxP999 = min(p.MaxP999, l.MaxP999+p.CacheRounding*rounding.MaxP999)
 		p.MaxPeak = min(p.MaxPeak, l.MaxPeak+p.CacheRounding*rounding.MaxPeak)
 	}
+	p.NearTie += p.CacheRounding * rounding.NearTie
 	return p
 }
 

@@ -3,6 +3,7 @@ package parity
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/apr-engine/apr/backend"
@@ -102,12 +103,29 @@ func (e *roundedExecutor) Step(batch []backend.Span, l *backend.Logits) error {
 		}
 		return err
 	}
-	for _, m := range compareAll(rows, func(i int) (reference, candidate []float32) { return e.logits.Row(i), l.Row(i) }) {
+	for i, m := range compareAll(rows, func(i int) (reference, candidate []float32) { return e.logits.Row(i), l.Row(i) }) {
 		if m.ReferenceFinite && m.CandidateFinite { // or else nothing can be judged anyway
-			e.most = Limits{max(e.most.MaxP99, m.P99), max(e.most.MaxP999, m.P999), max(e.most.MaxPeak, m.Peak)}
+			e.most = Limits{
+				NearTie: max(e.most.NearTie, bestMoved(l.Row(i), e.logits.Row(i))),
+				MaxP99:  max(e.most.MaxP99, m.P99), MaxP999: max(e.most.MaxP999, m.P999), MaxPeak: max(e.most.MaxPeak, m.Peak),
+			}
 		}
 	}
 	return nil
+}
+
+// bestMoved is the largest difference of the ten best logits from those of another row, as a
+// share of their spread: a margin between two of them changes by twice that at most.
+func bestMoved(row, other []float32) float64 {
+	best := top(row)
+	most, spread := 0.0, float64(row[best[0]])-float64(row[best[len(best)-1]])
+	if spread == 0 {
+		return 0
+	}
+	for _, id := range best {
+		most = max(most, math.Abs(float64(row[id])-float64(other[id])))
+	}
+	return most / spread
 }
 
 // UseThreads implements backend.Sharing where the executors do.

@@ -120,3 +120,27 @@ func TestRoundedSteps(t *testing.T) {
 		}
 	}
 }
+
+// Two tokens between which rounding decides are a tie, though they are no near one.
+func TestRoundedTie(t *testing.T) {
+	best := func(first, second int, noise float64) *toy {
+		return &toy{noise: noise, row: func(_ *toy, _ int, _ backend.Span, row []float32) {
+			for i := range 10 {
+				row[i] = 16
+			}
+			row[first], row[second] = 20.35, 20
+		}}
+	}
+	judge := func(ref backend.Executor) parity.Verdict {
+		return parity.Probe(t.Context(), source("cpu-exact", ref), source("cpu", best(6, 5, 0)), toyCase(40), parity.Standard())
+	}
+	if v := judge(best(5, 6, 0.03)); v.Passed() || v.Violation == nil || v.Violation.Metric != "argmax" {
+		t.Errorf("a reference that is not known to round: %v %s", v.Status, v.Reason)
+	}
+	if v := judge(parity.Rounded(best(5, 6, 0.03), best(6, 5, 0))); !v.Passed() {
+		t.Errorf("a reference that rounds: %v %s", v.Status, v.Reason)
+	}
+	if v := judge(parity.Rounded(best(5, 6, 0.03), best(5, 6, 0))); v.Passed() {
+		t.Error("a reference whose rounding moves neither token: validated")
+	}
+}
