@@ -270,7 +270,7 @@ func (g *gate) certify(ctx context.Context, c loaded, tokens []int32, promptFirs
 	// The probe's sequence stays beside the session's: no matter as long as it is short.
 	pc.PromptFirst = promptFirst && slices.Contains(gpuChain, c.name) && len(tokens) <= g.Policy.Probe.PromptPositions
 	if g.rounds(c) {
-		if v := g.unrounded(ctx, c, pc); !v.Passed() {
+		if v := g.unrounded(ctx, c, pc, false); !v.Passed() {
 			return parity.Certified{}, v
 		}
 	}

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,5 +51,58 @@ func TestQuantisedCacheCertificates(t *testing.T) {
 		if s := g.e.Selection(); g.err != nil || s.Ran != "cpu" || s.Decisions[0].Basis != tc.basis {
 			t.Errorf("%s: %v, %+v", tc.kv, g.err, s)
 		}
+	}
+}
+
+// A measurement takes no certificate's word for what is compared with a cache of F16, and
+// compares it at long contexts too.
+func TestQuantisedCacheMeasured(t *testing.T) {
+	store := &parity.Store{Dir: t.TempDir()}
+	o := engine.Options{NoGPU: true, KV: engine.KVQ8, Gate: engine.GateOptions{Store: store}}
+	g := generate(t, o, 1, false)
+	if g.err != nil {
+		t.Fatal(g.err)
+	}
+	list, _, err := store.List()
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%d certificates, %v; want one of F16 and one of Q8_0", len(list), err)
+	}
+	for _, c := range list { // as a build would leave them that did not look at the function
+		c.Covered = []string{"nothing"}
+		store.Put(c)
+	}
+	tokens := g.e.Model.RandomTokens(100)
+	if v, err := engine.Measure(t.Context(), g.e.Model, o, "cpu", tokens); err != nil || !v.Passed() {
+		t.Errorf("%v %s, %v", v.Status, v.Reason, err)
+	}
+	if list, _, err = store.List(); err != nil || len(list) != 2 {
+		t.Fatalf("%d certificates, %v", len(list), err)
+	}
+	for _, c := range list {
+		if slices.Contains(c.Covered, "nothing") {
+			t.Errorf("the certificate with %s was believed", c.Key.Options)
+		}
+	}
+
+	steep, err := fault.Lookup("silu-steep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Gate.FaultSpec, o.Gate.Fault = steep.Name, func(at string, d backend.Device) backend.Device {
+		if at != "cpu" {
+			return d
+		}
+		return fault.Wrap(d, steep)
+	}
+	var verdicts []parity.Verdict
+	err = engine.MeasureContexts(t.Context(), g.e.Model, o, []string{"cpu"}, tokens, []int{32, 64}, func(n int, v parity.Verdict) error {
+		if n != 32 {
+			t.Errorf("a verdict of %d positions, want the shortest context", n)
+		}
+		verdicts = append(verdicts, v)
+		return nil
+	})
+	if err != nil || len(verdicts) != 1 || verdicts[0].Passed() || !strings.Contains(verdicts[0].Reason, "with a cache of F16: ") {
+		t.Errorf("%v, %+v", err, verdicts)
 	}
 }

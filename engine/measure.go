@@ -49,7 +49,7 @@ func Measure(ctx context.Context, m *Model, o Options, name string, tokens []int
 	c := e.gate.parityCase(tokens)
 	c.Full, c.Roomy = true, e.gate.memory(e.cand)
 	if e.gate.rounds(e.cand) {
-		if v := e.gate.unrounded(ctx, e.cand, c); !v.Passed() {
+		if v := e.gate.unrounded(ctx, e.cand, c, true); !v.Passed() {
 			return v, ctx.Err()
 		}
 	}
@@ -130,14 +130,28 @@ func MeasureContexts(ctx context.Context, m *Model, o Options, names []string, t
 			}
 		}
 		e.gate.Gate.Reference.Open = func() (backend.Executor, error) { return memory, nil }
-		c := e.gate.parityCase(text)
-		c.Full = true
-		err = e.gate.MeasureContexts(ctx, e.cand.source(), c, contexts, yield)
+		err = e.measureContexts(ctx, text, contexts, yield)
 		if err := errors.Join(err, e.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// measureContexts is MeasureContexts for the loaded backend. What the function itself does
+// is judged with a cache of F16 at the shortest length, as the rounding of one of Q8_0 would
+// hide it; attention at the other lengths reads the cache that is to serve.
+func (e *Engine) measureContexts(ctx context.Context, text []int32, contexts []int, yield func(n int, v parity.Verdict) error) error {
+	c := e.gate.parityCase(text)
+	c.Full = true
+	if shortest := slices.Min(contexts); e.gate.rounds(e.cand) {
+		short := c
+		short.Tokens = text[:min(shortest, len(text))]
+		if v := e.gate.unrounded(ctx, e.cand, short, true); !v.Passed() {
+			return yield(shortest, v)
+		}
+	}
+	return e.gate.MeasureContexts(ctx, e.cand.source(), c, contexts, yield)
 }
 
 // remembered loads a reference that outlives the engine.

@@ -21,8 +21,10 @@ func (g *gate) rounds(c loaded) bool {
 // differs in nothing but the cache, and is compared within limits that what Q8_0 rounds
 // would hide: a function that is slightly wrong is found here, and a cache of Q8_0 that is
 // wrong afterwards. The verdict of serving with F16 does as well, and is left for it.
-func (g *gate) unrounded(ctx context.Context, c loaded, pc parity.Case) parity.Verdict {
+// With renew it is measured again in spite of one.
+func (g *gate) unrounded(ctx context.Context, c loaded, pc parity.Case, renew bool) parity.Verdict {
 	half, o := g.Gate, g.options
+	half.Renew = half.Renew || renew
 	o.KV = KVF16
 	half.Key.Options = g.keyOptionsWith(c.name, o)
 	var opened []backend.Executor

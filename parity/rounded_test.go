@@ -1,7 +1,9 @@
 package parity_test
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -142,5 +144,52 @@ func TestRoundedTie(t *testing.T) {
 	}
 	if v := judge(parity.Rounded(best(5, 6, 0.03), best(5, 6, 0))); v.Passed() {
 		t.Error("a reference whose rounding moves neither token: validated")
+	}
+}
+
+// However much the cache's rounding moves the best logits, a candidate whose choice is far
+// from a tie is wrong.
+func TestRoundedTies(t *testing.T) {
+	p := parity.Standard()
+	p.MaxKL, p.MaxPeak, p.PeakFloor, p.Tight = 100, 100, 100, nil // exchanging likely tokens breaks these by itself
+	ranked := func(row []float32) []int {
+		order := make([]int, len(row))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int { return cmp.Compare(row[b], row[a]) })
+		return order
+	}
+	for _, tc := range []struct {
+		moved bool    // the best at position 2, by 0.41 of the spread
+		gap   float32 // between the best two at position 30, exchanged in the candidate
+		sound bool
+	}{
+		{false, 0.04, true}, {false, 0.06, false}, {true, 0.06, true}, {true, 0.24, true}, {true, 0.26, false},
+	} {
+		side := func(raises, exchanges bool) *toy {
+			return &toy{row: func(_ *toy, position int, _ backend.Span, row []float32) {
+				order := ranked(row)
+				spread := row[order[0]] - row[order[9]]
+				switch {
+				case position == 2 && raises:
+					row[order[0]] += 0.7 * spread
+				case position == 30:
+					second := row[order[0]] - tc.gap*spread
+					for _, i := range order[1:9] {
+						row[i] = min(row[i], second)
+					}
+					row[order[1]] = second
+					if exchanges {
+						row[order[0]], row[order[1]] = row[order[1]], row[order[0]]
+					}
+				}
+			}}
+		}
+		ref := parity.Rounded(side(tc.moved, false), side(false, false))
+		v := parity.Probe(t.Context(), source("cpu-exact", ref), source("cpu", side(tc.moved, true)), toyCase(40), p)
+		if v.Passed() != tc.sound || !tc.sound && (v.Violation == nil || v.Violation.Metric != "argmax") {
+			t.Errorf("%+v: %v %s", tc, v.Status, v.Reason)
+		}
 	}
 }
