@@ -70,7 +70,6 @@ func registerI16Variants() {
 		{tensor.Q4_K, cpufeat.AVX2, matVecQ4KI16x1AVX2, nil, nil},
 		{tensor.Q5_K, cpufeat.AVX2, matVecQ5KI16x1AVX2, nil, nil},
 		{tensor.Q6_K, cpufeat.AVX2, matVecQ6KI16x1AVX2, nil, nil},
-		{tensor.Q8_0, cpufeat.AVX512, matVecQ8_0I16x1AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16x4AVX512},
 		{tensor.Q2_K, cpufeat.AVX512, matVecQ2KI16x1AVX512, matVecQ2KI16x2AVX512, matVecQ2KI16x4AVX512},
 		{tensor.Q3_K, cpufeat.AVX512, matVecQ3KI16x1AVX512, matVecQ3KI16x2AVX512, matVecQ3KI16x4AVX512},
 		{tensor.IQ4_XS, cpufeat.AVX512, matVecIQ4XSI16x1AVX512, matVecIQ4XSI16x2AVX512, matVecIQ4XSI16x4AVX512},

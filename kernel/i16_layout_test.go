@@ -49,7 +49,7 @@ func TestI16ForFills(t *testing.T) {
 		{[]tensor.DType{tensor.Q4_K, tensor.Q6_K}, true, false, true},
 		{[]tensor.DType{tensor.Q6_K}, true, false, false},
 		{[]tensor.DType{tensor.Q5_0, tensor.Q8_0}, false, true, true},
-		{[]tensor.DType{tensor.Q8_0}, false, false, true},
+		{[]tensor.DType{tensor.Q8_0}, false, true, true},
 		{[]tensor.DType{tensor.F16}, false, false, false},
 		{[]tensor.DType{tensor.Q5_1, tensor.Q5_K}, true, true, true},
 	} {

@@ -84,6 +84,13 @@ func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ8_0I16x1AVX512 multiplies rows of contiguous blocks with
+// 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and chunks are at least 1.
@@ -164,6 +171,13 @@ func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ8_0I16x2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4_0I16Wide2AVX512 multiplies rows of contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
@@ -198,6 +212,13 @@ func matVecQ5_1I16Wide2AVX512(out *float32, stride int, w *byte, rows int, block
 //
 //go:noescape
 func matVecIQ4NLI16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ8_0I16Wide2AVX512 multiplies rows of contiguous blocks with
+// 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ8_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ4KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -279,6 +300,13 @@ func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks i
 //go:noescape
 func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
+// matVecQ8_0I16x4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
 // matVecQ4_0I16Wide4AVX512 multiplies rows of contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
 // chunks of activations are batch tokens apart. rows and blocks are at least 1.
@@ -313,6 +341,13 @@ func matVecQ5_1I16Wide4AVX512(out *float32, stride int, w *byte, rows int, block
 //
 //go:noescape
 func matVecIQ4NLI16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+
+// matVecQ8_0I16Wide4AVX512 multiplies rows of contiguous blocks with
+// 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
+// chunks of activations are batch tokens apart. rows and blocks are at least 1.
+//
+//go:noescape
+func matVecQ8_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 
 // matVecQ2KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. q, scale and sum point to the first token;
@@ -376,24 +411,3 @@ func matVecIQ4XSI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks 
 //
 //go:noescape
 func matVecIQ4XSI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ8_0I16x1AVX512 multiplies rows of contiguous blocks of 32 with
-// 1 token(s): out[t*stride+i]. q and scale point to the first
-// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ8_0I16x2AVX512 multiplies rows of contiguous blocks of 32 with
-// 2 token(s): out[t*stride+i]. q and scale point to the first
-// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-
-// matVecQ8_0I16x4AVX512 multiplies rows of contiguous blocks of 32 with
-// 4 token(s): out[t*stride+i]. q and scale point to the first
-// token; chunks of activations are batch tokens apart. rows and blocks are at least 1.
-//
-//go:noescape
-func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)

@@ -1450,13 +1450,17 @@ last:
 // func matVecQ4_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -1466,22 +1470,18 @@ TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -1491,28 +1491,28 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z9
 	VMOVDQU64      64(DI), Z10
 	VMOVDQU64      80(DI), Z11
 	VMOVDQA64      Z2, Z12
 	VPERMI2W       Z10, Z9, Z12
-	VPERMW         Z11, Z2, K2, Z12
+	VPERMW         Z11, Z2, K4, Z12
 	VCVTPH2PS      Y12, Z12
-	VMOVDQU64      (R8), Z13
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      80(R8), Z15
+	VMOVDQU64      (R9), Z13
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      80(R9), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z16
 	VPXORD         Z5, Z5, Z5
 	VMOVDQU64      512(R11), Z17
@@ -1521,12 +1521,12 @@ chunk:
 	VMOVDQA64      Z17, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z10, Z9, Z19
-	VPERMB         Z11, Z0, K1, Z19
+	VPERMB         Z11, Z0, K3, Z19
 	VPANDD         Z3, Z19, Z20
 	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
 	VMOVDQA64      Z0, Z21
 	VPERMI2B       Z14, Z13, Z21
-	VPERMB         Z15, Z0, K1, Z21
+	VPERMB         Z15, Z0, K3, Z21
 	VPANDD         Z3, Z21, Z22
 	VGF2P8AFFINEQB $0x00, Z4, Z21, Z21
 	VMOVDQU64      (R11), Z23
@@ -1543,12 +1543,12 @@ chunk:
 	VPDPBUSD       Z20, Z21, Z18
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z10, Z9, Z19
-	VPERMB         Z11, Z1, K1, Z19
+	VPERMB         Z11, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z9
 	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
 	VMOVDQA64      Z1, Z10
 	VPERMI2B       Z14, Z13, Z10
-	VPERMB         Z15, Z1, K1, Z10
+	VPERMB         Z15, Z1, K3, Z10
 	VPANDD         Z3, Z10, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z10, Z10
 	VMOVDQU64      64(R11), Z13
@@ -1574,7 +1574,7 @@ chunk:
 	VMULPS.BCST    (R12), Z16, Z9
 	VFMADD231PS    Z9, Z6, Z8
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -1584,29 +1584,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z9
-	VMOVDQU8.Z      -8(R8), K5, Z10
-	VMOVDQU8        64(DI), K4, Z10
-	VMOVDQU64       8(R8), Z11
+	VMOVDQU8.Z      -8(R9), K2, Z10
+	VMOVDQU8        64(DI), K1, Z10
+	VMOVDQU64       8(R9), Z11
 	VMOVDQA64       Z2, Z12
 	VPERMI2W        Z10, Z9, Z12
-	VPERMW          Z11, Z2, K2, Z12
+	VPERMW          Z11, Z2, K4, Z12
 	VCVTPH2PS       Y12, Z12
 	VMOVDQA64       Z0, Z13
 	VPERMI2B        Z10, Z9, Z13
-	VPERMB          Z11, Z0, K1, Z13
+	VPERMB          Z11, Z0, K3, Z13
 	VPANDD          Z3, Z13, Z14
 	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
 	VMOVDQA64       Z1, Z15
 	VPERMI2B        Z10, Z9, Z15
-	VPERMB          Z11, Z1, K1, Z15
+	VPERMB          Z11, Z1, K3, Z15
 	VPANDD          Z3, Z15, Z9
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPXORD          Z5, Z5, Z5
@@ -1632,19 +1632,19 @@ tail:
 	VPADDD          Z10, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z12, Z9
-	VFMADD231PS     Z9, Z5, K3, Z7
+	VFMADD231PS     Z9, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z9
-	VFMADD231PS     Z9, Z10, K3, Z8
+	VFMADD231PS     Z9, Z10, K5, Z8
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -1668,7 +1668,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z10
+	VMOVDQU8.Z      -8(R9), K6, Z10
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -1690,19 +1690,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z11
+	VMOVDQU8.Z      8(R9), K6, Z11
 	VMOVDQA64       Z2, Z12
 	VPERMI2W        Z10, Z9, Z12
-	VPERMW          Z11, Z2, K2, Z12
+	VPERMW          Z11, Z2, K4, Z12
 	VCVTPH2PS       Y12, Z12
 	VMOVDQA64       Z0, Z13
 	VPERMI2B        Z10, Z9, Z13
-	VPERMB          Z11, Z0, K1, Z13
+	VPERMB          Z11, Z0, K3, Z13
 	VPANDD          Z3, Z13, Z14
 	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
 	VMOVDQA64       Z1, Z15
 	VPERMI2B        Z10, Z9, Z15
-	VPERMB          Z11, Z1, K1, Z15
+	VPERMB          Z11, Z1, K3, Z15
 	VPANDD          Z3, Z15, Z9
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPXORD          Z5, Z5, Z5
@@ -1728,12 +1728,12 @@ part:
 	VPADDD          Z10, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z12, Z9
-	VFMADD231PS     Z9, Z5, K3, Z7
+	VFMADD231PS     Z9, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z9
-	VFMADD231PS     Z9, Z10, K3, Z8
+	VFMADD231PS     Z9, Z10, K5, Z8
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), DI
@@ -1759,7 +1759,7 @@ sum:
 	VMOVSHDUP     X8, X9
 	VADDSS        X9, X8, X8
 	VMOVSS        X8, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -1821,13 +1821,17 @@ GLOBL i16_bitsblocks0<>(SB), RODATA|NOPTR, $64
 // func matVecQ4_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x000000000000ffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffff0000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -1837,22 +1841,18 @@ TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x000000000000ffff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffff0000, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -1863,31 +1863,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000140, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000140, R8
 	VMOVDQU64      (DI), Z9
 	VMOVDQU64      64(DI), Z10
 	VMOVDQU64      96(DI), Z11
 	VMOVDQA64      Z2, Z12
 	VPERMI2W       Z10, Z9, Z12
-	VPERMW         Z11, Z2, K2, Z12
+	VPERMW         Z11, Z2, K4, Z12
 	VCVTPH2PS      Y12, Z13
 	VEXTRACTI64X4  $0x01, Z12, Y12
 	VCVTPH2PS      Y12, Z12
 	VFMADD231PS    (R13), Z12, Z7
-	VMOVDQU64      (R8), Z12
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      96(R8), Z15
+	VMOVDQU64      (R9), Z12
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      96(R9), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z12, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z17
 	VEXTRACTI64X4  $0x01, Z16, Y16
 	VCVTPH2PS      Y16, Z16
@@ -1898,12 +1898,12 @@ chunk:
 	VMOVDQA64      Z6, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z10, Z9, Z19
-	VPERMB         Z11, Z0, K1, Z19
+	VPERMB         Z11, Z0, K3, Z19
 	VPANDD         Z3, Z19, Z20
 	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
 	VMOVDQA64      Z0, Z21
 	VPERMI2B       Z14, Z12, Z21
-	VPERMB         Z15, Z0, K1, Z21
+	VPERMB         Z15, Z0, K3, Z21
 	VPANDD         Z3, Z21, Z22
 	VGF2P8AFFINEQB $0x00, Z4, Z21, Z21
 	VMOVDQU64      (R11), Z23
@@ -1920,12 +1920,12 @@ chunk:
 	VPDPBUSD       Z20, Z21, Z18
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z10, Z9, Z19
-	VPERMB         Z11, Z1, K1, Z19
+	VPERMB         Z11, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z9
 	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
 	VMOVDQA64      Z1, Z10
 	VPERMI2B       Z14, Z12, Z10
-	VPERMB         Z15, Z1, K1, Z10
+	VPERMB         Z15, Z1, K3, Z10
 	VPANDD         Z3, Z10, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z10, Z10
 	VMOVDQU64      64(R11), Z12
@@ -1951,7 +1951,7 @@ chunk:
 	VMULPS.BCST    (R12), Z17, Z9
 	VFMADD231PS    Z9, Z6, Z8
 	ADDQ           $0x000000a0, DI
-	ADDQ           $0x000000a0, R8
+	ADDQ           $0x000000a0, R9
 	SUBQ           $0x000000a0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -1964,36 +1964,36 @@ chunk:
 tail:
 	CMPQ            R10, $0x50
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000a0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000a0, R8
 	VMOVDQU64       (DI), Z9
-	VMOVDQU8.Z      -16(R8), K5, Z10
-	VMOVDQU8        64(DI), K4, Z10
-	VMOVDQU64       16(R8), Z11
+	VMOVDQU8.Z      -16(R9), K2, Z10
+	VMOVDQU8        64(DI), K1, Z10
+	VMOVDQU64       16(R9), Z11
 	VMOVDQA64       Z2, Z12
 	VPERMI2W        Z10, Z9, Z12
-	VPERMW          Z11, Z2, K2, Z12
+	VPERMW          Z11, Z2, K4, Z12
 	VCVTPH2PS       Y12, Z13
 	VEXTRACTI64X4   $0x01, Z12, Y12
 	VCVTPH2PS       Y12, Z12
 	VBROADCASTI64X4 (R13), Z14
-	VFMADD231PS     Z12, Z14, K3, Z7
+	VFMADD231PS     Z12, Z14, K5, Z7
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z14, K3, Z8
+	VFMADD231PS     Z12, Z14, K5, Z8
 	VMOVDQA64       Z0, Z12
 	VPERMI2B        Z10, Z9, Z12
-	VPERMB          Z11, Z0, K1, Z12
+	VPERMB          Z11, Z0, K3, Z12
 	VPANDD          Z3, Z12, Z14
 	VGF2P8AFFINEQB  $0x00, Z4, Z12, Z12
 	VMOVDQA64       Z1, Z15
 	VPERMI2B        Z10, Z9, Z15
-	VPERMB          Z11, Z1, K1, Z15
+	VPERMB          Z11, Z1, K3, Z15
 	VPANDD          Z3, Z15, Z9
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPXORD          Z5, Z5, Z5
@@ -2018,12 +2018,12 @@ tail:
 	VPADDD          Z10, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z13, Z9
-	VFMADD231PS     Z9, Z5, K3, Z7
+	VFMADD231PS     Z9, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z9
-	VFMADD231PS     Z9, Z10, K3, Z8
+	VFMADD231PS     Z9, Z10, K5, Z8
 	ADDQ            $0x50, DI
-	ADDQ            $0x50, R8
+	ADDQ            $0x50, R9
 	SUBQ            $0x50, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -2031,7 +2031,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -2055,7 +2055,7 @@ part:
 	SHRQ            $0x10, R15
 	SHLQ            $0x10, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      -16(R8), K6, Z10
+	VMOVDQU8.Z      -16(R9), K6, Z10
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -2077,26 +2077,26 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      16(R8), K6, Z11
+	VMOVDQU8.Z      16(R9), K6, Z11
 	VMOVDQA64       Z2, Z12
 	VPERMI2W        Z10, Z9, Z12
-	VPERMW          Z11, Z2, K2, Z12
+	VPERMW          Z11, Z2, K4, Z12
 	VCVTPH2PS       Y12, Z13
 	VEXTRACTI64X4   $0x01, Z12, Y12
 	VCVTPH2PS       Y12, Z12
 	VBROADCASTI64X4 (R13), Z14
-	VFMADD231PS     Z12, Z14, K3, Z7
+	VFMADD231PS     Z12, Z14, K5, Z7
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z14, K3, Z8
+	VFMADD231PS     Z12, Z14, K5, Z8
 	VMOVDQA64       Z0, Z12
 	VPERMI2B        Z10, Z9, Z12
-	VPERMB          Z11, Z0, K1, Z12
+	VPERMB          Z11, Z0, K3, Z12
 	VPANDD          Z3, Z12, Z14
 	VGF2P8AFFINEQB  $0x00, Z4, Z12, Z12
 	VMOVDQA64       Z1, Z15
 	VPERMI2B        Z10, Z9, Z15
-	VPERMB          Z11, Z1, K1, Z15
+	VPERMB          Z11, Z1, K3, Z15
 	VPANDD          Z3, Z15, Z9
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPXORD          Z5, Z5, Z5
@@ -2121,12 +2121,12 @@ part:
 	VPADDD          Z10, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z13, Z9
-	VFMADD231PS     Z9, Z5, K3, Z7
+	VFMADD231PS     Z9, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z9
-	VFMADD231PS     Z9, Z10, K3, Z8
+	VFMADD231PS     Z9, Z10, K5, Z8
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), DI
@@ -2152,7 +2152,7 @@ sum:
 	VMOVSHDUP     X8, X9
 	VADDSS        X9, X8, X8
 	VMOVSS        X8, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -2194,17 +2194,21 @@ GLOBL i16_blocksQ4_1scale<>(SB), RODATA|NOPTR, $64
 // func matVecQ5_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x0000000000ffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffff000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_blocksfive<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z7
@@ -2216,22 +2220,18 @@ TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x0000000000ffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffffff000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -2241,38 +2241,38 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000160, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000160, R8
 	VMOVDQU64      (DI), Z13
 	VMOVDQU64      64(DI), Z14
 	VMOVDQU64      112(DI), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z16
 	VMOVDQA64      Z4, Z17
 	VPERMI2B       Z14, Z13, Z17
-	VPERMB         Z15, Z4, K3, Z17
+	VPERMB         Z15, Z4, K5, Z17
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB $0x00, Z17, Z18, Z17
-	VMOVDQU64      (R8), Z18
-	VMOVDQU64      64(R8), Z19
-	VMOVDQU64      112(R8), Z20
+	VMOVDQU64      (R9), Z18
+	VMOVDQU64      64(R9), Z19
+	VMOVDQU64      112(R9), Z20
 	VMOVDQA64      Z2, Z21
 	VPERMI2W       Z19, Z18, Z21
-	VPERMW         Z20, Z2, K2, Z21
+	VPERMW         Z20, Z2, K4, Z21
 	VCVTPH2PS      Y21, Z21
 	VMOVDQA64      Z4, Z22
 	VPERMI2B       Z19, Z18, Z22
-	VPERMB         Z20, Z4, K3, Z22
+	VPERMB         Z20, Z4, K5, Z22
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z23
 	VGF2P8AFFINEQB $0x00, Z22, Z23, Z22
 	VPXORD         Z9, Z9, Z9
@@ -2281,7 +2281,7 @@ chunk:
 	VMOVDQA64      Z23, Z24
 	VMOVDQA64      Z0, Z25
 	VPERMI2B       Z14, Z13, Z25
-	VPERMB         Z15, Z0, K1, Z25
+	VPERMB         Z15, Z0, K3, Z25
 	VMOVDQA64      Z25, Z26
 	VPTERNLOGD     $0xe4, Z3, Z17, Z26
 	VPTERNLOGD     $0xd8, Z3, Z17, Z25
@@ -2289,7 +2289,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z25, Z25
 	VMOVDQA64      Z0, Z27
 	VPERMI2B       Z19, Z18, Z27
-	VPERMB         Z20, Z0, K1, Z27
+	VPERMB         Z20, Z0, K3, Z27
 	VMOVDQA64      Z27, Z28
 	VPTERNLOGD     $0xe4, Z3, Z22, Z28
 	VPTERNLOGD     $0xd8, Z3, Z22, Z27
@@ -2309,7 +2309,7 @@ chunk:
 	VPDPBUSD       Z26, Z27, Z24
 	VMOVDQA64      Z1, Z25
 	VPERMI2B       Z14, Z13, Z25
-	VPERMB         Z15, Z1, K1, Z25
+	VPERMB         Z15, Z1, K3, Z25
 	VMOVDQA64      Z25, Z13
 	VPTERNLOGD     $0xe4, Z3, Z17, Z13
 	VPTERNLOGD     $0xd8, Z3, Z17, Z25
@@ -2317,7 +2317,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z8, Z25, Z25
 	VMOVDQA64      Z1, Z14
 	VPERMI2B       Z19, Z18, Z14
-	VPERMB         Z20, Z1, K1, Z14
+	VPERMB         Z20, Z1, K3, Z14
 	VMOVDQA64      Z14, Z15
 	VPTERNLOGD     $0xe4, Z3, Z22, Z15
 	VPTERNLOGD     $0xd8, Z3, Z22, Z14
@@ -2346,7 +2346,7 @@ chunk:
 	VMULPS.BCST    (R12), Z21, Z13
 	VFMADD231PS    Z13, Z10, Z12
 	ADDQ           $0x000000b0, DI
-	ADDQ           $0x000000b0, R8
+	ADDQ           $0x000000b0, R9
 	SUBQ           $0x000000b0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -2356,29 +2356,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x58
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000b0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000b0, R8
 	VMOVDQU64       (DI), Z13
-	VMOVDQU8.Z      -24(R8), K6, Z14
-	VMOVDQU8        64(DI), K5, Z14
-	VMOVDQU64       24(R8), Z15
+	VMOVDQU8.Z      -24(R9), K2, Z14
+	VMOVDQU8        64(DI), K1, Z14
+	VMOVDQU64       24(R9), Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z16
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z4, K3, Z17
+	VPERMB          Z15, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z17, Z18, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
-	VPERMB          Z15, Z0, K1, Z18
+	VPERMB          Z15, Z0, K3, Z18
 	VMOVDQA64       Z18, Z19
 	VPTERNLOGD      $0xe4, Z3, Z17, Z19
 	VPTERNLOGD      $0xd8, Z3, Z17, Z18
@@ -2386,7 +2386,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z7, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
-	VPERMB          Z15, Z1, K1, Z20
+	VPERMB          Z15, Z1, K3, Z20
 	VMOVDQA64       Z20, Z13
 	VPTERNLOGD      $0xe4, Z3, Z17, Z13
 	VPTERNLOGD      $0xd8, Z3, Z17, Z20
@@ -2414,19 +2414,19 @@ tail:
 	VPADDD          Z14, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z16, Z13
-	VFMADD231PS     Z13, Z9, K4, Z11
+	VFMADD231PS     Z13, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K4, Z12
+	VFMADD231PS     Z13, Z14, K6, Z12
 	ADDQ            $0x58, DI
-	ADDQ            $0x58, R8
+	ADDQ            $0x58, R9
 	SUBQ            $0x58, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -2450,7 +2450,7 @@ part:
 	SHRQ            $0x18, R14
 	SHLQ            $0x18, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      -24(R8), K7, Z14
+	VMOVDQU8.Z      -24(R9), K7, Z14
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -2472,19 +2472,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      24(R8), K7, Z15
+	VMOVDQU8.Z      24(R9), K7, Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z16
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z4, K3, Z17
+	VPERMB          Z15, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z17, Z18, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
-	VPERMB          Z15, Z0, K1, Z18
+	VPERMB          Z15, Z0, K3, Z18
 	VMOVDQA64       Z18, Z19
 	VPTERNLOGD      $0xe4, Z3, Z17, Z19
 	VPTERNLOGD      $0xd8, Z3, Z17, Z18
@@ -2492,7 +2492,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z7, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
-	VPERMB          Z15, Z1, K1, Z20
+	VPERMB          Z15, Z1, K3, Z20
 	VMOVDQA64       Z20, Z13
 	VPTERNLOGD      $0xe4, Z3, Z17, Z13
 	VPTERNLOGD      $0xd8, Z3, Z17, Z20
@@ -2520,12 +2520,12 @@ part:
 	VPADDD          Z14, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z16, Z13
-	VFMADD231PS     Z13, Z9, K4, Z11
+	VFMADD231PS     Z13, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K4, Z12
+	VFMADD231PS     Z13, Z14, K6, Z12
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), DI
@@ -2551,7 +2551,7 @@ sum:
 	VMOVSHDUP     X12, X13
 	VADDSS        X13, X12, X12
 	VMOVSS        X12, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -2653,17 +2653,21 @@ GLOBL i16_bitsblocks3<>(SB), RODATA|NOPTR, $64
 // func matVecQ5_1I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000ffffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffff00000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z7
@@ -2674,22 +2678,18 @@ TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x00000000ffffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffff00000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -2700,44 +2700,44 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000180, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000180, R8
 	VMOVDQU64      (DI), Z12
 	VMOVDQU64      64(DI), Z13
 	VMOVDQU64      128(DI), Z14
 	VMOVDQA64      Z2, Z15
 	VPERMI2W       Z13, Z12, Z15
-	VPERMW         Z14, Z2, K2, Z15
+	VPERMW         Z14, Z2, K4, Z15
 	VCVTPH2PS      Y15, Z16
 	VEXTRACTI64X4  $0x01, Z15, Y15
 	VCVTPH2PS      Y15, Z15
 	VFMADD231PS    (R13), Z15, Z10
 	VMOVDQA64      Z4, Z15
 	VPERMI2B       Z13, Z12, Z15
-	VPERMB         Z14, Z4, K3, Z15
+	VPERMB         Z14, Z4, K5, Z15
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z17
 	VGF2P8AFFINEQB $0x00, Z15, Z17, Z15
-	VMOVDQU64      (R8), Z17
-	VMOVDQU64      64(R8), Z18
-	VMOVDQU64      128(R8), Z19
+	VMOVDQU64      (R9), Z17
+	VMOVDQU64      64(R9), Z18
+	VMOVDQU64      128(R9), Z19
 	VMOVDQA64      Z2, Z20
 	VPERMI2W       Z18, Z17, Z20
-	VPERMW         Z19, Z2, K2, Z20
+	VPERMW         Z19, Z2, K4, Z20
 	VCVTPH2PS      Y20, Z21
 	VEXTRACTI64X4  $0x01, Z20, Y20
 	VCVTPH2PS      Y20, Z20
 	VFMADD231PS    (R13), Z20, Z11
 	VMOVDQA64      Z4, Z20
 	VPERMI2B       Z18, Z17, Z20
-	VPERMB         Z19, Z4, K3, Z20
+	VPERMB         Z19, Z4, K5, Z20
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z22
 	VGF2P8AFFINEQB $0x00, Z20, Z22, Z20
 	VPXORD         Z8, Z8, Z8
@@ -2746,7 +2746,7 @@ chunk:
 	VMOVDQA64      Z9, Z23
 	VMOVDQA64      Z0, Z24
 	VPERMI2B       Z13, Z12, Z24
-	VPERMB         Z14, Z0, K1, Z24
+	VPERMB         Z14, Z0, K3, Z24
 	VMOVDQA64      Z24, Z25
 	VPTERNLOGD     $0xe4, Z3, Z15, Z25
 	VPTERNLOGD     $0xd8, Z3, Z15, Z24
@@ -2755,7 +2755,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z6, Z24, Z24
 	VMOVDQA64      Z0, Z26
 	VPERMI2B       Z18, Z17, Z26
-	VPERMB         Z19, Z0, K1, Z26
+	VPERMB         Z19, Z0, K3, Z26
 	VMOVDQA64      Z26, Z27
 	VPTERNLOGD     $0xe4, Z3, Z20, Z27
 	VPTERNLOGD     $0xd8, Z3, Z20, Z26
@@ -2776,7 +2776,7 @@ chunk:
 	VPDPBUSD       Z25, Z26, Z23
 	VMOVDQA64      Z1, Z24
 	VPERMI2B       Z13, Z12, Z24
-	VPERMB         Z14, Z1, K1, Z24
+	VPERMB         Z14, Z1, K3, Z24
 	VMOVDQA64      Z24, Z12
 	VPTERNLOGD     $0xe4, Z3, Z15, Z12
 	VPTERNLOGD     $0xd8, Z3, Z15, Z24
@@ -2784,7 +2784,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z24, Z24
 	VMOVDQA64      Z1, Z13
 	VPERMI2B       Z18, Z17, Z13
-	VPERMB         Z19, Z1, K1, Z13
+	VPERMB         Z19, Z1, K3, Z13
 	VMOVDQA64      Z13, Z14
 	VPTERNLOGD     $0xe4, Z3, Z20, Z14
 	VPTERNLOGD     $0xd8, Z3, Z20, Z13
@@ -2813,7 +2813,7 @@ chunk:
 	VMULPS.BCST    (R12), Z21, Z12
 	VFMADD231PS    Z12, Z9, Z11
 	ADDQ           $0x000000c0, DI
-	ADDQ           $0x000000c0, R8
+	ADDQ           $0x000000c0, R9
 	SUBQ           $0x000000c0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -2826,36 +2826,36 @@ chunk:
 tail:
 	CMPQ            R10, $0x60
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000c0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000c0, R8
 	VMOVDQU64       (DI), Z12
-	VMOVDQU8.Z      -32(R8), K6, Z13
-	VMOVDQU8        64(DI), K5, Z13
-	VMOVDQU64       32(R8), Z14
+	VMOVDQU8.Z      -32(R9), K2, Z13
+	VMOVDQU8        64(DI), K1, Z13
+	VMOVDQU64       32(R9), Z14
 	VMOVDQA64       Z2, Z15
 	VPERMI2W        Z13, Z12, Z15
-	VPERMW          Z14, Z2, K2, Z15
+	VPERMW          Z14, Z2, K4, Z15
 	VCVTPH2PS       Y15, Z16
 	VEXTRACTI64X4   $0x01, Z15, Y15
 	VCVTPH2PS       Y15, Z15
 	VBROADCASTI64X4 (R13), Z17
-	VFMADD231PS     Z15, Z17, K4, Z10
+	VFMADD231PS     Z15, Z17, K6, Z10
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z17, K4, Z11
+	VFMADD231PS     Z15, Z17, K6, Z11
 	VMOVDQA64       Z4, Z15
 	VPERMI2B        Z13, Z12, Z15
-	VPERMB          Z14, Z4, K3, Z15
+	VPERMB          Z14, Z4, K5, Z15
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z17
 	VGF2P8AFFINEQB  $0x00, Z15, Z17, Z15
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z13, Z12, Z17
-	VPERMB          Z14, Z0, K1, Z17
+	VPERMB          Z14, Z0, K3, Z17
 	VMOVDQA64       Z17, Z18
 	VPTERNLOGD      $0xe4, Z3, Z15, Z18
 	VPTERNLOGD      $0xd8, Z3, Z15, Z17
@@ -2864,7 +2864,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z6, Z17, Z17
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z13, Z12, Z19
-	VPERMB          Z14, Z1, K1, Z19
+	VPERMB          Z14, Z1, K3, Z19
 	VMOVDQA64       Z19, Z12
 	VPTERNLOGD      $0xe4, Z3, Z15, Z12
 	VPTERNLOGD      $0xd8, Z3, Z15, Z19
@@ -2892,12 +2892,12 @@ tail:
 	VPADDD          Z13, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z16, Z12
-	VFMADD231PS     Z12, Z8, K4, Z10
+	VFMADD231PS     Z12, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K4, Z11
+	VFMADD231PS     Z12, Z13, K6, Z11
 	ADDQ            $0x60, DI
-	ADDQ            $0x60, R8
+	ADDQ            $0x60, R9
 	SUBQ            $0x60, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -2905,7 +2905,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -2929,7 +2929,7 @@ part:
 	SHRQ            $0x20, R15
 	SHLQ            $0x20, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      -32(R8), K7, Z13
+	VMOVDQU8.Z      -32(R9), K7, Z13
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -2951,26 +2951,26 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      32(R8), K7, Z14
+	VMOVDQU8.Z      32(R9), K7, Z14
 	VMOVDQA64       Z2, Z15
 	VPERMI2W        Z13, Z12, Z15
-	VPERMW          Z14, Z2, K2, Z15
+	VPERMW          Z14, Z2, K4, Z15
 	VCVTPH2PS       Y15, Z16
 	VEXTRACTI64X4   $0x01, Z15, Y15
 	VCVTPH2PS       Y15, Z15
 	VBROADCASTI64X4 (R13), Z17
-	VFMADD231PS     Z15, Z17, K4, Z10
+	VFMADD231PS     Z15, Z17, K6, Z10
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z17, K4, Z11
+	VFMADD231PS     Z15, Z17, K6, Z11
 	VMOVDQA64       Z4, Z15
 	VPERMI2B        Z13, Z12, Z15
-	VPERMB          Z14, Z4, K3, Z15
+	VPERMB          Z14, Z4, K5, Z15
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z17
 	VGF2P8AFFINEQB  $0x00, Z15, Z17, Z15
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z13, Z12, Z17
-	VPERMB          Z14, Z0, K1, Z17
+	VPERMB          Z14, Z0, K3, Z17
 	VMOVDQA64       Z17, Z18
 	VPTERNLOGD      $0xe4, Z3, Z15, Z18
 	VPTERNLOGD      $0xd8, Z3, Z15, Z17
@@ -2979,7 +2979,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z6, Z17, Z17
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z13, Z12, Z19
-	VPERMB          Z14, Z1, K1, Z19
+	VPERMB          Z14, Z1, K3, Z19
 	VMOVDQA64       Z19, Z12
 	VPTERNLOGD      $0xe4, Z3, Z15, Z12
 	VPTERNLOGD      $0xd8, Z3, Z15, Z19
@@ -3007,12 +3007,12 @@ part:
 	VPADDD          Z13, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z16, Z12
-	VFMADD231PS     Z12, Z8, K4, Z10
+	VFMADD231PS     Z12, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K4, Z11
+	VFMADD231PS     Z12, Z13, K6, Z11
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), DI
@@ -3038,7 +3038,7 @@ sum:
 	VMOVSHDUP     X11, X12
 	VADDSS        X12, X11, X11
 	VMOVSS        X11, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -3090,13 +3090,17 @@ GLOBL i16_blocksQ5_1high<>(SB), RODATA|NOPTR, $64
 // func matVecIQ4NLI16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z5
@@ -3107,22 +3111,18 @@ TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -3132,28 +3132,28 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z10
 	VMOVDQU64      64(DI), Z11
 	VMOVDQU64      80(DI), Z12
 	VMOVDQA64      Z2, Z13
 	VPERMI2W       Z11, Z10, Z13
-	VPERMW         Z12, Z2, K2, Z13
+	VPERMW         Z12, Z2, K4, Z13
 	VCVTPH2PS      Y13, Z13
-	VMOVDQU64      (R8), Z14
-	VMOVDQU64      64(R8), Z15
-	VMOVDQU64      80(R8), Z16
+	VMOVDQU64      (R9), Z14
+	VMOVDQU64      64(R9), Z15
+	VMOVDQU64      80(R9), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VPXORD         Z6, Z6, Z6
 	VMOVDQU64      512(R11), Z18
@@ -3162,14 +3162,14 @@ chunk:
 	VMOVDQA64      Z18, Z19
 	VMOVDQA64      Z0, Z20
 	VPERMI2B       Z11, Z10, Z20
-	VPERMB         Z12, Z0, K1, Z20
+	VPERMB         Z12, Z0, K3, Z20
 	VPANDD         Z3, Z20, Z21
 	VGF2P8AFFINEQB $0x00, Z4, Z20, Z20
 	VPSHUFB        Z21, Z5, Z21
 	VPSHUFB        Z20, Z5, Z20
 	VMOVDQA64      Z0, Z22
 	VPERMI2B       Z15, Z14, Z22
-	VPERMB         Z16, Z0, K1, Z22
+	VPERMB         Z16, Z0, K3, Z22
 	VPANDD         Z3, Z22, Z23
 	VGF2P8AFFINEQB $0x00, Z4, Z22, Z22
 	VPSHUFB        Z23, Z5, Z23
@@ -3188,14 +3188,14 @@ chunk:
 	VPDPBUSD       Z21, Z22, Z19
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z11, Z10, Z20
-	VPERMB         Z12, Z1, K1, Z20
+	VPERMB         Z12, Z1, K3, Z20
 	VPANDD         Z3, Z20, Z10
 	VGF2P8AFFINEQB $0x00, Z4, Z20, Z20
 	VPSHUFB        Z10, Z5, Z10
 	VPSHUFB        Z20, Z5, Z20
 	VMOVDQA64      Z1, Z11
 	VPERMI2B       Z15, Z14, Z11
-	VPERMB         Z16, Z1, K1, Z11
+	VPERMB         Z16, Z1, K3, Z11
 	VPANDD         Z3, Z11, Z12
 	VGF2P8AFFINEQB $0x00, Z4, Z11, Z11
 	VPSHUFB        Z12, Z5, Z12
@@ -3223,7 +3223,7 @@ chunk:
 	VMULPS.BCST    (R12), Z17, Z10
 	VFMADD231PS    Z10, Z7, Z9
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -3233,31 +3233,31 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z10
-	VMOVDQU8.Z      -8(R8), K5, Z11
-	VMOVDQU8        64(DI), K4, Z11
-	VMOVDQU64       8(R8), Z12
+	VMOVDQU8.Z      -8(R9), K2, Z11
+	VMOVDQU8        64(DI), K1, Z11
+	VMOVDQU64       8(R9), Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z13
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z11, Z10, Z14
-	VPERMB          Z12, Z0, K1, Z14
+	VPERMB          Z12, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VPSHUFB         Z15, Z5, Z15
 	VPSHUFB         Z14, Z5, Z14
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPSHUFB         Z10, Z5, Z10
@@ -3285,19 +3285,19 @@ tail:
 	VPADDD          Z11, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z13, Z10
-	VFMADD231PS     Z10, Z6, K3, Z8
+	VFMADD231PS     Z10, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -3321,7 +3321,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z11
+	VMOVDQU8.Z      -8(R9), K6, Z11
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -3343,21 +3343,21 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z12
+	VMOVDQU8.Z      8(R9), K6, Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z13
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z11, Z10, Z14
-	VPERMB          Z12, Z0, K1, Z14
+	VPERMB          Z12, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VPSHUFB         Z15, Z5, Z15
 	VPSHUFB         Z14, Z5, Z14
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPSHUFB         Z10, Z5, Z10
@@ -3385,12 +3385,12 @@ part:
 	VPADDD          Z11, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z13, Z10
-	VFMADD231PS     Z10, Z6, K3, Z8
+	VFMADD231PS     Z10, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), DI
@@ -3416,7 +3416,7 @@ sum:
 	VMOVSHDUP     X9, X10
 	VADDSS        X10, X9, X9
 	VMOVSS        X9, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -3464,6 +3464,431 @@ DATA i16_blocksIQ4NLlevels<>+40(SB)/8, $0xf1d9c5b5a6998d81
 DATA i16_blocksIQ4NLlevels<>+48(SB)/8, $0x766a5d4f3f2d1801
 DATA i16_blocksIQ4NLlevels<>+56(SB)/8, $0xf1d9c5b5a6998d81
 GLOBL i16_blocksIQ4NLlevels<>(SB), RODATA|NOPTR, $64
+
+// func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ8_0I16x1AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q8excess<>+0(SB), Z0
+	VMOVDQU64 i16_q8words<>+0(SB), Z1
+	VMOVDQU64 i16_q8even<>+0(SB), Z2
+	VMOVDQU64 i16_q8odd<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x22, BX, BX
+	MOVQ      w+16(FP), DI
+	MOVQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K1
+
+rows:
+	MOVQ   BX, R9
+	MOVQ   planes+40(FP), R10
+	MOVQ   scale+48(FP), R11
+	VPXORD Z5, Z5, Z5
+	CMPQ   R9, $0x00000110
+	JLT    tail
+
+chunk:
+	LEAQ         16384(R8), R12
+	ANDQ         $-4096, R12
+	PREFETCHT0   (R12)
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
+	ADDQ         $0x00000110, R8
+	VXORPS       Z6, Z6, Z6
+	VMOVDQU64    2(DI), Y6
+	VINSERTI64X4 $0x01, 36(DI), Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VMOVDQU64    70(DI), Y7
+	VINSERTI64X4 $0x01, 104(DI), Z7, Z7
+	VMOVDQA64    Z1, Z10
+	VMOVDQU64    (DI), Z8
+	VMOVDQU64    64(DI), Z9
+	VPERMI2W     Z9, Z8, Z10
+	VXORPS       Z8, Z8, Z8
+	VMOVDQU64    138(DI), Y8
+	VINSERTI64X4 $0x01, 172(DI), Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VMOVDQU64    206(DI), Y9
+	VINSERTI64X4 $0x01, 240(DI), Z9, Z9
+	VMOVDQA64    Z1, Z13
+	VMOVDQU64    136(DI), Z11
+	VMOVDQU64    200(DI), Z12
+	VPERMI2W     Z12, Z11, Z13
+	VINSERTI32X4 $0x01, X13, Y10, Y10
+	VCVTPH2PS    Y10, Z10
+	VPXORD       Z0, Z6, Z6
+	VPXORD       Z0, Z7, Z7
+	VPXORD       Z0, Z8, Z8
+	VPXORD       Z0, Z9, Z9
+	VPUNPCKLQDQ  Z7, Z6, Z11
+	VPUNPCKHQDQ  Z7, Z6, Z7
+	VPUNPCKLQDQ  Z9, Z8, Z6
+	VPUNPCKHQDQ  Z9, Z8, Z8
+	VMOVDQA64    Z2, Z9
+	VPERMI2Q     Z6, Z11, Z9
+	VPERMT2Q     Z6, Z3, Z11
+	VMOVDQA64    Z2, Z6
+	VPERMI2Q     Z8, Z7, Z6
+	VPERMT2Q     Z8, Z3, Z7
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R10), Z8
+	VPSLLD       $0x03, Z8, Z8
+	VMOVDQU64    (R10), Z12
+	VPDPBUSD     Z12, Z9, Z4
+	VMOVDQU64    256(R10), Z12
+	VPDPBUSD     Z12, Z9, Z8
+	VMOVDQU64    128(R10), Z9
+	VPDPBUSD     Z9, Z11, Z4
+	VMOVDQU64    384(R10), Z9
+	VPDPBUSD     Z9, Z11, Z8
+	VMOVDQU64    64(R10), Z9
+	VPDPBUSD     Z9, Z6, Z4
+	VMOVDQU64    320(R10), Z9
+	VPDPBUSD     Z9, Z6, Z8
+	VMOVDQU64    192(R10), Z6
+	VPDPBUSD     Z6, Z7, Z4
+	VMOVDQU64    448(R10), Z6
+	VPDPBUSD     Z6, Z7, Z8
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z8, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R11), Z10, Z6
+	VFMADD231PS  Z6, Z4, Z5
+	ADDQ         $0x00000110, DI
+	SUBQ         $0x00000110, R9
+	ADDQ         SI, R10
+	LEAQ         (R11)(DX*4), R11
+	CMPQ         R9, $0x00000110
+	JGE          chunk
+
+tail:
+	CMPQ            R9, $0x00000088
+	JLT             part
+	LEAQ            16384(R8), R12
+	ANDQ            $-4096, R12
+	PREFETCHT0      (R12)
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000088, R8
+	VXORPS          Z6, Z6, Z6
+	VMOVDQU64       2(DI), Y6
+	VINSERTI64X4    $0x01, 36(DI), Z6, Z6
+	VXORPS          Z7, Z7, Z7
+	VMOVDQU64       70(DI), Y7
+	VINSERTI64X4    $0x01, 104(DI), Z7, Z7
+	VMOVDQA64       Z1, Z10
+	VMOVDQU64       (DI), Z8
+	VMOVDQU64       64(DI), Z9
+	VPERMI2W        Z9, Z8, Z10
+	VXORPS          Z8, Z8, Z8
+	VMOVDQU64       2(DI), Y8
+	VINSERTI64X4    $0x01, 36(DI), Z8, Z8
+	VXORPS          Z9, Z9, Z9
+	VMOVDQU64       70(DI), Y9
+	VINSERTI64X4    $0x01, 104(DI), Z9, Z9
+	VMOVDQA64       Z1, Z13
+	VMOVDQU64       (DI), Z11
+	VMOVDQU64       64(DI), Z12
+	VPERMI2W        Z12, Z11, Z13
+	VINSERTI32X4    $0x01, X13, Y10, Y10
+	VCVTPH2PS       Y10, Z10
+	VPXORD          Z0, Z6, Z6
+	VPXORD          Z0, Z7, Z7
+	VPXORD          Z0, Z8, Z8
+	VPXORD          Z0, Z9, Z9
+	VPUNPCKLQDQ     Z7, Z6, Z11
+	VPUNPCKHQDQ     Z7, Z6, Z7
+	VPUNPCKLQDQ     Z9, Z8, Z6
+	VPUNPCKHQDQ     Z9, Z8, Z8
+	VMOVDQA64       Z2, Z9
+	VPERMI2Q        Z6, Z11, Z9
+	VPERMT2Q        Z6, Z3, Z11
+	VMOVDQA64       Z2, Z6
+	VPERMI2Q        Z8, Z7, Z6
+	VPERMT2Q        Z8, Z3, Z7
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R10), Z8
+	VPSLLD          $0x03, Z8, Z8
+	VBROADCASTI64X4 (R10), Z12
+	VPDPBUSD        Z12, Z9, Z4
+	VBROADCASTI64X4 256(R10), Z12
+	VPDPBUSD        Z12, Z9, Z8
+	VBROADCASTI64X4 64(R10), Z9
+	VPDPBUSD        Z9, Z6, Z4
+	VBROADCASTI64X4 320(R10), Z9
+	VPDPBUSD        Z9, Z6, Z8
+	VBROADCASTI64X4 128(R10), Z6
+	VPDPBUSD        Z6, Z11, Z4
+	VBROADCASTI64X4 384(R10), Z6
+	VPDPBUSD        Z6, Z11, Z8
+	VBROADCASTI64X4 192(R10), Z6
+	VPDPBUSD        Z6, Z7, Z4
+	VBROADCASTI64X4 448(R10), Z6
+	VPDPBUSD        Z6, Z7, Z8
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z8, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R11), Z10, Z6
+	VFMADD231PS     Z6, Z4, K1, Z5
+	ADDQ            $0x00000088, DI
+	SUBQ            $0x00000088, R9
+	ADDQ            $0x20, R10
+
+part:
+	TESTQ           R9, R9
+	JZ              sum
+	LEAQ            (R8)(R9*1), R8
+	VXORPS          Z6, Z6, Z6
+	LEAQ            -2(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      2(DI), K2, Y6
+	LEAQ            -36(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      36(DI), K2, Y7
+	VINSERTI64X4    $0x01, Y7, Z6, Z6
+	VXORPS          Z7, Z7, Z7
+	LEAQ            -70(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      70(DI), K2, Y7
+	LEAQ            -104(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      104(DI), K2, Y8
+	VINSERTI64X4    $0x01, Y8, Z7, Z7
+	VMOVDQA64       Z1, Z10
+	LEAQ            (R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      (DI), K2, Z8
+	LEAQ            -64(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      64(DI), K2, Z9
+	VPERMI2W        Z9, Z8, Z10
+	VXORPS          Z8, Z8, Z8
+	LEAQ            -2(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      2(DI), K2, Y8
+	LEAQ            -36(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      36(DI), K2, Y9
+	VINSERTI64X4    $0x01, Y9, Z8, Z8
+	VXORPS          Z9, Z9, Z9
+	LEAQ            -70(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      70(DI), K2, Y9
+	LEAQ            -104(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      104(DI), K2, Y11
+	VINSERTI64X4    $0x01, Y11, Z9, Z9
+	VMOVDQA64       Z1, Z13
+	LEAQ            (R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      (DI), K2, Z11
+	LEAQ            -64(R9), R12
+	XORL            R13, R13
+	TESTQ           R12, R12
+	CMOVQLT         R13, R12
+	MOVQ            $+64, R13
+	CMPQ            R12, R13
+	CMOVQGT         R13, R12
+	MOVQ            $-1, R13
+	BZHIQ           R12, R13, R13
+	KMOVQ           R13, K2
+	VMOVDQU8.Z      64(DI), K2, Z12
+	VPERMI2W        Z12, Z11, Z13
+	VINSERTI32X4    $0x01, X13, Y10, Y10
+	VCVTPH2PS       Y10, Z10
+	VPXORD          Z0, Z6, Z6
+	VPXORD          Z0, Z7, Z7
+	VPXORD          Z0, Z8, Z8
+	VPXORD          Z0, Z9, Z9
+	VPUNPCKLQDQ     Z7, Z6, Z11
+	VPUNPCKHQDQ     Z7, Z6, Z7
+	VPUNPCKLQDQ     Z9, Z8, Z6
+	VPUNPCKHQDQ     Z9, Z8, Z8
+	VMOVDQA64       Z2, Z9
+	VPERMI2Q        Z6, Z11, Z9
+	VPERMT2Q        Z6, Z3, Z11
+	VMOVDQA64       Z2, Z6
+	VPERMI2Q        Z8, Z7, Z6
+	VPERMT2Q        Z8, Z3, Z7
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R10), Z8
+	VPSLLD          $0x03, Z8, Z8
+	VBROADCASTI64X4 (R10), Z12
+	VPDPBUSD        Z12, Z9, Z4
+	VBROADCASTI64X4 256(R10), Z12
+	VPDPBUSD        Z12, Z9, Z8
+	VBROADCASTI64X4 64(R10), Z9
+	VPDPBUSD        Z9, Z6, Z4
+	VBROADCASTI64X4 320(R10), Z9
+	VPDPBUSD        Z9, Z6, Z8
+	VBROADCASTI64X4 128(R10), Z6
+	VPDPBUSD        Z6, Z11, Z4
+	VBROADCASTI64X4 384(R10), Z6
+	VPDPBUSD        Z6, Z11, Z8
+	VBROADCASTI64X4 192(R10), Z6
+	VPDPBUSD        Z6, Z7, Z4
+	VBROADCASTI64X4 448(R10), Z6
+	VPDPBUSD        Z6, Z7, Z8
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z8, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R11), Z10, Z6
+	VFMADD231PS     Z6, Z4, K1, Z5
+	ADDQ            R9, DI
+
+sum:
+	MOVQ          stride+8(FP), R9
+	LEAQ          (AX), R9
+	VEXTRACTF64X4 $0x01, Z5, Y6
+	VADDPS        Y6, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X6
+	VADDPS        X6, X5, X5
+	VPERMILPD     $0x01, X5, X6
+	VADDPS        X6, X5, X5
+	VMOVSHDUP     X5, X6
+	VADDSS        X6, X5, X5
+	VMOVSS        X5, (R9)
+	ADDQ          $0x04, AX
+	SUBQ          $0x01, CX
+	JNZ           rows
+	VZEROUPPER
+	RET
+
+DATA i16_q8excess<>+0(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+8(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+16(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+24(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+32(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+40(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+48(SB)/8, $0x8080808080808080
+DATA i16_q8excess<>+56(SB)/8, $0x8080808080808080
+GLOBL i16_q8excess<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q8words<>+0(SB)/8, $0x0011001100000000
+DATA i16_q8words<>+8(SB)/8, $0x0033003300220022
+DATA i16_q8words<>+16(SB)/8, $0x0011001100000000
+DATA i16_q8words<>+24(SB)/8, $0x0033003300220022
+DATA i16_q8words<>+32(SB)/8, $0x0011001100000000
+DATA i16_q8words<>+40(SB)/8, $0x0033003300220022
+DATA i16_q8words<>+48(SB)/8, $0x0011001100000000
+DATA i16_q8words<>+56(SB)/8, $0x0033003300220022
+GLOBL i16_q8words<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q8even<>+0(SB)/8, $0x0000000000000000
+DATA i16_q8even<>+8(SB)/8, $0x0000000000000004
+DATA i16_q8even<>+16(SB)/8, $0x0000000000000001
+DATA i16_q8even<>+24(SB)/8, $0x0000000000000005
+DATA i16_q8even<>+32(SB)/8, $0x0000000000000008
+DATA i16_q8even<>+40(SB)/8, $0x000000000000000c
+DATA i16_q8even<>+48(SB)/8, $0x0000000000000009
+DATA i16_q8even<>+56(SB)/8, $0x000000000000000d
+GLOBL i16_q8even<>(SB), RODATA|NOPTR, $64
+
+DATA i16_q8odd<>+0(SB)/8, $0x0000000000000002
+DATA i16_q8odd<>+8(SB)/8, $0x0000000000000006
+DATA i16_q8odd<>+16(SB)/8, $0x0000000000000003
+DATA i16_q8odd<>+24(SB)/8, $0x0000000000000007
+DATA i16_q8odd<>+32(SB)/8, $0x000000000000000a
+DATA i16_q8odd<>+40(SB)/8, $0x000000000000000e
+DATA i16_q8odd<>+48(SB)/8, $0x000000000000000b
+DATA i16_q8odd<>+56(SB)/8, $0x000000000000000f
+GLOBL i16_q8odd<>(SB), RODATA|NOPTR, $64
 
 // func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
@@ -5123,13 +5548,17 @@ done:
 // func matVecQ4_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_0I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -5139,22 +5568,18 @@ TEXT ·matVecQ4_0I16x2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -5166,47 +5591,47 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z11
 	VMOVDQU64      64(DI), Z12
 	VMOVDQU64      80(DI), Z13
 	VMOVDQA64      Z2, Z14
 	VPERMI2W       Z12, Z11, Z14
-	VPERMW         Z13, Z2, K2, Z14
+	VPERMW         Z13, Z2, K4, Z14
 	VCVTPH2PS      Y14, Z14
 	VMOVDQA64      Z0, Z15
 	VPERMI2B       Z12, Z11, Z15
-	VPERMB         Z13, Z0, K1, Z15
+	VPERMB         Z13, Z0, K3, Z15
 	VPANDD         Z3, Z15, Z16
 	VGF2P8AFFINEQB $0x00, Z4, Z15, Z15
 	VMOVDQA64      Z1, Z17
 	VPERMI2B       Z12, Z11, Z17
-	VPERMB         Z13, Z1, K1, Z17
+	VPERMB         Z13, Z1, K3, Z17
 	VPANDD         Z3, Z17, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
-	VMOVDQU64      (R8), Z12
-	VMOVDQU64      64(R8), Z13
-	VMOVDQU64      80(R8), Z18
+	VMOVDQU64      (R9), Z12
+	VMOVDQU64      64(R9), Z13
+	VMOVDQU64      80(R9), Z18
 	VMOVDQA64      Z2, Z19
 	VPERMI2W       Z13, Z12, Z19
-	VPERMW         Z18, Z2, K2, Z19
+	VPERMW         Z18, Z2, K4, Z19
 	VCVTPH2PS      Y19, Z19
 	VMOVDQA64      Z0, Z20
 	VPERMI2B       Z13, Z12, Z20
-	VPERMB         Z18, Z0, K1, Z20
+	VPERMB         Z18, Z0, K3, Z20
 	VPANDD         Z3, Z20, Z21
 	VGF2P8AFFINEQB $0x00, Z4, Z20, Z20
 	VMOVDQA64      Z1, Z22
 	VPERMI2B       Z13, Z12, Z22
-	VPERMB         Z18, Z1, K1, Z22
+	VPERMB         Z18, Z1, K3, Z22
 	VPANDD         Z3, Z22, Z12
 	VGF2P8AFFINEQB $0x00, Z4, Z22, Z22
 	VPXORD         Z5, Z5, Z5
@@ -5288,7 +5713,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z19, Z11
 	VFMADD231PS    Z11, Z6, Z10
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -5298,29 +5723,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z11
-	VMOVDQU8.Z      -8(R8), K5, Z12
-	VMOVDQU8        64(DI), K4, Z12
-	VMOVDQU64       8(R8), Z13
+	VMOVDQU8.Z      -8(R9), K2, Z12
+	VMOVDQU8        64(DI), K1, Z12
+	VMOVDQU64       8(R9), Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z14
 	VMOVDQA64       Z0, Z15
 	VPERMI2B        Z12, Z11, Z15
-	VPERMB          Z13, Z0, K1, Z15
+	VPERMB          Z13, Z0, K3, Z15
 	VPANDD          Z3, Z15, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPXORD          Z5, Z5, Z5
@@ -5346,10 +5771,10 @@ tail:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z14, Z12
-	VFMADD231PS     Z12, Z5, K3, Z7
+	VFMADD231PS     Z12, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z12
 	VPSRAD          $0x01, Z12, Z12
@@ -5373,19 +5798,19 @@ tail:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z14, Z11
-	VFMADD231PS     Z11, Z5, K3, Z8
+	VFMADD231PS     Z11, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -5409,7 +5834,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z12
+	VMOVDQU8.Z      -8(R9), K6, Z12
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -5431,19 +5856,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z13
+	VMOVDQU8.Z      8(R9), K6, Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z14
 	VMOVDQA64       Z0, Z15
 	VPERMI2B        Z12, Z11, Z15
-	VPERMB          Z13, Z0, K1, Z15
+	VPERMB          Z13, Z0, K3, Z15
 	VPANDD          Z3, Z15, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPXORD          Z5, Z5, Z5
@@ -5469,10 +5894,10 @@ part:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z14, Z12
-	VFMADD231PS     Z12, Z5, K3, Z7
+	VFMADD231PS     Z12, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z12
 	VPSRAD          $0x01, Z12, Z12
@@ -5496,12 +5921,12 @@ part:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z14, Z11
-	VFMADD231PS     Z11, Z5, K3, Z8
+	VFMADD231PS     Z11, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -5547,7 +5972,7 @@ sum:
 	VMOVSHDUP     X10, X11
 	VADDSS        X11, X10, X10
 	VMOVSS        X10, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -5559,13 +5984,17 @@ done:
 // func matVecQ4_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_1I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x000000000000ffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffff0000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -5575,22 +6004,18 @@ TEXT ·matVecQ4_1I16x2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x000000000000ffff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffff0000, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -5603,21 +6028,21 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000140, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000140, R8
 	VMOVDQU64      (DI), Z11
 	VMOVDQU64      64(DI), Z12
 	VMOVDQU64      96(DI), Z13
 	VMOVDQA64      Z2, Z14
 	VPERMI2W       Z12, Z11, Z14
-	VPERMW         Z13, Z2, K2, Z14
+	VPERMW         Z13, Z2, K4, Z14
 	VCVTPH2PS      Y14, Z15
 	VEXTRACTI64X4  $0x01, Z14, Y14
 	VCVTPH2PS      Y14, Z14
@@ -5625,20 +6050,20 @@ chunk:
 	VFMADD231PS    64(R13), Z14, Z8
 	VMOVDQA64      Z0, Z14
 	VPERMI2B       Z12, Z11, Z14
-	VPERMB         Z13, Z0, K1, Z14
+	VPERMB         Z13, Z0, K3, Z14
 	VPANDD         Z3, Z14, Z16
 	VGF2P8AFFINEQB $0x00, Z4, Z14, Z14
 	VMOVDQA64      Z1, Z17
 	VPERMI2B       Z12, Z11, Z17
-	VPERMB         Z13, Z1, K1, Z17
+	VPERMB         Z13, Z1, K3, Z17
 	VPANDD         Z3, Z17, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
-	VMOVDQU64      (R8), Z12
-	VMOVDQU64      64(R8), Z13
-	VMOVDQU64      96(R8), Z18
+	VMOVDQU64      (R9), Z12
+	VMOVDQU64      64(R9), Z13
+	VMOVDQU64      96(R9), Z18
 	VMOVDQA64      Z2, Z19
 	VPERMI2W       Z13, Z12, Z19
-	VPERMW         Z18, Z2, K2, Z19
+	VPERMW         Z18, Z2, K4, Z19
 	VCVTPH2PS      Y19, Z20
 	VEXTRACTI64X4  $0x01, Z19, Y19
 	VCVTPH2PS      Y19, Z19
@@ -5646,12 +6071,12 @@ chunk:
 	VFMADD231PS    64(R13), Z19, Z10
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z13, Z12, Z19
-	VPERMB         Z18, Z0, K1, Z19
+	VPERMB         Z18, Z0, K3, Z19
 	VPANDD         Z3, Z19, Z21
 	VGF2P8AFFINEQB $0x00, Z4, Z19, Z19
 	VMOVDQA64      Z1, Z22
 	VPERMI2B       Z13, Z12, Z22
-	VPERMB         Z18, Z1, K1, Z22
+	VPERMB         Z18, Z1, K3, Z22
 	VPANDD         Z3, Z22, Z12
 	VGF2P8AFFINEQB $0x00, Z4, Z22, Z22
 	VPXORD         Z5, Z5, Z5
@@ -5731,7 +6156,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z20, Z11
 	VFMADD231PS    Z11, Z6, Z10
 	ADDQ           $0x000000a0, DI
-	ADDQ           $0x000000a0, R8
+	ADDQ           $0x000000a0, R9
 	SUBQ           $0x000000a0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -5744,41 +6169,41 @@ chunk:
 tail:
 	CMPQ            R10, $0x50
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000a0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000a0, R8
 	VMOVDQU64       (DI), Z11
-	VMOVDQU8.Z      -16(R8), K5, Z12
-	VMOVDQU8        64(DI), K4, Z12
-	VMOVDQU64       16(R8), Z13
+	VMOVDQU8.Z      -16(R9), K2, Z12
+	VMOVDQU8        64(DI), K1, Z12
+	VMOVDQU64       16(R9), Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z15
 	VEXTRACTI64X4   $0x01, Z14, Y14
 	VCVTPH2PS       Y14, Z14
 	VBROADCASTI64X4 (R13), Z16
-	VFMADD231PS     Z14, Z16, K3, Z7
+	VFMADD231PS     Z14, Z16, K5, Z7
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
 	VSHUFF64X2      $0xee, Z14, Z14, Z17
-	VFMADD231PS     Z17, Z16, K3, Z9
+	VFMADD231PS     Z17, Z16, K5, Z9
 	VBROADCASTI64X4 64(R13), Z16
-	VFMADD231PS     Z14, Z16, K3, Z8
+	VFMADD231PS     Z14, Z16, K5, Z8
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z16, K3, Z10
+	VFMADD231PS     Z14, Z16, K5, Z10
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z12, Z11, Z14
-	VPERMB          Z13, Z0, K1, Z14
+	VPERMB          Z13, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPXORD          Z5, Z5, Z5
@@ -5803,10 +6228,10 @@ tail:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z15, Z12
-	VFMADD231PS     Z12, Z5, K3, Z7
+	VFMADD231PS     Z12, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z12
 	VBROADCASTI64X4 576(R11), Z13
@@ -5829,12 +6254,12 @@ tail:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z15, Z11
-	VFMADD231PS     Z11, Z5, K3, Z8
+	VFMADD231PS     Z11, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            $0x50, DI
-	ADDQ            $0x50, R8
+	ADDQ            $0x50, R9
 	SUBQ            $0x50, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -5842,7 +6267,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -5866,7 +6291,7 @@ part:
 	SHRQ            $0x10, R15
 	SHLQ            $0x10, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      -16(R8), K6, Z12
+	VMOVDQU8.Z      -16(R9), K6, Z12
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -5888,31 +6313,31 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      16(R8), K6, Z13
+	VMOVDQU8.Z      16(R9), K6, Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z15
 	VEXTRACTI64X4   $0x01, Z14, Y14
 	VCVTPH2PS       Y14, Z14
 	VBROADCASTI64X4 (R13), Z16
-	VFMADD231PS     Z14, Z16, K3, Z7
+	VFMADD231PS     Z14, Z16, K5, Z7
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
 	VSHUFF64X2      $0xee, Z14, Z14, Z17
-	VFMADD231PS     Z17, Z16, K3, Z9
+	VFMADD231PS     Z17, Z16, K5, Z9
 	VBROADCASTI64X4 64(R13), Z16
-	VFMADD231PS     Z14, Z16, K3, Z8
+	VFMADD231PS     Z14, Z16, K5, Z8
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z16, K3, Z10
+	VFMADD231PS     Z14, Z16, K5, Z10
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z12, Z11, Z14
-	VPERMB          Z13, Z0, K1, Z14
+	VPERMB          Z13, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPXORD          Z5, Z5, Z5
@@ -5937,10 +6362,10 @@ part:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z15, Z12
-	VFMADD231PS     Z12, Z5, K3, Z7
+	VFMADD231PS     Z12, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z12
 	VBROADCASTI64X4 576(R11), Z13
@@ -5963,12 +6388,12 @@ part:
 	VPADDD          Z12, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z15, Z11
-	VFMADD231PS     Z11, Z5, K3, Z8
+	VFMADD231PS     Z11, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -6014,7 +6439,7 @@ sum:
 	VMOVSHDUP     X10, X11
 	VADDSS        X11, X10, X10
 	VMOVSS        X10, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -6026,17 +6451,21 @@ done:
 // func matVecQ5_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x0000000000ffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffff000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_blocksfive<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z7
@@ -6048,22 +6477,18 @@ TEXT ·matVecQ5_0I16x2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x0000000000ffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffffff000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -6075,31 +6500,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	PREFETCHT0     4416(R9)
-	ADDQ           $0x00000160, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	PREFETCHT0     4416(R8)
+	ADDQ           $0x00000160, R8
 	VMOVDQU64      (DI), Z15
 	VMOVDQU64      64(DI), Z16
 	VMOVDQU64      112(DI), Z17
 	VMOVDQA64      Z2, Z18
 	VPERMI2W       Z16, Z15, Z18
-	VPERMW         Z17, Z2, K2, Z18
+	VPERMW         Z17, Z2, K4, Z18
 	VCVTPH2PS      Y18, Z18
 	VMOVDQA64      Z4, Z19
 	VPERMI2B       Z16, Z15, Z19
-	VPERMB         Z17, Z4, K3, Z19
+	VPERMB         Z17, Z4, K5, Z19
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z19, Z20, Z19
 	VMOVDQA64      Z0, Z20
 	VPERMI2B       Z16, Z15, Z20
-	VPERMB         Z17, Z0, K1, Z20
+	VPERMB         Z17, Z0, K3, Z20
 	VMOVDQA64      Z20, Z21
 	VPTERNLOGD     $0xe4, Z3, Z19, Z21
 	VPTERNLOGD     $0xd8, Z3, Z19, Z20
@@ -6107,27 +6532,27 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z20, Z20
 	VMOVDQA64      Z1, Z22
 	VPERMI2B       Z16, Z15, Z22
-	VPERMB         Z17, Z1, K1, Z22
+	VPERMB         Z17, Z1, K3, Z22
 	VMOVDQA64      Z22, Z15
 	VPTERNLOGD     $0xe4, Z3, Z19, Z15
 	VPTERNLOGD     $0xd8, Z3, Z19, Z22
 	VGF2P8AFFINEQB $0x00, Z6, Z15, Z15
 	VGF2P8AFFINEQB $0x00, Z8, Z22, Z22
-	VMOVDQU64      (R8), Z16
-	VMOVDQU64      64(R8), Z17
-	VMOVDQU64      112(R8), Z19
+	VMOVDQU64      (R9), Z16
+	VMOVDQU64      64(R9), Z17
+	VMOVDQU64      112(R9), Z19
 	VMOVDQA64      Z2, Z23
 	VPERMI2W       Z17, Z16, Z23
-	VPERMW         Z19, Z2, K2, Z23
+	VPERMW         Z19, Z2, K4, Z23
 	VCVTPH2PS      Y23, Z23
 	VMOVDQA64      Z4, Z24
 	VPERMI2B       Z17, Z16, Z24
-	VPERMB         Z19, Z4, K3, Z24
+	VPERMB         Z19, Z4, K5, Z24
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z25
 	VGF2P8AFFINEQB $0x00, Z24, Z25, Z24
 	VMOVDQA64      Z0, Z25
 	VPERMI2B       Z17, Z16, Z25
-	VPERMB         Z19, Z0, K1, Z25
+	VPERMB         Z19, Z0, K3, Z25
 	VMOVDQA64      Z25, Z26
 	VPTERNLOGD     $0xe4, Z3, Z24, Z26
 	VPTERNLOGD     $0xd8, Z3, Z24, Z25
@@ -6135,7 +6560,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z25, Z25
 	VMOVDQA64      Z1, Z27
 	VPERMI2B       Z17, Z16, Z27
-	VPERMB         Z19, Z1, K1, Z27
+	VPERMB         Z19, Z1, K3, Z27
 	VMOVDQA64      Z27, Z16
 	VPTERNLOGD     $0xe4, Z3, Z24, Z16
 	VPTERNLOGD     $0xd8, Z3, Z24, Z27
@@ -6218,7 +6643,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z23, Z15
 	VFMADD231PS    Z15, Z10, Z14
 	ADDQ           $0x000000b0, DI
-	ADDQ           $0x000000b0, R8
+	ADDQ           $0x000000b0, R9
 	SUBQ           $0x000000b0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -6228,29 +6653,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x58
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000b0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000b0, R8
 	VMOVDQU64       (DI), Z15
-	VMOVDQU8.Z      -24(R8), K6, Z16
-	VMOVDQU8        64(DI), K5, Z16
-	VMOVDQU64       24(R8), Z17
+	VMOVDQU8.Z      -24(R9), K2, Z16
+	VMOVDQU8        64(DI), K1, Z16
+	VMOVDQU64       24(R9), Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z4, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z4, K3, Z19
+	VPERMB          Z17, Z4, K5, Z19
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z19, Z20, Z19
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z19, Z21
 	VPTERNLOGD      $0xd8, Z3, Z19, Z20
@@ -6258,7 +6683,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z7, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z19, Z15
 	VPTERNLOGD      $0xd8, Z3, Z19, Z22
@@ -6286,10 +6711,10 @@ tail:
 	VPADDD          Z16, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z9, K4, Z11
+	VFMADD231PS     Z16, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -6312,19 +6737,19 @@ tail:
 	VPADDD          Z16, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z9, K4, Z12
+	VFMADD231PS     Z15, Z9, K6, Z12
 	VSHUFF64X2      $0xee, Z9, Z9, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            $0x58, DI
-	ADDQ            $0x58, R8
+	ADDQ            $0x58, R9
 	SUBQ            $0x58, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -6348,7 +6773,7 @@ part:
 	SHRQ            $0x18, R14
 	SHLQ            $0x18, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      -24(R8), K7, Z16
+	VMOVDQU8.Z      -24(R9), K7, Z16
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -6370,19 +6795,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      24(R8), K7, Z17
+	VMOVDQU8.Z      24(R9), K7, Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z4, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z4, K3, Z19
+	VPERMB          Z17, Z4, K5, Z19
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z19, Z20, Z19
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z19, Z21
 	VPTERNLOGD      $0xd8, Z3, Z19, Z20
@@ -6390,7 +6815,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z7, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z19, Z15
 	VPTERNLOGD      $0xd8, Z3, Z19, Z22
@@ -6418,10 +6843,10 @@ part:
 	VPADDD          Z16, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z9, K4, Z11
+	VFMADD231PS     Z16, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -6444,12 +6869,12 @@ part:
 	VPADDD          Z16, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z9, K4, Z12
+	VFMADD231PS     Z15, Z9, K6, Z12
 	VSHUFF64X2      $0xee, Z9, Z9, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -6495,7 +6920,7 @@ sum:
 	VMOVSHDUP     X14, X15
 	VADDSS        X15, X14, X14
 	VMOVSS        X14, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -6507,17 +6932,21 @@ done:
 // func matVecQ5_1I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_1I16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000ffffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffff00000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z7
@@ -6528,22 +6957,18 @@ TEXT ·matVecQ5_1I16x2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x00000000ffffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffff00000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -6556,22 +6981,22 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	PREFETCHT0     4416(R9)
-	ADDQ           $0x00000180, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	PREFETCHT0     4416(R8)
+	ADDQ           $0x00000180, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      128(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z18
 	VEXTRACTI64X4  $0x01, Z17, Y17
 	VCVTPH2PS      Y17, Z17
@@ -6579,12 +7004,12 @@ chunk:
 	VFMADD231PS    64(R13), Z17, Z11
 	VMOVDQA64      Z4, Z17
 	VPERMI2B       Z15, Z14, Z17
-	VPERMB         Z16, Z4, K3, Z17
+	VPERMB         Z16, Z4, K5, Z17
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z17, Z19, Z17
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z17, Z20
 	VPTERNLOGD     $0xd8, Z3, Z17, Z19
@@ -6593,18 +7018,18 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z6, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z17, Z14
 	VPTERNLOGD     $0xd8, Z3, Z17, Z21
 	VGF2P8AFFINEQB $0x00, Z5, Z14, Z14
 	VGF2P8AFFINEQB $0x00, Z7, Z21, Z21
-	VMOVDQU64      (R8), Z15
-	VMOVDQU64      64(R8), Z16
-	VMOVDQU64      128(R8), Z17
+	VMOVDQU64      (R9), Z15
+	VMOVDQU64      64(R9), Z16
+	VMOVDQU64      128(R9), Z17
 	VMOVDQA64      Z2, Z22
 	VPERMI2W       Z16, Z15, Z22
-	VPERMW         Z17, Z2, K2, Z22
+	VPERMW         Z17, Z2, K4, Z22
 	VCVTPH2PS      Y22, Z23
 	VEXTRACTI64X4  $0x01, Z22, Y22
 	VCVTPH2PS      Y22, Z22
@@ -6612,12 +7037,12 @@ chunk:
 	VFMADD231PS    64(R13), Z22, Z13
 	VMOVDQA64      Z4, Z22
 	VPERMI2B       Z16, Z15, Z22
-	VPERMB         Z17, Z4, K3, Z22
+	VPERMB         Z17, Z4, K5, Z22
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z24
 	VGF2P8AFFINEQB $0x00, Z22, Z24, Z22
 	VMOVDQA64      Z0, Z24
 	VPERMI2B       Z16, Z15, Z24
-	VPERMB         Z17, Z0, K1, Z24
+	VPERMB         Z17, Z0, K3, Z24
 	VMOVDQA64      Z24, Z25
 	VPTERNLOGD     $0xe4, Z3, Z22, Z25
 	VPTERNLOGD     $0xd8, Z3, Z22, Z24
@@ -6626,7 +7051,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z6, Z24, Z24
 	VMOVDQA64      Z1, Z26
 	VPERMI2B       Z16, Z15, Z26
-	VPERMB         Z17, Z1, K1, Z26
+	VPERMB         Z17, Z1, K3, Z26
 	VMOVDQA64      Z26, Z15
 	VPTERNLOGD     $0xe4, Z3, Z22, Z15
 	VPTERNLOGD     $0xd8, Z3, Z22, Z26
@@ -6709,7 +7134,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z23, Z14
 	VFMADD231PS    Z14, Z9, Z13
 	ADDQ           $0x000000c0, DI
-	ADDQ           $0x000000c0, R8
+	ADDQ           $0x000000c0, R9
 	SUBQ           $0x000000c0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -6722,41 +7147,41 @@ chunk:
 tail:
 	CMPQ            R10, $0x60
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000c0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000c0, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -32(R8), K6, Z15
-	VMOVDQU8        64(DI), K5, Z15
-	VMOVDQU64       32(R8), Z16
+	VMOVDQU8.Z      -32(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       32(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z10
+	VFMADD231PS     Z17, Z19, K6, Z10
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z12
+	VFMADD231PS     Z20, Z19, K6, Z12
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z11
+	VFMADD231PS     Z17, Z19, K6, Z11
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K4, Z13
+	VFMADD231PS     Z17, Z19, K6, Z13
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z4, K3, Z17
+	VPERMB          Z16, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z17, Z20
 	VPTERNLOGD      $0xd8, Z3, Z17, Z19
@@ -6765,7 +7190,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z6, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z17, Z14
 	VPTERNLOGD      $0xd8, Z3, Z17, Z21
@@ -6793,10 +7218,10 @@ tail:
 	VPADDD          Z15, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z8, K4, Z10
+	VFMADD231PS     Z15, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z8, Z8, Z8
 	VMOVDQA64       Z8, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -6819,12 +7244,12 @@ tail:
 	VPADDD          Z15, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     4(R12), Z18, Z14
-	VFMADD231PS     Z14, Z8, K4, Z11
+	VFMADD231PS     Z14, Z8, K6, Z11
 	VSHUFF64X2      $0xee, Z8, Z8, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            $0x60, DI
-	ADDQ            $0x60, R8
+	ADDQ            $0x60, R9
 	SUBQ            $0x60, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -6832,7 +7257,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -6856,7 +7281,7 @@ part:
 	SHRQ            $0x20, R15
 	SHLQ            $0x20, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      -32(R8), K7, Z15
+	VMOVDQU8.Z      -32(R9), K7, Z15
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -6878,31 +7303,31 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      32(R8), K7, Z16
+	VMOVDQU8.Z      32(R9), K7, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z10
+	VFMADD231PS     Z17, Z19, K6, Z10
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z12
+	VFMADD231PS     Z20, Z19, K6, Z12
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z11
+	VFMADD231PS     Z17, Z19, K6, Z11
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K4, Z13
+	VFMADD231PS     Z17, Z19, K6, Z13
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z4, K3, Z17
+	VPERMB          Z16, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z17, Z20
 	VPTERNLOGD      $0xd8, Z3, Z17, Z19
@@ -6911,7 +7336,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z6, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z17, Z14
 	VPTERNLOGD      $0xd8, Z3, Z17, Z21
@@ -6939,10 +7364,10 @@ part:
 	VPADDD          Z15, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z8, K4, Z10
+	VFMADD231PS     Z15, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z8, Z8, Z8
 	VMOVDQA64       Z8, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -6965,12 +7390,12 @@ part:
 	VPADDD          Z15, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     4(R12), Z18, Z14
-	VFMADD231PS     Z14, Z8, K4, Z11
+	VFMADD231PS     Z14, Z8, K6, Z11
 	VSHUFF64X2      $0xee, Z8, Z8, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -7016,7 +7441,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -7028,13 +7453,17 @@ done:
 // func matVecIQ4NLI16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecIQ4NLI16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z5
@@ -7045,22 +7474,18 @@ TEXT ·matVecIQ4NLI16x2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -7072,53 +7497,53 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z12
 	VMOVDQU64      64(DI), Z13
 	VMOVDQU64      80(DI), Z14
 	VMOVDQA64      Z2, Z15
 	VPERMI2W       Z13, Z12, Z15
-	VPERMW         Z14, Z2, K2, Z15
+	VPERMW         Z14, Z2, K4, Z15
 	VCVTPH2PS      Y15, Z15
 	VMOVDQA64      Z0, Z16
 	VPERMI2B       Z13, Z12, Z16
-	VPERMB         Z14, Z0, K1, Z16
+	VPERMB         Z14, Z0, K3, Z16
 	VPANDD         Z3, Z16, Z17
 	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
 	VPSHUFB        Z17, Z5, Z17
 	VPSHUFB        Z16, Z5, Z16
 	VMOVDQA64      Z1, Z18
 	VPERMI2B       Z13, Z12, Z18
-	VPERMB         Z14, Z1, K1, Z18
+	VPERMB         Z14, Z1, K3, Z18
 	VPANDD         Z3, Z18, Z12
 	VGF2P8AFFINEQB $0x00, Z4, Z18, Z18
 	VPSHUFB        Z12, Z5, Z12
 	VPSHUFB        Z18, Z5, Z18
-	VMOVDQU64      (R8), Z13
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      80(R8), Z19
+	VMOVDQU64      (R9), Z13
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      80(R9), Z19
 	VMOVDQA64      Z2, Z20
 	VPERMI2W       Z14, Z13, Z20
-	VPERMW         Z19, Z2, K2, Z20
+	VPERMW         Z19, Z2, K4, Z20
 	VCVTPH2PS      Y20, Z20
 	VMOVDQA64      Z0, Z21
 	VPERMI2B       Z14, Z13, Z21
-	VPERMB         Z19, Z0, K1, Z21
+	VPERMB         Z19, Z0, K3, Z21
 	VPANDD         Z3, Z21, Z22
 	VGF2P8AFFINEQB $0x00, Z4, Z21, Z21
 	VPSHUFB        Z22, Z5, Z22
 	VPSHUFB        Z21, Z5, Z21
 	VMOVDQA64      Z1, Z23
 	VPERMI2B       Z14, Z13, Z23
-	VPERMB         Z19, Z1, K1, Z23
+	VPERMB         Z19, Z1, K3, Z23
 	VPANDD         Z3, Z23, Z13
 	VGF2P8AFFINEQB $0x00, Z4, Z23, Z23
 	VPSHUFB        Z13, Z5, Z13
@@ -7202,7 +7627,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z20, Z12
 	VFMADD231PS    Z12, Z7, Z11
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -7212,31 +7637,31 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z12
-	VMOVDQU8.Z      -8(R8), K5, Z13
-	VMOVDQU8        64(DI), K4, Z13
-	VMOVDQU64       8(R8), Z14
+	VMOVDQU8.Z      -8(R9), K2, Z13
+	VMOVDQU8        64(DI), K1, Z13
+	VMOVDQU64       8(R9), Z14
 	VMOVDQA64       Z2, Z15
 	VPERMI2W        Z13, Z12, Z15
-	VPERMW          Z14, Z2, K2, Z15
+	VPERMW          Z14, Z2, K4, Z15
 	VCVTPH2PS       Y15, Z15
 	VMOVDQA64       Z0, Z16
 	VPERMI2B        Z13, Z12, Z16
-	VPERMB          Z14, Z0, K1, Z16
+	VPERMB          Z14, Z0, K3, Z16
 	VPANDD          Z3, Z16, Z17
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPSHUFB         Z17, Z5, Z17
 	VPSHUFB         Z16, Z5, Z16
 	VMOVDQA64       Z1, Z18
 	VPERMI2B        Z13, Z12, Z18
-	VPERMB          Z14, Z1, K1, Z18
+	VPERMB          Z14, Z1, K3, Z18
 	VPANDD          Z3, Z18, Z12
 	VGF2P8AFFINEQB  $0x00, Z4, Z18, Z18
 	VPSHUFB         Z12, Z5, Z12
@@ -7264,10 +7689,10 @@ tail:
 	VPADDD          Z13, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z15, Z13
-	VFMADD231PS     Z13, Z6, K3, Z8
+	VFMADD231PS     Z13, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z10
+	VFMADD231PS     Z13, Z14, K5, Z10
 	VPXORD          Z6, Z6, Z6
 	VBROADCASTI64X4 1088(R11), Z13
 	VPSLLD          $0x03, Z13, Z13
@@ -7291,19 +7716,19 @@ tail:
 	VPADDD          Z13, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     4(R12), Z15, Z12
-	VFMADD231PS     Z12, Z6, K3, Z9
+	VFMADD231PS     Z12, Z6, K5, Z9
 	VSHUFF64X2      $0xee, Z6, Z6, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z11
+	VFMADD231PS     Z12, Z13, K5, Z11
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7327,7 +7752,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z13
+	VMOVDQU8.Z      -8(R9), K6, Z13
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7349,21 +7774,21 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z14
+	VMOVDQU8.Z      8(R9), K6, Z14
 	VMOVDQA64       Z2, Z15
 	VPERMI2W        Z13, Z12, Z15
-	VPERMW          Z14, Z2, K2, Z15
+	VPERMW          Z14, Z2, K4, Z15
 	VCVTPH2PS       Y15, Z15
 	VMOVDQA64       Z0, Z16
 	VPERMI2B        Z13, Z12, Z16
-	VPERMB          Z14, Z0, K1, Z16
+	VPERMB          Z14, Z0, K3, Z16
 	VPANDD          Z3, Z16, Z17
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPSHUFB         Z17, Z5, Z17
 	VPSHUFB         Z16, Z5, Z16
 	VMOVDQA64       Z1, Z18
 	VPERMI2B        Z13, Z12, Z18
-	VPERMB          Z14, Z1, K1, Z18
+	VPERMB          Z14, Z1, K3, Z18
 	VPANDD          Z3, Z18, Z12
 	VGF2P8AFFINEQB  $0x00, Z4, Z18, Z18
 	VPSHUFB         Z12, Z5, Z12
@@ -7391,10 +7816,10 @@ part:
 	VPADDD          Z13, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z15, Z13
-	VFMADD231PS     Z13, Z6, K3, Z8
+	VFMADD231PS     Z13, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z10
+	VFMADD231PS     Z13, Z14, K5, Z10
 	VPXORD          Z6, Z6, Z6
 	VBROADCASTI64X4 1088(R11), Z13
 	VPSLLD          $0x03, Z13, Z13
@@ -7418,12 +7843,12 @@ part:
 	VPADDD          Z13, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     4(R12), Z15, Z12
-	VFMADD231PS     Z12, Z6, K3, Z9
+	VFMADD231PS     Z12, Z6, K5, Z9
 	VSHUFF64X2      $0xee, Z6, Z6, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z11
+	VFMADD231PS     Z12, Z13, K5, Z11
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -7469,7 +7894,596 @@ sum:
 	VMOVSHDUP     X11, X12
 	VADDSS        X12, X11, X11
 	VMOVSS        X11, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ8_0I16x2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q8excess<>+0(SB), Z0
+	VMOVDQU64 i16_q8words<>+0(SB), Z1
+	VMOVDQU64 i16_q8even<>+0(SB), Z2
+	VMOVDQU64 i16_q8odd<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x22, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K1
+
+rows:
+	LEAQ    (DI)(BX*1), R9
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R9
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	CMPQ    R10, $0x00000110
+	JLT     tail
+
+chunk:
+	LEAQ         16384(R8), R13
+	ANDQ         $-4096, R13
+	PREFETCHT0   (R13)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4160(R8)
+	PREFETCHT0   4224(R8)
+	PREFETCHT0   4288(R8)
+	PREFETCHT0   4352(R8)
+	PREFETCHT0   4416(R8)
+	PREFETCHT0   4480(R8)
+	PREFETCHT0   4544(R8)
+	PREFETCHT0   4608(R8)
+	ADDQ         $0x00000220, R8
+	VXORPS       Z10, Z10, Z10
+	VMOVDQU64    2(DI), Y10
+	VINSERTI64X4 $0x01, 36(DI), Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VMOVDQU64    70(DI), Y11
+	VINSERTI64X4 $0x01, 104(DI), Z11, Z11
+	VMOVDQA64    Z1, Z14
+	VMOVDQU64    (DI), Z12
+	VMOVDQU64    64(DI), Z13
+	VPERMI2W     Z13, Z12, Z14
+	VXORPS       Z12, Z12, Z12
+	VMOVDQU64    138(DI), Y12
+	VINSERTI64X4 $0x01, 172(DI), Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VMOVDQU64    206(DI), Y13
+	VINSERTI64X4 $0x01, 240(DI), Z13, Z13
+	VMOVDQA64    Z1, Z17
+	VMOVDQU64    136(DI), Z15
+	VMOVDQU64    200(DI), Z16
+	VPERMI2W     Z16, Z15, Z17
+	VINSERTI32X4 $0x01, X17, Y14, Y14
+	VCVTPH2PS    Y14, Z14
+	VPXORD       Z0, Z10, Z10
+	VPXORD       Z0, Z11, Z11
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z0, Z13, Z13
+	VPUNPCKLQDQ  Z11, Z10, Z15
+	VPUNPCKHQDQ  Z11, Z10, Z11
+	VPUNPCKLQDQ  Z13, Z12, Z10
+	VPUNPCKHQDQ  Z13, Z12, Z12
+	VMOVDQA64    Z2, Z13
+	VPERMI2Q     Z10, Z15, Z13
+	VPERMT2Q     Z10, Z3, Z15
+	VMOVDQA64    Z2, Z10
+	VPERMI2Q     Z12, Z11, Z10
+	VPERMT2Q     Z12, Z3, Z11
+	VXORPS       Z12, Z12, Z12
+	VMOVDQU64    2(R9), Y12
+	VINSERTI64X4 $0x01, 36(R9), Z12, Z12
+	VXORPS       Z16, Z16, Z16
+	VMOVDQU64    70(R9), Y16
+	VINSERTI64X4 $0x01, 104(R9), Z16, Z16
+	VMOVDQA64    Z1, Z19
+	VMOVDQU64    (R9), Z17
+	VMOVDQU64    64(R9), Z18
+	VPERMI2W     Z18, Z17, Z19
+	VXORPS       Z17, Z17, Z17
+	VMOVDQU64    138(R9), Y17
+	VINSERTI64X4 $0x01, 172(R9), Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VMOVDQU64    206(R9), Y18
+	VINSERTI64X4 $0x01, 240(R9), Z18, Z18
+	VMOVDQA64    Z1, Z22
+	VMOVDQU64    136(R9), Z20
+	VMOVDQU64    200(R9), Z21
+	VPERMI2W     Z21, Z20, Z22
+	VINSERTI32X4 $0x01, X22, Y19, Y19
+	VCVTPH2PS    Y19, Z19
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z0, Z16, Z16
+	VPXORD       Z0, Z17, Z17
+	VPXORD       Z0, Z18, Z18
+	VPUNPCKLQDQ  Z16, Z12, Z20
+	VPUNPCKHQDQ  Z16, Z12, Z16
+	VPUNPCKLQDQ  Z18, Z17, Z12
+	VPUNPCKHQDQ  Z18, Z17, Z17
+	VMOVDQA64    Z2, Z18
+	VPERMI2Q     Z12, Z20, Z18
+	VPERMT2Q     Z12, Z3, Z20
+	VMOVDQA64    Z2, Z12
+	VPERMI2Q     Z17, Z16, Z12
+	VPERMT2Q     Z17, Z3, Z16
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z17
+	VPSLLD       $0x03, Z17, Z17
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z17, Z21
+	VMOVDQU64    (R11), Z22
+	VPDPBUSD     Z22, Z13, Z4
+	VPDPBUSD     Z22, Z18, Z5
+	VMOVDQU64    256(R11), Z22
+	VPDPBUSD     Z22, Z13, Z17
+	VPDPBUSD     Z22, Z18, Z21
+	VMOVDQU64    64(R11), Z22
+	VPDPBUSD     Z22, Z10, Z4
+	VPDPBUSD     Z22, Z12, Z5
+	VMOVDQU64    320(R11), Z22
+	VPDPBUSD     Z22, Z10, Z17
+	VPDPBUSD     Z22, Z12, Z21
+	VMOVDQU64    128(R11), Z22
+	VPDPBUSD     Z22, Z15, Z4
+	VPDPBUSD     Z22, Z20, Z5
+	VMOVDQU64    384(R11), Z22
+	VPDPBUSD     Z22, Z15, Z17
+	VPDPBUSD     Z22, Z20, Z21
+	VMOVDQU64    192(R11), Z22
+	VPDPBUSD     Z22, Z11, Z4
+	VPDPBUSD     Z22, Z16, Z5
+	VMOVDQU64    448(R11), Z22
+	VPDPBUSD     Z22, Z11, Z17
+	VPDPBUSD     Z22, Z16, Z21
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z17, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z14, Z17
+	VFMADD231PS  Z17, Z4, Z6
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z21, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  (R12), Z19, Z17
+	VFMADD231PS  Z17, Z5, Z8
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z17
+	VPSLLD       $0x03, Z17, Z17
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z17, Z21
+	VMOVDQU64    576(R11), Z22
+	VPDPBUSD     Z22, Z13, Z4
+	VPDPBUSD     Z22, Z18, Z5
+	VMOVDQU64    832(R11), Z22
+	VPDPBUSD     Z22, Z13, Z17
+	VPDPBUSD     Z22, Z18, Z21
+	VMOVDQU64    640(R11), Z13
+	VPDPBUSD     Z13, Z10, Z4
+	VPDPBUSD     Z13, Z12, Z5
+	VMOVDQU64    896(R11), Z13
+	VPDPBUSD     Z13, Z10, Z17
+	VPDPBUSD     Z13, Z12, Z21
+	VMOVDQU64    704(R11), Z10
+	VPDPBUSD     Z10, Z15, Z4
+	VPDPBUSD     Z10, Z20, Z5
+	VMOVDQU64    960(R11), Z10
+	VPDPBUSD     Z10, Z15, Z17
+	VPDPBUSD     Z10, Z20, Z21
+	VMOVDQU64    768(R11), Z10
+	VPDPBUSD     Z10, Z11, Z4
+	VPDPBUSD     Z10, Z16, Z5
+	VMOVDQU64    1024(R11), Z10
+	VPDPBUSD     Z10, Z11, Z17
+	VPDPBUSD     Z10, Z16, Z21
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z17, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z14, Z10
+	VFMADD231PS  Z10, Z4, Z7
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z21, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  4(R12), Z19, Z10
+	VFMADD231PS  Z10, Z5, Z9
+	ADDQ         $0x00000110, DI
+	ADDQ         $0x00000110, R9
+	SUBQ         $0x00000110, R10
+	ADDQ         SI, R11
+	LEAQ         (R12)(DX*4), R12
+	CMPQ         R10, $0x00000110
+	JGE          chunk
+
+tail:
+	CMPQ            R10, $0x00000088
+	JLT             part
+	LEAQ            16384(R8), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	PREFETCHT0      4288(R8)
+	PREFETCHT0      4352(R8)
+	ADDQ            $0x00000110, R8
+	VXORPS          Z10, Z10, Z10
+	VMOVDQU64       2(DI), Y10
+	VINSERTI64X4    $0x01, 36(DI), Z10, Z10
+	VXORPS          Z11, Z11, Z11
+	VMOVDQU64       70(DI), Y11
+	VINSERTI64X4    $0x01, 104(DI), Z11, Z11
+	VMOVDQA64       Z1, Z14
+	VMOVDQU64       (DI), Z12
+	VMOVDQU64       64(DI), Z13
+	VPERMI2W        Z13, Z12, Z14
+	VXORPS          Z12, Z12, Z12
+	VMOVDQU64       2(R9), Y12
+	VINSERTI64X4    $0x01, 36(R9), Z12, Z12
+	VXORPS          Z13, Z13, Z13
+	VMOVDQU64       70(R9), Y13
+	VINSERTI64X4    $0x01, 104(R9), Z13, Z13
+	VMOVDQA64       Z1, Z17
+	VMOVDQU64       (R9), Z15
+	VMOVDQU64       64(R9), Z16
+	VPERMI2W        Z16, Z15, Z17
+	VINSERTI32X4    $0x01, X17, Y14, Y14
+	VCVTPH2PS       Y14, Z14
+	VPXORD          Z0, Z10, Z10
+	VPXORD          Z0, Z11, Z11
+	VPXORD          Z0, Z12, Z12
+	VPXORD          Z0, Z13, Z13
+	VPUNPCKLQDQ     Z11, Z10, Z15
+	VPUNPCKHQDQ     Z11, Z10, Z11
+	VPUNPCKLQDQ     Z13, Z12, Z10
+	VPUNPCKHQDQ     Z13, Z12, Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2Q        Z10, Z15, Z13
+	VPERMT2Q        Z10, Z3, Z15
+	VMOVDQA64       Z2, Z10
+	VPERMI2Q        Z12, Z11, Z10
+	VPERMT2Q        Z12, Z3, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z13, Z12
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z10, Z4
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z10, Z12
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z15, Z4
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z15, Z12
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z11, Z4
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z11, Z12
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z12, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z14, Z12
+	VFMADD231PS     Z12, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z16
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z16, K1, Z8
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z13, Z12
+	VBROADCASTI64X4 640(R11), Z13
+	VPDPBUSD        Z13, Z10, Z4
+	VBROADCASTI64X4 896(R11), Z13
+	VPDPBUSD        Z13, Z10, Z12
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z15, Z4
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z15, Z12
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z11, Z4
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z11, Z12
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z12, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z14, Z10
+	VFMADD231PS     Z10, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K1, Z9
+	ADDQ            $0x00000088, DI
+	ADDQ            $0x00000088, R9
+	SUBQ            $0x00000088, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R8)(R10*2), R8
+	VXORPS          Z10, Z10, Z10
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(DI), K2, Y10
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(DI), K2, Y11
+	VINSERTI64X4    $0x01, Y11, Z10, Z10
+	VXORPS          Z11, Z11, Z11
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(DI), K2, Y11
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(DI), K2, Y12
+	VINSERTI64X4    $0x01, Y12, Z11, Z11
+	VMOVDQA64       Z1, Z14
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (DI), K2, Z12
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(DI), K2, Z13
+	VPERMI2W        Z13, Z12, Z14
+	VXORPS          Z12, Z12, Z12
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(R9), K2, Y12
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(R9), K2, Y13
+	VINSERTI64X4    $0x01, Y13, Z12, Z12
+	VXORPS          Z13, Z13, Z13
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(R9), K2, Y13
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(R9), K2, Y15
+	VINSERTI64X4    $0x01, Y15, Z13, Z13
+	VMOVDQA64       Z1, Z17
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (R9), K2, Z15
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(R9), K2, Z16
+	VPERMI2W        Z16, Z15, Z17
+	VINSERTI32X4    $0x01, X17, Y14, Y14
+	VCVTPH2PS       Y14, Z14
+	VPXORD          Z0, Z10, Z10
+	VPXORD          Z0, Z11, Z11
+	VPXORD          Z0, Z12, Z12
+	VPXORD          Z0, Z13, Z13
+	VPUNPCKLQDQ     Z11, Z10, Z15
+	VPUNPCKHQDQ     Z11, Z10, Z11
+	VPUNPCKLQDQ     Z13, Z12, Z10
+	VPUNPCKHQDQ     Z13, Z12, Z12
+	VMOVDQA64       Z2, Z13
+	VPERMI2Q        Z10, Z15, Z13
+	VPERMT2Q        Z10, Z3, Z15
+	VMOVDQA64       Z2, Z10
+	VPERMI2Q        Z12, Z11, Z10
+	VPERMT2Q        Z12, Z3, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 (R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 256(R11), Z16
+	VPDPBUSD        Z16, Z13, Z12
+	VBROADCASTI64X4 64(R11), Z16
+	VPDPBUSD        Z16, Z10, Z4
+	VBROADCASTI64X4 320(R11), Z16
+	VPDPBUSD        Z16, Z10, Z12
+	VBROADCASTI64X4 128(R11), Z16
+	VPDPBUSD        Z16, Z15, Z4
+	VBROADCASTI64X4 384(R11), Z16
+	VPDPBUSD        Z16, Z15, Z12
+	VBROADCASTI64X4 192(R11), Z16
+	VPDPBUSD        Z16, Z11, Z4
+	VBROADCASTI64X4 448(R11), Z16
+	VPDPBUSD        Z16, Z11, Z12
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z12, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z14, Z12
+	VFMADD231PS     Z12, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z16
+	VSHUFF64X2      $0xee, Z12, Z12, Z12
+	VFMADD231PS     Z12, Z16, K1, Z8
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z12
+	VPSLLD          $0x03, Z12, Z12
+	VBROADCASTI64X4 576(R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 832(R11), Z16
+	VPDPBUSD        Z16, Z13, Z12
+	VBROADCASTI64X4 640(R11), Z13
+	VPDPBUSD        Z13, Z10, Z4
+	VBROADCASTI64X4 896(R11), Z13
+	VPDPBUSD        Z13, Z10, Z12
+	VBROADCASTI64X4 704(R11), Z10
+	VPDPBUSD        Z10, Z15, Z4
+	VBROADCASTI64X4 960(R11), Z10
+	VPDPBUSD        Z10, Z15, Z12
+	VBROADCASTI64X4 768(R11), Z10
+	VPDPBUSD        Z10, Z11, Z4
+	VBROADCASTI64X4 1024(R11), Z10
+	VPDPBUSD        Z10, Z11, Z12
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z12, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z14, Z10
+	VFMADD231PS     Z10, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z11
+	VSHUFF64X2      $0xee, Z10, Z10, Z10
+	VFMADD231PS     Z10, Z11, K1, Z9
+	ADDQ            R10, DI
+	ADDQ            R10, R9
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPERMILPD     $0x01, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSHDUP     X6, X10
+	VADDSS        X10, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPERMILPD     $0x01, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSHDUP     X7, X10
+	VADDSS        X10, X7, X7
+	VMOVSS        X7, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z8, Y10
+	VADDPS        Y10, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X10
+	VADDPS        X10, X8, X8
+	VPERMILPD     $0x01, X8, X10
+	VADDPS        X10, X8, X8
+	VMOVSHDUP     X8, X10
+	VADDSS        X10, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VADDPS        Y10, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X10
+	VADDPS        X10, X9, X9
+	VPERMILPD     $0x01, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VMOVSS        X9, (DI)
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -7481,13 +8495,17 @@ done:
 // func matVecQ4_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_0I16Wide2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -7497,22 +8515,18 @@ TEXT ·matVecQ4_0I16Wide2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -7524,30 +8538,30 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z10
 	VMOVDQU64      64(DI), Z11
 	VMOVDQU64      80(DI), Z12
 	VMOVDQA64      Z2, Z13
 	VPERMI2W       Z11, Z10, Z13
-	VPERMW         Z12, Z2, K2, Z13
+	VPERMW         Z12, Z2, K4, Z13
 	VCVTPH2PS      Y13, Z13
 	VMOVDQA64      Z0, Z14
 	VPERMI2B       Z11, Z10, Z14
-	VPERMB         Z12, Z0, K1, Z14
+	VPERMB         Z12, Z0, K3, Z14
 	VPANDD         Z3, Z14, Z15
 	VGF2P8AFFINEQB $0x00, Z4, Z14, Z14
 	VMOVDQA64      Z1, Z16
 	VPERMI2B       Z11, Z10, Z16
-	VPERMB         Z12, Z1, K1, Z16
+	VPERMB         Z12, Z1, K3, Z16
 	VPANDD         Z3, Z16, Z10
 	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
 	VPXORD         Z5, Z5, Z5
@@ -7598,21 +8612,21 @@ chunk:
 	VCVTDQ2PS      Z5, Z5
 	VMULPS.BCST    4(R12), Z13, Z10
 	VFMADD231PS    Z10, Z5, Z7
-	VMOVDQU64      (R8), Z10
-	VMOVDQU64      64(R8), Z11
-	VMOVDQU64      80(R8), Z12
+	VMOVDQU64      (R9), Z10
+	VMOVDQU64      64(R9), Z11
+	VMOVDQU64      80(R9), Z12
 	VMOVDQA64      Z2, Z13
 	VPERMI2W       Z11, Z10, Z13
-	VPERMW         Z12, Z2, K2, Z13
+	VPERMW         Z12, Z2, K4, Z13
 	VCVTPH2PS      Y13, Z13
 	VMOVDQA64      Z0, Z14
 	VPERMI2B       Z11, Z10, Z14
-	VPERMB         Z12, Z0, K1, Z14
+	VPERMB         Z12, Z0, K3, Z14
 	VPANDD         Z3, Z14, Z15
 	VGF2P8AFFINEQB $0x00, Z4, Z14, Z14
 	VMOVDQA64      Z1, Z16
 	VPERMI2B       Z11, Z10, Z16
-	VPERMB         Z12, Z1, K1, Z16
+	VPERMB         Z12, Z1, K3, Z16
 	VPANDD         Z3, Z16, Z10
 	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
 	VPXORD         Z5, Z5, Z5
@@ -7664,7 +8678,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z13, Z10
 	VFMADD231PS    Z10, Z5, Z9
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -7674,29 +8688,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z10
-	VMOVDQU8.Z      -8(R8), K5, Z11
-	VMOVDQU8        64(DI), K4, Z11
-	VMOVDQU64       8(R8), Z12
+	VMOVDQU8.Z      -8(R9), K2, Z11
+	VMOVDQU8        64(DI), K1, Z11
+	VMOVDQU64       8(R9), Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z13
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z11, Z10, Z14
-	VPERMB          Z12, Z0, K1, Z14
+	VPERMB          Z12, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPXORD          Z5, Z5, Z5
@@ -7722,10 +8736,10 @@ tail:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z13, Z11
-	VFMADD231PS     Z11, Z5, K3, Z6
+	VFMADD231PS     Z11, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z8
+	VFMADD231PS     Z11, Z12, K5, Z8
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z11
 	VPSRAD          $0x01, Z11, Z11
@@ -7749,19 +8763,19 @@ tail:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z13, Z10
-	VFMADD231PS     Z10, Z5, K3, Z7
+	VFMADD231PS     Z10, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7785,7 +8799,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z11
+	VMOVDQU8.Z      -8(R9), K6, Z11
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -7807,19 +8821,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z12
+	VMOVDQU8.Z      8(R9), K6, Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z13
 	VMOVDQA64       Z0, Z14
 	VPERMI2B        Z11, Z10, Z14
-	VPERMB          Z12, Z0, K1, Z14
+	VPERMB          Z12, Z0, K3, Z14
 	VPANDD          Z3, Z14, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z14, Z14
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPXORD          Z5, Z5, Z5
@@ -7845,10 +8859,10 @@ part:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z13, Z11
-	VFMADD231PS     Z11, Z5, K3, Z6
+	VFMADD231PS     Z11, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z8
+	VFMADD231PS     Z11, Z12, K5, Z8
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z11
 	VPSRAD          $0x01, Z11, Z11
@@ -7872,12 +8886,12 @@ part:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z13, Z10
-	VFMADD231PS     Z10, Z5, K3, Z7
+	VFMADD231PS     Z10, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -7923,7 +8937,7 @@ sum:
 	VMOVSHDUP     X9, X10
 	VADDSS        X10, X9, X9
 	VMOVSS        X9, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -7935,13 +8949,17 @@ done:
 // func matVecQ4_1I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_1I16Wide2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x000000000000ffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffff0000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -7951,22 +8969,18 @@ TEXT ·matVecQ4_1I16Wide2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x000000000000ffff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffff0000, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -7979,21 +8993,21 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000140, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000140, R8
 	VMOVDQU64      (DI), Z10
 	VMOVDQU64      64(DI), Z11
 	VMOVDQU64      96(DI), Z12
 	VMOVDQA64      Z2, Z13
 	VPERMI2W       Z11, Z10, Z13
-	VPERMW         Z12, Z2, K2, Z13
+	VPERMW         Z12, Z2, K4, Z13
 	VCVTPH2PS      Y13, Z14
 	VEXTRACTI64X4  $0x01, Z13, Y13
 	VCVTPH2PS      Y13, Z13
@@ -8003,12 +9017,12 @@ chunk:
 	VFMADD231PS    Z13, Z15, Z7
 	VMOVDQA64      Z0, Z13
 	VPERMI2B       Z11, Z10, Z13
-	VPERMB         Z12, Z0, K1, Z13
+	VPERMB         Z12, Z0, K3, Z13
 	VPANDD         Z3, Z13, Z15
 	VGF2P8AFFINEQB $0x00, Z4, Z13, Z13
 	VMOVDQA64      Z1, Z16
 	VPERMI2B       Z11, Z10, Z16
-	VPERMB         Z12, Z1, K1, Z16
+	VPERMB         Z12, Z1, K3, Z16
 	VPANDD         Z3, Z16, Z10
 	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
 	VPXORD         Z5, Z5, Z5
@@ -8057,12 +9071,12 @@ chunk:
 	VCVTDQ2PS      Z5, Z5
 	VMULPS.BCST    4(R12), Z14, Z10
 	VFMADD231PS    Z10, Z5, Z7
-	VMOVDQU64      (R8), Z10
-	VMOVDQU64      64(R8), Z11
-	VMOVDQU64      96(R8), Z12
+	VMOVDQU64      (R9), Z10
+	VMOVDQU64      64(R9), Z11
+	VMOVDQU64      96(R9), Z12
 	VMOVDQA64      Z2, Z13
 	VPERMI2W       Z11, Z10, Z13
-	VPERMW         Z12, Z2, K2, Z13
+	VPERMW         Z12, Z2, K4, Z13
 	VCVTPH2PS      Y13, Z14
 	VEXTRACTI64X4  $0x01, Z13, Y13
 	VCVTPH2PS      Y13, Z13
@@ -8072,12 +9086,12 @@ chunk:
 	VFMADD231PS    Z13, Z15, Z9
 	VMOVDQA64      Z0, Z13
 	VPERMI2B       Z11, Z10, Z13
-	VPERMB         Z12, Z0, K1, Z13
+	VPERMB         Z12, Z0, K3, Z13
 	VPANDD         Z3, Z13, Z15
 	VGF2P8AFFINEQB $0x00, Z4, Z13, Z13
 	VMOVDQA64      Z1, Z16
 	VPERMI2B       Z11, Z10, Z16
-	VPERMB         Z12, Z1, K1, Z16
+	VPERMB         Z12, Z1, K3, Z16
 	VPANDD         Z3, Z16, Z10
 	VGF2P8AFFINEQB $0x00, Z4, Z16, Z16
 	VPXORD         Z5, Z5, Z5
@@ -8127,7 +9141,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z14, Z10
 	VFMADD231PS    Z10, Z5, Z9
 	ADDQ           $0x000000a0, DI
-	ADDQ           $0x000000a0, R8
+	ADDQ           $0x000000a0, R9
 	SUBQ           $0x000000a0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -8140,41 +9154,41 @@ chunk:
 tail:
 	CMPQ            R10, $0x50
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000a0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000a0, R8
 	VMOVDQU64       (DI), Z10
-	VMOVDQU8.Z      -16(R8), K5, Z11
-	VMOVDQU8        64(DI), K4, Z11
-	VMOVDQU64       16(R8), Z12
+	VMOVDQU8.Z      -16(R9), K2, Z11
+	VMOVDQU8        64(DI), K1, Z11
+	VMOVDQU64       16(R9), Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z14
 	VEXTRACTI64X4   $0x01, Z13, Y13
 	VCVTPH2PS       Y13, Z13
 	VBROADCASTI64X4 (R13), Z15
-	VFMADD231PS     Z13, Z15, K3, Z6
+	VFMADD231PS     Z13, Z15, K5, Z6
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
 	VSHUFF64X2      $0xee, Z13, Z13, Z16
-	VFMADD231PS     Z16, Z15, K3, Z8
+	VFMADD231PS     Z16, Z15, K5, Z8
 	VBROADCASTI64X4 64(R13), Z15
-	VFMADD231PS     Z13, Z15, K3, Z7
+	VFMADD231PS     Z13, Z15, K5, Z7
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z15, K3, Z9
+	VFMADD231PS     Z13, Z15, K5, Z9
 	VMOVDQA64       Z0, Z13
 	VPERMI2B        Z11, Z10, Z13
-	VPERMB          Z12, Z0, K1, Z13
+	VPERMB          Z12, Z0, K3, Z13
 	VPANDD          Z3, Z13, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPXORD          Z5, Z5, Z5
@@ -8199,10 +9213,10 @@ tail:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z14, Z11
-	VFMADD231PS     Z11, Z5, K3, Z6
+	VFMADD231PS     Z11, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z8
+	VFMADD231PS     Z11, Z12, K5, Z8
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z11
 	VBROADCASTI64X4 576(R11), Z12
@@ -8225,12 +9239,12 @@ tail:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z14, Z10
-	VFMADD231PS     Z10, Z5, K3, Z7
+	VFMADD231PS     Z10, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            $0x50, DI
-	ADDQ            $0x50, R8
+	ADDQ            $0x50, R9
 	SUBQ            $0x50, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -8238,7 +9252,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -8262,7 +9276,7 @@ part:
 	SHRQ            $0x10, R15
 	SHLQ            $0x10, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      -16(R8), K6, Z11
+	VMOVDQU8.Z      -16(R9), K6, Z11
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -8284,31 +9298,31 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      16(R8), K6, Z12
+	VMOVDQU8.Z      16(R9), K6, Z12
 	VMOVDQA64       Z2, Z13
 	VPERMI2W        Z11, Z10, Z13
-	VPERMW          Z12, Z2, K2, Z13
+	VPERMW          Z12, Z2, K4, Z13
 	VCVTPH2PS       Y13, Z14
 	VEXTRACTI64X4   $0x01, Z13, Y13
 	VCVTPH2PS       Y13, Z13
 	VBROADCASTI64X4 (R13), Z15
-	VFMADD231PS     Z13, Z15, K3, Z6
+	VFMADD231PS     Z13, Z15, K5, Z6
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
 	VSHUFF64X2      $0xee, Z13, Z13, Z16
-	VFMADD231PS     Z16, Z15, K3, Z8
+	VFMADD231PS     Z16, Z15, K5, Z8
 	VBROADCASTI64X4 64(R13), Z15
-	VFMADD231PS     Z13, Z15, K3, Z7
+	VFMADD231PS     Z13, Z15, K5, Z7
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z15, K3, Z9
+	VFMADD231PS     Z13, Z15, K5, Z9
 	VMOVDQA64       Z0, Z13
 	VPERMI2B        Z11, Z10, Z13
-	VPERMB          Z12, Z0, K1, Z13
+	VPERMB          Z12, Z0, K3, Z13
 	VPANDD          Z3, Z13, Z15
 	VGF2P8AFFINEQB  $0x00, Z4, Z13, Z13
 	VMOVDQA64       Z1, Z16
 	VPERMI2B        Z11, Z10, Z16
-	VPERMB          Z12, Z1, K1, Z16
+	VPERMB          Z12, Z1, K3, Z16
 	VPANDD          Z3, Z16, Z10
 	VGF2P8AFFINEQB  $0x00, Z4, Z16, Z16
 	VPXORD          Z5, Z5, Z5
@@ -8333,10 +9347,10 @@ part:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z14, Z11
-	VFMADD231PS     Z11, Z5, K3, Z6
+	VFMADD231PS     Z11, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z8
+	VFMADD231PS     Z11, Z12, K5, Z8
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z11
 	VBROADCASTI64X4 576(R11), Z12
@@ -8359,12 +9373,12 @@ part:
 	VPADDD          Z11, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z14, Z10
-	VFMADD231PS     Z10, Z5, K3, Z7
+	VFMADD231PS     Z10, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z11
 	VSHUFF64X2      $0xee, Z10, Z10, Z10
-	VFMADD231PS     Z10, Z11, K3, Z9
+	VFMADD231PS     Z10, Z11, K5, Z9
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -8410,7 +9424,7 @@ sum:
 	VMOVSHDUP     X9, X10
 	VADDSS        X10, X9, X9
 	VMOVSS        X9, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -8422,17 +9436,21 @@ done:
 // func matVecQ5_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_0I16Wide2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x0000000000ffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffff000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_blocksfive<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z7
@@ -8444,22 +9462,18 @@ TEXT ·matVecQ5_0I16Wide2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x0000000000ffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffffff000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -8471,31 +9485,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	PREFETCHT0     4416(R9)
-	ADDQ           $0x00000160, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	PREFETCHT0     4416(R8)
+	ADDQ           $0x00000160, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      112(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z4, K3, Z18
+	VPERMB         Z16, Z4, K5, Z18
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z18, Z20
 	VPTERNLOGD     $0xd8, Z3, Z18, Z19
@@ -8503,7 +9517,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z18, Z14
 	VPTERNLOGD     $0xd8, Z3, Z18, Z21
@@ -8555,21 +9569,21 @@ chunk:
 	VCVTDQ2PS      Z9, Z9
 	VMULPS.BCST    4(R12), Z17, Z14
 	VFMADD231PS    Z14, Z9, Z11
-	VMOVDQU64      (R8), Z14
-	VMOVDQU64      64(R8), Z15
-	VMOVDQU64      112(R8), Z16
+	VMOVDQU64      (R9), Z14
+	VMOVDQU64      64(R9), Z15
+	VMOVDQU64      112(R9), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z4, K3, Z18
+	VPERMB         Z16, Z4, K5, Z18
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z18, Z20
 	VPTERNLOGD     $0xd8, Z3, Z18, Z19
@@ -8577,7 +9591,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z7, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z18, Z14
 	VPTERNLOGD     $0xd8, Z3, Z18, Z21
@@ -8630,7 +9644,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z17, Z14
 	VFMADD231PS    Z14, Z9, Z13
 	ADDQ           $0x000000b0, DI
-	ADDQ           $0x000000b0, R8
+	ADDQ           $0x000000b0, R9
 	SUBQ           $0x000000b0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -8640,29 +9654,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x58
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000b0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000b0, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -24(R8), K6, Z15
-	VMOVDQU8        64(DI), K5, Z15
-	VMOVDQU64       24(R8), Z16
+	VMOVDQU8.Z      -24(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       24(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z4, K3, Z18
+	VPERMB          Z16, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z18, Z20
 	VPTERNLOGD      $0xd8, Z3, Z18, Z19
@@ -8670,7 +9684,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z18, Z14
 	VPTERNLOGD      $0xd8, Z3, Z18, Z21
@@ -8698,10 +9712,10 @@ tail:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z9, K4, Z10
+	VFMADD231PS     Z15, Z9, K6, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -8724,19 +9738,19 @@ tail:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z9, K4, Z11
+	VFMADD231PS     Z14, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            $0x58, DI
-	ADDQ            $0x58, R8
+	ADDQ            $0x58, R9
 	SUBQ            $0x58, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -8760,7 +9774,7 @@ part:
 	SHRQ            $0x18, R14
 	SHLQ            $0x18, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      -24(R8), K7, Z15
+	VMOVDQU8.Z      -24(R9), K7, Z15
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -8782,19 +9796,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      24(R8), K7, Z16
+	VMOVDQU8.Z      24(R9), K7, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z4, K3, Z18
+	VPERMB          Z16, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z18, Z20
 	VPTERNLOGD      $0xd8, Z3, Z18, Z19
@@ -8802,7 +9816,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z7, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z18, Z14
 	VPTERNLOGD      $0xd8, Z3, Z18, Z21
@@ -8830,10 +9844,10 @@ part:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z9, K4, Z10
+	VFMADD231PS     Z15, Z9, K6, Z10
 	VSHUFF64X2      $0xee, Z9, Z9, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z9, Z9, Z9
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -8856,12 +9870,12 @@ part:
 	VPADDD          Z15, Z9, Z9
 	VCVTDQ2PS       Z9, Z9
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z9, K4, Z11
+	VFMADD231PS     Z14, Z9, K6, Z11
 	VSHUFF64X2      $0xee, Z9, Z9, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -8907,7 +9921,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -8919,17 +9933,21 @@ done:
 // func matVecQ5_1I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_1I16Wide2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000ffffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffff00000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	VMOVDQU64 i16_bitsblocks1<>+0(SB), Z5
 	VMOVDQU64 i16_bitsblocks2<>+0(SB), Z6
 	VMOVDQU64 i16_bitsblocks3<>+0(SB), Z7
@@ -8940,22 +9958,18 @@ TEXT ·matVecQ5_1I16Wide2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x00000000ffffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffff00000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -8968,22 +9982,22 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	PREFETCHT0     4416(R9)
-	ADDQ           $0x00000180, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	PREFETCHT0     4416(R8)
+	ADDQ           $0x00000180, R8
 	VMOVDQU64      (DI), Z13
 	VMOVDQU64      64(DI), Z14
 	VMOVDQU64      128(DI), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z17
 	VEXTRACTI64X4  $0x01, Z16, Y16
 	VCVTPH2PS      Y16, Z16
@@ -8993,12 +10007,12 @@ chunk:
 	VFMADD231PS    Z16, Z18, Z10
 	VMOVDQA64      Z4, Z16
 	VPERMI2B       Z14, Z13, Z16
-	VPERMB         Z15, Z4, K3, Z16
+	VPERMB         Z15, Z4, K5, Z16
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB $0x00, Z16, Z18, Z16
 	VMOVDQA64      Z0, Z18
 	VPERMI2B       Z14, Z13, Z18
-	VPERMB         Z15, Z0, K1, Z18
+	VPERMB         Z15, Z0, K3, Z18
 	VMOVDQA64      Z18, Z19
 	VPTERNLOGD     $0xe4, Z3, Z16, Z19
 	VPTERNLOGD     $0xd8, Z3, Z16, Z18
@@ -9007,7 +10021,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z14, Z13, Z20
-	VPERMB         Z15, Z1, K1, Z20
+	VPERMB         Z15, Z1, K3, Z20
 	VMOVDQA64      Z20, Z13
 	VPTERNLOGD     $0xe4, Z3, Z16, Z13
 	VPTERNLOGD     $0xd8, Z3, Z16, Z20
@@ -9059,12 +10073,12 @@ chunk:
 	VCVTDQ2PS      Z8, Z8
 	VMULPS.BCST    4(R12), Z17, Z13
 	VFMADD231PS    Z13, Z8, Z10
-	VMOVDQU64      (R8), Z13
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      128(R8), Z15
+	VMOVDQU64      (R9), Z13
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      128(R9), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z17
 	VEXTRACTI64X4  $0x01, Z16, Y16
 	VCVTPH2PS      Y16, Z16
@@ -9074,12 +10088,12 @@ chunk:
 	VFMADD231PS    Z16, Z18, Z12
 	VMOVDQA64      Z4, Z16
 	VPERMI2B       Z14, Z13, Z16
-	VPERMB         Z15, Z4, K3, Z16
+	VPERMB         Z15, Z4, K5, Z16
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB $0x00, Z16, Z18, Z16
 	VMOVDQA64      Z0, Z18
 	VPERMI2B       Z14, Z13, Z18
-	VPERMB         Z15, Z0, K1, Z18
+	VPERMB         Z15, Z0, K3, Z18
 	VMOVDQA64      Z18, Z19
 	VPTERNLOGD     $0xe4, Z3, Z16, Z19
 	VPTERNLOGD     $0xd8, Z3, Z16, Z18
@@ -9088,7 +10102,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z6, Z18, Z18
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z14, Z13, Z20
-	VPERMB         Z15, Z1, K1, Z20
+	VPERMB         Z15, Z1, K3, Z20
 	VMOVDQA64      Z20, Z13
 	VPTERNLOGD     $0xe4, Z3, Z16, Z13
 	VPTERNLOGD     $0xd8, Z3, Z16, Z20
@@ -9141,7 +10155,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z17, Z13
 	VFMADD231PS    Z13, Z8, Z12
 	ADDQ           $0x000000c0, DI
-	ADDQ           $0x000000c0, R8
+	ADDQ           $0x000000c0, R9
 	SUBQ           $0x000000c0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -9154,41 +10168,41 @@ chunk:
 tail:
 	CMPQ            R10, $0x60
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x000000c0, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x000000c0, R8
 	VMOVDQU64       (DI), Z13
-	VMOVDQU8.Z      -32(R8), K6, Z14
-	VMOVDQU8        64(DI), K5, Z14
-	VMOVDQU64       32(R8), Z15
+	VMOVDQU8.Z      -32(R9), K2, Z14
+	VMOVDQU8        64(DI), K1, Z14
+	VMOVDQU64       32(R9), Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z17
 	VEXTRACTI64X4   $0x01, Z16, Y16
 	VCVTPH2PS       Y16, Z16
 	VBROADCASTI64X4 (R13), Z18
-	VFMADD231PS     Z16, Z18, K4, Z9
+	VFMADD231PS     Z16, Z18, K6, Z9
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K4, Z11
+	VFMADD231PS     Z19, Z18, K6, Z11
 	VBROADCASTI64X4 64(R13), Z18
-	VFMADD231PS     Z16, Z18, K4, Z10
+	VFMADD231PS     Z16, Z18, K6, Z10
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z18, K4, Z12
+	VFMADD231PS     Z16, Z18, K6, Z12
 	VMOVDQA64       Z4, Z16
 	VPERMI2B        Z14, Z13, Z16
-	VPERMB          Z15, Z4, K3, Z16
+	VPERMB          Z15, Z4, K5, Z16
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z16, Z18, Z16
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
-	VPERMB          Z15, Z0, K1, Z18
+	VPERMB          Z15, Z0, K3, Z18
 	VMOVDQA64       Z18, Z19
 	VPTERNLOGD      $0xe4, Z3, Z16, Z19
 	VPTERNLOGD      $0xd8, Z3, Z16, Z18
@@ -9197,7 +10211,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
-	VPERMB          Z15, Z1, K1, Z20
+	VPERMB          Z15, Z1, K3, Z20
 	VMOVDQA64       Z20, Z13
 	VPTERNLOGD      $0xe4, Z3, Z16, Z13
 	VPTERNLOGD      $0xd8, Z3, Z16, Z20
@@ -9225,10 +10239,10 @@ tail:
 	VPADDD          Z14, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z17, Z14
-	VFMADD231PS     Z14, Z8, K4, Z9
+	VFMADD231PS     Z14, Z8, K6, Z9
 	VSHUFF64X2      $0xee, Z8, Z8, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z11
+	VFMADD231PS     Z14, Z15, K6, Z11
 	VPXORD          Z8, Z8, Z8
 	VMOVDQA64       Z8, Z14
 	VBROADCASTI64X4 576(R11), Z15
@@ -9251,12 +10265,12 @@ tail:
 	VPADDD          Z14, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     4(R12), Z17, Z13
-	VFMADD231PS     Z13, Z8, K4, Z10
+	VFMADD231PS     Z13, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K4, Z12
+	VFMADD231PS     Z13, Z14, K6, Z12
 	ADDQ            $0x60, DI
-	ADDQ            $0x60, R8
+	ADDQ            $0x60, R9
 	SUBQ            $0x60, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -9264,7 +10278,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -9288,7 +10302,7 @@ part:
 	SHRQ            $0x20, R15
 	SHLQ            $0x20, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      -32(R8), K7, Z14
+	VMOVDQU8.Z      -32(R9), K7, Z14
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -9310,31 +10324,31 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      32(R8), K7, Z15
+	VMOVDQU8.Z      32(R9), K7, Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z17
 	VEXTRACTI64X4   $0x01, Z16, Y16
 	VCVTPH2PS       Y16, Z16
 	VBROADCASTI64X4 (R13), Z18
-	VFMADD231PS     Z16, Z18, K4, Z9
+	VFMADD231PS     Z16, Z18, K6, Z9
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K4, Z11
+	VFMADD231PS     Z19, Z18, K6, Z11
 	VBROADCASTI64X4 64(R13), Z18
-	VFMADD231PS     Z16, Z18, K4, Z10
+	VFMADD231PS     Z16, Z18, K6, Z10
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z18, K4, Z12
+	VFMADD231PS     Z16, Z18, K6, Z12
 	VMOVDQA64       Z4, Z16
 	VPERMI2B        Z14, Z13, Z16
-	VPERMB          Z15, Z4, K3, Z16
+	VPERMB          Z15, Z4, K5, Z16
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z18
 	VGF2P8AFFINEQB  $0x00, Z16, Z18, Z16
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z14, Z13, Z18
-	VPERMB          Z15, Z0, K1, Z18
+	VPERMB          Z15, Z0, K3, Z18
 	VMOVDQA64       Z18, Z19
 	VPTERNLOGD      $0xe4, Z3, Z16, Z19
 	VPTERNLOGD      $0xd8, Z3, Z16, Z18
@@ -9343,7 +10357,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z6, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z14, Z13, Z20
-	VPERMB          Z15, Z1, K1, Z20
+	VPERMB          Z15, Z1, K3, Z20
 	VMOVDQA64       Z20, Z13
 	VPTERNLOGD      $0xe4, Z3, Z16, Z13
 	VPTERNLOGD      $0xd8, Z3, Z16, Z20
@@ -9371,10 +10385,10 @@ part:
 	VPADDD          Z14, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     (R12), Z17, Z14
-	VFMADD231PS     Z14, Z8, K4, Z9
+	VFMADD231PS     Z14, Z8, K6, Z9
 	VSHUFF64X2      $0xee, Z8, Z8, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z11
+	VFMADD231PS     Z14, Z15, K6, Z11
 	VPXORD          Z8, Z8, Z8
 	VMOVDQA64       Z8, Z14
 	VBROADCASTI64X4 576(R11), Z15
@@ -9397,12 +10411,12 @@ part:
 	VPADDD          Z14, Z8, Z8
 	VCVTDQ2PS       Z8, Z8
 	VMULPS.BCST     4(R12), Z17, Z13
-	VFMADD231PS     Z13, Z8, K4, Z10
+	VFMADD231PS     Z13, Z8, K6, Z10
 	VSHUFF64X2      $0xee, Z8, Z8, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K4, Z12
+	VFMADD231PS     Z13, Z14, K6, Z12
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -9448,7 +10462,7 @@ sum:
 	VMOVSHDUP     X12, X13
 	VADDSS        X13, X12, X12
 	VMOVSS        X12, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -9460,13 +10474,17 @@ done:
 // func matVecIQ4NLI16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecIQ4NLI16Wide2AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_bitsblocks0<>+0(SB), Z4
 	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z5
@@ -9477,22 +10495,18 @@ TEXT ·matVecIQ4NLI16Wide2AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -2048(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -9504,32 +10518,32 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     4096(R9)
-	PREFETCHT0     4160(R9)
-	PREFETCHT0     4224(R9)
-	PREFETCHT0     4288(R9)
-	PREFETCHT0     4352(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     4096(R8)
+	PREFETCHT0     4160(R8)
+	PREFETCHT0     4224(R8)
+	PREFETCHT0     4288(R8)
+	PREFETCHT0     4352(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z11
 	VMOVDQU64      64(DI), Z12
 	VMOVDQU64      80(DI), Z13
 	VMOVDQA64      Z2, Z14
 	VPERMI2W       Z12, Z11, Z14
-	VPERMW         Z13, Z2, K2, Z14
+	VPERMW         Z13, Z2, K4, Z14
 	VCVTPH2PS      Y14, Z14
 	VMOVDQA64      Z0, Z15
 	VPERMI2B       Z12, Z11, Z15
-	VPERMB         Z13, Z0, K1, Z15
+	VPERMB         Z13, Z0, K3, Z15
 	VPANDD         Z3, Z15, Z16
 	VGF2P8AFFINEQB $0x00, Z4, Z15, Z15
 	VPSHUFB        Z16, Z5, Z16
 	VPSHUFB        Z15, Z5, Z15
 	VMOVDQA64      Z1, Z17
 	VPERMI2B       Z12, Z11, Z17
-	VPERMB         Z13, Z1, K1, Z17
+	VPERMB         Z13, Z1, K3, Z17
 	VPANDD         Z3, Z17, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
 	VPSHUFB        Z11, Z5, Z11
@@ -9582,23 +10596,23 @@ chunk:
 	VCVTDQ2PS      Z6, Z6
 	VMULPS.BCST    4(R12), Z14, Z11
 	VFMADD231PS    Z11, Z6, Z8
-	VMOVDQU64      (R8), Z11
-	VMOVDQU64      64(R8), Z12
-	VMOVDQU64      80(R8), Z13
+	VMOVDQU64      (R9), Z11
+	VMOVDQU64      64(R9), Z12
+	VMOVDQU64      80(R9), Z13
 	VMOVDQA64      Z2, Z14
 	VPERMI2W       Z12, Z11, Z14
-	VPERMW         Z13, Z2, K2, Z14
+	VPERMW         Z13, Z2, K4, Z14
 	VCVTPH2PS      Y14, Z14
 	VMOVDQA64      Z0, Z15
 	VPERMI2B       Z12, Z11, Z15
-	VPERMB         Z13, Z0, K1, Z15
+	VPERMB         Z13, Z0, K3, Z15
 	VPANDD         Z3, Z15, Z16
 	VGF2P8AFFINEQB $0x00, Z4, Z15, Z15
 	VPSHUFB        Z16, Z5, Z16
 	VPSHUFB        Z15, Z5, Z15
 	VMOVDQA64      Z1, Z17
 	VPERMI2B       Z12, Z11, Z17
-	VPERMB         Z13, Z1, K1, Z17
+	VPERMB         Z13, Z1, K3, Z17
 	VPANDD         Z3, Z17, Z11
 	VGF2P8AFFINEQB $0x00, Z4, Z17, Z17
 	VPSHUFB        Z11, Z5, Z11
@@ -9652,7 +10666,7 @@ chunk:
 	VMULPS.BCST    4(R12), Z14, Z11
 	VFMADD231PS    Z11, Z6, Z10
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -9662,31 +10676,31 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      4096(R9)
-	PREFETCHT0      4160(R9)
-	PREFETCHT0      4224(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z11
-	VMOVDQU8.Z      -8(R8), K5, Z12
-	VMOVDQU8        64(DI), K4, Z12
-	VMOVDQU64       8(R8), Z13
+	VMOVDQU8.Z      -8(R9), K2, Z12
+	VMOVDQU8        64(DI), K1, Z12
+	VMOVDQU64       8(R9), Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z14
 	VMOVDQA64       Z0, Z15
 	VPERMI2B        Z12, Z11, Z15
-	VPERMB          Z13, Z0, K1, Z15
+	VPERMB          Z13, Z0, K3, Z15
 	VPANDD          Z3, Z15, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPSHUFB         Z16, Z5, Z16
 	VPSHUFB         Z15, Z5, Z15
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPSHUFB         Z11, Z5, Z11
@@ -9714,10 +10728,10 @@ tail:
 	VPADDD          Z12, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z14, Z12
-	VFMADD231PS     Z12, Z6, K3, Z7
+	VFMADD231PS     Z12, Z6, K5, Z7
 	VSHUFF64X2      $0xee, Z6, Z6, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z6, Z6, Z6
 	VBROADCASTI64X4 1088(R11), Z12
 	VPSLLD          $0x03, Z12, Z12
@@ -9741,19 +10755,19 @@ tail:
 	VPADDD          Z12, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     4(R12), Z14, Z11
-	VFMADD231PS     Z11, Z6, K3, Z8
+	VFMADD231PS     Z11, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -9777,7 +10791,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z12
+	VMOVDQU8.Z      -8(R9), K6, Z12
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -9799,21 +10813,21 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z13
+	VMOVDQU8.Z      8(R9), K6, Z13
 	VMOVDQA64       Z2, Z14
 	VPERMI2W        Z12, Z11, Z14
-	VPERMW          Z13, Z2, K2, Z14
+	VPERMW          Z13, Z2, K4, Z14
 	VCVTPH2PS       Y14, Z14
 	VMOVDQA64       Z0, Z15
 	VPERMI2B        Z12, Z11, Z15
-	VPERMB          Z13, Z0, K1, Z15
+	VPERMB          Z13, Z0, K3, Z15
 	VPANDD          Z3, Z15, Z16
 	VGF2P8AFFINEQB  $0x00, Z4, Z15, Z15
 	VPSHUFB         Z16, Z5, Z16
 	VPSHUFB         Z15, Z5, Z15
 	VMOVDQA64       Z1, Z17
 	VPERMI2B        Z12, Z11, Z17
-	VPERMB          Z13, Z1, K1, Z17
+	VPERMB          Z13, Z1, K3, Z17
 	VPANDD          Z3, Z17, Z11
 	VGF2P8AFFINEQB  $0x00, Z4, Z17, Z17
 	VPSHUFB         Z11, Z5, Z11
@@ -9841,10 +10855,10 @@ part:
 	VPADDD          Z12, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     (R12), Z14, Z12
-	VFMADD231PS     Z12, Z6, K3, Z7
+	VFMADD231PS     Z12, Z6, K5, Z7
 	VSHUFF64X2      $0xee, Z6, Z6, Z13
 	VSHUFF64X2      $0xee, Z12, Z12, Z12
-	VFMADD231PS     Z12, Z13, K3, Z9
+	VFMADD231PS     Z12, Z13, K5, Z9
 	VPXORD          Z6, Z6, Z6
 	VBROADCASTI64X4 1088(R11), Z12
 	VPSLLD          $0x03, Z12, Z12
@@ -9868,12 +10882,12 @@ part:
 	VPADDD          Z12, Z6, Z6
 	VCVTDQ2PS       Z6, Z6
 	VMULPS.BCST     4(R12), Z14, Z11
-	VFMADD231PS     Z11, Z6, K3, Z8
+	VFMADD231PS     Z11, Z6, K5, Z8
 	VSHUFF64X2      $0xee, Z6, Z6, Z12
 	VSHUFF64X2      $0xee, Z11, Z11, Z11
-	VFMADD231PS     Z11, Z12, K3, Z10
+	VFMADD231PS     Z11, Z12, K5, Z10
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -9919,7 +10933,614 @@ sum:
 	VMOVSHDUP     X10, X11
 	VADDSS        X11, X10, X10
 	VMOVSS        X10, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16Wide2AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ8_0I16Wide2AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q8excess<>+0(SB), Z0
+	VMOVDQU64 i16_q8words<>+0(SB), Z1
+	VMOVDQU64 i16_q8even<>+0(SB), Z2
+	VMOVDQU64 i16_q8odd<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x22, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R9, R9
+	LEAQ      -2048(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K1
+
+rows:
+	LEAQ    (DI)(BX*1), R9
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R9
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	CMPQ    R10, $0x00000110
+	JLT     tail
+
+chunk:
+	LEAQ         16384(R8), R13
+	ANDQ         $-4096, R13
+	PREFETCHT0   (R13)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4160(R8)
+	PREFETCHT0   4224(R8)
+	PREFETCHT0   4288(R8)
+	PREFETCHT0   4352(R8)
+	PREFETCHT0   4416(R8)
+	PREFETCHT0   4480(R8)
+	PREFETCHT0   4544(R8)
+	PREFETCHT0   4608(R8)
+	ADDQ         $0x00000220, R8
+	VXORPS       Z9, Z9, Z9
+	VMOVDQU64    2(DI), Y9
+	VINSERTI64X4 $0x01, 36(DI), Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VMOVDQU64    70(DI), Y10
+	VINSERTI64X4 $0x01, 104(DI), Z10, Z10
+	VMOVDQA64    Z1, Z13
+	VMOVDQU64    (DI), Z11
+	VMOVDQU64    64(DI), Z12
+	VPERMI2W     Z12, Z11, Z13
+	VXORPS       Z11, Z11, Z11
+	VMOVDQU64    138(DI), Y11
+	VINSERTI64X4 $0x01, 172(DI), Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VMOVDQU64    206(DI), Y12
+	VINSERTI64X4 $0x01, 240(DI), Z12, Z12
+	VMOVDQA64    Z1, Z16
+	VMOVDQU64    136(DI), Z14
+	VMOVDQU64    200(DI), Z15
+	VPERMI2W     Z15, Z14, Z16
+	VINSERTI32X4 $0x01, X16, Y13, Y13
+	VCVTPH2PS    Y13, Z13
+	VPXORD       Z0, Z9, Z9
+	VPXORD       Z0, Z10, Z10
+	VPXORD       Z0, Z11, Z11
+	VPXORD       Z0, Z12, Z12
+	VPUNPCKLQDQ  Z10, Z9, Z14
+	VPUNPCKHQDQ  Z10, Z9, Z10
+	VPUNPCKLQDQ  Z12, Z11, Z9
+	VPUNPCKHQDQ  Z12, Z11, Z11
+	VMOVDQA64    Z2, Z12
+	VPERMI2Q     Z9, Z14, Z12
+	VPERMT2Q     Z9, Z3, Z14
+	VMOVDQA64    Z2, Z9
+	VPERMI2Q     Z11, Z10, Z9
+	VPERMT2Q     Z11, Z3, Z10
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z11
+	VPSLLD       $0x03, Z11, Z11
+	VMOVDQU64    (R11), Z15
+	VPDPBUSD     Z15, Z12, Z4
+	VMOVDQU64    256(R11), Z15
+	VPDPBUSD     Z15, Z12, Z11
+	VMOVDQU64    64(R11), Z15
+	VPDPBUSD     Z15, Z9, Z4
+	VMOVDQU64    320(R11), Z15
+	VPDPBUSD     Z15, Z9, Z11
+	VMOVDQU64    128(R11), Z15
+	VPDPBUSD     Z15, Z14, Z4
+	VMOVDQU64    384(R11), Z15
+	VPDPBUSD     Z15, Z14, Z11
+	VMOVDQU64    192(R11), Z15
+	VPDPBUSD     Z15, Z10, Z4
+	VMOVDQU64    448(R11), Z15
+	VPDPBUSD     Z15, Z10, Z11
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z11, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z13, Z11
+	VFMADD231PS  Z11, Z4, Z5
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z11
+	VPSLLD       $0x03, Z11, Z11
+	VMOVDQU64    576(R11), Z15
+	VPDPBUSD     Z15, Z12, Z4
+	VMOVDQU64    832(R11), Z15
+	VPDPBUSD     Z15, Z12, Z11
+	VMOVDQU64    640(R11), Z12
+	VPDPBUSD     Z12, Z9, Z4
+	VMOVDQU64    896(R11), Z12
+	VPDPBUSD     Z12, Z9, Z11
+	VMOVDQU64    704(R11), Z9
+	VPDPBUSD     Z9, Z14, Z4
+	VMOVDQU64    960(R11), Z9
+	VPDPBUSD     Z9, Z14, Z11
+	VMOVDQU64    768(R11), Z9
+	VPDPBUSD     Z9, Z10, Z4
+	VMOVDQU64    1024(R11), Z9
+	VPDPBUSD     Z9, Z10, Z11
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z11, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z13, Z9
+	VFMADD231PS  Z9, Z4, Z6
+	VXORPS       Z9, Z9, Z9
+	VMOVDQU64    2(R9), Y9
+	VINSERTI64X4 $0x01, 36(R9), Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VMOVDQU64    70(R9), Y10
+	VINSERTI64X4 $0x01, 104(R9), Z10, Z10
+	VMOVDQA64    Z1, Z13
+	VMOVDQU64    (R9), Z11
+	VMOVDQU64    64(R9), Z12
+	VPERMI2W     Z12, Z11, Z13
+	VXORPS       Z11, Z11, Z11
+	VMOVDQU64    138(R9), Y11
+	VINSERTI64X4 $0x01, 172(R9), Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VMOVDQU64    206(R9), Y12
+	VINSERTI64X4 $0x01, 240(R9), Z12, Z12
+	VMOVDQA64    Z1, Z16
+	VMOVDQU64    136(R9), Z14
+	VMOVDQU64    200(R9), Z15
+	VPERMI2W     Z15, Z14, Z16
+	VINSERTI32X4 $0x01, X16, Y13, Y13
+	VCVTPH2PS    Y13, Z13
+	VPXORD       Z0, Z9, Z9
+	VPXORD       Z0, Z10, Z10
+	VPXORD       Z0, Z11, Z11
+	VPXORD       Z0, Z12, Z12
+	VPUNPCKLQDQ  Z10, Z9, Z14
+	VPUNPCKHQDQ  Z10, Z9, Z10
+	VPUNPCKLQDQ  Z12, Z11, Z9
+	VPUNPCKHQDQ  Z12, Z11, Z11
+	VMOVDQA64    Z2, Z12
+	VPERMI2Q     Z9, Z14, Z12
+	VPERMT2Q     Z9, Z3, Z14
+	VMOVDQA64    Z2, Z9
+	VPERMI2Q     Z11, Z10, Z9
+	VPERMT2Q     Z11, Z3, Z10
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z11
+	VPSLLD       $0x03, Z11, Z11
+	VMOVDQU64    (R11), Z15
+	VPDPBUSD     Z15, Z12, Z4
+	VMOVDQU64    256(R11), Z15
+	VPDPBUSD     Z15, Z12, Z11
+	VMOVDQU64    64(R11), Z15
+	VPDPBUSD     Z15, Z9, Z4
+	VMOVDQU64    320(R11), Z15
+	VPDPBUSD     Z15, Z9, Z11
+	VMOVDQU64    128(R11), Z15
+	VPDPBUSD     Z15, Z14, Z4
+	VMOVDQU64    384(R11), Z15
+	VPDPBUSD     Z15, Z14, Z11
+	VMOVDQU64    192(R11), Z15
+	VPDPBUSD     Z15, Z10, Z4
+	VMOVDQU64    448(R11), Z15
+	VPDPBUSD     Z15, Z10, Z11
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z11, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z13, Z11
+	VFMADD231PS  Z11, Z4, Z7
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z11
+	VPSLLD       $0x03, Z11, Z11
+	VMOVDQU64    576(R11), Z15
+	VPDPBUSD     Z15, Z12, Z4
+	VMOVDQU64    832(R11), Z15
+	VPDPBUSD     Z15, Z12, Z11
+	VMOVDQU64    640(R11), Z12
+	VPDPBUSD     Z12, Z9, Z4
+	VMOVDQU64    896(R11), Z12
+	VPDPBUSD     Z12, Z9, Z11
+	VMOVDQU64    704(R11), Z9
+	VPDPBUSD     Z9, Z14, Z4
+	VMOVDQU64    960(R11), Z9
+	VPDPBUSD     Z9, Z14, Z11
+	VMOVDQU64    768(R11), Z9
+	VPDPBUSD     Z9, Z10, Z4
+	VMOVDQU64    1024(R11), Z9
+	VPDPBUSD     Z9, Z10, Z11
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z11, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z13, Z9
+	VFMADD231PS  Z9, Z4, Z8
+	ADDQ         $0x00000110, DI
+	ADDQ         $0x00000110, R9
+	SUBQ         $0x00000110, R10
+	ADDQ         SI, R11
+	LEAQ         (R12)(DX*4), R12
+	CMPQ         R10, $0x00000110
+	JGE          chunk
+
+tail:
+	CMPQ            R10, $0x00000088
+	JLT             part
+	LEAQ            16384(R8), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      4096(R8)
+	PREFETCHT0      4160(R8)
+	PREFETCHT0      4224(R8)
+	PREFETCHT0      4288(R8)
+	PREFETCHT0      4352(R8)
+	ADDQ            $0x00000110, R8
+	VXORPS          Z9, Z9, Z9
+	VMOVDQU64       2(DI), Y9
+	VINSERTI64X4    $0x01, 36(DI), Z9, Z9
+	VXORPS          Z10, Z10, Z10
+	VMOVDQU64       70(DI), Y10
+	VINSERTI64X4    $0x01, 104(DI), Z10, Z10
+	VMOVDQA64       Z1, Z13
+	VMOVDQU64       (DI), Z11
+	VMOVDQU64       64(DI), Z12
+	VPERMI2W        Z12, Z11, Z13
+	VXORPS          Z11, Z11, Z11
+	VMOVDQU64       2(R9), Y11
+	VINSERTI64X4    $0x01, 36(R9), Z11, Z11
+	VXORPS          Z12, Z12, Z12
+	VMOVDQU64       70(R9), Y12
+	VINSERTI64X4    $0x01, 104(R9), Z12, Z12
+	VMOVDQA64       Z1, Z16
+	VMOVDQU64       (R9), Z14
+	VMOVDQU64       64(R9), Z15
+	VPERMI2W        Z15, Z14, Z16
+	VINSERTI32X4    $0x01, X16, Y13, Y13
+	VCVTPH2PS       Y13, Z13
+	VPXORD          Z0, Z9, Z9
+	VPXORD          Z0, Z10, Z10
+	VPXORD          Z0, Z11, Z11
+	VPXORD          Z0, Z12, Z12
+	VPUNPCKLQDQ     Z10, Z9, Z14
+	VPUNPCKHQDQ     Z10, Z9, Z10
+	VPUNPCKLQDQ     Z12, Z11, Z9
+	VPUNPCKHQDQ     Z12, Z11, Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2Q        Z9, Z14, Z12
+	VPERMT2Q        Z9, Z3, Z14
+	VMOVDQA64       Z2, Z9
+	VPERMI2Q        Z11, Z10, Z9
+	VPERMT2Q        Z11, Z3, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z12, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z12, Z11
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z9, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z9, Z11
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z14, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z10, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z10, Z11
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z11, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z13, Z11
+	VFMADD231PS     Z11, Z4, K1, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z15, K1, Z7
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z12, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z12, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z9, Z4
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z9, Z11
+	VBROADCASTI64X4 704(R11), Z9
+	VPDPBUSD        Z9, Z14, Z4
+	VBROADCASTI64X4 960(R11), Z9
+	VPDPBUSD        Z9, Z14, Z11
+	VBROADCASTI64X4 768(R11), Z9
+	VPDPBUSD        Z9, Z10, Z4
+	VBROADCASTI64X4 1024(R11), Z9
+	VPDPBUSD        Z9, Z10, Z11
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z11, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z13, Z9
+	VFMADD231PS     Z9, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K1, Z8
+	ADDQ            $0x00000088, DI
+	ADDQ            $0x00000088, R9
+	SUBQ            $0x00000088, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R8)(R10*2), R8
+	VXORPS          Z9, Z9, Z9
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(DI), K2, Y9
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(DI), K2, Y10
+	VINSERTI64X4    $0x01, Y10, Z9, Z9
+	VXORPS          Z10, Z10, Z10
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(DI), K2, Y10
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(DI), K2, Y11
+	VINSERTI64X4    $0x01, Y11, Z10, Z10
+	VMOVDQA64       Z1, Z13
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (DI), K2, Z11
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(DI), K2, Z12
+	VPERMI2W        Z12, Z11, Z13
+	VXORPS          Z11, Z11, Z11
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(R9), K2, Y11
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(R9), K2, Y12
+	VINSERTI64X4    $0x01, Y12, Z11, Z11
+	VXORPS          Z12, Z12, Z12
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(R9), K2, Y12
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(R9), K2, Y14
+	VINSERTI64X4    $0x01, Y14, Z12, Z12
+	VMOVDQA64       Z1, Z16
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (R9), K2, Z14
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(R9), K2, Z15
+	VPERMI2W        Z15, Z14, Z16
+	VINSERTI32X4    $0x01, X16, Y13, Y13
+	VCVTPH2PS       Y13, Z13
+	VPXORD          Z0, Z9, Z9
+	VPXORD          Z0, Z10, Z10
+	VPXORD          Z0, Z11, Z11
+	VPXORD          Z0, Z12, Z12
+	VPUNPCKLQDQ     Z10, Z9, Z14
+	VPUNPCKHQDQ     Z10, Z9, Z10
+	VPUNPCKLQDQ     Z12, Z11, Z9
+	VPUNPCKHQDQ     Z12, Z11, Z11
+	VMOVDQA64       Z2, Z12
+	VPERMI2Q        Z9, Z14, Z12
+	VPERMT2Q        Z9, Z3, Z14
+	VMOVDQA64       Z2, Z9
+	VPERMI2Q        Z11, Z10, Z9
+	VPERMT2Q        Z11, Z3, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 (R11), Z15
+	VPDPBUSD        Z15, Z12, Z4
+	VBROADCASTI64X4 256(R11), Z15
+	VPDPBUSD        Z15, Z12, Z11
+	VBROADCASTI64X4 64(R11), Z15
+	VPDPBUSD        Z15, Z9, Z4
+	VBROADCASTI64X4 320(R11), Z15
+	VPDPBUSD        Z15, Z9, Z11
+	VBROADCASTI64X4 128(R11), Z15
+	VPDPBUSD        Z15, Z14, Z4
+	VBROADCASTI64X4 384(R11), Z15
+	VPDPBUSD        Z15, Z14, Z11
+	VBROADCASTI64X4 192(R11), Z15
+	VPDPBUSD        Z15, Z10, Z4
+	VBROADCASTI64X4 448(R11), Z15
+	VPDPBUSD        Z15, Z10, Z11
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z11, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z13, Z11
+	VFMADD231PS     Z11, Z4, K1, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z11, Z11, Z11
+	VFMADD231PS     Z11, Z15, K1, Z7
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z11
+	VPSLLD          $0x03, Z11, Z11
+	VBROADCASTI64X4 576(R11), Z15
+	VPDPBUSD        Z15, Z12, Z4
+	VBROADCASTI64X4 832(R11), Z15
+	VPDPBUSD        Z15, Z12, Z11
+	VBROADCASTI64X4 640(R11), Z12
+	VPDPBUSD        Z12, Z9, Z4
+	VBROADCASTI64X4 896(R11), Z12
+	VPDPBUSD        Z12, Z9, Z11
+	VBROADCASTI64X4 704(R11), Z9
+	VPDPBUSD        Z9, Z14, Z4
+	VBROADCASTI64X4 960(R11), Z9
+	VPDPBUSD        Z9, Z14, Z11
+	VBROADCASTI64X4 768(R11), Z9
+	VPDPBUSD        Z9, Z10, Z4
+	VBROADCASTI64X4 1024(R11), Z9
+	VPDPBUSD        Z9, Z10, Z11
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z11, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z13, Z9
+	VFMADD231PS     Z9, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z10
+	VSHUFF64X2      $0xee, Z9, Z9, Z9
+	VFMADD231PS     Z9, Z10, K1, Z8
+	ADDQ            R10, DI
+	ADDQ            R10, R9
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z5, Y9
+	VADDPS        Y9, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X9
+	VADDPS        X9, X5, X5
+	VPERMILPD     $0x01, X5, X9
+	VADDPS        X9, X5, X5
+	VMOVSHDUP     X5, X9
+	VADDSS        X9, X5, X5
+	VMOVSS        X5, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z6, Y9
+	VADDPS        Y9, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X9
+	VADDPS        X9, X6, X6
+	VPERMILPD     $0x01, X6, X9
+	VADDPS        X9, X6, X6
+	VMOVSHDUP     X6, X9
+	VADDSS        X9, X6, X6
+	VMOVSS        X6, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z7, Y9
+	VADDPS        Y9, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X9
+	VADDPS        X9, X7, X7
+	VPERMILPD     $0x01, X7, X9
+	VADDPS        X9, X7, X7
+	VMOVSHDUP     X7, X9
+	VADDSS        X9, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y9
+	VADDPS        Y9, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X9, X8, X8
+	VPERMILPD     $0x01, X8, X9
+	VADDPS        X9, X8, X8
+	VMOVSHDUP     X8, X9
+	VADDSS        X9, X8, X8
+	VMOVSS        X8, (DI)
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -12136,13 +13757,17 @@ done:
 // func matVecQ4_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_0I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
@@ -12151,22 +13776,18 @@ TEXT ·matVecQ4_0I16x4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -12182,50 +13803,50 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      80(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z0, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z0, K1, Z18
+	VPERMB         Z16, Z0, K3, Z18
 	VPANDD         Z3, Z18, Z19
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z20, Z18, Z18
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z15, Z14, Z20
-	VPERMB         Z16, Z1, K1, Z20
+	VPERMB         Z16, Z1, K3, Z20
 	VPANDD         Z3, Z20, Z14
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
-	VMOVDQU64      (R8), Z15
-	VMOVDQU64      64(R8), Z16
-	VMOVDQU64      80(R8), Z21
+	VMOVDQU64      (R9), Z15
+	VMOVDQU64      64(R9), Z16
+	VMOVDQU64      80(R9), Z21
 	VMOVDQA64      Z2, Z22
 	VPERMI2W       Z16, Z15, Z22
-	VPERMW         Z21, Z2, K2, Z22
+	VPERMW         Z21, Z2, K4, Z22
 	VCVTPH2PS      Y22, Z22
 	VMOVDQA64      Z0, Z23
 	VPERMI2B       Z16, Z15, Z23
-	VPERMB         Z21, Z0, K1, Z23
+	VPERMB         Z21, Z0, K3, Z23
 	VPANDD         Z3, Z23, Z24
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z25
 	VGF2P8AFFINEQB $0x00, Z25, Z23, Z23
 	VMOVDQA64      Z1, Z25
 	VPERMI2B       Z16, Z15, Z25
-	VPERMB         Z21, Z1, K1, Z25
+	VPERMB         Z21, Z1, K3, Z25
 	VPANDD         Z3, Z25, Z15
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z16
 	VGF2P8AFFINEQB $0x00, Z16, Z25, Z25
@@ -12386,7 +14007,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z22, Z14
 	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -12396,30 +14017,30 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -8(R8), K5, Z15
-	VMOVDQU8        64(DI), K4, Z15
-	VMOVDQU64       8(R8), Z16
+	VMOVDQU8.Z      -8(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       8(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z0, K1, Z18
+	VPERMB          Z16, Z0, K3, Z18
 	VPANDD          Z3, Z18, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -12446,10 +14067,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z6
+	VFMADD231PS     Z15, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1088(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12473,10 +14094,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z7
+	VFMADD231PS     Z15, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1664(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12500,10 +14121,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z8
+	VFMADD231PS     Z15, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 2240(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12527,19 +14148,19 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z9
+	VFMADD231PS     Z14, Z4, K5, Z9
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -12563,7 +14184,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z15
+	VMOVDQU8.Z      -8(R9), K6, Z15
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -12585,20 +14206,20 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z16
+	VMOVDQU8.Z      8(R9), K6, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z0, K1, Z18
+	VPERMB          Z16, Z0, K3, Z18
 	VPANDD          Z3, Z18, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -12625,10 +14246,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z6
+	VFMADD231PS     Z15, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1088(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12652,10 +14273,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z7
+	VFMADD231PS     Z15, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1664(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12679,10 +14300,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z4, K3, Z8
+	VFMADD231PS     Z15, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 2240(R11), Z15
 	VPSRAD          $0x01, Z15, Z15
@@ -12706,12 +14327,12 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z9
+	VFMADD231PS     Z14, Z4, K5, Z9
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -12797,7 +14418,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -12809,13 +14430,17 @@ done:
 // func matVecQ4_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_1I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x000000000000ffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffff0000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
@@ -12824,22 +14449,18 @@ TEXT ·matVecQ4_1I16x4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x000000000000ffff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffff0000, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -12856,21 +14477,21 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000140, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000140, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      96(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z18
 	VEXTRACTI64X4  $0x01, Z17, Y17
 	VCVTPH2PS      Y17, Z17
@@ -12880,22 +14501,22 @@ chunk:
 	VFMADD231PS    192(R13), Z17, Z9
 	VMOVDQA64      Z0, Z17
 	VPERMI2B       Z15, Z14, Z17
-	VPERMB         Z16, Z0, K1, Z17
+	VPERMB         Z16, Z0, K3, Z17
 	VPANDD         Z3, Z17, Z19
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z20, Z17, Z17
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z15, Z14, Z20
-	VPERMB         Z16, Z1, K1, Z20
+	VPERMB         Z16, Z1, K3, Z20
 	VPANDD         Z3, Z20, Z14
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
-	VMOVDQU64      (R8), Z15
-	VMOVDQU64      64(R8), Z16
-	VMOVDQU64      96(R8), Z21
+	VMOVDQU64      (R9), Z15
+	VMOVDQU64      64(R9), Z16
+	VMOVDQU64      96(R9), Z21
 	VMOVDQA64      Z2, Z22
 	VPERMI2W       Z16, Z15, Z22
-	VPERMW         Z21, Z2, K2, Z22
+	VPERMW         Z21, Z2, K4, Z22
 	VCVTPH2PS      Y22, Z23
 	VEXTRACTI64X4  $0x01, Z22, Y22
 	VCVTPH2PS      Y22, Z22
@@ -12905,13 +14526,13 @@ chunk:
 	VFMADD231PS    192(R13), Z22, Z13
 	VMOVDQA64      Z0, Z22
 	VPERMI2B       Z16, Z15, Z22
-	VPERMB         Z21, Z0, K1, Z22
+	VPERMB         Z21, Z0, K3, Z22
 	VPANDD         Z3, Z22, Z24
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z25
 	VGF2P8AFFINEQB $0x00, Z25, Z22, Z22
 	VMOVDQA64      Z1, Z25
 	VPERMI2B       Z16, Z15, Z25
-	VPERMB         Z21, Z1, K1, Z25
+	VPERMB         Z21, Z1, K3, Z25
 	VPANDD         Z3, Z25, Z15
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z16
 	VGF2P8AFFINEQB $0x00, Z16, Z25, Z25
@@ -13068,7 +14689,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z23, Z14
 	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x000000a0, DI
-	ADDQ           $0x000000a0, R8
+	ADDQ           $0x000000a0, R9
 	SUBQ           $0x000000a0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -13081,52 +14702,52 @@ chunk:
 tail:
 	CMPQ            R10, $0x50
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000a0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000a0, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -16(R8), K5, Z15
-	VMOVDQU8        64(DI), K4, Z15
-	VMOVDQU64       16(R8), Z16
+	VMOVDQU8.Z      -16(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       16(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z6
+	VFMADD231PS     Z17, Z19, K5, Z6
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z10
+	VFMADD231PS     Z20, Z19, K5, Z10
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z7
+	VFMADD231PS     Z17, Z19, K5, Z7
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z11
+	VFMADD231PS     Z20, Z19, K5, Z11
 	VBROADCASTI64X4 128(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z8
+	VFMADD231PS     Z17, Z19, K5, Z8
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z12
+	VFMADD231PS     Z20, Z19, K5, Z12
 	VBROADCASTI64X4 192(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z9
+	VFMADD231PS     Z17, Z19, K5, Z9
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K3, Z13
+	VFMADD231PS     Z17, Z19, K5, Z13
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z0, K1, Z17
+	VPERMB          Z16, Z0, K3, Z17
 	VPANDD          Z3, Z17, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z17, Z17
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -13152,10 +14773,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z6
+	VFMADD231PS     Z15, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -13178,10 +14799,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z7
+	VFMADD231PS     Z15, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -13204,10 +14825,10 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z8
+	VFMADD231PS     Z15, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -13230,12 +14851,12 @@ tail:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z18, Z14
-	VFMADD231PS     Z14, Z4, K3, Z9
+	VFMADD231PS     Z14, Z4, K5, Z9
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            $0x50, DI
-	ADDQ            $0x50, R8
+	ADDQ            $0x50, R9
 	SUBQ            $0x50, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -13243,7 +14864,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -13267,7 +14888,7 @@ part:
 	SHRQ            $0x10, R15
 	SHLQ            $0x10, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      -16(R8), K6, Z15
+	VMOVDQU8.Z      -16(R9), K6, Z15
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -13289,42 +14910,42 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      16(R8), K6, Z16
+	VMOVDQU8.Z      16(R9), K6, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z6
+	VFMADD231PS     Z17, Z19, K5, Z6
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z10
+	VFMADD231PS     Z20, Z19, K5, Z10
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z7
+	VFMADD231PS     Z17, Z19, K5, Z7
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z11
+	VFMADD231PS     Z20, Z19, K5, Z11
 	VBROADCASTI64X4 128(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z8
+	VFMADD231PS     Z17, Z19, K5, Z8
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K3, Z12
+	VFMADD231PS     Z20, Z19, K5, Z12
 	VBROADCASTI64X4 192(R13), Z19
-	VFMADD231PS     Z17, Z19, K3, Z9
+	VFMADD231PS     Z17, Z19, K5, Z9
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K3, Z13
+	VFMADD231PS     Z17, Z19, K5, Z13
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z0, K1, Z17
+	VPERMB          Z16, Z0, K3, Z17
 	VPANDD          Z3, Z17, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z17, Z17
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -13350,10 +14971,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z6
+	VFMADD231PS     Z15, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -13376,10 +14997,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z7
+	VFMADD231PS     Z15, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -13402,10 +15023,10 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z18, Z15
-	VFMADD231PS     Z15, Z4, K3, Z8
+	VFMADD231PS     Z15, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -13428,12 +15049,12 @@ part:
 	VPADDD          Z15, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z18, Z14
-	VFMADD231PS     Z14, Z4, K3, Z9
+	VFMADD231PS     Z14, Z4, K5, Z9
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -13519,7 +15140,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -13531,17 +15152,21 @@ done:
 // func matVecQ5_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x0000000000ffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffff000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
@@ -13549,22 +15174,18 @@ TEXT ·matVecQ5_0I16x4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x0000000000ffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffffff000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -13580,31 +15201,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000160, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000160, R8
 	VMOVDQU64      (DI), Z15
 	VMOVDQU64      64(DI), Z16
 	VMOVDQU64      112(DI), Z17
 	VMOVDQA64      Z2, Z18
 	VPERMI2W       Z16, Z15, Z18
-	VPERMW         Z17, Z2, K2, Z18
+	VPERMW         Z17, Z2, K4, Z18
 	VCVTPH2PS      Y18, Z18
 	VMOVDQA64      Z4, Z19
 	VPERMI2B       Z16, Z15, Z19
-	VPERMB         Z17, Z4, K3, Z19
+	VPERMB         Z17, Z4, K5, Z19
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z19, Z20, Z19
 	VMOVDQA64      Z0, Z20
 	VPERMI2B       Z16, Z15, Z20
-	VPERMB         Z17, Z0, K1, Z20
+	VPERMB         Z17, Z0, K3, Z20
 	VMOVDQA64      Z20, Z21
 	VPTERNLOGD     $0xe4, Z3, Z19, Z21
 	VPTERNLOGD     $0xd8, Z3, Z19, Z20
@@ -13614,7 +15235,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z22, Z20, Z20
 	VMOVDQA64      Z1, Z22
 	VPERMI2B       Z16, Z15, Z22
-	VPERMB         Z17, Z1, K1, Z22
+	VPERMB         Z17, Z1, K3, Z22
 	VMOVDQA64      Z22, Z15
 	VPTERNLOGD     $0xe4, Z3, Z19, Z15
 	VPTERNLOGD     $0xd8, Z3, Z19, Z22
@@ -13622,21 +15243,21 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z16, Z15, Z15
 	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z16
 	VGF2P8AFFINEQB $0x00, Z16, Z22, Z22
-	VMOVDQU64      (R8), Z16
-	VMOVDQU64      64(R8), Z17
-	VMOVDQU64      112(R8), Z19
+	VMOVDQU64      (R9), Z16
+	VMOVDQU64      64(R9), Z17
+	VMOVDQU64      112(R9), Z19
 	VMOVDQA64      Z2, Z23
 	VPERMI2W       Z17, Z16, Z23
-	VPERMW         Z19, Z2, K2, Z23
+	VPERMW         Z19, Z2, K4, Z23
 	VCVTPH2PS      Y23, Z23
 	VMOVDQA64      Z4, Z24
 	VPERMI2B       Z17, Z16, Z24
-	VPERMB         Z19, Z4, K3, Z24
+	VPERMB         Z19, Z4, K5, Z24
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z25
 	VGF2P8AFFINEQB $0x00, Z24, Z25, Z24
 	VMOVDQA64      Z0, Z25
 	VPERMI2B       Z17, Z16, Z25
-	VPERMB         Z19, Z0, K1, Z25
+	VPERMB         Z19, Z0, K3, Z25
 	VMOVDQA64      Z25, Z26
 	VPTERNLOGD     $0xe4, Z3, Z24, Z26
 	VPTERNLOGD     $0xd8, Z3, Z24, Z25
@@ -13646,7 +15267,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z27, Z25, Z25
 	VMOVDQA64      Z1, Z27
 	VPERMI2B       Z17, Z16, Z27
-	VPERMB         Z19, Z1, K1, Z27
+	VPERMB         Z19, Z1, K3, Z27
 	VMOVDQA64      Z27, Z16
 	VPTERNLOGD     $0xe4, Z3, Z24, Z16
 	VPTERNLOGD     $0xd8, Z3, Z24, Z27
@@ -13807,7 +15428,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z23, Z15
 	VFMADD231PS    Z15, Z6, Z14
 	ADDQ           $0x000000b0, DI
-	ADDQ           $0x000000b0, R8
+	ADDQ           $0x000000b0, R9
 	SUBQ           $0x000000b0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -13817,29 +15438,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x58
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000b0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000b0, R8
 	VMOVDQU64       (DI), Z15
-	VMOVDQU8.Z      -24(R8), K6, Z16
-	VMOVDQU8        64(DI), K5, Z16
-	VMOVDQU64       24(R8), Z17
+	VMOVDQU8.Z      -24(R9), K2, Z16
+	VMOVDQU8        64(DI), K1, Z16
+	VMOVDQU64       24(R9), Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z4, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z4, K3, Z19
+	VPERMB          Z17, Z4, K5, Z19
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z19, Z20, Z19
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z19, Z21
 	VPTERNLOGD      $0xd8, Z3, Z19, Z20
@@ -13849,7 +15470,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z22, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z19, Z15
 	VPTERNLOGD      $0xd8, Z3, Z19, Z22
@@ -13879,10 +15500,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z7
+	VFMADD231PS     Z16, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z11
+	VFMADD231PS     Z16, Z17, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -13905,10 +15526,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z8
+	VFMADD231PS     Z16, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z12
+	VFMADD231PS     Z16, Z17, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z16
 	VBROADCASTI64X4 1152(R11), Z17
@@ -13931,10 +15552,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z9
+	VFMADD231PS     Z16, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z16
 	VBROADCASTI64X4 1728(R11), Z17
@@ -13957,19 +15578,19 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z10
+	VFMADD231PS     Z15, Z5, K6, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            $0x58, DI
-	ADDQ            $0x58, R8
+	ADDQ            $0x58, R9
 	SUBQ            $0x58, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -13993,7 +15614,7 @@ part:
 	SHRQ            $0x18, R14
 	SHLQ            $0x18, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      -24(R8), K7, Z16
+	VMOVDQU8.Z      -24(R9), K7, Z16
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -14015,19 +15636,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      24(R8), K7, Z17
+	VMOVDQU8.Z      24(R9), K7, Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z4, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z4, K3, Z19
+	VPERMB          Z17, Z4, K5, Z19
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z19, Z20, Z19
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z19, Z21
 	VPTERNLOGD      $0xd8, Z3, Z19, Z20
@@ -14037,7 +15658,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z22, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z19, Z15
 	VPTERNLOGD      $0xd8, Z3, Z19, Z22
@@ -14067,10 +15688,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z7
+	VFMADD231PS     Z16, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z11
+	VFMADD231PS     Z16, Z17, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -14093,10 +15714,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z8
+	VFMADD231PS     Z16, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z12
+	VFMADD231PS     Z16, Z17, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z16
 	VBROADCASTI64X4 1152(R11), Z17
@@ -14119,10 +15740,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K4, Z9
+	VFMADD231PS     Z16, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z16
 	VBROADCASTI64X4 1728(R11), Z17
@@ -14145,12 +15766,12 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z10
+	VFMADD231PS     Z15, Z5, K6, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -14236,7 +15857,7 @@ sum:
 	VMOVSHDUP     X14, X15
 	VADDSS        X15, X14, X14
 	VMOVSS        X14, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -14248,17 +15869,21 @@ done:
 // func matVecQ5_1I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_1I16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000ffffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffff00000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
@@ -14266,22 +15891,18 @@ TEXT ·matVecQ5_1I16x4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x00000000ffffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffff00000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -14298,22 +15919,22 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000180, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000180, R8
 	VMOVDQU64      (DI), Z15
 	VMOVDQU64      64(DI), Z16
 	VMOVDQU64      128(DI), Z17
 	VMOVDQA64      Z2, Z18
 	VPERMI2W       Z16, Z15, Z18
-	VPERMW         Z17, Z2, K2, Z18
+	VPERMW         Z17, Z2, K4, Z18
 	VCVTPH2PS      Y18, Z19
 	VEXTRACTI64X4  $0x01, Z18, Y18
 	VCVTPH2PS      Y18, Z18
@@ -14323,12 +15944,12 @@ chunk:
 	VFMADD231PS    192(R13), Z18, Z10
 	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z16, Z15, Z18
-	VPERMB         Z17, Z4, K3, Z18
+	VPERMB         Z17, Z4, K5, Z18
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z18, Z20, Z18
 	VMOVDQA64      Z0, Z20
 	VPERMI2B       Z16, Z15, Z20
-	VPERMB         Z17, Z0, K1, Z20
+	VPERMB         Z17, Z0, K3, Z20
 	VMOVDQA64      Z20, Z21
 	VPTERNLOGD     $0xe4, Z3, Z18, Z21
 	VPTERNLOGD     $0xd8, Z3, Z18, Z20
@@ -14338,7 +15959,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z22, Z20, Z20
 	VMOVDQA64      Z1, Z22
 	VPERMI2B       Z16, Z15, Z22
-	VPERMB         Z17, Z1, K1, Z22
+	VPERMB         Z17, Z1, K3, Z22
 	VMOVDQA64      Z22, Z15
 	VPTERNLOGD     $0xe4, Z3, Z18, Z15
 	VPTERNLOGD     $0xd8, Z3, Z18, Z22
@@ -14346,12 +15967,12 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z16, Z15, Z15
 	VMOVDQU64      i16_bitsblocks3<>+0(SB), Z16
 	VGF2P8AFFINEQB $0x00, Z16, Z22, Z22
-	VMOVDQU64      (R8), Z16
-	VMOVDQU64      64(R8), Z17
-	VMOVDQU64      128(R8), Z18
+	VMOVDQU64      (R9), Z16
+	VMOVDQU64      64(R9), Z17
+	VMOVDQU64      128(R9), Z18
 	VMOVDQA64      Z2, Z23
 	VPERMI2W       Z17, Z16, Z23
-	VPERMW         Z18, Z2, K2, Z23
+	VPERMW         Z18, Z2, K4, Z23
 	VCVTPH2PS      Y23, Z24
 	VEXTRACTI64X4  $0x01, Z23, Y23
 	VCVTPH2PS      Y23, Z23
@@ -14361,12 +15982,12 @@ chunk:
 	VFMADD231PS    192(R13), Z23, Z14
 	VMOVDQA64      Z4, Z23
 	VPERMI2B       Z17, Z16, Z23
-	VPERMB         Z18, Z4, K3, Z23
+	VPERMB         Z18, Z4, K5, Z23
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z25
 	VGF2P8AFFINEQB $0x00, Z23, Z25, Z23
 	VMOVDQA64      Z0, Z25
 	VPERMI2B       Z17, Z16, Z25
-	VPERMB         Z18, Z0, K1, Z25
+	VPERMB         Z18, Z0, K3, Z25
 	VMOVDQA64      Z25, Z26
 	VPTERNLOGD     $0xe4, Z3, Z23, Z26
 	VPTERNLOGD     $0xd8, Z3, Z23, Z25
@@ -14376,7 +15997,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z27, Z25, Z25
 	VMOVDQA64      Z1, Z27
 	VPERMI2B       Z17, Z16, Z27
-	VPERMB         Z18, Z1, K1, Z27
+	VPERMB         Z18, Z1, K3, Z27
 	VMOVDQA64      Z27, Z16
 	VPTERNLOGD     $0xe4, Z3, Z23, Z16
 	VPTERNLOGD     $0xd8, Z3, Z23, Z27
@@ -14537,7 +16158,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z24, Z15
 	VFMADD231PS    Z15, Z6, Z14
 	ADDQ           $0x000000c0, DI
-	ADDQ           $0x000000c0, R8
+	ADDQ           $0x000000c0, R9
 	SUBQ           $0x000000c0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -14550,51 +16171,51 @@ chunk:
 tail:
 	CMPQ            R10, $0x60
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000c0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000c0, R8
 	VMOVDQU64       (DI), Z15
-	VMOVDQU8.Z      -32(R8), K6, Z16
-	VMOVDQU8        64(DI), K5, Z16
-	VMOVDQU64       32(R8), Z17
+	VMOVDQU8.Z      -32(R9), K2, Z16
+	VMOVDQU8        64(DI), K1, Z16
+	VMOVDQU64       32(R9), Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z19
 	VEXTRACTI64X4   $0x01, Z18, Y18
 	VCVTPH2PS       Y18, Z18
 	VBROADCASTI64X4 (R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z7
+	VFMADD231PS     Z18, Z20, K6, Z7
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z11
+	VFMADD231PS     Z21, Z20, K6, Z11
 	VBROADCASTI64X4 64(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z8
+	VFMADD231PS     Z18, Z20, K6, Z8
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z12
+	VFMADD231PS     Z21, Z20, K6, Z12
 	VBROADCASTI64X4 128(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z9
+	VFMADD231PS     Z18, Z20, K6, Z9
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z13
+	VFMADD231PS     Z21, Z20, K6, Z13
 	VBROADCASTI64X4 192(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z10
+	VFMADD231PS     Z18, Z20, K6, Z10
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
-	VFMADD231PS     Z18, Z20, K4, Z14
+	VFMADD231PS     Z18, Z20, K6, Z14
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z16, Z15, Z18
-	VPERMB          Z17, Z4, K3, Z18
+	VPERMB          Z17, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z18, Z20, Z18
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z18, Z21
 	VPTERNLOGD      $0xd8, Z3, Z18, Z20
@@ -14604,7 +16225,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z22, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z18, Z15
 	VPTERNLOGD      $0xd8, Z3, Z18, Z22
@@ -14634,10 +16255,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z7
+	VFMADD231PS     Z16, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z11
+	VFMADD231PS     Z16, Z17, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -14660,10 +16281,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z8
+	VFMADD231PS     Z16, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z12
+	VFMADD231PS     Z16, Z17, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 1152(R11), Z17
@@ -14686,10 +16307,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z9
+	VFMADD231PS     Z16, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 1728(R11), Z17
@@ -14712,12 +16333,12 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z19, Z15
-	VFMADD231PS     Z15, Z5, K4, Z10
+	VFMADD231PS     Z15, Z5, K6, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            $0x60, DI
-	ADDQ            $0x60, R8
+	ADDQ            $0x60, R9
 	SUBQ            $0x60, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -14725,7 +16346,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -14749,7 +16370,7 @@ part:
 	SHRQ            $0x20, R15
 	SHLQ            $0x20, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      -32(R8), K7, Z16
+	VMOVDQU8.Z      -32(R9), K7, Z16
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -14771,41 +16392,41 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      32(R8), K7, Z17
+	VMOVDQU8.Z      32(R9), K7, Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z19
 	VEXTRACTI64X4   $0x01, Z18, Y18
 	VCVTPH2PS       Y18, Z18
 	VBROADCASTI64X4 (R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z7
+	VFMADD231PS     Z18, Z20, K6, Z7
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z11
+	VFMADD231PS     Z21, Z20, K6, Z11
 	VBROADCASTI64X4 64(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z8
+	VFMADD231PS     Z18, Z20, K6, Z8
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z12
+	VFMADD231PS     Z21, Z20, K6, Z12
 	VBROADCASTI64X4 128(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z9
+	VFMADD231PS     Z18, Z20, K6, Z9
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z21
-	VFMADD231PS     Z21, Z20, K4, Z13
+	VFMADD231PS     Z21, Z20, K6, Z13
 	VBROADCASTI64X4 192(R13), Z20
-	VFMADD231PS     Z18, Z20, K4, Z10
+	VFMADD231PS     Z18, Z20, K6, Z10
 	VSHUFF64X2      $0xee, Z20, Z20, Z20
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
-	VFMADD231PS     Z18, Z20, K4, Z14
+	VFMADD231PS     Z18, Z20, K6, Z14
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z16, Z15, Z18
-	VPERMB          Z17, Z4, K3, Z18
+	VPERMB          Z17, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z18, Z20, Z18
 	VMOVDQA64       Z0, Z20
 	VPERMI2B        Z16, Z15, Z20
-	VPERMB          Z17, Z0, K1, Z20
+	VPERMB          Z17, Z0, K3, Z20
 	VMOVDQA64       Z20, Z21
 	VPTERNLOGD      $0xe4, Z3, Z18, Z21
 	VPTERNLOGD      $0xd8, Z3, Z18, Z20
@@ -14815,7 +16436,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z22, Z20, Z20
 	VMOVDQA64       Z1, Z22
 	VPERMI2B        Z16, Z15, Z22
-	VPERMB          Z17, Z1, K1, Z22
+	VPERMB          Z17, Z1, K3, Z22
 	VMOVDQA64       Z22, Z15
 	VPTERNLOGD      $0xe4, Z3, Z18, Z15
 	VPTERNLOGD      $0xd8, Z3, Z18, Z22
@@ -14845,10 +16466,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z7
+	VFMADD231PS     Z16, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z11
+	VFMADD231PS     Z16, Z17, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 576(R11), Z17
@@ -14871,10 +16492,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z8
+	VFMADD231PS     Z16, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z12
+	VFMADD231PS     Z16, Z17, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 1152(R11), Z17
@@ -14897,10 +16518,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z19, Z16
-	VFMADD231PS     Z16, Z5, K4, Z9
+	VFMADD231PS     Z16, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K4, Z13
+	VFMADD231PS     Z16, Z17, K6, Z13
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z16
 	VBROADCASTI64X4 1728(R11), Z17
@@ -14923,12 +16544,12 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z19, Z15
-	VFMADD231PS     Z15, Z5, K4, Z10
+	VFMADD231PS     Z15, Z5, K6, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z14
+	VFMADD231PS     Z15, Z16, K6, Z14
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -15014,7 +16635,7 @@ sum:
 	VMOVSHDUP     X14, X15
 	VADDSS        X15, X14, X14
 	VMOVSS        X14, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -15026,13 +16647,17 @@ done:
 // func matVecIQ4NLI16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecIQ4NLI16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -15042,22 +16667,18 @@ TEXT ·matVecIQ4NLI16x4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -15073,25 +16694,25 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z15
 	VMOVDQU64      64(DI), Z16
 	VMOVDQU64      80(DI), Z17
 	VMOVDQA64      Z2, Z18
 	VPERMI2W       Z16, Z15, Z18
-	VPERMW         Z17, Z2, K2, Z18
+	VPERMW         Z17, Z2, K4, Z18
 	VCVTPH2PS      Y18, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z16, Z15, Z19
-	VPERMB         Z17, Z0, K1, Z19
+	VPERMB         Z17, Z0, K3, Z19
 	VPANDD         Z3, Z19, Z20
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z21
 	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
@@ -15099,22 +16720,22 @@ chunk:
 	VPSHUFB        Z19, Z4, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z16, Z15, Z21
-	VPERMB         Z17, Z1, K1, Z21
+	VPERMB         Z17, Z1, K3, Z21
 	VPANDD         Z3, Z21, Z15
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z16
 	VGF2P8AFFINEQB $0x00, Z16, Z21, Z21
 	VPSHUFB        Z15, Z4, Z15
 	VPSHUFB        Z21, Z4, Z21
-	VMOVDQU64      (R8), Z16
-	VMOVDQU64      64(R8), Z17
-	VMOVDQU64      80(R8), Z22
+	VMOVDQU64      (R9), Z16
+	VMOVDQU64      64(R9), Z17
+	VMOVDQU64      80(R9), Z22
 	VMOVDQA64      Z2, Z23
 	VPERMI2W       Z17, Z16, Z23
-	VPERMW         Z22, Z2, K2, Z23
+	VPERMW         Z22, Z2, K4, Z23
 	VCVTPH2PS      Y23, Z23
 	VMOVDQA64      Z0, Z24
 	VPERMI2B       Z17, Z16, Z24
-	VPERMB         Z22, Z0, K1, Z24
+	VPERMB         Z22, Z0, K3, Z24
 	VPANDD         Z3, Z24, Z25
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z26
 	VGF2P8AFFINEQB $0x00, Z26, Z24, Z24
@@ -15122,7 +16743,7 @@ chunk:
 	VPSHUFB        Z24, Z4, Z24
 	VMOVDQA64      Z1, Z26
 	VPERMI2B       Z17, Z16, Z26
-	VPERMB         Z22, Z1, K1, Z26
+	VPERMB         Z22, Z1, K3, Z26
 	VPANDD         Z3, Z26, Z16
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z17
 	VGF2P8AFFINEQB $0x00, Z17, Z26, Z26
@@ -15285,7 +16906,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z23, Z15
 	VFMADD231PS    Z15, Z6, Z14
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -15295,24 +16916,24 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z15
-	VMOVDQU8.Z      -8(R8), K5, Z16
-	VMOVDQU8        64(DI), K4, Z16
-	VMOVDQU64       8(R8), Z17
+	VMOVDQU8.Z      -8(R9), K2, Z16
+	VMOVDQU8        64(DI), K1, Z16
+	VMOVDQU64       8(R9), Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z0, K1, Z19
+	VPERMB          Z17, Z0, K3, Z19
 	VPANDD          Z3, Z19, Z20
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z21
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
@@ -15320,7 +16941,7 @@ tail:
 	VPSHUFB         Z19, Z4, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z16, Z15, Z21
-	VPERMB          Z17, Z1, K1, Z21
+	VPERMB          Z17, Z1, K3, Z21
 	VPANDD          Z3, Z21, Z15
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z16
 	VGF2P8AFFINEQB  $0x00, Z16, Z21, Z21
@@ -15349,10 +16970,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z7
+	VFMADD231PS     Z16, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z11
+	VFMADD231PS     Z16, Z17, K5, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15376,10 +16997,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z8
+	VFMADD231PS     Z16, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z12
+	VFMADD231PS     Z16, Z17, K5, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15403,10 +17024,10 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z9
+	VFMADD231PS     Z16, Z5, K5, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z13
+	VFMADD231PS     Z16, Z17, K5, Z13
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15430,19 +17051,19 @@ tail:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K3, Z10
+	VFMADD231PS     Z15, Z5, K5, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z14
+	VFMADD231PS     Z15, Z16, K5, Z14
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -15466,7 +17087,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z16
+	VMOVDQU8.Z      -8(R9), K6, Z16
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -15488,14 +17109,14 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z17
+	VMOVDQU8.Z      8(R9), K6, Z17
 	VMOVDQA64       Z2, Z18
 	VPERMI2W        Z16, Z15, Z18
-	VPERMW          Z17, Z2, K2, Z18
+	VPERMW          Z17, Z2, K4, Z18
 	VCVTPH2PS       Y18, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z16, Z15, Z19
-	VPERMB          Z17, Z0, K1, Z19
+	VPERMB          Z17, Z0, K3, Z19
 	VPANDD          Z3, Z19, Z20
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z21
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
@@ -15503,7 +17124,7 @@ part:
 	VPSHUFB         Z19, Z4, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z16, Z15, Z21
-	VPERMB          Z17, Z1, K1, Z21
+	VPERMB          Z17, Z1, K3, Z21
 	VPANDD          Z3, Z21, Z15
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z16
 	VGF2P8AFFINEQB  $0x00, Z16, Z21, Z21
@@ -15532,10 +17153,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z7
+	VFMADD231PS     Z16, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z11
+	VFMADD231PS     Z16, Z17, K5, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15559,10 +17180,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z8
+	VFMADD231PS     Z16, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z12
+	VFMADD231PS     Z16, Z17, K5, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15586,10 +17207,10 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z16
-	VFMADD231PS     Z16, Z5, K3, Z9
+	VFMADD231PS     Z16, Z5, K5, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z17
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z17, K3, Z13
+	VFMADD231PS     Z16, Z17, K5, Z13
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z16
 	VPSLLD          $0x03, Z16, Z16
@@ -15613,12 +17234,12 @@ part:
 	VPADDD          Z16, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K3, Z10
+	VFMADD231PS     Z15, Z5, K5, Z10
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z14
+	VFMADD231PS     Z15, Z16, K5, Z14
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -15704,7 +17325,826 @@ sum:
 	VMOVSHDUP     X14, X15
 	VADDSS        X15, X14, X14
 	VMOVSS        X14, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ8_0I16x4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q8excess<>+0(SB), Z0
+	VMOVDQU64 i16_q8words<>+0(SB), Z1
+	VMOVDQU64 i16_q8even<>+0(SB), Z2
+	VMOVDQU64 i16_q8odd<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x22, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K1
+
+rows:
+	LEAQ    (DI)(BX*1), R9
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R9
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	CMPQ    R10, $0x00000110
+	JLT     tail
+
+chunk:
+	LEAQ         16384(R8), R13
+	ANDQ         $-4096, R13
+	PREFETCHT0   (R13)
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
+	PREFETCHT0   8512(R8)
+	PREFETCHT0   8576(R8)
+	PREFETCHT0   8640(R8)
+	PREFETCHT0   8704(R8)
+	ADDQ         $0x00000220, R8
+	VXORPS       Z14, Z14, Z14
+	VMOVDQU64    2(DI), Y14
+	VINSERTI64X4 $0x01, 36(DI), Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	VMOVDQU64    70(DI), Y15
+	VINSERTI64X4 $0x01, 104(DI), Z15, Z15
+	VMOVDQA64    Z1, Z18
+	VMOVDQU64    (DI), Z16
+	VMOVDQU64    64(DI), Z17
+	VPERMI2W     Z17, Z16, Z18
+	VXORPS       Z16, Z16, Z16
+	VMOVDQU64    138(DI), Y16
+	VINSERTI64X4 $0x01, 172(DI), Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VMOVDQU64    206(DI), Y17
+	VINSERTI64X4 $0x01, 240(DI), Z17, Z17
+	VMOVDQA64    Z1, Z21
+	VMOVDQU64    136(DI), Z19
+	VMOVDQU64    200(DI), Z20
+	VPERMI2W     Z20, Z19, Z21
+	VINSERTI32X4 $0x01, X21, Y18, Y18
+	VCVTPH2PS    Y18, Z18
+	VPXORD       Z0, Z14, Z14
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z0, Z16, Z16
+	VPXORD       Z0, Z17, Z17
+	VPUNPCKLQDQ  Z15, Z14, Z19
+	VPUNPCKHQDQ  Z15, Z14, Z15
+	VPUNPCKLQDQ  Z17, Z16, Z14
+	VPUNPCKHQDQ  Z17, Z16, Z16
+	VMOVDQA64    Z2, Z17
+	VPERMI2Q     Z14, Z19, Z17
+	VPERMT2Q     Z14, Z3, Z19
+	VMOVDQA64    Z2, Z14
+	VPERMI2Q     Z16, Z15, Z14
+	VPERMT2Q     Z16, Z3, Z15
+	VXORPS       Z16, Z16, Z16
+	VMOVDQU64    2(R9), Y16
+	VINSERTI64X4 $0x01, 36(R9), Z16, Z16
+	VXORPS       Z20, Z20, Z20
+	VMOVDQU64    70(R9), Y20
+	VINSERTI64X4 $0x01, 104(R9), Z20, Z20
+	VMOVDQA64    Z1, Z23
+	VMOVDQU64    (R9), Z21
+	VMOVDQU64    64(R9), Z22
+	VPERMI2W     Z22, Z21, Z23
+	VXORPS       Z21, Z21, Z21
+	VMOVDQU64    138(R9), Y21
+	VINSERTI64X4 $0x01, 172(R9), Z21, Z21
+	VXORPS       Z22, Z22, Z22
+	VMOVDQU64    206(R9), Y22
+	VINSERTI64X4 $0x01, 240(R9), Z22, Z22
+	VMOVDQA64    Z1, Z26
+	VMOVDQU64    136(R9), Z24
+	VMOVDQU64    200(R9), Z25
+	VPERMI2W     Z25, Z24, Z26
+	VINSERTI32X4 $0x01, X26, Y23, Y23
+	VCVTPH2PS    Y23, Z23
+	VPXORD       Z0, Z16, Z16
+	VPXORD       Z0, Z20, Z20
+	VPXORD       Z0, Z21, Z21
+	VPXORD       Z0, Z22, Z22
+	VPUNPCKLQDQ  Z20, Z16, Z24
+	VPUNPCKHQDQ  Z20, Z16, Z20
+	VPUNPCKLQDQ  Z22, Z21, Z16
+	VPUNPCKHQDQ  Z22, Z21, Z21
+	VMOVDQA64    Z2, Z22
+	VPERMI2Q     Z16, Z24, Z22
+	VPERMT2Q     Z16, Z3, Z24
+	VMOVDQA64    Z2, Z16
+	VPERMI2Q     Z21, Z20, Z16
+	VPERMT2Q     Z21, Z3, Z20
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z21
+	VPSLLD       $0x03, Z21, Z21
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z21, Z25
+	VMOVDQU64    (R11), Z26
+	VPDPBUSD     Z26, Z17, Z4
+	VPDPBUSD     Z26, Z22, Z5
+	VMOVDQU64    256(R11), Z26
+	VPDPBUSD     Z26, Z17, Z21
+	VPDPBUSD     Z26, Z22, Z25
+	VMOVDQU64    64(R11), Z26
+	VPDPBUSD     Z26, Z14, Z4
+	VPDPBUSD     Z26, Z16, Z5
+	VMOVDQU64    320(R11), Z26
+	VPDPBUSD     Z26, Z14, Z21
+	VPDPBUSD     Z26, Z16, Z25
+	VMOVDQU64    128(R11), Z26
+	VPDPBUSD     Z26, Z19, Z4
+	VPDPBUSD     Z26, Z24, Z5
+	VMOVDQU64    384(R11), Z26
+	VPDPBUSD     Z26, Z19, Z21
+	VPDPBUSD     Z26, Z24, Z25
+	VMOVDQU64    192(R11), Z26
+	VPDPBUSD     Z26, Z15, Z4
+	VPDPBUSD     Z26, Z20, Z5
+	VMOVDQU64    448(R11), Z26
+	VPDPBUSD     Z26, Z15, Z21
+	VPDPBUSD     Z26, Z20, Z25
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z21, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z18, Z21
+	VFMADD231PS  Z21, Z4, Z6
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z25, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  (R12), Z23, Z21
+	VFMADD231PS  Z21, Z5, Z10
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z21
+	VPSLLD       $0x03, Z21, Z21
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z21, Z25
+	VMOVDQU64    576(R11), Z26
+	VPDPBUSD     Z26, Z17, Z4
+	VPDPBUSD     Z26, Z22, Z5
+	VMOVDQU64    832(R11), Z26
+	VPDPBUSD     Z26, Z17, Z21
+	VPDPBUSD     Z26, Z22, Z25
+	VMOVDQU64    640(R11), Z26
+	VPDPBUSD     Z26, Z14, Z4
+	VPDPBUSD     Z26, Z16, Z5
+	VMOVDQU64    896(R11), Z26
+	VPDPBUSD     Z26, Z14, Z21
+	VPDPBUSD     Z26, Z16, Z25
+	VMOVDQU64    704(R11), Z26
+	VPDPBUSD     Z26, Z19, Z4
+	VPDPBUSD     Z26, Z24, Z5
+	VMOVDQU64    960(R11), Z26
+	VPDPBUSD     Z26, Z19, Z21
+	VPDPBUSD     Z26, Z24, Z25
+	VMOVDQU64    768(R11), Z26
+	VPDPBUSD     Z26, Z15, Z4
+	VPDPBUSD     Z26, Z20, Z5
+	VMOVDQU64    1024(R11), Z26
+	VPDPBUSD     Z26, Z15, Z21
+	VPDPBUSD     Z26, Z20, Z25
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z21, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z18, Z21
+	VFMADD231PS  Z21, Z4, Z7
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z25, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  4(R12), Z23, Z21
+	VFMADD231PS  Z21, Z5, Z11
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1664(R11), Z21
+	VPSLLD       $0x03, Z21, Z21
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z21, Z25
+	VMOVDQU64    1152(R11), Z26
+	VPDPBUSD     Z26, Z17, Z4
+	VPDPBUSD     Z26, Z22, Z5
+	VMOVDQU64    1408(R11), Z26
+	VPDPBUSD     Z26, Z17, Z21
+	VPDPBUSD     Z26, Z22, Z25
+	VMOVDQU64    1216(R11), Z26
+	VPDPBUSD     Z26, Z14, Z4
+	VPDPBUSD     Z26, Z16, Z5
+	VMOVDQU64    1472(R11), Z26
+	VPDPBUSD     Z26, Z14, Z21
+	VPDPBUSD     Z26, Z16, Z25
+	VMOVDQU64    1280(R11), Z26
+	VPDPBUSD     Z26, Z19, Z4
+	VPDPBUSD     Z26, Z24, Z5
+	VMOVDQU64    1536(R11), Z26
+	VPDPBUSD     Z26, Z19, Z21
+	VPDPBUSD     Z26, Z24, Z25
+	VMOVDQU64    1344(R11), Z26
+	VPDPBUSD     Z26, Z15, Z4
+	VPDPBUSD     Z26, Z20, Z5
+	VMOVDQU64    1600(R11), Z26
+	VPDPBUSD     Z26, Z15, Z21
+	VPDPBUSD     Z26, Z20, Z25
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z21, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  8(R12), Z18, Z21
+	VFMADD231PS  Z21, Z4, Z8
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z25, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  8(R12), Z23, Z21
+	VFMADD231PS  Z21, Z5, Z12
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    2240(R11), Z21
+	VPSLLD       $0x03, Z21, Z21
+	VPXORD       Z5, Z5, Z5
+	VMOVDQA64    Z21, Z25
+	VMOVDQU64    1728(R11), Z26
+	VPDPBUSD     Z26, Z17, Z4
+	VPDPBUSD     Z26, Z22, Z5
+	VMOVDQU64    1984(R11), Z26
+	VPDPBUSD     Z26, Z17, Z21
+	VPDPBUSD     Z26, Z22, Z25
+	VMOVDQU64    1792(R11), Z17
+	VPDPBUSD     Z17, Z14, Z4
+	VPDPBUSD     Z17, Z16, Z5
+	VMOVDQU64    2048(R11), Z17
+	VPDPBUSD     Z17, Z14, Z21
+	VPDPBUSD     Z17, Z16, Z25
+	VMOVDQU64    1856(R11), Z14
+	VPDPBUSD     Z14, Z19, Z4
+	VPDPBUSD     Z14, Z24, Z5
+	VMOVDQU64    2112(R11), Z14
+	VPDPBUSD     Z14, Z19, Z21
+	VPDPBUSD     Z14, Z24, Z25
+	VMOVDQU64    1920(R11), Z14
+	VPDPBUSD     Z14, Z15, Z4
+	VPDPBUSD     Z14, Z20, Z5
+	VMOVDQU64    2176(R11), Z14
+	VPDPBUSD     Z14, Z15, Z21
+	VPDPBUSD     Z14, Z20, Z25
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z21, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  12(R12), Z18, Z14
+	VFMADD231PS  Z14, Z4, Z9
+	VPSLLD       $0x08, Z5, Z5
+	VPADDD       Z25, Z5, Z5
+	VCVTDQ2PS    Z5, Z5
+	VMULPS.BCST  12(R12), Z23, Z14
+	VFMADD231PS  Z14, Z5, Z13
+	ADDQ         $0x00000110, DI
+	ADDQ         $0x00000110, R9
+	SUBQ         $0x00000110, R10
+	ADDQ         SI, R11
+	LEAQ         (R12)(DX*4), R12
+	CMPQ         R10, $0x00000110
+	JGE          chunk
+
+tail:
+	CMPQ            R10, $0x00000088
+	JLT             part
+	LEAQ            16384(R8), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	PREFETCHT0      8384(R8)
+	PREFETCHT0      8448(R8)
+	ADDQ            $0x00000110, R8
+	VXORPS          Z14, Z14, Z14
+	VMOVDQU64       2(DI), Y14
+	VINSERTI64X4    $0x01, 36(DI), Z14, Z14
+	VXORPS          Z15, Z15, Z15
+	VMOVDQU64       70(DI), Y15
+	VINSERTI64X4    $0x01, 104(DI), Z15, Z15
+	VMOVDQA64       Z1, Z18
+	VMOVDQU64       (DI), Z16
+	VMOVDQU64       64(DI), Z17
+	VPERMI2W        Z17, Z16, Z18
+	VXORPS          Z16, Z16, Z16
+	VMOVDQU64       2(R9), Y16
+	VINSERTI64X4    $0x01, 36(R9), Z16, Z16
+	VXORPS          Z17, Z17, Z17
+	VMOVDQU64       70(R9), Y17
+	VINSERTI64X4    $0x01, 104(R9), Z17, Z17
+	VMOVDQA64       Z1, Z21
+	VMOVDQU64       (R9), Z19
+	VMOVDQU64       64(R9), Z20
+	VPERMI2W        Z20, Z19, Z21
+	VINSERTI32X4    $0x01, X21, Y18, Y18
+	VCVTPH2PS       Y18, Z18
+	VPXORD          Z0, Z14, Z14
+	VPXORD          Z0, Z15, Z15
+	VPXORD          Z0, Z16, Z16
+	VPXORD          Z0, Z17, Z17
+	VPUNPCKLQDQ     Z15, Z14, Z19
+	VPUNPCKHQDQ     Z15, Z14, Z15
+	VPUNPCKLQDQ     Z17, Z16, Z14
+	VPUNPCKHQDQ     Z17, Z16, Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2Q        Z14, Z19, Z17
+	VPERMT2Q        Z14, Z3, Z19
+	VMOVDQA64       Z2, Z14
+	VPERMI2Q        Z16, Z15, Z14
+	VPERMT2Q        Z16, Z3, Z15
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 (R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 256(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 64(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 320(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 128(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 384(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 192(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 448(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 576(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 832(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 640(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 896(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 704(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 960(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 768(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 1024(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 1152(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 1408(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 1216(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 1472(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 1280(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 1536(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 1344(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 1600(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z12
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 1728(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 1984(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 1792(R11), Z17
+	VPDPBUSD        Z17, Z14, Z4
+	VBROADCASTI64X4 2048(R11), Z17
+	VPDPBUSD        Z17, Z14, Z16
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z4
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z16
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z15, Z4
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z18, Z14
+	VFMADD231PS     Z14, Z4, K1, Z9
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K1, Z13
+	ADDQ            $0x00000088, DI
+	ADDQ            $0x00000088, R9
+	SUBQ            $0x00000088, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R8)(R10*2), R8
+	VXORPS          Z14, Z14, Z14
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(DI), K2, Y14
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(DI), K2, Y15
+	VINSERTI64X4    $0x01, Y15, Z14, Z14
+	VXORPS          Z15, Z15, Z15
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(DI), K2, Y15
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(DI), K2, Y16
+	VINSERTI64X4    $0x01, Y16, Z15, Z15
+	VMOVDQA64       Z1, Z18
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (DI), K2, Z16
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(DI), K2, Z17
+	VPERMI2W        Z17, Z16, Z18
+	VXORPS          Z16, Z16, Z16
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(R9), K2, Y16
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(R9), K2, Y17
+	VINSERTI64X4    $0x01, Y17, Z16, Z16
+	VXORPS          Z17, Z17, Z17
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(R9), K2, Y17
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(R9), K2, Y19
+	VINSERTI64X4    $0x01, Y19, Z17, Z17
+	VMOVDQA64       Z1, Z21
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (R9), K2, Z19
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(R9), K2, Z20
+	VPERMI2W        Z20, Z19, Z21
+	VINSERTI32X4    $0x01, X21, Y18, Y18
+	VCVTPH2PS       Y18, Z18
+	VPXORD          Z0, Z14, Z14
+	VPXORD          Z0, Z15, Z15
+	VPXORD          Z0, Z16, Z16
+	VPXORD          Z0, Z17, Z17
+	VPUNPCKLQDQ     Z15, Z14, Z19
+	VPUNPCKHQDQ     Z15, Z14, Z15
+	VPUNPCKLQDQ     Z17, Z16, Z14
+	VPUNPCKHQDQ     Z17, Z16, Z16
+	VMOVDQA64       Z2, Z17
+	VPERMI2Q        Z14, Z19, Z17
+	VPERMT2Q        Z14, Z3, Z19
+	VMOVDQA64       Z2, Z14
+	VPERMI2Q        Z16, Z15, Z14
+	VPERMT2Q        Z16, Z3, Z15
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 (R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 256(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 64(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 320(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 128(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 384(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 192(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 448(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 576(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 832(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 640(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 896(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 704(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 960(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 768(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 1024(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 1152(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 1408(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 1216(R11), Z20
+	VPDPBUSD        Z20, Z14, Z4
+	VBROADCASTI64X4 1472(R11), Z20
+	VPDPBUSD        Z20, Z14, Z16
+	VBROADCASTI64X4 1280(R11), Z20
+	VPDPBUSD        Z20, Z19, Z4
+	VBROADCASTI64X4 1536(R11), Z20
+	VPDPBUSD        Z20, Z19, Z16
+	VBROADCASTI64X4 1344(R11), Z20
+	VPDPBUSD        Z20, Z15, Z4
+	VBROADCASTI64X4 1600(R11), Z20
+	VPDPBUSD        Z20, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z18, Z16
+	VFMADD231PS     Z16, Z4, K1, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z20
+	VSHUFF64X2      $0xee, Z16, Z16, Z16
+	VFMADD231PS     Z16, Z20, K1, Z12
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z16
+	VPSLLD          $0x03, Z16, Z16
+	VBROADCASTI64X4 1728(R11), Z20
+	VPDPBUSD        Z20, Z17, Z4
+	VBROADCASTI64X4 1984(R11), Z20
+	VPDPBUSD        Z20, Z17, Z16
+	VBROADCASTI64X4 1792(R11), Z17
+	VPDPBUSD        Z17, Z14, Z4
+	VBROADCASTI64X4 2048(R11), Z17
+	VPDPBUSD        Z17, Z14, Z16
+	VBROADCASTI64X4 1856(R11), Z14
+	VPDPBUSD        Z14, Z19, Z4
+	VBROADCASTI64X4 2112(R11), Z14
+	VPDPBUSD        Z14, Z19, Z16
+	VBROADCASTI64X4 1920(R11), Z14
+	VPDPBUSD        Z14, Z15, Z4
+	VBROADCASTI64X4 2176(R11), Z14
+	VPDPBUSD        Z14, Z15, Z16
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z16, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z18, Z14
+	VFMADD231PS     Z14, Z4, K1, Z9
+	VSHUFF64X2      $0xee, Z4, Z4, Z15
+	VSHUFF64X2      $0xee, Z14, Z14, Z14
+	VFMADD231PS     Z14, Z15, K1, Z13
+	ADDQ            R10, DI
+	ADDQ            R10, R9
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z6, Y14
+	VADDPS        Y14, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X14
+	VADDPS        X14, X6, X6
+	VPERMILPD     $0x01, X6, X14
+	VADDPS        X14, X6, X6
+	VMOVSHDUP     X6, X14
+	VADDSS        X14, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y14
+	VADDPS        Y14, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X14
+	VADDPS        X14, X7, X7
+	VPERMILPD     $0x01, X7, X14
+	VADDPS        X14, X7, X7
+	VMOVSHDUP     X7, X14
+	VADDSS        X14, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y14
+	VADDPS        Y14, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X14
+	VADDPS        X14, X8, X8
+	VPERMILPD     $0x01, X8, X14
+	VADDPS        X14, X8, X8
+	VMOVSHDUP     X8, X14
+	VADDSS        X14, X8, X8
+	VMOVSS        X8, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z9, Y14
+	VADDPS        Y14, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X14
+	VADDPS        X14, X9, X9
+	VPERMILPD     $0x01, X9, X14
+	VADDPS        X14, X9, X9
+	VMOVSHDUP     X9, X14
+	VADDSS        X14, X9, X9
+	VMOVSS        X9, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z10, Y14
+	VADDPS        Y14, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X14
+	VADDPS        X14, X10, X10
+	VPERMILPD     $0x01, X10, X14
+	VADDPS        X14, X10, X10
+	VMOVSHDUP     X10, X14
+	VADDSS        X14, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y14
+	VADDPS        Y14, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X14
+	VADDPS        X14, X11, X11
+	VPERMILPD     $0x01, X11, X14
+	VADDPS        X14, X11, X11
+	VMOVSHDUP     X11, X14
+	VADDSS        X14, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y14
+	VADDPS        Y14, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X14
+	VADDPS        X14, X12, X12
+	VPERMILPD     $0x01, X12, X14
+	VADDPS        X14, X12, X12
+	VMOVSHDUP     X12, X14
+	VADDSS        X14, X12, X12
+	VMOVSS        X12, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z13, Y14
+	VADDPS        Y14, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X14
+	VADDPS        X14, X13, X13
+	VPERMILPD     $0x01, X13, X14
+	VADDPS        X14, X13, X13
+	VMOVSHDUP     X13, X14
+	VADDSS        X14, X13, X13
+	VMOVSS        X13, (DI)
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -15716,13 +18156,17 @@ done:
 // func matVecQ4_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_0I16Wide4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_0q0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
@@ -15731,22 +18175,18 @@ TEXT ·matVecQ4_0I16Wide4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -15762,31 +18202,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z13
 	VMOVDQU64      64(DI), Z14
 	VMOVDQU64      80(DI), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z16
 	VMOVDQA64      Z0, Z17
 	VPERMI2B       Z14, Z13, Z17
-	VPERMB         Z15, Z0, K1, Z17
+	VPERMB         Z15, Z0, K3, Z17
 	VPANDD         Z3, Z17, Z18
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z19, Z17, Z17
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z14, Z13, Z19
-	VPERMB         Z15, Z1, K1, Z19
+	VPERMB         Z15, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z13
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
@@ -15886,22 +18326,22 @@ chunk:
 	VCVTDQ2PS      Z4, Z4
 	VMULPS.BCST    12(R12), Z16, Z13
 	VFMADD231PS    Z13, Z4, Z8
-	VMOVDQU64      (R8), Z13
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      80(R8), Z15
+	VMOVDQU64      (R9), Z13
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      80(R9), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z16
 	VMOVDQA64      Z0, Z17
 	VPERMI2B       Z14, Z13, Z17
-	VPERMB         Z15, Z0, K1, Z17
+	VPERMB         Z15, Z0, K3, Z17
 	VPANDD         Z3, Z17, Z18
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z19, Z17, Z17
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z14, Z13, Z19
-	VPERMB         Z15, Z1, K1, Z19
+	VPERMB         Z15, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z13
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
@@ -16002,7 +18442,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z16, Z13
 	VFMADD231PS    Z13, Z4, Z12
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -16012,30 +18452,30 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z13
-	VMOVDQU8.Z      -8(R8), K5, Z14
-	VMOVDQU8        64(DI), K4, Z14
-	VMOVDQU64       8(R8), Z15
+	VMOVDQU8.Z      -8(R9), K2, Z14
+	VMOVDQU8        64(DI), K1, Z14
+	VMOVDQU64       8(R9), Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z16
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z0, K1, Z17
+	VPERMB          Z15, Z0, K3, Z17
 	VPANDD          Z3, Z17, Z18
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z19, Z17, Z17
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z14, Z13, Z19
-	VPERMB          Z15, Z1, K1, Z19
+	VPERMB          Z15, Z1, K3, Z19
 	VPANDD          Z3, Z19, Z13
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
@@ -16062,10 +18502,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z5
+	VFMADD231PS     Z14, Z4, K5, Z5
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z9
+	VFMADD231PS     Z14, Z15, K5, Z9
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1088(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16089,10 +18529,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z6
+	VFMADD231PS     Z14, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z10
+	VFMADD231PS     Z14, Z15, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1664(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16116,10 +18556,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z7
+	VFMADD231PS     Z14, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z11
+	VFMADD231PS     Z14, Z15, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 2240(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16143,19 +18583,19 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z16, Z13
-	VFMADD231PS     Z13, Z4, K3, Z8
+	VFMADD231PS     Z13, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z12
+	VFMADD231PS     Z13, Z14, K5, Z12
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -16179,7 +18619,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z14
+	VMOVDQU8.Z      -8(R9), K6, Z14
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -16201,20 +18641,20 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z15
+	VMOVDQU8.Z      8(R9), K6, Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z16
 	VMOVDQA64       Z0, Z17
 	VPERMI2B        Z14, Z13, Z17
-	VPERMB          Z15, Z0, K1, Z17
+	VPERMB          Z15, Z0, K3, Z17
 	VPANDD          Z3, Z17, Z18
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z19, Z17, Z17
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z14, Z13, Z19
-	VPERMB          Z15, Z1, K1, Z19
+	VPERMB          Z15, Z1, K3, Z19
 	VPANDD          Z3, Z19, Z13
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
@@ -16241,10 +18681,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z5
+	VFMADD231PS     Z14, Z4, K5, Z5
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z9
+	VFMADD231PS     Z14, Z15, K5, Z9
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1088(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16268,10 +18708,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z6
+	VFMADD231PS     Z14, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z10
+	VFMADD231PS     Z14, Z15, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 1664(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16295,10 +18735,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z16, Z14
-	VFMADD231PS     Z14, Z4, K3, Z7
+	VFMADD231PS     Z14, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z11
+	VFMADD231PS     Z14, Z15, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VBROADCASTI64X4 2240(R11), Z14
 	VPSRAD          $0x01, Z14, Z14
@@ -16322,12 +18762,12 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z16, Z13
-	VFMADD231PS     Z13, Z4, K3, Z8
+	VFMADD231PS     Z13, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z12
+	VFMADD231PS     Z13, Z14, K5, Z12
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -16413,7 +18853,7 @@ sum:
 	VMOVSHDUP     X12, X13
 	VADDSS        X13, X12, X12
 	VMOVSS        X12, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -16425,13 +18865,17 @@ done:
 // func matVecQ4_1I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ4_1I16Wide4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x000000000000ffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffff0000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ4_1q0<>+0(SB), Z0
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ4_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ4_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
@@ -16440,22 +18884,18 @@ TEXT ·matVecQ4_1I16Wide4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x000000000000ffff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffff0000, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -16472,21 +18912,21 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000140, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000140, R8
 	VMOVDQU64      (DI), Z13
 	VMOVDQU64      64(DI), Z14
 	VMOVDQU64      96(DI), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z17
 	VEXTRACTI64X4  $0x01, Z16, Y16
 	VCVTPH2PS      Y16, Z16
@@ -16500,13 +18940,13 @@ chunk:
 	VFMADD231PS    Z16, Z18, Z8
 	VMOVDQA64      Z0, Z16
 	VPERMI2B       Z14, Z13, Z16
-	VPERMB         Z15, Z0, K1, Z16
+	VPERMB         Z15, Z0, K3, Z16
 	VPANDD         Z3, Z16, Z18
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z19, Z16, Z16
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z14, Z13, Z19
-	VPERMB         Z15, Z1, K1, Z19
+	VPERMB         Z15, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z13
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
@@ -16602,12 +19042,12 @@ chunk:
 	VCVTDQ2PS      Z4, Z4
 	VMULPS.BCST    12(R12), Z17, Z13
 	VFMADD231PS    Z13, Z4, Z8
-	VMOVDQU64      (R8), Z13
-	VMOVDQU64      64(R8), Z14
-	VMOVDQU64      96(R8), Z15
+	VMOVDQU64      (R9), Z13
+	VMOVDQU64      64(R9), Z14
+	VMOVDQU64      96(R9), Z15
 	VMOVDQA64      Z2, Z16
 	VPERMI2W       Z14, Z13, Z16
-	VPERMW         Z15, Z2, K2, Z16
+	VPERMW         Z15, Z2, K4, Z16
 	VCVTPH2PS      Y16, Z17
 	VEXTRACTI64X4  $0x01, Z16, Y16
 	VCVTPH2PS      Y16, Z16
@@ -16621,13 +19061,13 @@ chunk:
 	VFMADD231PS    Z16, Z18, Z12
 	VMOVDQA64      Z0, Z16
 	VPERMI2B       Z14, Z13, Z16
-	VPERMB         Z15, Z0, K1, Z16
+	VPERMB         Z15, Z0, K3, Z16
 	VPANDD         Z3, Z16, Z18
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z19, Z16, Z16
 	VMOVDQA64      Z1, Z19
 	VPERMI2B       Z14, Z13, Z19
-	VPERMB         Z15, Z1, K1, Z19
+	VPERMB         Z15, Z1, K3, Z19
 	VPANDD         Z3, Z19, Z13
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB $0x00, Z14, Z19, Z19
@@ -16724,7 +19164,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z17, Z13
 	VFMADD231PS    Z13, Z4, Z12
 	ADDQ           $0x000000a0, DI
-	ADDQ           $0x000000a0, R8
+	ADDQ           $0x000000a0, R9
 	SUBQ           $0x000000a0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -16737,52 +19177,52 @@ chunk:
 tail:
 	CMPQ            R10, $0x50
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000a0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000a0, R8
 	VMOVDQU64       (DI), Z13
-	VMOVDQU8.Z      -16(R8), K5, Z14
-	VMOVDQU8        64(DI), K4, Z14
-	VMOVDQU64       16(R8), Z15
+	VMOVDQU8.Z      -16(R9), K2, Z14
+	VMOVDQU8        64(DI), K1, Z14
+	VMOVDQU64       16(R9), Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z17
 	VEXTRACTI64X4   $0x01, Z16, Y16
 	VCVTPH2PS       Y16, Z16
 	VBROADCASTI64X4 (R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z5
+	VFMADD231PS     Z16, Z18, K5, Z5
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z9
+	VFMADD231PS     Z19, Z18, K5, Z9
 	VBROADCASTI64X4 64(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z6
+	VFMADD231PS     Z16, Z18, K5, Z6
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z10
+	VFMADD231PS     Z19, Z18, K5, Z10
 	VBROADCASTI64X4 128(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z7
+	VFMADD231PS     Z16, Z18, K5, Z7
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z11
+	VFMADD231PS     Z19, Z18, K5, Z11
 	VBROADCASTI64X4 192(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z8
+	VFMADD231PS     Z16, Z18, K5, Z8
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z18, K3, Z12
+	VFMADD231PS     Z16, Z18, K5, Z12
 	VMOVDQA64       Z0, Z16
 	VPERMI2B        Z14, Z13, Z16
-	VPERMB          Z15, Z0, K1, Z16
+	VPERMB          Z15, Z0, K3, Z16
 	VPANDD          Z3, Z16, Z18
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z19, Z16, Z16
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z14, Z13, Z19
-	VPERMB          Z15, Z1, K1, Z19
+	VPERMB          Z15, Z1, K3, Z19
 	VPANDD          Z3, Z19, Z13
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
@@ -16808,10 +19248,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z5
+	VFMADD231PS     Z14, Z4, K5, Z5
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z9
+	VFMADD231PS     Z14, Z15, K5, Z9
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 576(R11), Z15
@@ -16834,10 +19274,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z6
+	VFMADD231PS     Z14, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z10
+	VFMADD231PS     Z14, Z15, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 1152(R11), Z15
@@ -16860,10 +19300,10 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z7
+	VFMADD231PS     Z14, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z11
+	VFMADD231PS     Z14, Z15, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 1728(R11), Z15
@@ -16886,12 +19326,12 @@ tail:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z17, Z13
-	VFMADD231PS     Z13, Z4, K3, Z8
+	VFMADD231PS     Z13, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z12
+	VFMADD231PS     Z13, Z14, K5, Z12
 	ADDQ            $0x50, DI
-	ADDQ            $0x50, R8
+	ADDQ            $0x50, R9
 	SUBQ            $0x50, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -16899,7 +19339,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -16923,7 +19363,7 @@ part:
 	SHRQ            $0x10, R15
 	SHLQ            $0x10, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      -16(R8), K6, Z14
+	VMOVDQU8.Z      -16(R9), K6, Z14
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -16945,42 +19385,42 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K6
-	VMOVDQU8.Z      16(R8), K6, Z15
+	VMOVDQU8.Z      16(R9), K6, Z15
 	VMOVDQA64       Z2, Z16
 	VPERMI2W        Z14, Z13, Z16
-	VPERMW          Z15, Z2, K2, Z16
+	VPERMW          Z15, Z2, K4, Z16
 	VCVTPH2PS       Y16, Z17
 	VEXTRACTI64X4   $0x01, Z16, Y16
 	VCVTPH2PS       Y16, Z16
 	VBROADCASTI64X4 (R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z5
+	VFMADD231PS     Z16, Z18, K5, Z5
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z9
+	VFMADD231PS     Z19, Z18, K5, Z9
 	VBROADCASTI64X4 64(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z6
+	VFMADD231PS     Z16, Z18, K5, Z6
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z10
+	VFMADD231PS     Z19, Z18, K5, Z10
 	VBROADCASTI64X4 128(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z7
+	VFMADD231PS     Z16, Z18, K5, Z7
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z19
-	VFMADD231PS     Z19, Z18, K3, Z11
+	VFMADD231PS     Z19, Z18, K5, Z11
 	VBROADCASTI64X4 192(R13), Z18
-	VFMADD231PS     Z16, Z18, K3, Z8
+	VFMADD231PS     Z16, Z18, K5, Z8
 	VSHUFF64X2      $0xee, Z18, Z18, Z18
 	VSHUFF64X2      $0xee, Z16, Z16, Z16
-	VFMADD231PS     Z16, Z18, K3, Z12
+	VFMADD231PS     Z16, Z18, K5, Z12
 	VMOVDQA64       Z0, Z16
 	VPERMI2B        Z14, Z13, Z16
-	VPERMB          Z15, Z0, K1, Z16
+	VPERMB          Z15, Z0, K3, Z16
 	VPANDD          Z3, Z16, Z18
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z19, Z16, Z16
 	VMOVDQA64       Z1, Z19
 	VPERMI2B        Z14, Z13, Z19
-	VPERMB          Z15, Z1, K1, Z19
+	VPERMB          Z15, Z1, K3, Z19
 	VPANDD          Z3, Z19, Z13
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z14
 	VGF2P8AFFINEQB  $0x00, Z14, Z19, Z19
@@ -17006,10 +19446,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     (R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z5
+	VFMADD231PS     Z14, Z4, K5, Z5
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z9
+	VFMADD231PS     Z14, Z15, K5, Z9
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 576(R11), Z15
@@ -17032,10 +19472,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     4(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z6
+	VFMADD231PS     Z14, Z4, K5, Z6
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z10
+	VFMADD231PS     Z14, Z15, K5, Z10
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 1152(R11), Z15
@@ -17058,10 +19498,10 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     8(R12), Z17, Z14
-	VFMADD231PS     Z14, Z4, K3, Z7
+	VFMADD231PS     Z14, Z4, K5, Z7
 	VSHUFF64X2      $0xee, Z4, Z4, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z11
+	VFMADD231PS     Z14, Z15, K5, Z11
 	VPXORD          Z4, Z4, Z4
 	VMOVDQA64       Z4, Z14
 	VBROADCASTI64X4 1728(R11), Z15
@@ -17084,12 +19524,12 @@ part:
 	VPADDD          Z14, Z4, Z4
 	VCVTDQ2PS       Z4, Z4
 	VMULPS.BCST     12(R12), Z17, Z13
-	VFMADD231PS     Z13, Z4, K3, Z8
+	VFMADD231PS     Z13, Z4, K5, Z8
 	VSHUFF64X2      $0xee, Z4, Z4, Z14
 	VSHUFF64X2      $0xee, Z13, Z13, Z13
-	VFMADD231PS     Z13, Z14, K3, Z12
+	VFMADD231PS     Z13, Z14, K5, Z12
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -17175,7 +19615,7 @@ sum:
 	VMOVSHDUP     X12, X13
 	VADDSS        X13, X12, X12
 	VMOVSS        X12, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -17187,17 +19627,21 @@ done:
 // func matVecQ5_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_0I16Wide4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x0000000000ffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffff000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_0q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_0q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_0scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_0high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
@@ -17205,22 +19649,18 @@ TEXT ·matVecQ5_0I16Wide4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x0000000000ffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffffff000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -17236,31 +19676,31 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000160, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000160, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      112(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z4, K3, Z18
+	VPERMB         Z16, Z4, K5, Z18
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z18, Z20
 	VPTERNLOGD     $0xd8, Z3, Z18, Z19
@@ -17270,7 +19710,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z18, Z14
 	VPTERNLOGD     $0xd8, Z3, Z18, Z21
@@ -17370,21 +19810,21 @@ chunk:
 	VCVTDQ2PS      Z5, Z5
 	VMULPS.BCST    12(R12), Z17, Z14
 	VFMADD231PS    Z14, Z5, Z9
-	VMOVDQU64      (R8), Z14
-	VMOVDQU64      64(R8), Z15
-	VMOVDQU64      112(R8), Z16
+	VMOVDQU64      (R9), Z14
+	VMOVDQU64      64(R9), Z15
+	VMOVDQU64      112(R9), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z4, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z4, K3, Z18
+	VPERMB         Z16, Z4, K5, Z18
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z18, Z19, Z18
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z18, Z20
 	VPTERNLOGD     $0xd8, Z3, Z18, Z19
@@ -17394,7 +19834,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z18, Z14
 	VPTERNLOGD     $0xd8, Z3, Z18, Z21
@@ -17495,7 +19935,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z17, Z14
 	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x000000b0, DI
-	ADDQ           $0x000000b0, R8
+	ADDQ           $0x000000b0, R9
 	SUBQ           $0x000000b0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -17505,29 +19945,29 @@ chunk:
 tail:
 	CMPQ            R10, $0x58
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000b0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000b0, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -24(R8), K6, Z15
-	VMOVDQU8        64(DI), K5, Z15
-	VMOVDQU64       24(R8), Z16
+	VMOVDQU8.Z      -24(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       24(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z4, K3, Z18
+	VPERMB          Z16, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z18, Z20
 	VPTERNLOGD      $0xd8, Z3, Z18, Z19
@@ -17537,7 +19977,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z18, Z14
 	VPTERNLOGD      $0xd8, Z3, Z18, Z21
@@ -17567,10 +20007,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z6
+	VFMADD231PS     Z15, Z5, K6, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z10
+	VFMADD231PS     Z15, Z16, K6, Z10
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -17593,10 +20033,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z7
+	VFMADD231PS     Z15, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z11
+	VFMADD231PS     Z15, Z16, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -17619,10 +20059,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z8
+	VFMADD231PS     Z15, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -17645,19 +20085,19 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z5, K4, Z9
+	VFMADD231PS     Z14, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            $0x58, DI
-	ADDQ            $0x58, R8
+	ADDQ            $0x58, R9
 	SUBQ            $0x58, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -17681,7 +20121,7 @@ part:
 	SHRQ            $0x18, R14
 	SHLQ            $0x18, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      -24(R8), K7, Z15
+	VMOVDQU8.Z      -24(R9), K7, Z15
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -17703,19 +20143,19 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K7
-	VMOVDQU8.Z      24(R8), K7, Z16
+	VMOVDQU8.Z      24(R9), K7, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z4, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z4, K3, Z18
+	VPERMB          Z16, Z4, K5, Z18
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z18, Z19, Z18
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z18, Z20
 	VPTERNLOGD      $0xd8, Z3, Z18, Z19
@@ -17725,7 +20165,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z18, Z14
 	VPTERNLOGD      $0xd8, Z3, Z18, Z21
@@ -17755,10 +20195,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z6
+	VFMADD231PS     Z15, Z5, K6, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z10
+	VFMADD231PS     Z15, Z16, K6, Z10
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -17781,10 +20221,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z7
+	VFMADD231PS     Z15, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z11
+	VFMADD231PS     Z15, Z16, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -17807,10 +20247,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K4, Z8
+	VFMADD231PS     Z15, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -17833,12 +20273,12 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z5, K4, Z9
+	VFMADD231PS     Z14, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -17924,7 +20364,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -17936,17 +20376,21 @@ done:
 // func matVecQ5_1I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecQ5_1I16Wide4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000ffffffff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffff00000000, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksQ5_1q0<>+0(SB), Z0
 	MOVQ      $0xffffff0000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksQ5_1q1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksQ5_1scale<>+0(SB), Z2
 	MOVQ      $0x00000000f000f000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksQ5_1high<>+0(SB), Z4
 	MOVQ      $0xffff000000000000, AX
-	KMOVQ     AX, K3
+	KMOVQ     AX, K5
 	MOVQ      out+0(FP), AX
 	MOVQ      rows+24(FP), CX
 	MOVQ      batch+64(FP), DX
@@ -17954,22 +20398,18 @@ TEXT ·matVecQ5_1I16Wide4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0x00000000ffffffff, R8
-	KMOVQ     R8, K5
-	MOVQ      $0xffffffff00000000, R8
-	KMOVQ     R8, K6
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K6
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -17986,22 +20426,22 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R14
+	LEAQ           16384(R8), R14
 	ANDQ           $-4096, R14
 	PREFETCHT0     (R14)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	PREFETCHT0     8512(R9)
-	ADDQ           $0x00000180, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	PREFETCHT0     8512(R8)
+	ADDQ           $0x00000180, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      128(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z18
 	VEXTRACTI64X4  $0x01, Z17, Y17
 	VCVTPH2PS      Y17, Z17
@@ -18015,12 +20455,12 @@ chunk:
 	VFMADD231PS    Z17, Z19, Z9
 	VMOVDQA64      Z4, Z17
 	VPERMI2B       Z15, Z14, Z17
-	VPERMB         Z16, Z4, K3, Z17
+	VPERMB         Z16, Z4, K5, Z17
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z17, Z19, Z17
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z17, Z20
 	VPTERNLOGD     $0xd8, Z3, Z17, Z19
@@ -18030,7 +20470,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z17, Z14
 	VPTERNLOGD     $0xd8, Z3, Z17, Z21
@@ -18130,12 +20570,12 @@ chunk:
 	VCVTDQ2PS      Z5, Z5
 	VMULPS.BCST    12(R12), Z18, Z14
 	VFMADD231PS    Z14, Z5, Z9
-	VMOVDQU64      (R8), Z14
-	VMOVDQU64      64(R8), Z15
-	VMOVDQU64      128(R8), Z16
+	VMOVDQU64      (R9), Z14
+	VMOVDQU64      64(R9), Z15
+	VMOVDQU64      128(R9), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z18
 	VEXTRACTI64X4  $0x01, Z17, Y17
 	VCVTPH2PS      Y17, Z17
@@ -18149,12 +20589,12 @@ chunk:
 	VFMADD231PS    Z17, Z19, Z13
 	VMOVDQA64      Z4, Z17
 	VPERMI2B       Z15, Z14, Z17
-	VPERMB         Z16, Z4, K3, Z17
+	VPERMB         Z16, Z4, K5, Z17
 	VMOVDQU64      i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB $0x00, Z17, Z19, Z17
 	VMOVDQA64      Z0, Z19
 	VPERMI2B       Z15, Z14, Z19
-	VPERMB         Z16, Z0, K1, Z19
+	VPERMB         Z16, Z0, K3, Z19
 	VMOVDQA64      Z19, Z20
 	VPTERNLOGD     $0xe4, Z3, Z17, Z20
 	VPTERNLOGD     $0xd8, Z3, Z17, Z19
@@ -18164,7 +20604,7 @@ chunk:
 	VGF2P8AFFINEQB $0x00, Z21, Z19, Z19
 	VMOVDQA64      Z1, Z21
 	VPERMI2B       Z15, Z14, Z21
-	VPERMB         Z16, Z1, K1, Z21
+	VPERMB         Z16, Z1, K3, Z21
 	VMOVDQA64      Z21, Z14
 	VPTERNLOGD     $0xe4, Z3, Z17, Z14
 	VPTERNLOGD     $0xd8, Z3, Z17, Z21
@@ -18265,7 +20705,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z18, Z14
 	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x000000c0, DI
-	ADDQ           $0x000000c0, R8
+	ADDQ           $0x000000c0, R9
 	SUBQ           $0x000000c0, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -18278,51 +20718,51 @@ chunk:
 tail:
 	CMPQ            R10, $0x60
 	JLT             part
-	LEAQ            16384(R9), R14
+	LEAQ            16384(R8), R14
 	ANDQ            $-4096, R14
 	PREFETCHT0      (R14)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x000000c0, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x000000c0, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -32(R8), K6, Z15
-	VMOVDQU8        64(DI), K5, Z15
-	VMOVDQU64       32(R8), Z16
+	VMOVDQU8.Z      -32(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       32(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z6
+	VFMADD231PS     Z17, Z19, K6, Z6
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z10
+	VFMADD231PS     Z20, Z19, K6, Z10
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z7
+	VFMADD231PS     Z17, Z19, K6, Z7
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z11
+	VFMADD231PS     Z20, Z19, K6, Z11
 	VBROADCASTI64X4 128(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z8
+	VFMADD231PS     Z17, Z19, K6, Z8
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z12
+	VFMADD231PS     Z20, Z19, K6, Z12
 	VBROADCASTI64X4 192(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z9
+	VFMADD231PS     Z17, Z19, K6, Z9
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K4, Z13
+	VFMADD231PS     Z17, Z19, K6, Z13
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z4, K3, Z17
+	VPERMB          Z16, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z17, Z20
 	VPTERNLOGD      $0xd8, Z3, Z17, Z19
@@ -18332,7 +20772,7 @@ tail:
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z17, Z14
 	VPTERNLOGD      $0xd8, Z3, Z17, Z21
@@ -18362,10 +20802,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z6
+	VFMADD231PS     Z15, Z5, K6, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z10
+	VFMADD231PS     Z15, Z16, K6, Z10
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -18388,10 +20828,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z7
+	VFMADD231PS     Z15, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z11
+	VFMADD231PS     Z15, Z16, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -18414,10 +20854,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z8
+	VFMADD231PS     Z15, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -18440,12 +20880,12 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z14
-	VFMADD231PS     Z14, Z5, K4, Z9
+	VFMADD231PS     Z14, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            $0x60, DI
-	ADDQ            $0x60, R8
+	ADDQ            $0x60, R9
 	SUBQ            $0x60, R10
 	ADDQ            $0x20, R11
 	ADDQ            $0x20, R13
@@ -18453,7 +20893,7 @@ tail:
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -18477,7 +20917,7 @@ part:
 	SHRQ            $0x20, R15
 	SHLQ            $0x20, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      -32(R8), K7, Z15
+	VMOVDQU8.Z      -32(R9), K7, Z15
 	LEAQ            -64(R10), R14
 	XORL            R15, R15
 	TESTQ           R14, R14
@@ -18499,41 +20939,41 @@ part:
 	MOVQ            $-1, R15
 	BZHIQ           R14, R15, R15
 	KMOVQ           R15, K7
-	VMOVDQU8.Z      32(R8), K7, Z16
+	VMOVDQU8.Z      32(R9), K7, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z18
 	VEXTRACTI64X4   $0x01, Z17, Y17
 	VCVTPH2PS       Y17, Z17
 	VBROADCASTI64X4 (R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z6
+	VFMADD231PS     Z17, Z19, K6, Z6
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z10
+	VFMADD231PS     Z20, Z19, K6, Z10
 	VBROADCASTI64X4 64(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z7
+	VFMADD231PS     Z17, Z19, K6, Z7
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z11
+	VFMADD231PS     Z20, Z19, K6, Z11
 	VBROADCASTI64X4 128(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z8
+	VFMADD231PS     Z17, Z19, K6, Z8
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z20
-	VFMADD231PS     Z20, Z19, K4, Z12
+	VFMADD231PS     Z20, Z19, K6, Z12
 	VBROADCASTI64X4 192(R13), Z19
-	VFMADD231PS     Z17, Z19, K4, Z9
+	VFMADD231PS     Z17, Z19, K6, Z9
 	VSHUFF64X2      $0xee, Z19, Z19, Z19
 	VSHUFF64X2      $0xee, Z17, Z17, Z17
-	VFMADD231PS     Z17, Z19, K4, Z13
+	VFMADD231PS     Z17, Z19, K6, Z13
 	VMOVDQA64       Z4, Z17
 	VPERMI2B        Z15, Z14, Z17
-	VPERMB          Z16, Z4, K3, Z17
+	VPERMB          Z16, Z4, K5, Z17
 	VMOVDQU64       i16_blocksplace<>+0(SB), Z19
 	VGF2P8AFFINEQB  $0x00, Z17, Z19, Z17
 	VMOVDQA64       Z0, Z19
 	VPERMI2B        Z15, Z14, Z19
-	VPERMB          Z16, Z0, K1, Z19
+	VPERMB          Z16, Z0, K3, Z19
 	VMOVDQA64       Z19, Z20
 	VPTERNLOGD      $0xe4, Z3, Z17, Z20
 	VPTERNLOGD      $0xd8, Z3, Z17, Z19
@@ -18543,7 +20983,7 @@ part:
 	VGF2P8AFFINEQB  $0x00, Z21, Z19, Z19
 	VMOVDQA64       Z1, Z21
 	VPERMI2B        Z15, Z14, Z21
-	VPERMB          Z16, Z1, K1, Z21
+	VPERMB          Z16, Z1, K3, Z21
 	VMOVDQA64       Z21, Z14
 	VPTERNLOGD      $0xe4, Z3, Z17, Z14
 	VPTERNLOGD      $0xd8, Z3, Z17, Z21
@@ -18573,10 +21013,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z6
+	VFMADD231PS     Z15, Z5, K6, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z10
+	VFMADD231PS     Z15, Z16, K6, Z10
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 576(R11), Z16
@@ -18599,10 +21039,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z7
+	VFMADD231PS     Z15, Z5, K6, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z11
+	VFMADD231PS     Z15, Z16, K6, Z11
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 1152(R11), Z16
@@ -18625,10 +21065,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z18, Z15
-	VFMADD231PS     Z15, Z5, K4, Z8
+	VFMADD231PS     Z15, Z5, K6, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K4, Z12
+	VFMADD231PS     Z15, Z16, K6, Z12
 	VPXORD          Z5, Z5, Z5
 	VMOVDQA64       Z5, Z15
 	VBROADCASTI64X4 1728(R11), Z16
@@ -18651,12 +21091,12 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z18, Z14
-	VFMADD231PS     Z14, Z5, K4, Z9
+	VFMADD231PS     Z14, Z5, K6, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K4, Z13
+	VFMADD231PS     Z14, Z15, K6, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -18742,7 +21182,7 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -18754,13 +21194,17 @@ done:
 // func matVecIQ4NLI16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, BMI2, CMOV, GFNI, MMX+
 TEXT ·matVecIQ4NLI16Wide4AVX512(SB), NOSPLIT, $0-72
+	MOVQ      $0x00000000000000ff, AX
+	KMOVQ     AX, K1
+	MOVQ      $0xffffffffffffff00, AX
+	KMOVQ     AX, K2
 	VMOVDQU64 i16_blocksIQ4NLq0<>+0(SB), Z0
 	MOVQ      $0xff00000000000000, AX
-	KMOVQ     AX, K1
+	KMOVQ     AX, K3
 	VMOVDQU64 i16_blocksIQ4NLq1<>+0(SB), Z1
 	VMOVDQU64 i16_blocksIQ4NLscale<>+0(SB), Z2
 	MOVQ      $0x00000000c000c000, AX
-	KMOVQ     AX, K2
+	KMOVQ     AX, K4
 	VMOVDQU64 i16_blocksnibble<>+0(SB), Z3
 	VMOVDQU64 i16_blocksIQ4NLlevels<>+0(SB), Z4
 	MOVQ      out+0(FP), AX
@@ -18770,22 +21214,18 @@ TEXT ·matVecIQ4NLI16Wide4AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R8, R8
-	LEAQ      -4096(BX), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DI, R9
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K3
-	MOVQ      $0x00000000000000ff, R8
-	KMOVQ     R8, K4
-	MOVQ      $0xffffffffffffff00, R8
-	KMOVQ     R8, K5
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K5
 
 rows:
-	LEAQ    (DI)(BX*1), R8
+	LEAQ    (DI)(BX*1), R9
 	CMPQ    CX, $0x01
-	CMOVQEQ DI, R8
+	CMOVQEQ DI, R9
 	MOVQ    BX, R10
 	MOVQ    planes+40(FP), R11
 	MOVQ    scale+48(FP), R12
@@ -18801,25 +21241,25 @@ rows:
 	JLT     tail
 
 chunk:
-	LEAQ           16384(R9), R13
+	LEAQ           16384(R8), R13
 	ANDQ           $-4096, R13
 	PREFETCHT0     (R13)
-	PREFETCHT0     8192(R9)
-	PREFETCHT0     8256(R9)
-	PREFETCHT0     8320(R9)
-	PREFETCHT0     8384(R9)
-	PREFETCHT0     8448(R9)
-	ADDQ           $0x00000120, R9
+	PREFETCHT0     8192(R8)
+	PREFETCHT0     8256(R8)
+	PREFETCHT0     8320(R8)
+	PREFETCHT0     8384(R8)
+	PREFETCHT0     8448(R8)
+	ADDQ           $0x00000120, R8
 	VMOVDQU64      (DI), Z14
 	VMOVDQU64      64(DI), Z15
 	VMOVDQU64      80(DI), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z0, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z0, K1, Z18
+	VPERMB         Z16, Z0, K3, Z18
 	VPANDD         Z3, Z18, Z19
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z20, Z18, Z18
@@ -18827,7 +21267,7 @@ chunk:
 	VPSHUFB        Z18, Z4, Z18
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z15, Z14, Z20
-	VPERMB         Z16, Z1, K1, Z20
+	VPERMB         Z16, Z1, K3, Z20
 	VPANDD         Z3, Z20, Z14
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
@@ -18929,16 +21369,16 @@ chunk:
 	VCVTDQ2PS      Z5, Z5
 	VMULPS.BCST    12(R12), Z17, Z14
 	VFMADD231PS    Z14, Z5, Z9
-	VMOVDQU64      (R8), Z14
-	VMOVDQU64      64(R8), Z15
-	VMOVDQU64      80(R8), Z16
+	VMOVDQU64      (R9), Z14
+	VMOVDQU64      64(R9), Z15
+	VMOVDQU64      80(R9), Z16
 	VMOVDQA64      Z2, Z17
 	VPERMI2W       Z15, Z14, Z17
-	VPERMW         Z16, Z2, K2, Z17
+	VPERMW         Z16, Z2, K4, Z17
 	VCVTPH2PS      Y17, Z17
 	VMOVDQA64      Z0, Z18
 	VPERMI2B       Z15, Z14, Z18
-	VPERMB         Z16, Z0, K1, Z18
+	VPERMB         Z16, Z0, K3, Z18
 	VPANDD         Z3, Z18, Z19
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB $0x00, Z20, Z18, Z18
@@ -18946,7 +21386,7 @@ chunk:
 	VPSHUFB        Z18, Z4, Z18
 	VMOVDQA64      Z1, Z20
 	VPERMI2B       Z15, Z14, Z20
-	VPERMB         Z16, Z1, K1, Z20
+	VPERMB         Z16, Z1, K3, Z20
 	VPANDD         Z3, Z20, Z14
 	VMOVDQU64      i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB $0x00, Z15, Z20, Z20
@@ -19049,7 +21489,7 @@ chunk:
 	VMULPS.BCST    12(R12), Z17, Z14
 	VFMADD231PS    Z14, Z5, Z13
 	ADDQ           $0x00000090, DI
-	ADDQ           $0x00000090, R8
+	ADDQ           $0x00000090, R9
 	SUBQ           $0x00000090, R10
 	ADDQ           SI, R11
 	LEAQ           (R12)(DX*4), R12
@@ -19059,24 +21499,24 @@ chunk:
 tail:
 	CMPQ            R10, $0x48
 	JLT             part
-	LEAQ            16384(R9), R13
+	LEAQ            16384(R8), R13
 	ANDQ            $-4096, R13
 	PREFETCHT0      (R13)
-	PREFETCHT0      8192(R9)
-	PREFETCHT0      8256(R9)
-	PREFETCHT0      8320(R9)
-	ADDQ            $0x00000090, R9
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	ADDQ            $0x00000090, R8
 	VMOVDQU64       (DI), Z14
-	VMOVDQU8.Z      -8(R8), K5, Z15
-	VMOVDQU8        64(DI), K4, Z15
-	VMOVDQU64       8(R8), Z16
+	VMOVDQU8.Z      -8(R9), K2, Z15
+	VMOVDQU8        64(DI), K1, Z15
+	VMOVDQU64       8(R9), Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z0, K1, Z18
+	VPERMB          Z16, Z0, K3, Z18
 	VPANDD          Z3, Z18, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
@@ -19084,7 +21524,7 @@ tail:
 	VPSHUFB         Z18, Z4, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -19113,10 +21553,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z6
+	VFMADD231PS     Z15, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19140,10 +21580,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z7
+	VFMADD231PS     Z15, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19167,10 +21607,10 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z8
+	VFMADD231PS     Z15, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19194,19 +21634,19 @@ tail:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z5, K3, Z9
+	VFMADD231PS     Z14, Z5, K5, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            $0x48, DI
-	ADDQ            $0x48, R8
+	ADDQ            $0x48, R9
 	SUBQ            $0x48, R10
 	ADDQ            $0x20, R11
 
 part:
 	TESTQ           R10, R10
 	JZ              sum
-	LEAQ            (R9)(R10*2), R9
+	LEAQ            (R8)(R10*2), R8
 	LEAQ            (R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -19230,7 +21670,7 @@ part:
 	SHRQ            $0x08, R14
 	SHLQ            $0x08, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      -8(R8), K6, Z15
+	VMOVDQU8.Z      -8(R9), K6, Z15
 	LEAQ            -64(R10), R13
 	XORL            R14, R14
 	TESTQ           R13, R13
@@ -19252,14 +21692,14 @@ part:
 	MOVQ            $-1, R14
 	BZHIQ           R13, R14, R14
 	KMOVQ           R14, K6
-	VMOVDQU8.Z      8(R8), K6, Z16
+	VMOVDQU8.Z      8(R9), K6, Z16
 	VMOVDQA64       Z2, Z17
 	VPERMI2W        Z15, Z14, Z17
-	VPERMW          Z16, Z2, K2, Z17
+	VPERMW          Z16, Z2, K4, Z17
 	VCVTPH2PS       Y17, Z17
 	VMOVDQA64       Z0, Z18
 	VPERMI2B        Z15, Z14, Z18
-	VPERMB          Z16, Z0, K1, Z18
+	VPERMB          Z16, Z0, K3, Z18
 	VPANDD          Z3, Z18, Z19
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z20
 	VGF2P8AFFINEQB  $0x00, Z20, Z18, Z18
@@ -19267,7 +21707,7 @@ part:
 	VPSHUFB         Z18, Z4, Z18
 	VMOVDQA64       Z1, Z20
 	VPERMI2B        Z15, Z14, Z20
-	VPERMB          Z16, Z1, K1, Z20
+	VPERMB          Z16, Z1, K3, Z20
 	VPANDD          Z3, Z20, Z14
 	VMOVDQU64       i16_bitsblocks0<>+0(SB), Z15
 	VGF2P8AFFINEQB  $0x00, Z15, Z20, Z20
@@ -19296,10 +21736,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     (R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z6
+	VFMADD231PS     Z15, Z5, K5, Z6
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z10
+	VFMADD231PS     Z15, Z16, K5, Z10
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1088(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19323,10 +21763,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     4(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z7
+	VFMADD231PS     Z15, Z5, K5, Z7
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z11
+	VFMADD231PS     Z15, Z16, K5, Z11
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 1664(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19350,10 +21790,10 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     8(R12), Z17, Z15
-	VFMADD231PS     Z15, Z5, K3, Z8
+	VFMADD231PS     Z15, Z5, K5, Z8
 	VSHUFF64X2      $0xee, Z5, Z5, Z16
 	VSHUFF64X2      $0xee, Z15, Z15, Z15
-	VFMADD231PS     Z15, Z16, K3, Z12
+	VFMADD231PS     Z15, Z16, K5, Z12
 	VPXORD          Z5, Z5, Z5
 	VBROADCASTI64X4 2240(R11), Z15
 	VPSLLD          $0x03, Z15, Z15
@@ -19377,12 +21817,12 @@ part:
 	VPADDD          Z15, Z5, Z5
 	VCVTDQ2PS       Z5, Z5
 	VMULPS.BCST     12(R12), Z17, Z14
-	VFMADD231PS     Z14, Z5, K3, Z9
+	VFMADD231PS     Z14, Z5, K5, Z9
 	VSHUFF64X2      $0xee, Z5, Z5, Z15
 	VSHUFF64X2      $0xee, Z14, Z14, Z14
-	VFMADD231PS     Z14, Z15, K3, Z13
+	VFMADD231PS     Z14, Z15, K5, Z13
 	ADDQ            R10, DI
-	ADDQ            R10, R8
+	ADDQ            R10, R9
 
 sum:
 	MOVQ          stride+8(FP), R10
@@ -19468,7 +21908,862 @@ sum:
 	VMOVSHDUP     X13, X14
 	VADDSS        X14, X13, X13
 	VMOVSS        X13, (DI)
-	MOVQ          R8, DI
+	MOVQ          R9, DI
+	ADDQ          $0x08, AX
+	SUBQ          $0x02, CX
+	JNZ           rows
+
+done:
+	VZEROUPPER
+	RET
+
+// func matVecQ8_0I16Wide4AVX512(out *float32, stride int, w *byte, rows int, blocks int, planes *int8, scale *float32, sum *float32, batch int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, BMI2, CMOV, MMX+
+TEXT ·matVecQ8_0I16Wide4AVX512(SB), NOSPLIT, $0-72
+	VMOVDQU64 i16_q8excess<>+0(SB), Z0
+	VMOVDQU64 i16_q8words<>+0(SB), Z1
+	VMOVDQU64 i16_q8even<>+0(SB), Z2
+	VMOVDQU64 i16_q8odd<>+0(SB), Z3
+	MOVQ      out+0(FP), AX
+	MOVQ      rows+24(FP), CX
+	MOVQ      batch+64(FP), DX
+	MOVQ      blocks+32(FP), BX
+	IMUL3Q    $0x00000240, DX, SI
+	IMUL3Q    $0x22, BX, BX
+	MOVQ      w+16(FP), DI
+	XORL      R9, R9
+	LEAQ      -4096(BX), R8
+	TESTQ     R8, R8
+	CMOVQLT   R9, R8
+	ADDQ      DI, R8
+	MOVQ      $0x00000000000000ff, R9
+	KMOVQ     R9, K1
+
+rows:
+	LEAQ    (DI)(BX*1), R9
+	CMPQ    CX, $0x01
+	CMOVQEQ DI, R9
+	MOVQ    BX, R10
+	MOVQ    planes+40(FP), R11
+	MOVQ    scale+48(FP), R12
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	CMPQ    R10, $0x00000110
+	JLT     tail
+
+chunk:
+	LEAQ         16384(R8), R13
+	ANDQ         $-4096, R13
+	PREFETCHT0   (R13)
+	PREFETCHT0   8192(R8)
+	PREFETCHT0   8256(R8)
+	PREFETCHT0   8320(R8)
+	PREFETCHT0   8384(R8)
+	PREFETCHT0   8448(R8)
+	PREFETCHT0   8512(R8)
+	PREFETCHT0   8576(R8)
+	PREFETCHT0   8640(R8)
+	PREFETCHT0   8704(R8)
+	ADDQ         $0x00000220, R8
+	VXORPS       Z13, Z13, Z13
+	VMOVDQU64    2(DI), Y13
+	VINSERTI64X4 $0x01, 36(DI), Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VMOVDQU64    70(DI), Y14
+	VINSERTI64X4 $0x01, 104(DI), Z14, Z14
+	VMOVDQA64    Z1, Z17
+	VMOVDQU64    (DI), Z15
+	VMOVDQU64    64(DI), Z16
+	VPERMI2W     Z16, Z15, Z17
+	VXORPS       Z15, Z15, Z15
+	VMOVDQU64    138(DI), Y15
+	VINSERTI64X4 $0x01, 172(DI), Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VMOVDQU64    206(DI), Y16
+	VINSERTI64X4 $0x01, 240(DI), Z16, Z16
+	VMOVDQA64    Z1, Z20
+	VMOVDQU64    136(DI), Z18
+	VMOVDQU64    200(DI), Z19
+	VPERMI2W     Z19, Z18, Z20
+	VINSERTI32X4 $0x01, X20, Y17, Y17
+	VCVTPH2PS    Y17, Z17
+	VPXORD       Z0, Z13, Z13
+	VPXORD       Z0, Z14, Z14
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z0, Z16, Z16
+	VPUNPCKLQDQ  Z14, Z13, Z18
+	VPUNPCKHQDQ  Z14, Z13, Z14
+	VPUNPCKLQDQ  Z16, Z15, Z13
+	VPUNPCKHQDQ  Z16, Z15, Z15
+	VMOVDQA64    Z2, Z16
+	VPERMI2Q     Z13, Z18, Z16
+	VPERMT2Q     Z13, Z3, Z18
+	VMOVDQA64    Z2, Z13
+	VPERMI2Q     Z15, Z14, Z13
+	VPERMT2Q     Z15, Z3, Z14
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    (R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    256(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    64(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    320(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    128(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    384(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    192(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    448(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z5
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    576(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    832(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    640(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    896(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    704(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    960(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    768(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    1024(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z6
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1664(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    1152(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    1408(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    1216(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    1472(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    1280(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    1536(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    1344(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    1600(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  8(R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z7
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    2240(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    1728(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    1984(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    1792(R11), Z16
+	VPDPBUSD     Z16, Z13, Z4
+	VMOVDQU64    2048(R11), Z16
+	VPDPBUSD     Z16, Z13, Z15
+	VMOVDQU64    1856(R11), Z13
+	VPDPBUSD     Z13, Z18, Z4
+	VMOVDQU64    2112(R11), Z13
+	VPDPBUSD     Z13, Z18, Z15
+	VMOVDQU64    1920(R11), Z13
+	VPDPBUSD     Z13, Z14, Z4
+	VMOVDQU64    2176(R11), Z13
+	VPDPBUSD     Z13, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  12(R12), Z17, Z13
+	VFMADD231PS  Z13, Z4, Z8
+	VXORPS       Z13, Z13, Z13
+	VMOVDQU64    2(R9), Y13
+	VINSERTI64X4 $0x01, 36(R9), Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VMOVDQU64    70(R9), Y14
+	VINSERTI64X4 $0x01, 104(R9), Z14, Z14
+	VMOVDQA64    Z1, Z17
+	VMOVDQU64    (R9), Z15
+	VMOVDQU64    64(R9), Z16
+	VPERMI2W     Z16, Z15, Z17
+	VXORPS       Z15, Z15, Z15
+	VMOVDQU64    138(R9), Y15
+	VINSERTI64X4 $0x01, 172(R9), Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VMOVDQU64    206(R9), Y16
+	VINSERTI64X4 $0x01, 240(R9), Z16, Z16
+	VMOVDQA64    Z1, Z20
+	VMOVDQU64    136(R9), Z18
+	VMOVDQU64    200(R9), Z19
+	VPERMI2W     Z19, Z18, Z20
+	VINSERTI32X4 $0x01, X20, Y17, Y17
+	VCVTPH2PS    Y17, Z17
+	VPXORD       Z0, Z13, Z13
+	VPXORD       Z0, Z14, Z14
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z0, Z16, Z16
+	VPUNPCKLQDQ  Z14, Z13, Z18
+	VPUNPCKHQDQ  Z14, Z13, Z14
+	VPUNPCKLQDQ  Z16, Z15, Z13
+	VPUNPCKHQDQ  Z16, Z15, Z15
+	VMOVDQA64    Z2, Z16
+	VPERMI2Q     Z13, Z18, Z16
+	VPERMT2Q     Z13, Z3, Z18
+	VMOVDQA64    Z2, Z13
+	VPERMI2Q     Z15, Z14, Z13
+	VPERMT2Q     Z15, Z3, Z14
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    512(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    (R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    256(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    64(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    320(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    128(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    384(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    192(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    448(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  (R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z9
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1088(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    576(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    832(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    640(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    896(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    704(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    960(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    768(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    1024(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  4(R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z10
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    1664(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    1152(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    1408(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    1216(R11), Z19
+	VPDPBUSD     Z19, Z13, Z4
+	VMOVDQU64    1472(R11), Z19
+	VPDPBUSD     Z19, Z13, Z15
+	VMOVDQU64    1280(R11), Z19
+	VPDPBUSD     Z19, Z18, Z4
+	VMOVDQU64    1536(R11), Z19
+	VPDPBUSD     Z19, Z18, Z15
+	VMOVDQU64    1344(R11), Z19
+	VPDPBUSD     Z19, Z14, Z4
+	VMOVDQU64    1600(R11), Z19
+	VPDPBUSD     Z19, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  8(R12), Z17, Z15
+	VFMADD231PS  Z15, Z4, Z11
+	VPXORD       Z4, Z4, Z4
+	VMOVDQU64    2240(R11), Z15
+	VPSLLD       $0x03, Z15, Z15
+	VMOVDQU64    1728(R11), Z19
+	VPDPBUSD     Z19, Z16, Z4
+	VMOVDQU64    1984(R11), Z19
+	VPDPBUSD     Z19, Z16, Z15
+	VMOVDQU64    1792(R11), Z16
+	VPDPBUSD     Z16, Z13, Z4
+	VMOVDQU64    2048(R11), Z16
+	VPDPBUSD     Z16, Z13, Z15
+	VMOVDQU64    1856(R11), Z13
+	VPDPBUSD     Z13, Z18, Z4
+	VMOVDQU64    2112(R11), Z13
+	VPDPBUSD     Z13, Z18, Z15
+	VMOVDQU64    1920(R11), Z13
+	VPDPBUSD     Z13, Z14, Z4
+	VMOVDQU64    2176(R11), Z13
+	VPDPBUSD     Z13, Z14, Z15
+	VPSLLD       $0x08, Z4, Z4
+	VPADDD       Z15, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  12(R12), Z17, Z13
+	VFMADD231PS  Z13, Z4, Z12
+	ADDQ         $0x00000110, DI
+	ADDQ         $0x00000110, R9
+	SUBQ         $0x00000110, R10
+	ADDQ         SI, R11
+	LEAQ         (R12)(DX*4), R12
+	CMPQ         R10, $0x00000110
+	JGE          chunk
+
+tail:
+	CMPQ            R10, $0x00000088
+	JLT             part
+	LEAQ            16384(R8), R13
+	ANDQ            $-4096, R13
+	PREFETCHT0      (R13)
+	PREFETCHT0      8192(R8)
+	PREFETCHT0      8256(R8)
+	PREFETCHT0      8320(R8)
+	PREFETCHT0      8384(R8)
+	PREFETCHT0      8448(R8)
+	ADDQ            $0x00000110, R8
+	VXORPS          Z13, Z13, Z13
+	VMOVDQU64       2(DI), Y13
+	VINSERTI64X4    $0x01, 36(DI), Z13, Z13
+	VXORPS          Z14, Z14, Z14
+	VMOVDQU64       70(DI), Y14
+	VINSERTI64X4    $0x01, 104(DI), Z14, Z14
+	VMOVDQA64       Z1, Z17
+	VMOVDQU64       (DI), Z15
+	VMOVDQU64       64(DI), Z16
+	VPERMI2W        Z16, Z15, Z17
+	VXORPS          Z15, Z15, Z15
+	VMOVDQU64       2(R9), Y15
+	VINSERTI64X4    $0x01, 36(R9), Z15, Z15
+	VXORPS          Z16, Z16, Z16
+	VMOVDQU64       70(R9), Y16
+	VINSERTI64X4    $0x01, 104(R9), Z16, Z16
+	VMOVDQA64       Z1, Z20
+	VMOVDQU64       (R9), Z18
+	VMOVDQU64       64(R9), Z19
+	VPERMI2W        Z19, Z18, Z20
+	VINSERTI32X4    $0x01, X20, Y17, Y17
+	VCVTPH2PS       Y17, Z17
+	VPXORD          Z0, Z13, Z13
+	VPXORD          Z0, Z14, Z14
+	VPXORD          Z0, Z15, Z15
+	VPXORD          Z0, Z16, Z16
+	VPUNPCKLQDQ     Z14, Z13, Z18
+	VPUNPCKHQDQ     Z14, Z13, Z14
+	VPUNPCKLQDQ     Z16, Z15, Z13
+	VPUNPCKHQDQ     Z16, Z15, Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2Q        Z13, Z18, Z16
+	VPERMT2Q        Z13, Z3, Z18
+	VMOVDQA64       Z2, Z13
+	VPERMI2Q        Z15, Z14, Z13
+	VPERMT2Q        Z15, Z3, Z14
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 (R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 256(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 64(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 128(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 384(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 192(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 448(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z9
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 576(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 832(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 640(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 704(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 960(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 768(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 1024(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1152(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 1408(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 1216(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 1280(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 1536(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 1344(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 1600(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1728(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 1984(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z13, Z15
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z18, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z18, Z15
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z14, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z17, Z13
+	VFMADD231PS     Z13, Z4, K1, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K1, Z12
+	ADDQ            $0x00000088, DI
+	ADDQ            $0x00000088, R9
+	SUBQ            $0x00000088, R10
+	ADDQ            $0x20, R11
+
+part:
+	TESTQ           R10, R10
+	JZ              sum
+	LEAQ            (R8)(R10*2), R8
+	VXORPS          Z13, Z13, Z13
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(DI), K2, Y13
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(DI), K2, Y14
+	VINSERTI64X4    $0x01, Y14, Z13, Z13
+	VXORPS          Z14, Z14, Z14
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(DI), K2, Y14
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(DI), K2, Y15
+	VINSERTI64X4    $0x01, Y15, Z14, Z14
+	VMOVDQA64       Z1, Z17
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (DI), K2, Z15
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(DI), K2, Z16
+	VPERMI2W        Z16, Z15, Z17
+	VXORPS          Z15, Z15, Z15
+	LEAQ            -2(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      2(R9), K2, Y15
+	LEAQ            -36(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      36(R9), K2, Y16
+	VINSERTI64X4    $0x01, Y16, Z15, Z15
+	VXORPS          Z16, Z16, Z16
+	LEAQ            -70(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      70(R9), K2, Y16
+	LEAQ            -104(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      104(R9), K2, Y18
+	VINSERTI64X4    $0x01, Y18, Z16, Z16
+	VMOVDQA64       Z1, Z20
+	LEAQ            (R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      (R9), K2, Z18
+	LEAQ            -64(R10), R13
+	XORL            R14, R14
+	TESTQ           R13, R13
+	CMOVQLT         R14, R13
+	MOVQ            $+64, R14
+	CMPQ            R13, R14
+	CMOVQGT         R14, R13
+	MOVQ            $-1, R14
+	BZHIQ           R13, R14, R14
+	KMOVQ           R14, K2
+	VMOVDQU8.Z      64(R9), K2, Z19
+	VPERMI2W        Z19, Z18, Z20
+	VINSERTI32X4    $0x01, X20, Y17, Y17
+	VCVTPH2PS       Y17, Z17
+	VPXORD          Z0, Z13, Z13
+	VPXORD          Z0, Z14, Z14
+	VPXORD          Z0, Z15, Z15
+	VPXORD          Z0, Z16, Z16
+	VPUNPCKLQDQ     Z14, Z13, Z18
+	VPUNPCKHQDQ     Z14, Z13, Z14
+	VPUNPCKLQDQ     Z16, Z15, Z13
+	VPUNPCKHQDQ     Z16, Z15, Z15
+	VMOVDQA64       Z2, Z16
+	VPERMI2Q        Z13, Z18, Z16
+	VPERMT2Q        Z13, Z3, Z18
+	VMOVDQA64       Z2, Z13
+	VPERMI2Q        Z15, Z14, Z13
+	VPERMT2Q        Z15, Z3, Z14
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 512(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 (R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 256(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 64(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 320(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 128(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 384(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 192(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 448(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     (R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z5
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z9
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1088(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 576(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 832(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 640(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 896(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 704(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 960(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 768(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 1024(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     4(R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z6
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z10
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 1664(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1152(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 1408(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 1216(R11), Z19
+	VPDPBUSD        Z19, Z13, Z4
+	VBROADCASTI64X4 1472(R11), Z19
+	VPDPBUSD        Z19, Z13, Z15
+	VBROADCASTI64X4 1280(R11), Z19
+	VPDPBUSD        Z19, Z18, Z4
+	VBROADCASTI64X4 1536(R11), Z19
+	VPDPBUSD        Z19, Z18, Z15
+	VBROADCASTI64X4 1344(R11), Z19
+	VPDPBUSD        Z19, Z14, Z4
+	VBROADCASTI64X4 1600(R11), Z19
+	VPDPBUSD        Z19, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     8(R12), Z17, Z15
+	VFMADD231PS     Z15, Z4, K1, Z7
+	VSHUFF64X2      $0xee, Z4, Z4, Z19
+	VSHUFF64X2      $0xee, Z15, Z15, Z15
+	VFMADD231PS     Z15, Z19, K1, Z11
+	VPXORD          Z4, Z4, Z4
+	VBROADCASTI64X4 2240(R11), Z15
+	VPSLLD          $0x03, Z15, Z15
+	VBROADCASTI64X4 1728(R11), Z19
+	VPDPBUSD        Z19, Z16, Z4
+	VBROADCASTI64X4 1984(R11), Z19
+	VPDPBUSD        Z19, Z16, Z15
+	VBROADCASTI64X4 1792(R11), Z16
+	VPDPBUSD        Z16, Z13, Z4
+	VBROADCASTI64X4 2048(R11), Z16
+	VPDPBUSD        Z16, Z13, Z15
+	VBROADCASTI64X4 1856(R11), Z13
+	VPDPBUSD        Z13, Z18, Z4
+	VBROADCASTI64X4 2112(R11), Z13
+	VPDPBUSD        Z13, Z18, Z15
+	VBROADCASTI64X4 1920(R11), Z13
+	VPDPBUSD        Z13, Z14, Z4
+	VBROADCASTI64X4 2176(R11), Z13
+	VPDPBUSD        Z13, Z14, Z15
+	VPSLLD          $0x08, Z4, Z4
+	VPADDD          Z15, Z4, Z4
+	VCVTDQ2PS       Z4, Z4
+	VMULPS.BCST     12(R12), Z17, Z13
+	VFMADD231PS     Z13, Z4, K1, Z8
+	VSHUFF64X2      $0xee, Z4, Z4, Z14
+	VSHUFF64X2      $0xee, Z13, Z13, Z13
+	VFMADD231PS     Z13, Z14, K1, Z12
+	ADDQ            R10, DI
+	ADDQ            R10, R9
+
+sum:
+	MOVQ          stride+8(FP), R10
+	LEAQ          (AX), DI
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X13
+	VADDPS        X13, X5, X5
+	VPERMILPD     $0x01, X5, X13
+	VADDPS        X13, X5, X5
+	VMOVSHDUP     X5, X13
+	VADDSS        X13, X5, X5
+	VMOVSS        X5, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X13
+	VADDPS        X13, X6, X6
+	VPERMILPD     $0x01, X6, X13
+	VADDPS        X13, X6, X6
+	VMOVSHDUP     X6, X13
+	VADDSS        X13, X6, X6
+	VMOVSS        X6, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X13
+	VADDPS        X13, X7, X7
+	VPERMILPD     $0x01, X7, X13
+	VADDPS        X13, X7, X7
+	VMOVSHDUP     X7, X13
+	VADDSS        X13, X7, X7
+	VMOVSS        X7, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z8, Y13
+	VADDPS        Y13, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X13
+	VADDPS        X13, X8, X8
+	VPERMILPD     $0x01, X8, X13
+	VADDPS        X13, X8, X8
+	VMOVSHDUP     X8, X13
+	VADDSS        X13, X8, X8
+	VMOVSS        X8, (DI)
+	CMPQ          CX, $0x01
+	JEQ           done
+	LEAQ          4(AX), DI
+	VEXTRACTF64X4 $0x01, Z9, Y13
+	VADDPS        Y13, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X13
+	VADDPS        X13, X9, X9
+	VPERMILPD     $0x01, X9, X13
+	VADDPS        X13, X9, X9
+	VMOVSHDUP     X9, X13
+	VADDSS        X13, X9, X9
+	VMOVSS        X9, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z10, Y13
+	VADDPS        Y13, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X13
+	VADDPS        X13, X10, X10
+	VPERMILPD     $0x01, X10, X13
+	VADDPS        X13, X10, X10
+	VMOVSHDUP     X10, X13
+	VADDSS        X13, X10, X10
+	VMOVSS        X10, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z11, Y13
+	VADDPS        Y13, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X13
+	VADDPS        X13, X11, X11
+	VPERMILPD     $0x01, X11, X13
+	VADDPS        X13, X11, X11
+	VMOVSHDUP     X11, X13
+	VADDSS        X13, X11, X11
+	VMOVSS        X11, (DI)
+	LEAQ          (DI)(R10*4), DI
+	VEXTRACTF64X4 $0x01, Z12, Y13
+	VADDPS        Y13, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X13
+	VADDPS        X13, X12, X12
+	VPERMILPD     $0x01, X12, X13
+	VADDPS        X13, X12, X12
+	VMOVSHDUP     X12, X13
+	VADDSS        X13, X12, X12
+	VMOVSS        X12, (DI)
+	MOVQ          R9, DI
 	ADDQ          $0x08, AX
 	SUBQ          $0x02, CX
 	JNZ           rows
@@ -20942,703 +24237,5 @@ chunk:
 	ADDQ           $0x04, AX
 	DECQ           BX
 	JNZ            row
-	VZEROUPPER
-	RET
-
-// func matVecQ8_0I16x1AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ8_0I16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ out+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ rows+24(FP), DX
-	MOVQ batch+64(FP), BX
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	VPXORD Z0, Z0, Z0
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	PREFETCHT0       8384(CX)
-	PREFETCHT0       8448(CX)
-	VPXORD           Z1, Z1, Z1
-	VPMOVSXBW        2(CX), Z2
-	VPBROADCASTW     (CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         (DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        36(CX), Z2
-	VPBROADCASTW     34(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         64(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        70(CX), Z2
-	VPBROADCASTW     68(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         128(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        104(CX), Z2
-	VPBROADCASTW     102(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         192(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        138(CX), Z2
-	VPBROADCASTW     136(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         256(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        172(CX), Z2
-	VPBROADCASTW     170(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         320(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        206(CX), Z2
-	VPBROADCASTW     204(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         384(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        240(CX), Z2
-	VPBROADCASTW     238(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         448(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VFMADD231PS.BCST (R8), Z1, Z0
-	ADDQ             $0x00000110, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R9
-	SHLQ             $0x09, R9
-	ADDQ             R9, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	CMPQ             SI, $0x04
-	JLT              rest
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z1, Z1, Z1
-	VPMOVSXBW        2(CX), Z2
-	VPBROADCASTW     (CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         (DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        36(CX), Z2
-	VPBROADCASTW     34(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         64(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        70(CX), Z2
-	VPBROADCASTW     68(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         128(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VPMOVSXBW        104(CX), Z2
-	VPBROADCASTW     102(CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         192(DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	VFMADD231PS.BCST (R8), Z1, Z0
-	ADDQ             $0x00000088, CX
-	ADDQ             $0x00000100, DI
-	SUBQ             $0x04, SI
-
-rest:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z1, Z1, Z1
-
-block:
-	VPMOVSXBW        2(CX), Z2
-	VPBROADCASTW     (CX), Y3
-	VCVTPH2PS        Y3, Z3
-	VPMADDWD         (DI), Z2, Z2
-	VCVTDQ2PS        Z2, Z2
-	VFMADD231PS      Z3, Z2, Z1
-	ADDQ             $0x22, CX
-	ADDQ             $0x40, DI
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z1, Z0
-
-sum:
-	MOVQ          stride+8(FP), SI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z0, Y2
-	VADDPS        Y2, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X2
-	VADDPS        X2, X0, X0
-	VPERMILPD     $0x01, X0, X2
-	VADDPS        X2, X0, X0
-	VMOVSHDUP     X0, X2
-	VADDSS        X2, X0, X0
-	VMOVSS        X0, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ8_0I16x2AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ8_0I16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ out+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ rows+24(FP), DX
-	MOVQ batch+64(FP), BX
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z2, Z2, Z2
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	PREFETCHT0       4288(CX)
-	PREFETCHT0       4352(CX)
-	VPXORD           Z1, Z1, Z1
-	VPXORD           Z3, Z3, Z3
-	VPMOVSXBW        2(CX), Z4
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         (DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         512(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        36(CX), Z4
-	VPBROADCASTW     34(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         64(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         576(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        70(CX), Z4
-	VPBROADCASTW     68(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         128(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         640(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        104(CX), Z4
-	VPBROADCASTW     102(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         192(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         704(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        138(CX), Z4
-	VPBROADCASTW     136(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         256(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         768(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        172(CX), Z4
-	VPBROADCASTW     170(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         320(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         832(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        206(CX), Z4
-	VPBROADCASTW     204(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         384(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         896(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        240(CX), Z4
-	VPBROADCASTW     238(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         448(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         960(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-	ADDQ             $0x00000110, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R9
-	SHLQ             $0x09, R9
-	ADDQ             R9, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	CMPQ             SI, $0x04
-	JLT              rest
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       4096(CX)
-	PREFETCHT0       4160(CX)
-	PREFETCHT0       4224(CX)
-	VPXORD           Z1, Z1, Z1
-	VPXORD           Z3, Z3, Z3
-	VPMOVSXBW        2(CX), Z4
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         (DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         512(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        36(CX), Z4
-	VPBROADCASTW     34(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         64(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         576(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        70(CX), Z4
-	VPBROADCASTW     68(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         128(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         640(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VPMOVSXBW        104(CX), Z4
-	VPBROADCASTW     102(CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         192(DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         704(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-	ADDQ             $0x00000088, CX
-	ADDQ             $0x00000100, DI
-	SUBQ             $0x04, SI
-
-rest:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z1, Z1, Z1
-	VPXORD Z3, Z3, Z3
-
-block:
-	VPMOVSXBW        2(CX), Z4
-	VPBROADCASTW     (CX), Y5
-	VCVTPH2PS        Y5, Z5
-	VPMADDWD         (DI), Z4, Z6
-	VCVTDQ2PS        Z6, Z6
-	VFMADD231PS      Z5, Z6, Z1
-	VPMADDWD         512(DI), Z4, Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z3
-	ADDQ             $0x22, CX
-	ADDQ             $0x40, DI
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X4
-	VADDPS        X4, X0, X0
-	VPERMILPD     $0x01, X0, X4
-	VADDPS        X4, X0, X0
-	VMOVSHDUP     X0, X4
-	VADDSS        X4, X0, X0
-	VMOVSS        X0, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z2, Y4
-	VADDPS        Y4, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X4
-	VADDPS        X4, X2, X2
-	VPERMILPD     $0x01, X2, X4
-	VADDPS        X4, X2, X2
-	VMOVSHDUP     X2, X4
-	VADDSS        X4, X2, X2
-	VMOVSS        X2, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
-	VZEROUPPER
-	RET
-
-// func matVecQ8_0I16x4AVX512(out *float32, stride int, w *byte, rows int, blocks int, q *int16, scale *float32, sum *float32, batch int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·matVecQ8_0I16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ out+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ rows+24(FP), DX
-	MOVQ batch+64(FP), BX
-
-row:
-	MOVQ   blocks+32(FP), SI
-	MOVQ   q+40(FP), DI
-	MOVQ   scale+48(FP), R8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z2, Z2, Z2
-	VPXORD Z4, Z4, Z4
-	VPXORD Z6, Z6, Z6
-
-chunk:
-	CMPQ             SI, $0x08
-	JLT              tail
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	PREFETCHT0       8384(CX)
-	PREFETCHT0       8448(CX)
-	VPXORD           Z1, Z1, Z1
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPXORD           Z7, Z7, Z7
-	VPMOVSXBW        2(CX), Z8
-	VPBROADCASTW     (CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         (DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         512(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1024(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1536(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        36(CX), Z8
-	VPBROADCASTW     34(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         64(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         576(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1088(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1600(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        70(CX), Z8
-	VPBROADCASTW     68(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         128(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         640(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1152(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1664(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        104(CX), Z8
-	VPBROADCASTW     102(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         192(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         704(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1216(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1728(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        138(CX), Z8
-	VPBROADCASTW     136(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         256(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         768(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1280(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1792(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        172(CX), Z8
-	VPBROADCASTW     170(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         320(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         832(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1344(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1856(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        206(CX), Z8
-	VPBROADCASTW     204(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         384(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         896(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1408(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1920(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        240(CX), Z8
-	VPBROADCASTW     238(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         448(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         960(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1472(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1984(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-	VFMADD231PS.BCST 8(R8), Z5, Z4
-	VFMADD231PS.BCST 12(R8), Z7, Z6
-	ADDQ             $0x00000110, CX
-	LEAQ             (R8)(BX*4), R8
-	MOVQ             BX, R9
-	SHLQ             $0x09, R9
-	ADDQ             R9, DI
-	SUBQ             $0x08, SI
-	JMP              chunk
-
-tail:
-	CMPQ             SI, $0x04
-	JLT              rest
-	LEAQ             16384(CX), R9
-	ANDQ             $-4096, R9
-	PREFETCHT0       (R9)
-	PREFETCHT0       8192(CX)
-	PREFETCHT0       8256(CX)
-	PREFETCHT0       8320(CX)
-	VPXORD           Z1, Z1, Z1
-	VPXORD           Z3, Z3, Z3
-	VPXORD           Z5, Z5, Z5
-	VPXORD           Z7, Z7, Z7
-	VPMOVSXBW        2(CX), Z8
-	VPBROADCASTW     (CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         (DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         512(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1024(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1536(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        36(CX), Z8
-	VPBROADCASTW     34(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         64(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         576(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1088(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1600(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        70(CX), Z8
-	VPBROADCASTW     68(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         128(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         640(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1152(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1664(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VPMOVSXBW        104(CX), Z8
-	VPBROADCASTW     102(CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         192(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         704(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1216(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1728(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-	VFMADD231PS.BCST 8(R8), Z5, Z4
-	VFMADD231PS.BCST 12(R8), Z7, Z6
-	ADDQ             $0x00000088, CX
-	ADDQ             $0x00000100, DI
-	SUBQ             $0x04, SI
-
-rest:
-	TESTQ  SI, SI
-	JZ     sum
-	VPXORD Z1, Z1, Z1
-	VPXORD Z3, Z3, Z3
-	VPXORD Z5, Z5, Z5
-	VPXORD Z7, Z7, Z7
-
-block:
-	VPMOVSXBW        2(CX), Z8
-	VPBROADCASTW     (CX), Y9
-	VCVTPH2PS        Y9, Z9
-	VPMADDWD         (DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z1
-	VPMADDWD         512(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z3
-	VPMADDWD         1024(DI), Z8, Z10
-	VCVTDQ2PS        Z10, Z10
-	VFMADD231PS      Z9, Z10, Z5
-	VPMADDWD         1536(DI), Z8, Z8
-	VCVTDQ2PS        Z8, Z8
-	VFMADD231PS      Z9, Z8, Z7
-	ADDQ             $0x22, CX
-	ADDQ             $0x40, DI
-	DECQ             SI
-	JNZ              block
-	VFMADD231PS.BCST (R8), Z1, Z0
-	VFMADD231PS.BCST 4(R8), Z3, Z2
-	VFMADD231PS.BCST 8(R8), Z5, Z4
-	VFMADD231PS.BCST 12(R8), Z7, Z6
-
-sum:
-	MOVQ          stride+8(FP), DI
-	MOVQ          AX, SI
-	VEXTRACTF64X4 $0x01, Z0, Y8
-	VADDPS        Y8, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X8
-	VADDPS        X8, X0, X0
-	VPERMILPD     $0x01, X0, X8
-	VADDPS        X8, X0, X0
-	VMOVSHDUP     X0, X8
-	VADDSS        X8, X0, X0
-	VMOVSS        X0, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z2, Y8
-	VADDPS        Y8, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X8
-	VADDPS        X8, X2, X2
-	VPERMILPD     $0x01, X2, X8
-	VADDPS        X8, X2, X2
-	VMOVSHDUP     X2, X8
-	VADDSS        X8, X2, X2
-	VMOVSS        X2, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z4, Y8
-	VADDPS        Y8, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X8
-	VADDPS        X8, X4, X4
-	VPERMILPD     $0x01, X4, X8
-	VADDPS        X8, X4, X4
-	VMOVSHDUP     X4, X8
-	VADDSS        X8, X4, X4
-	VMOVSS        X4, (SI)
-	LEAQ          (SI)(DI*4), SI
-	VEXTRACTF64X4 $0x01, Z6, Y8
-	VADDPS        Y8, Y6, Y6
-	VEXTRACTF32X4 $0x01, Y6, X8
-	VADDPS        X8, X6, X6
-	VPERMILPD     $0x01, X6, X8
-	VADDPS        X8, X6, X6
-	VMOVSHDUP     X6, X8
-	VADDSS        X8, X6, X6
-	VMOVSS        X6, (SI)
-	ADDQ          $0x04, AX
-	DECQ          DX
-	JNZ           row
 	VZEROUPPER
 	RET

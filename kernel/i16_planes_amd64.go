@@ -76,6 +76,7 @@ func registerI16Planes() {
 		{tensor.Q5_0, blockPlanesAsm(matVecQ5_0I16x4AVX512, matVecQ5_0I16Wide4AVX512, matVecQ5_0I16x2AVX512, matVecQ5_0I16Wide2AVX512, matVecQ5_0I16x1AVX512)},
 		{tensor.Q5_1, blockPlanesAsm(matVecQ5_1I16x4AVX512, matVecQ5_1I16Wide4AVX512, matVecQ5_1I16x2AVX512, matVecQ5_1I16Wide2AVX512, matVecQ5_1I16x1AVX512)},
 		{tensor.IQ4_NL, blockPlanesAsm(matVecIQ4NLI16x4AVX512, matVecIQ4NLI16Wide4AVX512, matVecIQ4NLI16x2AVX512, matVecIQ4NLI16Wide2AVX512, matVecIQ4NLI16x1AVX512)},
+		{tensor.Q8_0, blockPlanesAsm(matVecQ8_0I16x4AVX512, matVecQ8_0I16Wide4AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16Wide2AVX512, matVecQ8_0I16x1AVX512)},
 		{tensor.Q4_K, [3]planesAsm{{tokens: 4, rows: matVecQ4KI16x4AVX512, block: matVecQ4KI16Block4AVX512}, {tokens: 2, rows: matVecQ4KI16x2AVX512, block: matVecQ4KI16Block2AVX512}, {tokens: 1, rows: matVecQ4KI16x1AVX512, block: matVecQ4KI16Block1AVX512, halves: true}}},
 		{tensor.Q5_K, [3]planesAsm{{tokens: 4, rows: matVecQ5KI16x4AVX512, block: matVecQ5KI16Block4AVX512}, {tokens: 2, rows: matVecQ5KI16x2AVX512, block: matVecQ5KI16Block2AVX512}, {tokens: 1, rows: matVecQ5KI16x1AVX512, block: matVecQ5KI16Block1AVX512, halves: true}}},
 		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512}}},

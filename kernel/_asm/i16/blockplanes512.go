@@ -33,31 +33,35 @@ type blockPlanes512 struct {
 	// in one half and the fifth in the other; without a fifth bit, only the upper half.
 	numbers [3]constant512
 	masks   map[uint64]reg.OpmaskVirtual
+	// end and begin are the parts of the second vector that are of the first and of the
+	// second row.
+	end, begin reg.OpmaskVirtual
 }
 
-func blockPlanesFormats512() []*blockPlanes512 {
+func blockPlanesFormats512() []blocks8 {
 	levels := []int{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
 	for i := range levels {
 		levels[i] += 128
 	}
-	return []*blockPlanes512{
-		{name: "Q4_0", bytes: 18, q: 2, high: -1, minimum: -1, excess: 8},
-		{name: "Q4_1", bytes: 20, q: 4, high: -1, minimum: 2},
-		{name: "Q5_0", bytes: 22, q: 6, high: 2, minimum: -1, excess: 16},
-		{name: "Q5_1", bytes: 24, q: 8, high: 4, minimum: 2},
-		{name: "IQ4NL", bytes: 18, q: 2, high: -1, minimum: -1, excess: 128, table: levels},
+	return []blocks8{
+		&blockPlanes512{name: "Q4_0", bytes: 18, q: 2, high: -1, minimum: -1, excess: 8},
+		&blockPlanes512{name: "Q4_1", bytes: 20, q: 4, high: -1, minimum: 2},
+		&blockPlanes512{name: "Q5_0", bytes: 22, q: 6, high: 2, minimum: -1, excess: 16},
+		&blockPlanes512{name: "Q5_1", bytes: 24, q: 8, high: 4, minimum: 2},
+		&blockPlanes512{name: "IQ4NL", bytes: 18, q: 2, high: -1, minimum: -1, excess: 128, table: levels},
+		&bytes8{},
 	}
 }
 
-// half and chunk are the bytes of four and of eight blocks.
-func (f *blockPlanes512) half() int  { return 4 * f.bytes }
-func (f *blockPlanes512) chunk() int { return 8 * f.bytes }
+func (f *blockPlanes512) shape() shape8 {
+	return shape8{name: f.name, bytes: f.bytes, excess: f.excess, minimum: f.minimum >= 0}
+}
 
 // third is where the third vector begins.
-func (f *blockPlanes512) third() int { return f.chunk() - 64 }
+func (f *blockPlanes512) third() int { return f.shape().chunk() - 64 }
 
 // split is where the second row begins in the second vector, if each of two rows has four blocks.
-func (f *blockPlanes512) split() int { return f.half() - 64 }
+func (f *blockPlanes512) split() int { return f.shape().half() - 64 }
 
 // blockIndex512 is an index of bytes or words of the first two vectors, or of the third
 // in the elements of mask, if that is not nil.
@@ -97,6 +101,7 @@ func (f *blockPlanes512) index(name string, size, perBlock, bytes int, at func(i
 // because there are many tokens or many constants, is read from memory.
 func (f *blockPlanes512) constants(tokens int) {
 	f.masks = map[uint64]reg.OpmaskVirtual{}
+	f.end, f.begin = opmask(1<<f.split()-1), opmask(^(uint64(1)<<f.split() - 1))
 	for v := range f.source {
 		f.source[v] = f.index(fmt.Sprintf("q%d", v), 1, 8, f.q+16, func(i int) int { return f.q + 8*v + i%8 })
 	}
@@ -158,42 +163,38 @@ func opmask(bits uint64) reg.OpmaskVirtual {
 	return k
 }
 
-// load returns the vectors of the chunk at p.
-func (f *blockPlanes512) load(p reg.GPVirtual) (z [3]reg.VecVirtual) {
+// planesChunk8 is a chunk in the vectors z.
+type planesChunk8 struct {
+	f      *blockPlanes512
+	z      [3]reg.VecVirtual
+	fifths reg.VecVirtual
+}
+
+func (f *blockPlanes512) load(p reg.GPVirtual) chunk8 {
+	var z [3]reg.VecVirtual
 	for i, start := range []int{0, 64, f.third()} {
 		z[i] = ZMM()
 		VMOVDQU64(Mem{Base: p, Disp: start}, z[i])
 	}
-	return z
+	return &planesChunk8{f: f, z: z}
 }
 
-// splitMasks are the parts of the second vector that are of the first and of the second row.
-type splitMasks struct{ end, begin reg.OpmaskVirtual }
-
-func (f *blockPlanes512) splitMasks() splitMasks {
-	end := uint64(1)<<f.split() - 1
-	return splitMasks{opmask(end), opmask(^end)}
-}
-
-// loadHalves returns the vectors of a chunk of four blocks at w[0] and, as its blocks 4
-// to 7, of four at w[1].
-func (f *blockPlanes512) loadHalves(w []reg.GPVirtual, m splitMasks) (z [3]reg.VecVirtual) {
-	z = [3]reg.VecVirtual{ZMM(), ZMM(), ZMM()}
+func (f *blockPlanes512) loadHalves(w []reg.GPVirtual) chunk8 {
+	z := [3]reg.VecVirtual{ZMM(), ZMM(), ZMM()}
 	VMOVDQU64(Mem{Base: w[0]}, z[0])
-	VMOVDQU8_Z(Mem{Base: w[1], Disp: -f.split()}, m.begin, z[1])
-	VMOVDQU8(Mem{Base: w[0], Disp: 64}, m.end, z[1])
+	VMOVDQU8_Z(Mem{Base: w[1], Disp: -f.split()}, f.begin, z[1])
+	VMOVDQU8(Mem{Base: w[0], Disp: 64}, f.end, z[1])
 	VMOVDQU64(Mem{Base: w[1], Disp: f.split()}, z[2])
-	return z
+	return &planesChunk8{f: f, z: z}
 }
 
-// loadParts is loadHalves for fewer blocks, of which there are so many bytes.
-func (f *blockPlanes512) loadParts(w []reg.GPVirtual, bytes reg.GPVirtual) (z [3]reg.VecVirtual) {
-	z = [3]reg.VecVirtual{ZMM(), ZMM(), ZMM()}
+func (f *blockPlanes512) loadParts(w []reg.GPVirtual, bytes reg.GPVirtual) chunk8 {
+	z := [3]reg.VecVirtual{ZMM(), ZMM(), ZMM()}
 	VMOVDQU8_Z(Mem{Base: w[0]}, firstBytes(bytes, 0, 0), z[0])
 	VMOVDQU8_Z(Mem{Base: w[1], Disp: -f.split()}, firstBytes(bytes, -f.split(), f.split()), z[1])
 	VMOVDQU8(Mem{Base: w[0], Disp: 64}, firstBytes(bytes, 64, 0), z[1])
 	VMOVDQU8_Z(Mem{Base: w[1], Disp: f.split()}, firstBytes(bytes, f.split(), 0), z[2])
-	return z
+	return &planesChunk8{f: f, z: z}
 }
 
 // firstBytes returns a mask of the first bytes-less bits, at least 0 and at most 64, but
@@ -233,12 +234,11 @@ func (x blockIndex512) gather(z [3]reg.VecVirtual, words bool) reg.VecVirtual {
 	return v
 }
 
-// scales returns d for each dword and, if there is one, the minimum.
-func (f *blockPlanes512) scales(z [3]reg.VecVirtual) (d, min reg.VecVirtual) {
-	words := f.scale.gather(z, true)
+func (c *planesChunk8) scales() (d, min reg.VecVirtual) {
+	words := c.f.scale.gather(c.z, true)
 	d = ZMM()
 	VCVTPH2PS(words.AsY(), d)
-	if f.minimum >= 0 {
+	if c.f.minimum >= 0 {
 		min = ZMM()
 		VEXTRACTI64X4(Imm(1), words, words.AsY())
 		VCVTPH2PS(words.AsY(), min)
@@ -246,20 +246,19 @@ func (f *blockPlanes512) scales(z [3]reg.VecVirtual) (d, min reg.VecVirtual) {
 	return d, min
 }
 
-// fifths returns the fifth bits, if there are any: bits k and 4+k of byte j are that of
+// prepare finds the fifth bits, if there are any: bits k and 4+k of byte j are that of
 // column 8k+j.
-func (f *blockPlanes512) fifths(z [3]reg.VecVirtual) reg.VecVirtual {
-	if f.high < 0 {
-		return nil
+func (c *planesChunk8) prepare() {
+	if c.f.high < 0 {
+		return
 	}
-	high := f.fifth.gather(z, false)
-	VGF2P8AFFINEQB(Imm(0), high, f.place.get(), high)
-	return high
+	c.fifths = c.f.fifth.gather(c.z, false)
+	VGF2P8AFFINEQB(Imm(0), c.fifths, c.f.place.get(), c.fifths)
 }
 
-// pair returns the weights plus excess of vectors v and v+2.
-func (f *blockPlanes512) pair(z [3]reg.VecVirtual, fifths reg.VecVirtual, v int) (low, high reg.VecVirtual) {
-	high, low = f.source[v].gather(z, false), ZMM()
+func (c *planesChunk8) pair(v int) (low, high reg.VecVirtual) {
+	f := c.f
+	high, low = f.source[v].gather(c.z, false), ZMM()
 	if f.high < 0 {
 		VPANDD(f.nibble.get(), high, low)
 		VGF2P8AFFINEQB(Imm(0), f.numbers[0].get(), high, high)
@@ -270,8 +269,8 @@ func (f *blockPlanes512) pair(z [3]reg.VecVirtual, fifths reg.VecVirtual, v int)
 		return low, high
 	}
 	VMOVDQA64(high, low)
-	VPTERNLOGD(Imm(0xe4), f.nibble.get(), fifths, low)  // the lower half of low, the upper of fifths
-	VPTERNLOGD(Imm(0xd8), f.nibble.get(), fifths, high) // the upper half of high, the lower of fifths
+	VPTERNLOGD(Imm(0xe4), f.nibble.get(), c.fifths, low)  // the lower half of low, the upper of fifths
+	VPTERNLOGD(Imm(0xd8), f.nibble.get(), c.fifths, high) // the upper half of high, the lower of fifths
 	if v == 0 {
 		VPANDD(f.five.get(), low, low)
 	} else {
@@ -286,11 +285,12 @@ func (f *blockPlanes512) pair(z [3]reg.VecVirtual, fifths reg.VecVirtual, v int)
 // time, those of both rows as one chunk. If apart is set, several tokens are multiplied
 // with a chunk of one row and then of the other, so that the activations of a chunk are
 // read twice while they are in the first-level cache, which is better where those of
-// all columns are not.
-func matVecBlockPlanes512(f *blockPlanes512, tokens int, apart bool) {
-	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name, tokens)
+// all columns are not. Formats that ask for it go through single rows with one token.
+func matVecBlockPlanes512(f blocks8, tokens int, apart bool) {
+	s := f.shape()
+	name := fmt.Sprintf("matVec%sI16x%dAVX512", s.name, tokens)
 	if apart {
-		name = fmt.Sprintf("matVec%sI16Wide%dAVX512", f.name, tokens)
+		name = fmt.Sprintf("matVec%sI16Wide%dAVX512", s.name, tokens)
 	}
 	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, blocks int, planes *int8, scale, sum *float32, batch int)")
 	Pragma("noescape")
@@ -301,19 +301,25 @@ func matVecBlockPlanes512(f *blockPlanes512, tokens int, apart bool) {
 	out, rows, batch, rowBytes := load("out"), load("rows"), load("batch"), load("blocks")
 	step := GP64()
 	IMUL3Q(U32(planeBytes), batch, step)
-	IMUL3Q(Imm(uint64(f.bytes)), rowBytes, rowBytes)
-	w := []reg.GPVirtual{load("w"), GP64()}
-	ahead := aheadPlanes512(w[0], rowBytes, tokens)
-	p := &blockProducts512{f: f, tokens: tokens, apart: apart, lower: opmask(0xff), upper: [2]reg.VecVirtual{ZMM(), ZMM()}}
-	split := f.splitMasks()
+	IMUL3Q(Imm(uint64(s.bytes)), rowBytes, rowBytes)
+	w := []reg.GPVirtual{load("w")}
+	ahead := GP64()
+	if tokens == 1 && s.single {
+		MOVQ(w[0], ahead)
+	} else {
+		ahead, w = aheadPlanes512(w[0], rowBytes, tokens), append(w, GP64())
+	}
+	p := &blockProducts512{f: f, shape8: s, tokens: tokens, apart: apart, lower: opmask(0xff), upper: [2]reg.VecVirtual{ZMM(), ZMM()}}
 
 	Label("rows")
-	LEAQ(Mem{Base: w[0], Index: rowBytes, Scale: 1}, w[1])
-	CMPQ(rows, Imm(1))
-	CMOVQEQ(w[0], w[1])
+	if len(w) > 1 {
+		LEAQ(Mem{Base: w[0], Index: rowBytes, Scale: 1}, w[1])
+		CMPQ(rows, Imm(1))
+		CMOVQEQ(w[0], w[1])
+	}
 	left := GP64()
 	MOVQ(rowBytes, left)
-	p.begin(load)
+	p.begin(len(w), load)
 	next := func(bytes int) {
 		for r := range w {
 			ADDQ(number(bytes), w[r])
@@ -321,33 +327,33 @@ func matVecBlockPlanes512(f *blockPlanes512, tokens int, apart bool) {
 		SUBQ(number(bytes), left)
 	}
 	fetch := func(bytes int) {
-		prefetch(ahead, bytes, tokens)
-		ADDQ(number(bytes), ahead)
+		prefetch(ahead, bytes*len(w), tokens)
+		ADDQ(number(bytes*len(w)), ahead)
 	}
-	CMPQ(left, number(f.chunk()))
+	CMPQ(left, number(s.chunk()))
 	JLT(LabelRef("tail"))
 
 	Label("chunk")
-	fetch(2 * f.chunk())
+	fetch(s.chunk())
 	p.whole(w)
-	next(f.chunk())
+	next(s.chunk())
 	p.next(step, batch)
-	CMPQ(left, number(f.chunk()))
+	CMPQ(left, number(s.chunk()))
 	JGE(LabelRef("chunk"))
 
 	Label("tail")
-	CMPQ(left, number(f.half()))
+	CMPQ(left, number(s.half()))
 	JLT(LabelRef("part"))
-	fetch(2 * f.half())
-	p.halves(f.loadHalves(w, split))
-	next(f.half())
+	fetch(s.half())
+	p.halves(f.loadHalves([]reg.GPVirtual{w[0], w[len(w)-1]}))
+	next(s.half())
 	p.nextHalf()
 
 	Label("part")
 	TESTQ(left, left)
 	JZ(LabelRef("sum"))
-	LEAQ(Mem{Base: ahead, Index: left, Scale: 2}, ahead)
-	p.halves(f.loadParts(w, left))
+	LEAQ(Mem{Base: ahead, Index: left, Scale: uint8(len(w))}, ahead)
+	p.halves(f.loadParts([]reg.GPVirtual{w[0], w[len(w)-1]}, left))
 	for r := range w {
 		ADDQ(left, w[r])
 	}

@@ -8,9 +8,50 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
+// blocks8 is a format of blocks of 32 columns, eight of which are multiplied with a chunk of
+// I16.BlockPlanes as if they were one block of 256.
+type blocks8 interface {
+	shape() shape8
+	// constants loads what stays in registers for a whole function.
+	constants(tokens int)
+	// load loads the chunk at p; loadHalves one of four blocks at w[0] and, as its blocks 4
+	// to 7, of four at w[1]; loadParts the same for fewer blocks, of which there are so many bytes.
+	load(p reg.GPVirtual) chunk8
+	loadHalves(w []reg.GPVirtual) chunk8
+	loadParts(w []reg.GPVirtual, bytes reg.GPVirtual) chunk8
+}
+
+// shape8 is what the products have to know of a format.
+type shape8 struct {
+	name  string
+	bytes int // of a block
+	// excess is what the weights have too much where they are multiplied.
+	excess  int
+	minimum bool
+	// single: with one token rows are read one after the other, for two that are fetched at a
+	// time are slower where each is many bytes.
+	single bool
+}
+
+// half and chunk are the bytes of four and of eight blocks.
+func (s shape8) half() int  { return 4 * s.bytes }
+func (s shape8) chunk() int { return 8 * s.bytes }
+
+// chunk8 are eight blocks in registers.
+type chunk8 interface {
+	// scales returns d for each dword and, if there is one, the minimum.
+	scales() (d, min reg.VecVirtual)
+	// prepare does what pair needs, once.
+	prepare()
+	// pair returns the weights plus excess of vectors v and v+2, those of I16.BlockPlanes:
+	// qword i belongs to block i.
+	pair(v int) (low, high reg.VecVirtual)
+}
+
 // blockProducts512 multiplies chunks of two rows with tokens side by side.
 type blockProducts512 struct {
-	f                  *blockPlanes512
+	f blocks8
+	shape8
 	tokens             int
 	apart              bool               // multiply one row after the other
 	lower              reg.OpmaskVirtual  // dwords 0 to 7
@@ -19,13 +60,13 @@ type blockProducts512 struct {
 	planes, scale, sum reg.GPVirtual      // sum is nil without minimums
 }
 
-// begin goes to the first chunk of the next rows.
-func (p *blockProducts512) begin(load func(name string) reg.GPVirtual) {
+// begin goes to the first chunk of the next one or two rows.
+func (p *blockProducts512) begin(rows int, load func(name string) reg.GPVirtual) {
 	p.planes, p.scale = load("planes"), load("scale")
-	if p.f.minimum >= 0 {
+	if p.minimum {
 		p.sum = load("sum")
 	}
-	p.acc = make([][]reg.VecVirtual, 2)
+	p.acc = make([][]reg.VecVirtual, rows)
 	for r := range p.acc {
 		for range p.tokens {
 			z := ZMM()
@@ -76,8 +117,8 @@ func (p *blockProducts512) sums(t, rows int, halves bool) (upper, lower []reg.Ve
 	for r := range rows {
 		VPXORD(p.upper[r], p.upper[r], p.upper[r])
 		z := ZMM()
-		switch shift := bits.Len(uint(p.f.excess)) - 5; {
-		case p.f.excess == 0:
+		switch shift := bits.Len(uint(p.excess)) - 5; {
+		case p.excess == 0:
 			VMOVDQA64(p.upper[r], z)
 		case r > 0:
 			VMOVDQA64(lower[0], z)
@@ -112,18 +153,21 @@ func (p *blockProducts512) whole(w []reg.GPVirtual) {
 	}
 	if p.apart {
 		for r := range w {
-			p.chunk(p.f.load(w[r]), false, func(t int, a, b reg.VecVirtual) { VFMADD231PS(b, a, p.acc[r][t]) })
+			p.multiply(p.f.load(w[r]), false, func(t int, a, b reg.VecVirtual) { VFMADD231PS(b, a, p.acc[r][t]) })
 		}
 		return
 	}
 	p.few(w)
 }
 
-// halves multiplies up to four blocks of each of two rows. Both go to the lower half of
-// their sums, so that a row's bits do not depend on which of two it is.
-func (p *blockProducts512) halves(z [3]reg.VecVirtual) {
-	p.chunk(z, true, func(t int, a, b reg.VecVirtual) {
+// halves multiplies up to four blocks of each of two rows, or of one, twice. Both go to the
+// lower half of their sums, so that a row's bits do not depend on which of two it is.
+func (p *blockProducts512) halves(c chunk8) {
+	p.multiply(c, true, func(t int, a, b reg.VecVirtual) {
 		VFMADD231PS(b, a, p.lower, p.acc[0][t])
+		if len(p.acc) == 1 {
+			return
+		}
 		high := [2]reg.VecVirtual{ZMM(), ZMM()}
 		VSHUFF64X2(Imm(0xee), a, a, high[0])
 		VSHUFF64X2(Imm(0xee), b, b, high[1])
@@ -131,18 +175,18 @@ func (p *blockProducts512) halves(z [3]reg.VecVirtual) {
 	})
 }
 
-// chunk multiplies one chunk with all tokens: add adds products of two vectors.
-func (p *blockProducts512) chunk(z [3]reg.VecVirtual, halves bool, add func(t int, a, b reg.VecVirtual)) {
-	d, min := p.f.scales(z)
+// multiply multiplies one chunk with all tokens: add adds products of two vectors.
+func (p *blockProducts512) multiply(c chunk8, halves bool, add func(t int, a, b reg.VecVirtual)) {
+	d, min := c.scales()
 	if min != nil {
 		for t := range p.tokens {
 			add(t, vector(Mem{Base: p.sum, Disp: 64 * t}, halves), min)
 		}
 	}
-	fifths := p.f.fifths(z)
+	c.prepare()
 	var weights [4]reg.VecVirtual
 	for v := range 2 {
-		weights[v], weights[v+2] = p.f.pair(z, fifths, v)
+		weights[v], weights[v+2] = c.pair(v)
 	}
 	for t := range p.tokens {
 		upper, lower := p.sums(t, 1, halves)
@@ -161,16 +205,16 @@ func (p *blockProducts512) few(w []reg.GPVirtual) {
 	d, weights := make([]reg.VecVirtual, len(w)), make([][4]reg.VecVirtual, len(w))
 	for r := range w {
 		var min reg.VecVirtual
-		z := p.f.load(w[r])
-		d[r], min = p.f.scales(z)
+		c := p.f.load(w[r])
+		d[r], min = c.scales()
 		if min != nil {
 			for t := range p.tokens {
 				VFMADD231PS(Mem{Base: p.sum, Disp: 64 * t}, min, p.acc[r][t])
 			}
 		}
-		fifths := p.f.fifths(z)
+		c.prepare()
 		for v := range 2 {
-			weights[r][v], weights[r][v+2] = p.f.pair(z, fifths, v)
+			weights[r][v], weights[r][v+2] = c.pair(v)
 		}
 	}
 	for t := range p.tokens {
@@ -196,22 +240,21 @@ func (p *blockProducts512) few(w []reg.GPVirtual) {
 // one multiplies a chunk of each of the rows at w with one token: each vector of the
 // activations is read once.
 func (p *blockProducts512) one(w []reg.GPVirtual) {
-	z := make([][3]reg.VecVirtual, len(w))
-	d, fifths := make([]reg.VecVirtual, len(w)), make([]reg.VecVirtual, len(w))
+	c, d := make([]chunk8, len(w)), make([]reg.VecVirtual, len(w))
 	for r := range w {
 		var min reg.VecVirtual
-		z[r] = p.f.load(w[r])
-		d[r], min = p.f.scales(z[r])
+		c[r] = p.f.load(w[r])
+		d[r], min = c[r].scales()
 		if min != nil {
 			VFMADD231PS(Mem{Base: p.sum}, min, p.acc[r][0])
 		}
-		fifths[r] = p.f.fifths(z[r])
+		c[r].prepare()
 	}
 	upper, lower := p.sums(0, len(w), false)
 	for v := range 2 {
 		weights := make([][2]reg.VecVirtual, len(w))
 		for r := range w {
-			weights[r][0], weights[r][1] = p.f.pair(z[r], fifths[r], v)
+			weights[r][0], weights[r][1] = c[r].pair(v)
 		}
 		for i := range 2 {
 			for _, plane := range []struct {

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-
-	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -84,113 +81,6 @@ func repeatWord(w, n int) (b []byte) {
 		b = append(b, byte(w), byte(w>>8))
 	}
 	return b
-}
-
-// matVecBlocks512 writes the product of rows of small blocks without minimums, as words,
-// with tokens side by side. Eight blocks share a scale of the activations; a row may end with
-// fewer. Rows are contiguous.
-func matVecBlocks512(f *block512, tokens int) {
-	name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name, tokens)
-	TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, blocks int, q *int16, scale, sum *float32, batch int)")
-	Pragma("noescape")
-	Doc(name+" multiplies rows of contiguous blocks of 32 with", fmt.Sprintf("%d token(s): out[t*stride+i]. q and scale point to the first", tokens),
-		"token; chunks of activations are batch tokens apart. rows and blocks are at least 1.")
-	out := Load(Param("out"), GP64()).(reg.GPVirtual)
-	w := Load(Param("w"), GP64()).(reg.GPVirtual)
-	rows := Load(Param("rows"), GP64()).(reg.GPVirtual)
-	batch := Load(Param("batch"), GP64()).(reg.GPVirtual)
-	f.constants(f)
-
-	Label("row")
-	left := Load(Param("blocks"), GP64()).(reg.GPVirtual)
-	q := Load(Param("q"), GP64()).(reg.GPVirtual)
-	scale := Load(Param("scale"), GP64()).(reg.GPVirtual)
-	acc, part := make([]reg.VecVirtual, tokens), make([]reg.VecVirtual, tokens)
-	for t := range tokens {
-		acc[t], part[t] = ZMM(), ZMM()
-		VPXORD(acc[t], acc[t], acc[t])
-	}
-	// block multiplies block i after w with the columns at q.
-	block := func(i int, w, q reg.GPVirtual) {
-		m := Mem{Base: w, Disp: f.bytes * i}
-		words, d := f.words(f, m), half512(m, false)
-		for t := range tokens {
-			p := ZMM()
-			VPMADDWD(Mem{Base: q, Disp: 512*t + 64*i}, words, p)
-			VCVTDQ2PS(p, p)
-			VFMADD231PS(d, p, part[t])
-		}
-	}
-	scaled := func() {
-		for t := range tokens {
-			VFMADD231PS_BCST(Mem{Base: scale, Disp: 4 * t}, part[t], acc[t])
-		}
-	}
-	zero := func() {
-		for t := range tokens {
-			VPXORD(part[t], part[t], part[t])
-		}
-	}
-
-	Label("chunk")
-	CMPQ(left, Imm(8))
-	JLT(LabelRef("tail"))
-	prefetch(w, 8*f.bytes, tokens)
-	zero()
-	for i := range 8 {
-		block(i, w, q)
-	}
-	scaled()
-	ADDQ(number(8*f.bytes), w)
-	LEAQ(Mem{Base: scale, Index: batch, Scale: 4}, scale)
-	step := GP64()
-	MOVQ(batch, step)
-	SHLQ(Imm(9), step)
-	ADDQ(step, q)
-	SUBQ(Imm(8), left)
-	JMP(LabelRef("chunk"))
-
-	Label("tail")
-	CMPQ(left, Imm(4))
-	JLT(LabelRef("rest"))
-	// Four together, so that what comes behind rows of 896 columns is fetched too.
-	prefetch(w, 4*f.bytes, tokens)
-	zero()
-	for i := range 4 {
-		block(i, w, q)
-	}
-	scaled()
-	ADDQ(number(4*f.bytes), w)
-	ADDQ(number(4*64), q)
-	SUBQ(Imm(4), left)
-
-	Label("rest")
-	TESTQ(left, left)
-	JZ(LabelRef("sum"))
-	zero()
-	Label("block")
-	block(0, w, q)
-	ADDQ(number(f.bytes), w)
-	ADDQ(Imm(64), q)
-	DECQ(left)
-	JNZ(LabelRef("block"))
-	scaled()
-
-	Label("sum")
-	at, stride := GP64(), Load(Param("stride"), GP64())
-	MOVQ(out, at)
-	for t := range tokens {
-		horizontalSum512(acc[t])
-		VMOVSS(acc[t].AsX(), Mem{Base: at})
-		if t < tokens-1 {
-			LEAQ(Mem{Base: at, Index: stride, Scale: 4}, at)
-		}
-	}
-	ADDQ(Imm(4), out)
-	DECQ(rows)
-	JNZ(LabelRef("row"))
-	VZEROUPPER()
-	RET()
 }
 
 // unpackBlocks512 writes the unpacking of up to 8 blocks of 32 rows.

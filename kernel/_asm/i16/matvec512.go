@@ -42,13 +42,6 @@ func matVecs512() {
 			matVecFolded512(f(), tokens)
 		}
 	}
-	for _, f := range blocks512() {
-		if f.name == "Q8_0" { // the others have matVecBlockPlanes512
-			for _, tokens := range batches {
-				matVecBlocks512(f, tokens)
-			}
-		}
-	}
 }
 
 // kquants512 are the formats with super-blocks.
