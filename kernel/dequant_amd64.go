@@ -36,9 +36,9 @@ func init() {
 	}
 	fusedSlots[tensor.F32].add(cpufeat.AVX2, plainRowsWith(dot4F32AVX2, dot4F32AVX2))
 	fusedSlots[tensor.F16].add(cpufeat.AVX2, plainRowsWith(dot4F16AVX2, dot4F16AVX2))
-	fusedSlots[tensor.F32].add(cpufeat.AVX512, plainRowsWith(dot2F32AVX512, dot4F32AVX512))
-	fusedSlots[tensor.F16].add(cpufeat.AVX512, plainRowsWith(dot2F16AVX512, dot4F16AVX512))
-	fusedSlots[tensor.BF16].add(cpufeat.AVX512, plainRowsWith(dot2BF16AVX512, dot4BF16AVX512))
+	fusedSlots[tensor.F32].add(cpufeat.AVX512, plainRowsWith(dot2F32AVX512, dot2WideF32AVX512))
+	fusedSlots[tensor.F16].add(cpufeat.AVX512, plainRowsWith(dot2F16AVX512, dot2WideF16AVX512))
+	fusedSlots[tensor.BF16].add(cpufeat.AVX512, plainRowsWith(dot2BF16AVX512, dot2WideBF16AVX512))
 	fusedSlots[tensor.Q8_0].add(cpufeat.AVX512, rowsWith(dot4Q8_0AVX512, true))
 	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512, true))
 	fusedSlots[tensor.Q5_K].add(cpufeat.AVX512, rowsWith(dot4Q5KAVX512, true))
@@ -56,24 +56,23 @@ func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst
 	}
 }
 
-// pairBytes is how large a vector may be for rows of plain types to be multiplied in pairs:
-// so large that it stays in the first-level cache beside the weights that pass through it.
-// Larger ones are read again from the next cache for each group of rows, so for four at a
-// time.
-const pairBytes = 24 << 10
+// narrowBytes is how large a vector may be to stay in the first-level cache beside the
+// weights that pass through it. A larger one comes from the next cache for each pair of rows.
+const narrowBytes = 24 << 10
 
 type plainRowsFunc func(out, x *float32, w *byte, rowBytes, n, rows int)
 
-// plainRowsWith picks between functions for pairs of rows and for four rows at a time.
-func plainRowsWith(pairs, fours plainRowsFunc) rowsFunc {
+// plainRowsWith picks between functions for vectors that stay in the first-level cache and
+// for others.
+func plainRowsWith(narrow, wide plainRowsFunc) rowsFunc {
 	return func(out, x []float32, w []byte, rowBytes int) {
 		switch {
 		case len(x) == 0:
 			clear(out)
-		case 4*len(x) <= pairBytes:
-			pairs(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
+		case 4*len(x) <= narrowBytes:
+			narrow(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
 		default:
-			fours(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
+			wide(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
 		}
 	}
 }

@@ -4112,54 +4112,67 @@ done111:
 	VZEROUPPER
 	RET
 
-// func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// func dot2WideF32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4F32AVX512(SB), NOSPLIT, $0-48
+TEXT ·dot2WideF32AVX512(SB), NOSPLIT, $0-48
 	MOVQ rows+40(FP), AX
 	MOVQ out+0(FP), CX
 	MOVQ w+16(FP), DX
 	MOVQ rowBytes+24(FP), BX
-	LEAQ (BX)(BX*2), SI
 
 rows112:
-	MOVQ  x+8(FP), DI
-	MOVQ  n+32(FP), R8
-	MOVQ  DX, R10
-	LEAQ  2048(R10)(SI*1), R9
+	MOVQ  x+8(FP), SI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  8192(R9)(BX*1), R8
 	VPXOR X0, X0, X0
 
 part113:
-	MOVQ    $+1024, R11
-	CMPQ    R8, R11
-	CMOVQLT R8, R11
-	SUBQ    R11, R8
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+16, R11
-	JLT     done115
+
+page114:
+	LEAQ       8192(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+512, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+16, R11
+	JLT        done115
 
 loop116:
-	LEAQ        14336(R9), R12
-	ANDQ        $-4096, R12
-	PREFETCHT0  (R12)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	PREFETCHT0  128(R9)
-	PREFETCHT0  192(R9)
-	ADDQ        $+256, R9
-	VMOVUPS     (DI), Z5
-	VMOVUPS     (R10), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVUPS     (R10)(BX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVUPS     (R10)(BX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVUPS     (R10)(SI*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, R10
-	ADDQ        $+64, DI
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	VMOVUPS     (SI), Z3
+	VMOVUPS     (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVUPS     (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
+	ADDQ        $+64, SI
 	SUBQ        $+16, R11
 	JGE         loop116
 
@@ -4170,98 +4183,102 @@ done115:
 	MOVQ        $-1, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
-	VMOVUPS.Z   (DI), K1, Z5
-	VMOVUPS.Z   (R10), K1, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVUPS.Z   (R10)(BX*1), K1, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVUPS.Z   (R10)(BX*2), K1, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVUPS.Z   (R10)(SI*1), K1, Z6
-	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVUPS.Z   (R9), K1, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVUPS.Z   (R9)(BX*1), K1, Z4
+	VFMADD231PS Z3, Z4, Z2
 
 done117:
-	VUNPCKHPS     Z2, Z1, Z5
+	TESTQ         R10, R10
+	JNZ           page114
+	VUNPCKHPS     Z2, Z1, Z3
 	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
 	VADDPS        X1, X0, X0
-	TESTQ         R8, R8
+	TESTQ         DI, DI
 	JNZ           part113
-	VMOVUPS       X0, (CX)
-	LEAQ          (DX)(BX*4), DX
-	ADDQ          $+16, CX
-	SUBQ          $+4, AX
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
 	JNZ           rows112
 	VZEROUPPER
 	RET
 
-// func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// func dot2WideF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4F16AVX512(SB), NOSPLIT, $0-48
+TEXT ·dot2WideF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ rows+40(FP), AX
 	MOVQ out+0(FP), CX
 	MOVQ w+16(FP), DX
 	MOVQ rowBytes+24(FP), BX
-	LEAQ (BX)(BX*2), SI
 
 rows118:
-	MOVQ  x+8(FP), DI
-	MOVQ  n+32(FP), R8
-	MOVQ  DX, R10
-	LEAQ  2048(R10)(SI*1), R9
+	MOVQ  x+8(FP), SI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  8192(R9)(BX*1), R8
 	VPXOR X0, X0, X0
 
 part119:
-	MOVQ    $+1024, R11
-	CMPQ    R8, R11
-	CMOVQLT R8, R11
-	SUBQ    R11, R8
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+32, R11
-	JLT     done121
+
+page120:
+	LEAQ       8192(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+1024, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+32, R11
+	JLT        done121
 
 loop122:
-	LEAQ        14336(R9), R12
-	ANDQ        $-4096, R12
-	PREFETCHT0  (R12)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	PREFETCHT0  128(R9)
-	PREFETCHT0  192(R9)
-	ADDQ        $+256, R9
-	VMOVUPS     (DI), Z5
-	VCVTPH2PS   (R10), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   (R10)(BX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   (R10)(BX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   (R10)(SI*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	VMOVUPS     64(DI), Z5
-	VCVTPH2PS   32(R10), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   32(R10)(BX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   32(R10)(BX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   32(R10)(SI*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, R10
-	ADDQ        $+128, DI
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	VMOVUPS     (SI), Z3
+	VCVTPH2PS   (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	VMOVUPS     64(SI), Z3
+	VCVTPH2PS   32(R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   32(R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
+	ADDQ        $+128, SI
 	SUBQ        $+32, R11
 	JGE         loop122
 
@@ -4271,17 +4288,13 @@ done121:
 	JLT  done123
 
 loop124:
-	VMOVUPS     (DI), Z5
-	VCVTPH2PS   (R10), Z6
-	VFMADD231PS Z5, Z6, Z1
-	VCVTPH2PS   (R10)(BX*1), Z6
-	VFMADD231PS Z5, Z6, Z2
-	VCVTPH2PS   (R10)(BX*2), Z6
-	VFMADD231PS Z5, Z6, Z3
-	VCVTPH2PS   (R10)(SI*1), Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+32, R10
-	ADDQ        $+64, DI
+	VMOVUPS     (SI), Z3
+	VCVTPH2PS   (R9), Z4
+	VFMADD231PS Z3, Z4, Z1
+	VCVTPH2PS   (R9)(BX*1), Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+32, R9
+	ADDQ        $+64, SI
 	SUBQ        $+16, R11
 	JGE         loop124
 
@@ -4292,110 +4305,108 @@ done123:
 	MOVQ        $-1, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
-	VMOVUPS.Z   (DI), K1, Z5
-	VMOVDQU16.Z (R10), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVDQU16.Z (R10)(BX*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVDQU16.Z (R10)(BX*2), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVDQU16.Z (R10)(SI*1), K1, Y6
-	VCVTPH2PS   Y6, Z6
-	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVDQU16.Z (R9), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVDQU16.Z (R9)(BX*1), K1, Y4
+	VCVTPH2PS   Y4, Z4
+	VFMADD231PS Z3, Z4, Z2
 
 done125:
-	VUNPCKHPS     Z2, Z1, Z5
+	TESTQ         R10, R10
+	JNZ           page120
+	VUNPCKHPS     Z2, Z1, Z3
 	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
 	VADDPS        X1, X0, X0
-	TESTQ         R8, R8
+	TESTQ         DI, DI
 	JNZ           part119
-	VMOVUPS       X0, (CX)
-	LEAQ          (DX)(BX*4), DX
-	ADDQ          $+16, CX
-	SUBQ          $+4, AX
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
 	JNZ           rows118
 	VZEROUPPER
 	RET
 
-// func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+// func dot2WideBF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2, CMOV, MMX+
-TEXT ·dot4BF16AVX512(SB), NOSPLIT, $0-48
+TEXT ·dot2WideBF16AVX512(SB), NOSPLIT, $0-48
 	MOVQ rows+40(FP), AX
 	MOVQ out+0(FP), CX
 	MOVQ w+16(FP), DX
 	MOVQ rowBytes+24(FP), BX
-	LEAQ (BX)(BX*2), SI
 
 rows126:
-	MOVQ  x+8(FP), DI
-	MOVQ  n+32(FP), R8
-	MOVQ  DX, R10
-	LEAQ  2048(R10)(SI*1), R9
+	MOVQ  x+8(FP), SI
+	MOVQ  n+32(FP), DI
+	MOVQ  DX, R9
+	LEAQ  8192(R9)(BX*1), R8
 	VPXOR X0, X0, X0
 
 part127:
-	MOVQ    $+1024, R11
-	CMPQ    R8, R11
-	CMOVQLT R8, R11
-	SUBQ    R11, R8
+	MOVQ    $+1024, R10
+	CMPQ    DI, R10
+	CMOVQLT DI, R10
+	SUBQ    R10, DI
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
-	SUBQ    $+32, R11
-	JLT     done129
+
+page128:
+	LEAQ       8192(R8), R11
+	ANDQ       $-4096, R11
+	PREFETCHT0 (R11)
+	MOVQ       $+1024, R11
+	CMPQ       R10, R11
+	CMOVQLT    R10, R11
+	SUBQ       R11, R10
+	SUBQ       $+32, R11
+	JLT        done129
 
 loop130:
-	LEAQ        14336(R9), R12
-	ANDQ        $-4096, R12
-	PREFETCHT0  (R12)
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	PREFETCHT0  128(R9)
-	PREFETCHT0  192(R9)
-	ADDQ        $+256, R9
-	VMOVUPS     (DI), Z5
-	VPMOVZXWD   (R10), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   (R10)(BX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   (R10)(BX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   (R10)(SI*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
-	VMOVUPS     64(DI), Z5
-	VPMOVZXWD   32(R10), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   32(R10)(BX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   32(R10)(BX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   32(R10)(SI*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+64, R10
-	ADDQ        $+128, DI
+	PREFETCHT0  (R8)
+	PREFETCHT0  64(R8)
+	ADDQ        $+128, R8
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	MOVQ        (SI), R12
+	VMOVUPS     (SI), Z3
+	VPMOVZXWD   (R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   (R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	VMOVUPS     64(SI), Z3
+	VPMOVZXWD   32(R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   32(R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+64, R9
+	ADDQ        $+128, SI
 	SUBQ        $+32, R11
 	JGE         loop130
 
@@ -4405,21 +4416,15 @@ done129:
 	JLT  done131
 
 loop132:
-	VMOVUPS     (DI), Z5
-	VPMOVZXWD   (R10), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VPMOVZXWD   (R10)(BX*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VPMOVZXWD   (R10)(BX*2), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VPMOVZXWD   (R10)(SI*1), Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
-	ADDQ        $+32, R10
-	ADDQ        $+64, DI
+	VMOVUPS     (SI), Z3
+	VPMOVZXWD   (R9), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VPMOVZXWD   (R9)(BX*1), Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
+	ADDQ        $+32, R9
+	ADDQ        $+64, SI
 	SUBQ        $+16, R11
 	JGE         loop132
 
@@ -4430,45 +4435,36 @@ done131:
 	MOVQ        $-1, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
-	VMOVUPS.Z   (DI), K1, Z5
-	VMOVDQU16.Z (R10), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z1
-	VMOVDQU16.Z (R10)(BX*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z2
-	VMOVDQU16.Z (R10)(BX*2), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z3
-	VMOVDQU16.Z (R10)(SI*1), K1, Y6
-	VPMOVZXWD   Y6, Z6
-	VPSLLD      $0x10, Z6, Z6
-	VFMADD231PS Z5, Z6, Z4
+	VMOVUPS.Z   (SI), K1, Z3
+	VMOVDQU16.Z (R9), K1, Y4
+	VPMOVZXWD   Y4, Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z1
+	VMOVDQU16.Z (R9)(BX*1), K1, Y4
+	VPMOVZXWD   Y4, Z4
+	VPSLLD      $0x10, Z4, Z4
+	VFMADD231PS Z3, Z4, Z2
 
 done133:
-	VUNPCKHPS     Z2, Z1, Z5
+	TESTQ         R10, R10
+	JNZ           page128
+	VUNPCKHPS     Z2, Z1, Z3
 	VUNPCKLPS     Z2, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VUNPCKHPS     Z4, Z3, Z5
-	VUNPCKLPS     Z4, Z3, Z3
-	VADDPS        Z5, Z3, Z3
-	VUNPCKHPD     Z3, Z1, Z5
-	VUNPCKLPD     Z3, Z1, Z1
-	VADDPS        Z5, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y1
-	VEXTRACTF32X4 $0x01, Y1, X5
-	VADDPS        X5, X1, X1
+	VADDPS        Z3, Z1, Z1
+	VUNPCKHPD     Z1, Z1, Z3
+	VUNPCKLPD     Z1, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X3
+	VADDPS        X3, X1, X1
 	VADDPS        X1, X0, X0
-	TESTQ         R8, R8
+	TESTQ         DI, DI
 	JNZ           part127
-	VMOVUPS       X0, (CX)
-	LEAQ          (DX)(BX*4), DX
-	ADDQ          $+16, CX
-	SUBQ          $+4, AX
+	VMOVSD        X0, (CX)
+	LEAQ          (DX)(BX*2), DX
+	ADDQ          $+8, CX
+	SUBQ          $+2, AX
 	JNZ           rows126
 	VZEROUPPER
 	RET

@@ -174,23 +174,23 @@ func dot2F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows 
 //go:noescape
 func dot2BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4F32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
-// n is positive, rows a positive multiple of 4.
+// dot2WideF32AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+func dot2WideF32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4F16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
-// n is positive, rows a positive multiple of 4.
+// dot2WideF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+func dot2WideF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
-// dot4BF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
-// n is positive, rows a positive multiple of 4.
+// dot2WideBF16AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
 //
 //go:noescape
-func dot4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
+func dot2WideBF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
 // dot4Q8_0AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive and a multiple of the block length.

@@ -18,15 +18,15 @@ const part = 1024
 // kernel do, so the bits are the same; several rows at a time hide the latency of
 // the chain of additions in each.
 func (g *gen) fused() {
-	groups := []int{4}
+	shapes := []shape{fours}
 	if g.Wide {
-		groups = []int{2, 4} // half as wide, two chains of additions would be too slow
+		shapes = []shape{pairs, widePairs} // half as wide, two chains of additions would be too slow
 	}
-	for _, group := range groups {
-		g.fusedPlain("F32", group, 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
-		g.fusedPlain("F16", group, 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
+	for _, s := range shapes {
+		g.fusedPlain("F32", s, 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
+		g.fusedPlain("F16", s, 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
 		if g.Wide {
-			g.fusedPlain("BF16", group, 2, g.loadBF16)
+			g.fusedPlain("BF16", s, 2, g.loadBF16)
 		}
 	}
 	if !g.Wide {
@@ -92,32 +92,47 @@ func (g *gen) loadBF16(m operand.Mem, t *lanes.Tail) reg.VecVirtual {
 	return v
 }
 
-// Distances of fetches of plain types, in bytes, beyond the last row of a group: pairs of
-// rows, which are meant for activations that stay in the first-level cache beside the
-// weights, have them there soonest; four rows at a time have them in the second-level
-// cache first, as wide rows lie far apart.
-const (
-	aheadOfPair = 4096
-	aheadOfFour = 2048
-	pageAhead   = 16384
-	pageBytes   = 4096
+// shape is how a product goes through rows of a plain type.
+type shape struct {
+	prefix string // of function names
+	rows   int    // multiplied at a time
+	// ahead is how far beyond the last of these rows weights are fetched, in bytes.
+	ahead int
+	// idle is how many loads of a line of the vector, which is needed anyway, go with each
+	// line of the weights of all rows.
+	idle int
+	// pageOnce asks for the first line of a page once for as many bytes as a page has; else
+	// in every step, which costs a twentieth.
+	pageOnce bool
+}
+
+// Pairs of rows have weights in the first-level cache beside the vector. A vector that does
+// not fit comes from the second-level cache again for each pair; then it matters how far the
+// core runs ahead of what it waits for, as loads that are not needed yet take the few places
+// for misses from those that are. Loads that wait for the same line as the product fill its
+// queue, so that it does not. Fetching further ahead makes up for it.
+var (
+	pairs     = shape{prefix: "dot2", rows: 2, ahead: 4096, pageOnce: true}
+	widePairs = shape{prefix: "dot2Wide", rows: 2, ahead: 8192, idle: 16, pageOnce: true}
+	fours     = shape{prefix: "dot4", rows: 4, ahead: 2048}
 )
 
-// fusedPlain writes the product for a type without blocks, elements of size bytes, some
-// rows at a time. Weights are fetched in the order of memory, a line for each row: rows
-// follow each other, so that the next ones are on their way when these end. The first line
-// of each page is fetched earlier (see prefetchPageAhead of the generator i16): for pairs
-// once for as many bytes as a page has, as in every step it costs a twentieth. Four wide
-// rows, whose vector comes from the second-level cache, wait anyway.
-func (g *gen) fusedPlain(name string, group, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
-	g.Begin(fmt.Sprintf("dot%d%s", group, name), "func(out, x *float32, w *byte, rowBytes, n, rows int)",
-		fmt.Sprintf("dot%d%s%s does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.", group, name, g.Suffix),
-		fmt.Sprintf("n is positive, rows a positive multiple of %d.", group))
+const (
+	pageAhead = 16384
+	pageBytes = 4096
+)
+
+// fusedPlain writes the product for a type without blocks, elements of size bytes. Weights
+// are fetched in the order of memory, a line for each row: rows follow each other, so that
+// the next ones are on their way when these end. The first line of each page is fetched
+// earlier (see prefetchPageAhead of the generator i16).
+func (g *gen) fusedPlain(name string, s shape, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+	g.Begin(s.prefix+name, "func(out, x *float32, w *byte, rowBytes, n, rows int)",
+		fmt.Sprintf("%s%s%s does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.", s.prefix, name, g.Suffix),
+		fmt.Sprintf("n is positive, rows a positive multiple of %d.", s.rows))
 	rows, out := g.Arg("rows"), g.Arg("out")
 	first := rowPtrs{base: g.Arg("w"), stride: g.Arg("rowBytes")}
-	distance := aheadOfPair
-	if group == 4 {
-		distance = aheadOfFour
+	if s.rows == 4 {
 		first.stride3 = g.GP64()
 		g.LEAQ(operand.Mem{Base: first.stride, Index: first.stride, Scale: 2}, first.stride3)
 	}
@@ -126,28 +141,28 @@ func (g *gen) fusedPlain(name string, group, size int, load func(operand.Mem, *l
 	w, x, left, ahead := first, g.Arg("x"), g.Arg("n"), g.GP64()
 	w.base = g.GP64()
 	g.MOVQ(first.base, w.base)
-	g.LEAQ(w.at(group-1, distance), ahead)
-	total := g.parts(left, group, func(count reg.Register, sums []reg.VecVirtual) {
-		g.chunk(w, x, ahead, count, sums, size, distance, load)
+	g.LEAQ(w.at(s.rows-1, s.ahead), ahead)
+	total := g.parts(left, s.rows, func(count reg.Register, sums []reg.VecVirtual) {
+		g.chunk(s, w, x, ahead, count, sums, size, load)
 	})
-	if group == 4 {
+	if s.rows == 4 {
 		g.VMOVUPS(total, operand.Mem{Base: out})
 		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 4}, first.base)
 	} else {
 		g.VMOVSD(total, operand.Mem{Base: out})
 		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 2}, first.base)
 	}
-	g.ADDQ(operand.I32(4*group), out)
-	g.SUBQ(operand.I32(group), rows)
+	g.ADDQ(operand.I32(4*s.rows), out)
+	g.SUBQ(operand.I32(s.rows), rows)
 	g.JNZ(operand.LabelRef(loop))
 	g.End()
 }
 
 // chunk adds the products of count elements of each row.
-func (g *gen) chunk(w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtual, size, distance int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+func (g *gen) chunk(s shape, w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtual, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
 	fetchPage := func() {
 		page := g.GP64()
-		g.LEAQ(at(ahead, pageAhead-distance), page)
+		g.LEAQ(at(ahead, pageAhead-s.ahead), page)
 		g.ANDQ(operand.I32(-pageBytes), page)
 		g.PREFETCHT0(operand.Mem{Base: page})
 	}
@@ -157,14 +172,13 @@ func (g *gen) chunk(w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtu
 			g.VFMADD231PS(xs, load(w.at(r, size*g.L*u), t), sums[r])
 		}
 	}
-	pairs := len(sums) == 2
 	some := count
 	loop := g.Fresh("page")
 	g.Label(loop)
-	if pairs {
+	if s.pageOnce {
 		fetchPage()
 		some = g.GP64()
-		g.MOVQ(operand.I32(pageBytes/size/len(sums)), some)
+		g.MOVQ(operand.I32(pageBytes/size/s.rows), some)
 		g.CMPQ(count, some)
 		g.CMOVQLT(count, some)
 		g.SUBQ(some, count)
@@ -176,13 +190,16 @@ func (g *gen) chunk(w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtu
 		g.JLT(operand.LabelRef(done))
 		g.Label(loop)
 		if fetch {
-			if !pairs {
+			if !s.pageOnce {
 				fetchPage()
 			}
 			for i := range sums {
 				g.PREFETCHT0(at(ahead, 64*i))
 			}
-			g.ADDQ(operand.I32(64*len(sums)), ahead)
+			g.ADDQ(operand.I32(64*s.rows), ahead)
+			for range s.idle {
+				g.MOVQ(at(x, 0), g.GP64())
+			}
 		}
 		for u := range vectors {
 			step(u, nil)
@@ -204,7 +221,7 @@ func (g *gen) chunk(w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtu
 	g.JZ(operand.LabelRef(done))
 	step(0, g.NewTail(some)) // only the last part has a tail
 	g.Label(done)
-	if pairs {
+	if s.pageOnce {
 		g.TESTQ(count, count)
 		g.JNZ(operand.LabelRef(loop))
 	}
