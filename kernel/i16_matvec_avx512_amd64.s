@@ -25,11 +25,7 @@ TEXT ·matVecQ4KI16x1AVX512(SB), NOSPLIT, $0-72
 	MOVQ      chunks+32(FP), SI
 	IMUL3Q    $0x00000090, SI, SI
 	IMUL3Q    $0x00000240, BX, DI
-	XORL      R8, R8
-	LEAQ      -4096(SI), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DX, R9
+	LEAQ      (DX)(SI*1), R9
 
 rows:
 	LEAQ    (DX)(SI*1), R8
@@ -481,11 +477,7 @@ TEXT ·matVecQ5KI16x1AVX512(SB), NOSPLIT, $0-72
 	MOVQ      chunks+32(FP), SI
 	IMUL3Q    $0x000000b0, SI, SI
 	IMUL3Q    $0x00000240, BX, DI
-	XORL      R8, R8
-	LEAQ      -4096(SI), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DX, R9
+	LEAQ      (DX)(SI*1), R9
 
 rows:
 	LEAQ    (DX)(SI*1), R8
@@ -920,11 +912,7 @@ TEXT ·matVecQ6KI16x1AVX512(SB), NOSPLIT, $0-72
 	MOVQ      chunks+32(FP), SI
 	IMUL3Q    $0x000000d2, SI, SI
 	IMUL3Q    $0x00000240, BX, DI
-	XORL      R8, R8
-	LEAQ      -4096(SI), R9
-	TESTQ     R9, R9
-	CMOVQLT   R8, R9
-	ADDQ      DX, R9
+	LEAQ      (DX)(SI*1), R9
 
 rows:
 	LEAQ    (DX)(SI*1), R8
@@ -1470,11 +1458,7 @@ TEXT ·matVecQ4_0I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R9, R9
-	LEAQ      -4096(BX), R8
-	TESTQ     R8, R8
-	CMOVQLT   R9, R8
-	ADDQ      DI, R8
+	LEAQ      (DI)(BX*1), R8
 	MOVQ      $0x00000000000000ff, R9
 	KMOVQ     R9, K5
 
@@ -1841,11 +1825,7 @@ TEXT ·matVecQ4_1I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x14, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R9, R9
-	LEAQ      -4096(BX), R8
-	TESTQ     R8, R8
-	CMOVQLT   R9, R8
-	ADDQ      DI, R8
+	LEAQ      (DI)(BX*1), R8
 	MOVQ      $0x00000000000000ff, R9
 	KMOVQ     R9, K5
 
@@ -2220,11 +2200,7 @@ TEXT ·matVecQ5_0I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x16, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R9, R9
-	LEAQ      -4096(BX), R8
-	TESTQ     R8, R8
-	CMOVQLT   R9, R8
-	ADDQ      DI, R8
+	LEAQ      (DI)(BX*1), R8
 	MOVQ      $0x00000000000000ff, R9
 	KMOVQ     R9, K6
 
@@ -2678,11 +2654,7 @@ TEXT ·matVecQ5_1I16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x18, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R9, R9
-	LEAQ      -4096(BX), R8
-	TESTQ     R8, R8
-	CMOVQLT   R9, R8
-	ADDQ      DI, R8
+	LEAQ      (DI)(BX*1), R8
 	MOVQ      $0x00000000000000ff, R9
 	KMOVQ     R9, K6
 
@@ -3111,11 +3083,7 @@ TEXT ·matVecIQ4NLI16x1AVX512(SB), NOSPLIT, $0-72
 	IMUL3Q    $0x00000240, DX, SI
 	IMUL3Q    $0x12, BX, BX
 	MOVQ      w+16(FP), DI
-	XORL      R9, R9
-	LEAQ      -4096(BX), R8
-	TESTQ     R8, R8
-	CMOVQLT   R9, R8
-	ADDQ      DI, R8
+	LEAQ      (DI)(BX*1), R8
 	MOVQ      $0x00000000000000ff, R9
 	KMOVQ     R9, K5
 

@@ -243,10 +243,16 @@ func prefetchBlock(p, rowBytes reg.GPVirtual, bytes, tokens int) {
 }
 
 // aheadPlanes512 returns the pointer for fetching rows from w on. Memory is fetched
-// in its order, though two rows are read at a time: the pointer begins where the
-// second row is half of prefetchAhead before what it fetches.
+// in its order, though two rows are read at a time. With one token the pointer begins
+// with the second row; several, which need more of the first-level cache, have half of
+// prefetchAhead between what the second row is at and what is fetched.
 func aheadPlanes512(w, rowBytes reg.GPVirtual, tokens int) reg.GPVirtual {
-	ahead, zero := GP64(), GP64()
+	ahead := GP64()
+	if tokens == 1 {
+		LEAQ(Mem{Base: w, Index: rowBytes, Scale: 1}, ahead)
+		return ahead
+	}
+	zero := GP64()
 	XORL(zero.As32(), zero.As32())
 	LEAQ(Mem{Base: rowBytes, Disp: -prefetchAhead(tokens) / 2}, ahead)
 	TESTQ(ahead, ahead)
