@@ -58,7 +58,7 @@ func dequantBF16With(expand func(dst []float32, src []byte), lanes int) func(dst
 
 // narrowBytes is how large a vector may be to stay in the first-level cache beside the
 // weights that pass through it. A larger one comes from the next cache for each pair of rows.
-const narrowBytes = 24 << 10
+const narrowBytes = 16 << 10
 
 type plainRowsFunc func(out, x *float32, w *byte, rowBytes, n, rows int)
 
