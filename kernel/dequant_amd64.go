@@ -39,6 +39,17 @@ func init() {
 	fusedSlots[tensor.F32].add(cpufeat.AVX512, plainRowsWith(dot2F32AVX512, dot2WideF32AVX512))
 	fusedSlots[tensor.F16].add(cpufeat.AVX512, plainRowsWith(dot2F16AVX512, dot2WideF16AVX512))
 	fusedSlots[tensor.BF16].add(cpufeat.AVX512, plainRowsWith(dot2BF16AVX512, dot2WideBF16AVX512))
+	for _, v := range []struct {
+		t      tensor.DType
+		x4, x2 fewRowsFunc
+	}{
+		{tensor.F32, dot4x4F32AVX512, dot2x2F32AVX512},
+		{tensor.F16, dot4x4F16AVX512, dot2x2F16AVX512},
+		{tensor.BF16, dot4x4BF16AVX512, dot2x2BF16AVX512},
+	} {
+		one := fusedSlots[v.t].variants
+		fewSlots[v.t].add(cpufeat.AVX512, fewRowsWith(v.x4, v.x2, one[len(one)-1].fn))
+	}
 	fusedSlots[tensor.Q8_0].add(cpufeat.AVX512, rowsWith(dot4Q8_0AVX512, true))
 	fusedSlots[tensor.Q4_K].add(cpufeat.AVX512, rowsWith(dot4Q4KAVX512, true))
 	fusedSlots[tensor.Q5_K].add(cpufeat.AVX512, rowsWith(dot4Q5KAVX512, true))
@@ -73,6 +84,36 @@ func plainRowsWith(narrow, wide plainRowsFunc) rowsFunc {
 			narrow(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
 		default:
 			wide(&out[0], &x[0], &w[0], rowBytes, len(x), len(out))
+		}
+	}
+}
+
+type fewRowsFunc func(out, x *float32, w *byte, rowBytes, n, rows, stride int)
+
+// fewStrip is about how many bytes of weights are multiplied with some of the tokens before
+// the next ones, so that those find them in the second-level cache.
+const fewStrip = 128 << 10
+
+// fewRowsWith serves any number of tokens with functions for four, for two and for one.
+func fewRowsWith(x4, x2 fewRowsFunc, one rowsFunc) fewFunc {
+	return func(out []float32, stride int, x []float32, n int, w []byte, rowBytes, rows int) {
+		strip := max(1, fewStrip/(tileRows*rowBytes)) * tileRows
+		for r := 0; r < rows; r += strip {
+			some, at := min(strip, rows-r), w[r*rowBytes:]
+			for t, tokens := 0, len(x)/n; t < tokens; {
+				to, from := out[t*stride+r:], x[t*n:]
+				switch left := tokens - t; {
+				case left >= 4:
+					x4(&to[0], &from[0], &at[0], rowBytes, n, some, stride)
+					t += 4
+				case left >= 2:
+					x2(&to[0], &from[0], &at[0], rowBytes, n, some, stride)
+					t += 2
+				default:
+					one(to[:some], from[:n], at, rowBytes)
+					t++
+				}
+			}
 		}
 	}
 }

@@ -192,6 +192,60 @@ func dot2WideF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, r
 //go:noescape
 func dot2WideBF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int)
 
+// dot2x2F32AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,2), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x2F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot2x2F16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,2), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x2F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot2x2BF16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,2), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x2BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot2x4F32AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot2x4F16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot2x4BF16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 2.
+//
+//go:noescape
+func dot2x4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot4x4F32AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4x4F32AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot4x4F16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4x4F16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
+// dot4x4BF16AVX512 does out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,4), for r in [0,rows), rows rowBytes apart.
+// n is positive, rows a positive multiple of 4.
+//
+//go:noescape
+func dot4x4BF16AVX512(out *float32, x *float32, w *byte, rowBytes int, n int, rows int, stride int)
+
 // dot4Q8_0AVX512 does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,4), rows rowBytes apart.
 // n is positive and a multiple of the block length.
 //

@@ -19,6 +19,30 @@ var fusedSlots = func() (index [64]*slot[rowsFunc]) {
 	return index
 }()
 
+// fewFunc is rowsFunc for the vectors of n elements in x:
+// out[t*stride+r] = Σ_k w[r][k]·x[t*n+k], r in [0,rows).
+type fewFunc func(out []float32, stride int, x []float32, n int, w []byte, rowBytes, rows int)
+
+// fewSlots has the types whose weights a few tokens meet in registers, with the same bits.
+var fewSlots = func() (index [64]*slot[fewFunc]) {
+	for _, t := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16} {
+		index[t] = newSlot("f32/few-"+typeName(t), fewGeneric(t))
+	}
+	return index
+}()
+
+// fewTokens is up to how many tokens that is faster than the way through a panel.
+const fewTokens = 8
+
+func fewGeneric(t tensor.DType) fewFunc {
+	one := rowsGeneric(t)
+	return func(out []float32, stride int, x []float32, n int, w []byte, rowBytes, rows int) {
+		for t := range len(x) / n {
+			one(out[t*stride:][:rows], x[t*n:][:n], w, rowBytes)
+		}
+	}
+}
+
 func rowsGeneric(t tensor.DType) rowsFunc {
 	f, _ := quant.Lookup(t)
 	blockLen, blockBytes := t.BlockLen(), t.BlockBytes()
@@ -38,18 +62,22 @@ func rowsGeneric(t tensor.DType) rowsFunc {
 	}
 }
 
-// fusedRows multiplies rows [r0,r) of w with the vector x as far as the fused
-// kernel of its type goes and returns the first row that is left.
-func fusedRows(out []float32, w tensor.Tensor, r0, r1 int, x []float32) int {
-	s := fusedSlots[w.Type]
-	if s == nil || s.level != slotTile.level {
-		return r0
-	}
-	n := (r1 - r0) / tileRows * tileRows
-	if n == 0 {
+// fusedRows multiplies rows [r0,r) of w with the vectors in x, whose results are stride
+// apart, as far as the fused kernel of its type goes and returns the first row that is left.
+func fusedRows(out []float32, stride int, w tensor.Tensor, r0, r1 int, x []float32) int {
+	n, cols := (r1-r0)/tileRows*tileRows, w.Cols()
+	if n == 0 || cols == 0 {
 		return r0
 	}
 	rowBytes := len(w.Data) / w.Rows()
-	s.active(out[r0:r0+n], x, w.Data[r0*rowBytes:], rowBytes)
+	one, few := fusedSlots[w.Type], fewSlots[w.Type]
+	switch tokens := len(x) / cols; {
+	case tokens == 1 && one != nil && one.level == slotTile.level:
+		one.active(out[r0:r0+n], x, w.Data[r0*rowBytes:], rowBytes)
+	case tokens > 1 && tokens <= fewTokens && few != nil && few.level == slotTile.level:
+		few.active(out[r0:], stride, x, cols, w.Data[r0*rowBytes:], rowBytes, n)
+	default:
+		return r0
+	}
 	return r0 + n
 }

@@ -66,8 +66,9 @@ func MatMulF32(out []float32, stride int, w tensor.Tensor, r0, r1 int, x []float
 	mustLen(len(x), t1*cols)
 	mustLen(len(out), (t1-1)*stride+r1)
 	mustLen(w.Rows(), r1)
-	if t1-t0 == 1 {
-		r0 = fusedRows(out[t0*stride:], w, r0, r1, x[t0*cols:][:cols])
+	r0 = fusedRows(out[t0*stride:], stride, w, r0, r1, x[t0*cols:t1*cols])
+	if r0 == r1 {
+		return
 	}
 	for t := t0; t < t1; t += panelTokens {
 		tokens := min(panelTokens, t1-t)

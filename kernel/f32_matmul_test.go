@@ -172,6 +172,42 @@ func TestFusedRows(t *testing.T) {
 	})
 }
 
+// TestFewRows compares a few tokens with one at a time, at the ends of what may be read, and
+// wants the same bits and nothing written between the results.
+func TestFewRows(t *testing.T) {
+	const rows, stride = 5 * tileRows, 5*tileRows + 3
+	eachLevel(t, func(t *testing.T) {
+		for d, s := range fewSlots {
+			if s == nil || s.level != fusedSlots[d].level {
+				continue
+			}
+			d := tensor.DType(d)
+			t.Run(d.String(), func(t *testing.T) {
+				rng := kerneltest.Rand(t)
+				for _, cols := range []int{1, 15, 16, 31, 33, 100, 1024, 1030, 6145} {
+					for tokens := 1; tokens <= fewTokens; tokens++ {
+						for _, place := range bothPlaces {
+							n, _ := d.RowBytes(cols)
+							data := kerneltest.Slice[byte](t, rows*n, place)
+							fillBlocks(rng, d, data)
+							x := kerneltest.Normal(t, rng, tokens*cols, place)
+							got, want := kerneltest.Slice[float32](t, (tokens-1)*stride+rows, place), make([]float32, (tokens-1)*stride+rows)
+							for i := range want {
+								want[i], got[i] = 7, 7
+							}
+							for tok := range tokens {
+								fusedSlots[d].active(want[tok*stride:][:rows], x[tok*cols:][:cols], data, n)
+							}
+							s.active(got, stride, x, cols, data, n, rows)
+							kerneltest.SameBits(t, fmt.Sprintf("%d columns, %d tokens", cols, tokens), got, want)
+						}
+					}
+				}
+			})
+		}
+	})
+}
+
 // TestMatMulF32Long checks the accuracy of the longest sums in use and that
 // many tokens (more than one round of panelTokens) work.
 func TestMatMulF32Long(t *testing.T) {

@@ -188,6 +188,11 @@ func init() {
 			registerFusedCheck(tensor.DType(t), s)
 		}
 	}
+	for t, s := range fewSlots {
+		if s != nil {
+			registerFewCheck(tensor.DType(t), s)
+		}
+	}
 }
 
 // registerFusedCheck compares four rows of two blocks, or of n elements.
@@ -204,6 +209,22 @@ func registerFusedCheck(t tensor.DType, s *slot[rowsFunc]) {
 		ordinaryScales(t, src)
 		out := make([]float32, tileRows)
 		f(out, r.floats(n), src, rowBytes)
+		return out
+	})
+}
+
+// registerFewCheck covers every way to make seven tokens of four, two and one.
+func registerFewCheck(t tensor.DType, s *slot[fewFunc]) {
+	registerCheck(s, manyTerms, func(f fewFunc, r *selfTestRNG, n int) []float32 {
+		const tokens = 7
+		rowBytes := n * t.BlockBytes()
+		src := make([]byte, tileRows*rowBytes)
+		for i := range src {
+			src[i] = byte(r.next() >> 24)
+		}
+		ordinaryScales(t, src)
+		out := make([]float32, tokens*tileRows)
+		f(out, tileRows, r.floats(tokens*n), n, src, rowBytes, tileRows)
 		return out
 	})
 }

@@ -22,6 +22,9 @@ func (g *gen) fused() {
 	if g.Wide {
 		shapes = []shape{pairs, widePairs} // half as wide, two chains of additions would be too slow
 	}
+	if g.Wide {
+		shapes = append(shapes, few(2, 2), few(4, 2), few(4, 4))
+	}
 	for _, s := range shapes {
 		g.fusedPlain("F32", s, 4, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF32(m, t) })
 		g.fusedPlain("F16", s, 2, func(m operand.Mem, t *lanes.Tail) reg.VecVirtual { return g.LoadF16(m, t) })
@@ -55,11 +58,14 @@ func (p rowPtrs) at(r, offset int) operand.Mem {
 }
 
 // parts runs body, which must consume the elements counted in its argument and add to
-// sums, one for each of two or four rows, for every part of rows of n elements. It returns
-// the totals.
-func (g *gen) parts(n reg.Register, rows int, body func(count reg.Register, sums []reg.VecVirtual)) reg.VecVirtual {
-	total := g.XMM()
-	g.VPXOR(total, total, total)
+// sums, by token and then one for each of two or four rows, for every part of rows of n
+// elements. It returns the totals of each token.
+func (g *gen) parts(n reg.Register, tokens, rows int, body func(count reg.Register, sums [][]reg.VecVirtual)) []reg.VecVirtual {
+	totals := make([]reg.VecVirtual, tokens)
+	for t := range totals {
+		totals[t] = g.XMM()
+		g.VPXOR(totals[t], totals[t], totals[t])
+	}
 	loop := g.Fresh("part")
 	g.Label(loop)
 	count := g.GP64()
@@ -67,15 +73,19 @@ func (g *gen) parts(n reg.Register, rows int, body func(count reg.Register, sums
 	g.CMPQ(n, count)
 	g.CMOVQLT(n, count)
 	g.SUBQ(count, n)
-	sums := make([]reg.VecVirtual, rows)
-	for r := range sums {
-		sums[r] = g.Zero()
+	sums := make([][]reg.VecVirtual, tokens)
+	for t := range sums {
+		for range rows {
+			sums[t] = append(sums[t], g.Zero())
+		}
 	}
 	body(count, sums)
-	g.VADDPS(g.FoldRows(sums), total, total)
+	for t, total := range totals {
+		g.VADDPS(g.FoldRows(sums[t]), total, total)
+	}
 	g.TESTQ(n, n)
 	g.JNZ(operand.LabelRef(loop))
-	return total
+	return totals
 }
 
 // loadBF16 widens bfloat16 values, upper halves of float32 (wide only).
@@ -96,6 +106,7 @@ func (g *gen) loadBF16(m operand.Mem, t *lanes.Tail) reg.VecVirtual {
 type shape struct {
 	prefix string // of function names
 	rows   int    // multiplied at a time
+	tokens int    // that are multiplied with them
 	// ahead is how far beyond the last of these rows weights are fetched, in bytes.
 	ahead int
 	// idle is how many loads of a line of the vector, which is needed anyway, go with each
@@ -112,10 +123,15 @@ type shape struct {
 // for misses from those that are. Loads that wait for the same line as the product fill its
 // queue, so that it does not. Fetching further ahead makes up for it.
 var (
-	pairs     = shape{prefix: "dot2", rows: 2, ahead: 4096, pageOnce: true}
-	widePairs = shape{prefix: "dot2Wide", rows: 2, ahead: 8192, idle: 16, pageOnce: true}
-	fours     = shape{prefix: "dot4", rows: 4, ahead: 2048}
+	pairs     = shape{prefix: "dot2", rows: 2, tokens: 1, ahead: 4096, pageOnce: true}
+	widePairs = shape{prefix: "dot2Wide", rows: 2, tokens: 1, ahead: 8192, idle: 16, pageOnce: true}
+	fours     = shape{prefix: "dot4", rows: 4, tokens: 1, ahead: 2048}
 )
+
+// few is for several tokens, for which each vector of weights is expanded once.
+func few(tokens, rows int) shape {
+	return shape{prefix: fmt.Sprintf("dot%dx%d", rows, tokens), rows: rows, tokens: tokens, ahead: 4096, pageOnce: true}
+}
 
 const (
 	pageAhead = 16384
@@ -127,8 +143,13 @@ const (
 // the next ones are on their way when these end. The first line of each page is fetched
 // earlier (see prefetchPageAhead of the generator i16).
 func (g *gen) fusedPlain(name string, s shape, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
-	g.Begin(s.prefix+name, "func(out, x *float32, w *byte, rowBytes, n, rows int)",
-		fmt.Sprintf("%s%s%s does out[r] = sum over k in [0,n) of w[r][k]*x[k] for r in [0,rows), rows rowBytes apart.", s.prefix, name, g.Suffix),
+	signature, does := "func(out, x *float32, w *byte, rowBytes, n, rows int)", "out[r] = sum over k in [0,n) of w[r][k]*x[k]"
+	if s.tokens > 1 {
+		signature = "func(out, x *float32, w *byte, rowBytes, n, rows, stride int)"
+		does = fmt.Sprintf("out[t*stride+r] = sum over k in [0,n) of w[r][k]*x[t*n+k] for t in [0,%d),", s.tokens)
+	}
+	g.Begin(s.prefix+name, signature,
+		fmt.Sprintf("%s%s%s does %s for r in [0,rows), rows rowBytes apart.", s.prefix, name, g.Suffix, does),
 		fmt.Sprintf("n is positive, rows a positive multiple of %d.", s.rows))
 	rows, out := g.Arg("rows"), g.Arg("out")
 	first := rowPtrs{base: g.Arg("w"), stride: g.Arg("rowBytes")}
@@ -136,22 +157,37 @@ func (g *gen) fusedPlain(name string, s shape, size int, load func(operand.Mem, 
 		first.stride3 = g.GP64()
 		g.LEAQ(operand.Mem{Base: first.stride, Index: first.stride, Scale: 2}, first.stride3)
 	}
+	// tokens addresses floats of tokens that are so many apart.
+	tokens := func(base reg.Register, apart string) (p rowPtrs) {
+		p.base = base
+		if s.tokens > 1 {
+			p.stride = g.Arg(apart)
+			g.SHLQ(imm(2), p.stride)
+		}
+		if s.tokens == 4 {
+			p.stride3 = g.GP64()
+			g.LEAQ(operand.Mem{Base: p.stride, Index: p.stride, Scale: 2}, p.stride3)
+		}
+		return p
+	}
 	loop := g.Fresh("rows")
 	g.Label(loop)
-	w, x, left, ahead := first, g.Arg("x"), g.Arg("n"), g.GP64()
+	w, x, left, ahead := first, tokens(g.Arg("x"), "n"), g.Arg("n"), g.GP64()
 	w.base = g.GP64()
 	g.MOVQ(first.base, w.base)
 	g.LEAQ(w.at(s.rows-1, s.ahead), ahead)
-	total := g.parts(left, s.rows, func(count reg.Register, sums []reg.VecVirtual) {
+	totals := g.parts(left, s.tokens, s.rows, func(count reg.Register, sums [][]reg.VecVirtual) {
 		g.chunk(s, w, x, ahead, count, sums, size, load)
 	})
-	if s.rows == 4 {
-		g.VMOVUPS(total, operand.Mem{Base: out})
-		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 4}, first.base)
-	} else {
-		g.VMOVSD(total, operand.Mem{Base: out})
-		g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: 2}, first.base)
+	to := tokens(out, "stride")
+	for t, total := range totals {
+		if s.rows == 4 {
+			g.VMOVUPS(total, to.at(t, 0))
+		} else {
+			g.VMOVSD(total, to.at(t, 0))
+		}
 	}
+	g.LEAQ(operand.Mem{Base: first.base, Index: first.stride, Scale: uint8(s.rows)}, first.base)
 	g.ADDQ(operand.I32(4*s.rows), out)
 	g.SUBQ(operand.I32(s.rows), rows)
 	g.JNZ(operand.LabelRef(loop))
@@ -159,7 +195,7 @@ func (g *gen) fusedPlain(name string, s shape, size int, load func(operand.Mem, 
 }
 
 // chunk adds the products of count elements of each row.
-func (g *gen) chunk(s shape, w rowPtrs, x, ahead, count reg.Register, sums []reg.VecVirtual, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
+func (g *gen) chunk(s shape, w, x rowPtrs, ahead, count reg.Register, sums [][]reg.VecVirtual, size int, load func(operand.Mem, *lanes.Tail) reg.VecVirtual) {
 	fetchPage := func() {
 		page := g.GP64()
 		g.LEAQ(at(ahead, pageAhead-s.ahead), page)
@@ -167,9 +203,15 @@ func (g *gen) chunk(s shape, w rowPtrs, x, ahead, count reg.Register, sums []reg
 		g.PREFETCHT0(operand.Mem{Base: page})
 	}
 	step := func(u int, t *lanes.Tail) {
-		xs := g.LoadF32(at(x, 4*g.L*u), t)
-		for r := range sums {
-			g.VFMADD231PS(xs, load(w.at(r, size*g.L*u), t), sums[r])
+		xs := make([]reg.VecVirtual, s.tokens)
+		for i := range xs {
+			xs[i] = g.LoadF32(x.at(i, 4*g.L*u), t)
+		}
+		for r := range s.rows {
+			weights := load(w.at(r, size*g.L*u), t)
+			for i := range xs {
+				g.VFMADD231PS(xs[i], weights, sums[i][r])
+			}
 		}
 	}
 	some := count
@@ -193,19 +235,19 @@ func (g *gen) chunk(s shape, w rowPtrs, x, ahead, count reg.Register, sums []reg
 			if !s.pageOnce {
 				fetchPage()
 			}
-			for i := range sums {
+			for i := range s.rows {
 				g.PREFETCHT0(at(ahead, 64*i))
 			}
 			g.ADDQ(operand.I32(64*s.rows), ahead)
 			for range s.idle {
-				g.MOVQ(at(x, 0), g.GP64())
+				g.MOVQ(x.at(0, 0), g.GP64())
 			}
 		}
 		for u := range vectors {
 			step(u, nil)
 		}
 		g.ADDQ(operand.I32(size*g.L*vectors), w.base)
-		g.ADDQ(operand.I32(4*g.L*vectors), x)
+		g.ADDQ(operand.I32(4*g.L*vectors), x.base)
 		g.SUBQ(operand.I32(g.L*vectors), some)
 		g.JGE(operand.LabelRef(loop))
 		g.Label(done)
@@ -237,16 +279,16 @@ func (g *gen) fusedRows(name string, length, size int, setUp func() func(w rowPt
 	g.LEAQ(operand.Mem{Base: w.stride, Index: w.stride, Scale: 2}, w.stride3)
 	n, x := g.Arg("n"), g.Arg("x")
 	block := setUp()
-	total := g.parts(n, 4, func(count reg.Register, sums []reg.VecVirtual) {
+	totals := g.parts(n, 1, 4, func(count reg.Register, sums [][]reg.VecVirtual) {
 		loop := g.Fresh("block")
 		g.Label(loop)
-		block(w, x, sums)
+		block(w, x, sums[0])
 		g.ADDQ(operand.I32(size), w.base)
 		g.ADDQ(operand.I32(4*length), x)
 		g.SUBQ(operand.I32(length), count)
 		g.JNZ(operand.LabelRef(loop))
 	})
-	g.VMOVUPS(total, operand.Mem{Base: g.Arg("out")})
+	g.VMOVUPS(totals[0], operand.Mem{Base: g.Arg("out")})
 	g.End()
 }
 
