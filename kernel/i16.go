@@ -86,6 +86,9 @@ func (a *I16) For(types ...tensor.DType) {
 	}
 }
 
+// Like makes other, which is empty, hold what a does from its next Resize on.
+func (a *I16) Like(other *I16) { other.layouts, other.limit = a.layouts, a.limit }
+
 // i16Planes is one chunk of a token as bytes: q = 256·Upper + Lower. Vector v has
 // elements 16g+4v to 16g+4v+3 at 4g, so that sums over v are those of 16 elements.
 type i16Planes struct {
@@ -113,6 +116,9 @@ type i16Halves struct {
 
 // planesTokens is the largest batch that is kept as bytes too.
 const planesTokens = 8
+
+// I16Chunk is how many columns are quantised together.
+const I16Chunk = i16Chunk
 
 // Chunks is the number of chunks of 256 columns, the last one maybe partial.
 func (a *I16) Chunks() int { return (a.Cols + i16Chunk - 1) / i16Chunk }
@@ -145,6 +151,25 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Planes, a.Pairs = resized(a.Planes, filled(planes)), resized(a.Pairs, 16*filled(planes))
 	a.BlockPlanes = resized(a.BlockPlanes, filled(blocksLayout))
 	a.Halves = resized(a.Halves, filled(halvesLayout)*(tokens%2))
+}
+
+// Part makes part the chunks from c0 to c1 of all tokens, at most eight, in the same memory, so that
+// several workers can quantise one value.
+func (a *I16) Part(part *I16, c0, c1 int) {
+	n, m := c0*a.Tokens, c1*a.Tokens
+	*part = I16{
+		Tokens: a.Tokens, Cols: min(c1*i16Chunk, a.Cols) - c0*i16Chunk,
+		Q: a.Q[n*i16Chunk : m*i16Chunk], Scale: a.Scale[n:m], Sum: a.Sum[n*16 : m*16], Sum32: a.Sum32[n*8 : m*8],
+		Planes: partOf(a.Planes, n, m, 1), BlockPlanes: partOf(a.BlockPlanes, n, m, 1), Pairs: partOf(a.Pairs, n, m, 16), Halves: partOf(a.Halves, n, m, 1),
+		layouts: a.layouts, limit: a.limit,
+	}
+}
+
+func partOf[T float32 | i16Planes | i16BlockPlanes | i16Halves](s []T, n, m, size int) []T {
+	if len(s) == 0 {
+		return nil
+	}
+	return s[n*size : m*size]
 }
 
 func resized[T int16 | int32 | float32 | i16Planes | i16BlockPlanes | i16Halves](s []T, n int) []T {

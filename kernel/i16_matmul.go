@@ -69,6 +69,13 @@ var (
 // soon. It may do nothing.
 var fetchRows = func(w []byte, rowBytes, rows, bytes int) {}
 
+// Fetch asks for memory that will be read soon. It may do nothing.
+func Fetch(b []byte) {
+	if len(b) > 0 {
+		fetchRows(b, len(b), 1, len(b))
+	}
+}
+
 // bandPanels is how many panels are unpacked together: activations, of which a wide
 // matrix has more than the second-level cache holds, are then read for all their rows.
 const bandPanels = 4

@@ -388,6 +388,31 @@ func TestQuantizeI16(t *testing.T) {
 	})
 }
 
+// Chunks that are quantised one by one, in any order, are those of the whole.
+func TestQuantizeI16Parts(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for _, cols := range []int{32, 224, 256, 288, 896, 1536} {
+			for _, tokens := range []int{1, 2, 5, planesTokens} {
+				want, rows := i16Rows(rand.New(rand.NewPCG(6, uint64(cols))), tokens, cols)
+				var got, part I16
+				got.Resize(tokens, cols)
+				for c := got.Chunks() - 1; c >= 0; c-- {
+					got.Part(&part, c, c+1)
+					for tok, row := range rows {
+						QuantizeI16(&part, tok, row[c*I16Chunk:min((c+1)*I16Chunk, cols)])
+					}
+				}
+				if !slices.Equal(got.Q, want.Q) || !slices.Equal(got.Scale, want.Scale) || !slices.Equal(got.Sum, want.Sum) || !slices.Equal(got.Sum32, want.Sum32) {
+					t.Fatalf("%d columns, %d tokens: parts differ from the whole", cols, tokens)
+				}
+				if !slices.Equal(got.Planes, want.Planes) || !slices.Equal(got.BlockPlanes, want.BlockPlanes) || !slices.Equal(got.Halves, want.Halves) || !slices.Equal(got.Pairs, want.Pairs) {
+					t.Fatalf("%d columns, %d tokens: planes of parts differ from those of the whole", cols, tokens)
+				}
+			}
+		}
+	})
+}
+
 // Whatever is not a number must reach the result; what is tiny is zero.
 func TestQuantizeI16Special(t *testing.T) {
 	inf := float32(math.Inf(1))

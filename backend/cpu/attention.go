@@ -14,17 +14,18 @@ import (
 // keys. How they are shared out changes no bit of the result.
 type attending struct {
 	*executor
-	op       *graph.Attention
-	wrong    *graph.Misplace // nil for right positions
-	src, dst int
-	cache    graph.Cache
+	op    *graph.Attention
+	wrong *graph.Misplace // nil for right positions
+	src   operand
+	dst   int
+	cache graph.Cache
 
 	shares shares
 	first  []int          // by unit: a head's items before it; behind the last, all of a head's
 	done   []atomic.Int32 // by head and unit: chunks computed
 }
 
-func (e *executor) newAttending(o *graph.Attention, wrong *graph.Misplace, src, dst int) *attending {
+func (e *executor) newAttending(o *graph.Attention, wrong *graph.Misplace, src operand, dst int) *attending {
 	return &attending{executor: e, op: o, wrong: wrong, src: src, dst: dst, cache: e.program.Caches[o.Layer], shares: make(shares, e.opts.Threads)}
 }
 
@@ -41,7 +42,7 @@ func (a *attending) prepare() {
 	items := 0
 	for i, u := range units {
 		a.first = append(a.first, items)
-		job, chunks := a.job(&a.scratch[0], u, 0), 1
+		job, chunks := a.job(0, u, 0), 1
 		if a.opts.Threads > 1 && a.wrong == nil && !u.prompt {
 			chunks = job.Chunks()
 		}
@@ -64,6 +65,12 @@ func (a *attending) prepare() {
 
 // run computes items until none is left.
 func (a *attending) run(w int) {
+	if a.byHead {
+		for head, to := a.ownPart(w, a.cache.Heads); head < to; head++ {
+			a.attend(w, 0, head, 0, 1)
+		}
+		return
+	}
 	a.shares.each(w, 1, func(from, to int) {
 		perHead := a.first[len(a.first)-1]
 		for from < to {
@@ -73,7 +80,7 @@ func (a *attending) run(w int) {
 				unit--
 			}
 			n := min(a.first[unit+1]-at, to-from)
-			a.attend(&a.scratch[w], unit, head, at-a.first[unit], n)
+			a.attend(w, unit, head, at-a.first[unit], n)
 			from += n
 		}
 	})
@@ -81,9 +88,9 @@ func (a *attending) run(w int) {
 
 // attend computes n items of a unit and a head. Who computes the last of a unit's
 // chunks merges them.
-func (a *attending) attend(ws *scratch, unit, head, chunk, n int) {
-	units := a.step.units
-	job := a.job(ws, units[unit], head)
+func (a *attending) attend(w, unit, head, chunk, n int) {
+	units, ws := a.step.units, &a.scratch[w]
+	job := a.job(w, units[unit], head)
 	chunks := a.first[unit+1] - a.first[unit]
 	switch {
 	case units[unit].prompt:
@@ -101,8 +108,9 @@ func (a *attending) attend(ws *scratch, unit, head, chunk, n int) {
 }
 
 // job is the attention of a unit of tokens with one key/value head. It is valid until
-// the next with the same scratch memory.
-func (a *attending) job(ws *scratch, u attnUnit, head int) kernel.AttentionJob {
+// the next of the same worker.
+func (a *attending) job(w int, u attnUnit, head int) kernel.AttentionJob {
+	ws := &a.scratch[w]
 	c, width, group := a.cache, a.op.Heads*a.cache.HeadDim, a.op.Heads/a.cache.Heads
 	ends := a.step.ends[u.t0:u.t1]
 	if a.wrong != nil {
@@ -121,7 +129,7 @@ func (a *attending) job(ws *scratch, u attnUnit, head int) kernel.AttentionJob {
 	to := from + ends[len(ends)-1]*c.HeadDim
 	job := kernel.AttentionJob{
 		Out: a.buffers[a.dst][u.t0*width+head*group*c.HeadDim:], OutStride: width,
-		Q: a.buffers[a.src][u.t0*width+head*group*c.HeadDim:], QStride: width,
+		Q: a.floats(w, a.src)[u.t0*width+head*group*c.HeadDim:], QStride: width,
 		HeadDim: c.HeadDim, Group: group,
 		Starts: ws.starts, Ends: ends,
 		Scale: a.op.Scale, SoftCap: a.op.SoftCap,

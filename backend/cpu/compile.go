@@ -20,6 +20,9 @@ type instr struct {
 	perToken bool
 	// barrier says that all workers must have finished what came before.
 	barrier bool
+	// aloneBarrier is the same for a step of one token (alone.go), in which operations with
+	// heads leave other workers' heads alone; local says that only such operations lie between.
+	aloneBarrier, heads, local bool
 	// traced is the value that is complete after this instruction; -1 for none.
 	traced graph.ID
 	// variant names the kernel family, for Executor.Variants; empty for glue.
@@ -33,6 +36,8 @@ type instr struct {
 	integer bool
 
 	reads, writes []resource
+	gating        *gating    // that does the instruction's work if it is active
+	next          *product   // of this instruction or one that follows
 	attending     *attending // nil for other operations than attention
 	product       *product   // the matrix; nil for other operations
 }
@@ -41,6 +46,7 @@ type instr struct {
 type resource struct {
 	kind  resourceKind
 	index int
+	own   bool // in a step of one token each worker has its own
 }
 
 type resourceKind int
@@ -66,11 +72,12 @@ type ropeTable struct {
 type compiler struct {
 	*executor
 	w      graph.Weights
-	slotOf []int            // by value; -1 before it is computed
-	packOf []int            // by value; -1 if not quantised
+	at     []operand        // by value; nowhere before it is computed
+	packOf []operand        // by value; nowhere if not quantised
 	left   []int            // uses of a value that are still to come
 	packs  [][]tensor.DType // of those, weights of uses in quantised form
-	free   map[int][]int
+	free   map[int][]int    // by width; own likewise
+	own    map[int][]int
 	freeP  map[packing][]int
 	kind   string // of the operation being compiled
 }
@@ -86,7 +93,8 @@ func (c *compiler) packing(id graph.ID) packing {
 
 func (e *executor) compile(w graph.Weights) error {
 	n := len(e.program.Values)
-	c := &compiler{executor: e, w: w, slotOf: filled(n, -1), packOf: filled(n, -1), left: make([]int, n), packs: make([][]tensor.DType, n), free: map[int][]int{}, freeP: map[packing][]int{}}
+	c := &compiler{executor: e, w: w, at: filled(n, nowhere), packOf: filled(n, nowhere), left: make([]int, n), packs: make([][]tensor.DType, n), free: map[int][]int{}, own: map[int][]int{}, freeP: map[packing][]int{}}
+	e.ownHeads = headsOf(e.program)
 	e.plans = backend.NewPlans(e.kernelsOf)
 	for _, l := range e.program.Caches {
 		if l.Window > 0 && (e.window == 0 || l.Window < e.window) {
@@ -110,11 +118,13 @@ func (e *executor) compile(w graph.Weights) error {
 		}
 	}
 	placeBarriers(e.code, e.opts.Trace != nil)
+	placeAloneBarriers(e.code)
+	linkProducts(e.code)
 	return nil
 }
 
-func filled(n, v int) []int {
-	s := make([]int, n)
+func filled(n int, v operand) []operand {
+	s := make([]operand, n)
 	for i := range s {
 		s[i] = v
 	}
@@ -140,7 +150,7 @@ func (c *compiler) emit(in instr) {
 }
 
 // define gives a value a buffer.
-func (c *compiler) define(id graph.ID) int {
+func (c *compiler) define(id graph.ID) operand {
 	w := c.width(id)
 	slot := len(c.buffers)
 	if f := c.free[w]; len(f) > 0 {
@@ -149,8 +159,21 @@ func (c *compiler) define(id graph.ID) int {
 		c.buffers = append(c.buffers, nil)
 		c.widths = append(c.widths, w)
 	}
-	c.slotOf[id] = slot
-	return slot
+	c.at[id] = operand{slot, -1}
+	return c.at[id]
+}
+
+// defineOwn gives a value a buffer, and one of each worker's own for steps of one token.
+func (c *compiler) defineOwn(id graph.ID) operand {
+	o, w := c.define(id), c.width(id)
+	if f := c.own[w]; len(f) > 0 {
+		o.own, c.own[w] = f[len(f)-1], f[:len(f)-1]
+	} else {
+		o.own = len(c.ownW)
+		c.ownW = append(c.ownW, w)
+	}
+	c.at[id] = o
+	return o
 }
 
 // use counts one use of a value and frees its buffers after the last.
@@ -160,10 +183,13 @@ func (c *compiler) use(id graph.ID) {
 		return
 	}
 	w := c.width(id)
-	c.free[w] = append(c.free[w], c.slotOf[id])
-	if p := c.packOf[id]; p >= 0 {
+	c.free[w] = append(c.free[w], c.at[id].slot)
+	if own := c.at[id].own; own >= 0 {
+		c.own[w] = append(c.own[w], own)
+	}
+	if p := c.packOf[id]; p.slot >= 0 {
 		k := c.packing(id)
-		c.freeP[k] = append(c.freeP[k], p)
+		c.freeP[k] = append(c.freeP[k], p.slot)
 	}
 }
 
@@ -173,37 +199,38 @@ func (c *compiler) pack(id graph.ID) {
 		return
 	}
 	w, k := c.width(id), c.packing(id)
-	p := len(c.packed)
+	slot := len(c.packed)
 	if f := c.freeP[k]; len(f) > 0 {
-		p, c.freeP[k] = f[len(f)-1], f[:len(f)-1]
+		slot, c.freeP[k] = f[len(f)-1], f[:len(f)-1]
 	} else {
 		c.packed = append(c.packed, kernel.I16{})
 		c.packedW = append(c.packedW, w)
 	}
+	p := operand{slot, slot}
 	c.packOf[id] = p
-	c.packed[p].For(c.packs[id]...)
-	slot := c.slotOf[id]
+	c.packed[p.slot].For(c.packs[id]...)
+	src := c.at[id]
 	c.emit(instr{
-		run:      c.runPack(slot, p, w),
+		run:      c.runPack(src, p, w),
 		perToken: true, traced: -1, variant: "quantise/i16",
-		reads: []resource{{floatSlot, slot}}, writes: []resource{{packedSlot, p}},
+		reads: []resource{src.resource(floatSlot)}, writes: []resource{p.resource(packedSlot)},
 	})
 }
 
 // elementwise compiles an operation that works on one token at a time and may
 // overwrite an input that nobody needs any more.
-func (c *compiler) elementwise(out graph.ID, inputs []graph.ID, make func(dst int, src []int) func(int), extra ...resource) {
-	src := []int{}
+func (c *compiler) elementwise(out graph.ID, inputs []graph.ID, make func(dst operand, src []operand) func(int), extra ...resource) {
+	src := []operand{}
 	reads := slices.Clone(extra)
 	for _, in := range inputs {
-		src = append(src, c.slotOf[in])
-		reads = append(reads, resource{floatSlot, c.slotOf[in]})
+		src = append(src, c.at[in])
+		reads = append(reads, c.at[in].resource(floatSlot))
 	}
 	for _, in := range inputs {
 		c.use(in)
 	}
-	dst := c.define(out)
-	c.emit(instr{run: make(dst, src), perToken: true, traced: out, reads: reads, writes: []resource{{floatSlot, dst}}})
+	dst := c.defineOwn(out)
+	c.emit(instr{run: make(dst, src), perToken: true, traced: out, reads: reads, writes: []resource{dst.resource(floatSlot)}})
 	c.pack(out)
 }
 
@@ -211,12 +238,12 @@ func (c *compiler) op(op graph.Op) error {
 	switch o := op.(type) {
 	case *graph.Embed:
 		t := c.tensor(o.Weight)
-		c.elementwise(o.Out, nil, func(dst int, _ []int) func(int) { return c.runEmbed(t, dst) })
+		c.elementwise(o.Out, nil, func(dst operand, _ []operand) func(int) { return c.runEmbed(t, dst) })
 	case *graph.Input:
-		c.elementwise(o.Out, nil, func(dst int, _ []int) func(int) { return c.runInput(dst, c.width(o.Out)) })
+		c.elementwise(o.Out, nil, func(dst operand, _ []operand) func(int) { return c.runInput(dst, c.width(o.Out)) })
 	case *graph.RMSNorm:
 		weight := c.vector(o.Weight)
-		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+		c.elementwise(o.Out, []graph.ID{o.In}, func(dst operand, src []operand) func(int) {
 			return c.runNorm(o, weight, src[0], dst, c.width(o.In))
 		})
 	case *graph.MatMul:
@@ -228,27 +255,25 @@ func (c *compiler) op(op graph.Op) error {
 	case *graph.Attention:
 		c.attention(o, nil)
 	case *graph.GatedAct:
-		c.elementwise(o.Out, []graph.ID{o.Gate, o.Up}, func(dst int, src []int) func(int) {
-			return c.runGatedAct(o, src[0], src[1], dst, c.width(o.Out))
-		})
+		c.gatedAct(o)
 	case *graph.Add:
-		c.elementwise(o.Out, []graph.ID{o.A, o.B}, func(dst int, src []int) func(int) {
+		c.elementwise(o.Out, []graph.ID{o.A, o.B}, func(dst operand, src []operand) func(int) {
 			return c.runAdd(src[0], src[1], dst, c.width(o.Out))
 		})
 	case *graph.Scale:
-		c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+		c.elementwise(o.Out, []graph.ID{o.In}, func(dst operand, src []operand) func(int) {
 			return c.runScale(o.Factor, src[0], dst, c.width(o.Out))
 		})
 	case *graph.Logits:
 		c.logits(o)
 	case *graph.Output:
-		src := c.slotOf[o.In]
+		src := c.at[o.In]
 		c.emit(instr{
 			run: c.runOutput(src, c.width(o.In)), traced: -1,
-			reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 1}},
+			reads: []resource{src.resource(floatSlot)}, writes: []resource{{kind: logitRows, index: 1}},
 		})
 	case *graph.Tamper:
-		c.elementwise(o.Out, o.Inputs(), func(dst int, src []int) func(int) {
+		c.elementwise(o.Out, o.Inputs(), func(dst operand, src []operand) func(int) {
 			return c.runTamper(o, src[0], src[len(src)-1], dst, c.width(o.Out))
 		})
 	case *graph.Misplace:
@@ -273,17 +298,17 @@ func (c *compiler) vector(name string) []float32 {
 func (c *compiler) matMul(o *graph.MatMul) {
 	t, bias := c.tensor(o.Weight), c.vector(o.Bias)
 	in := instr{traced: o.Out, product: c.newProduct(t)}
-	src := c.slotOf[o.In]
+	src := c.at[o.In]
 	if c.integer(t) {
 		p := c.packOf[o.In]
 		dst := c.define(o.Out)
-		in.run = c.runMatMulI16(in.product, bias, p, dst)
-		in.reads, in.writes = []resource{{packedSlot, p}}, []resource{{floatSlot, dst}}
+		in.run = c.runMatMulI16(in.product, bias, p, dst.slot)
+		in.reads, in.writes = []resource{p.resource(packedSlot)}, []resource{dst.resource(floatSlot)}
 		in.variant = fmt.Sprintf("matmul/%s/i16", t.Type)
 	} else {
 		dst := c.define(o.Out)
-		in.run = c.runMatMulF32(in.product, bias, src, dst)
-		in.reads, in.writes = []resource{{floatSlot, src}}, []resource{{floatSlot, dst}}
+		in.run = c.runMatMulF32(in.product, bias, src, dst.slot)
+		in.reads, in.writes = []resource{src.resource(floatSlot)}, []resource{dst.resource(floatSlot)}
 		in.variant = fmt.Sprintf("matmul/%s/f32", t.Type)
 	}
 	in.label, in.cost, in.integer = label(in.variant, o.Weight), matrixCost(t, stepTokens), c.integer(t)
@@ -309,17 +334,18 @@ func (c *compiler) misplace(o *graph.Misplace) error {
 
 func (c *compiler) rope(o *graph.Rope, wrong *graph.Misplace) {
 	table := c.ropeTable(o, wrong)
-	c.elementwise(o.Out, []graph.ID{o.In}, func(dst int, src []int) func(int) {
+	c.elementwise(o.Out, []graph.ID{o.In}, func(dst operand, src []operand) func(int) {
 		return c.runRope(o, table, src[0], dst, c.width(o.In))
-	}, resource{ropeAngles, table})
+	}, resource{ropeAngles, table, true})
+	c.code[len(c.code)-1].heads = true
 }
 
 func (c *compiler) kvStore(o *graph.KVStore, wrong *graph.Misplace) {
-	k, v := c.slotOf[o.K], c.slotOf[o.V]
+	k, v := c.at[o.K], c.at[o.V]
 	c.emit(instr{
-		run: c.runKVStore(o, wrong, k, v), perToken: true, traced: -1,
-		reads:  []resource{{floatSlot, k}, {floatSlot, v}},
-		writes: []resource{{cacheLayer, o.Layer}},
+		run: c.runKVStore(o, wrong, k, v), perToken: true, traced: -1, heads: true,
+		reads:  []resource{k.resource(floatSlot), v.resource(floatSlot)},
+		writes: []resource{{kind: cacheLayer, index: o.Layer}},
 	})
 	c.use(o.K)
 	c.use(o.V)
@@ -335,33 +361,32 @@ func (c *compiler) ropeTable(o *graph.Rope, wrong *graph.Misplace) int {
 	}
 	c.ropes = append(c.ropes, ropeTable{inv: o.InvFreq, magnitude: o.Magnitude, misplaced: wrong})
 	i := len(c.ropes) - 1
-	c.emit(instr{run: c.runAngles(i), label: "rope angles", perToken: true, traced: -1, writes: []resource{{ropeAngles, i}}})
+	c.emit(instr{run: c.runAngles(i), label: "rope angles", perToken: true, traced: -1, heads: true, writes: []resource{{ropeAngles, i, true}}})
 	return i
 }
 
 func (c *compiler) attention(o *graph.Attention, wrong *graph.Misplace) {
-	src := c.slotOf[o.Q]
+	src := c.at[o.Q]
 	c.use(o.Q)
 	dst := c.define(o.Out)
-	a := c.newAttending(o, wrong, src, dst)
+	a := c.newAttending(o, wrong, src, dst.slot)
 	c.emit(instr{
 		run: a.run, attending: a, traced: o.Out,
 		variant: fmt.Sprintf("attention/kv-%s", c.opts.KV), attends: true, cost: c.attentionCost(o.Layer, o.Heads),
-		reads:  []resource{{floatSlot, src}, {cacheLayer, o.Layer}},
-		writes: []resource{{floatSlot, dst}},
+		reads:  []resource{src.resource(floatSlot), {kind: cacheLayer, index: o.Layer}},
+		writes: []resource{dst.resource(floatSlot)},
 	})
 	c.pack(o.Out)
 }
 
 func (c *compiler) logits(o *graph.Logits) {
-	t, src := c.tensor(o.Weight), c.slotOf[o.In]
-	rows := &logitRowSet{width: c.width(o.In), integer: c.integer(t)}
-	rows.i16.For(t.Type)
+	t, src := c.tensor(o.Weight), c.at[o.In]
+	rows := c.newLogitRowSet(c.width(o.In), t)
 	c.emit(instr{
 		run: c.runGather(rows, src), traced: -1, label: "gather",
-		reads: []resource{{floatSlot, src}}, writes: []resource{{logitRows, 0}},
+		reads: []resource{src.resource(floatSlot)}, writes: []resource{{logitRows, 0, true}},
 	})
-	in := instr{traced: o.Out, product: c.newProduct(t), reads: []resource{{logitRows, 0}}, writes: []resource{{logitRows, 1}}}
+	in := instr{traced: o.Out, product: c.newProduct(t), reads: []resource{{logitRows, 0, true}}, writes: []resource{{kind: logitRows, index: 1}}}
 	in.variant = fmt.Sprintf("matmul/%s/%s", t.Type, rows.arithmetic())
 	in.label, in.cost, in.integer = label(in.variant, o.Weight), matrixCost(t, stepWanted), rows.integer
 	in.run = c.runLogits(o, in.product, rows)
@@ -375,7 +400,7 @@ func placeBarriers(code []instr, every bool) {
 	start := 0
 	for i := range code {
 		for j := start; j < i; j++ {
-			if every || conflict(&code[j], &code[i]) {
+			if every || !(code[j].perToken && code[i].perToken) && conflict(&code[j], &code[i], false) {
 				code[i].barrier, start = true, i
 				break
 			}
@@ -383,14 +408,18 @@ func placeBarriers(code []instr, every bool) {
 	}
 }
 
-func conflict(a, b *instr) bool {
-	if a.perToken && b.perToken {
-		return false
-	}
+// conflict says whether the order of two instructions matters that several workers run;
+// alone says that it is a step of one token.
+func conflict(a, b *instr, alone bool) bool {
 	overlap := func(x, y []resource) bool {
 		for _, r := range x {
-			if slices.Contains(y, r) {
-				return true
+			if alone && r.own {
+				continue
+			}
+			for _, s := range y {
+				if r.kind == s.kind && r.index == s.index && !(alone && s.own) {
+					return true
+				}
 			}
 		}
 		return false

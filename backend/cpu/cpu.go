@@ -115,12 +115,16 @@ type executor struct {
 	packed  []kernel.I16 // by slot: activations quantised to 16 bits
 	widths  []int        // of buffers, by slot
 	packedW []int        // of packed, by slot
-	ropes   []ropeTable
-	pool    *pool
-	scratch []scratch // by worker
-	step    step
-	parts   []kernel.AttentionParts // by head and unit of the layer at work
-	profile *profile                // nil unless operations are timed
+	ownW    []int        // widths of each worker's own buffers
+	// alone and byHead are about the present step: see alone.go.
+	alone, byHead bool
+	ownHeads      int // key/value heads of each layer; 0 if attention cannot be shared out by them
+	ropes         []ropeTable
+	pool          *pool
+	scratch       []scratch // by worker
+	step          step
+	parts         []kernel.AttentionParts // by head and unit of the layer at work
+	profile       *profile                // nil unless operations are timed
 	// plain and timed are execute and executeTimed; making a function value of a
 	// method allocates.
 	plain, timed func(worker int)
@@ -133,6 +137,10 @@ type scratch struct {
 	i16  kernel.Workspace
 	f32  kernel.WorkspaceF32
 	attn kernel.AttentionWorkspace
+	part kernel.I16 // a chunk of a value
+	// floats and packed are this worker's values in a step that is alone.
+	floats [][]float32
+	packed []kernel.I16
 	// starts holds the visible range's start of each token of an attention unit.
 	starts []int
 	_      [64]byte // keeps workers' headers on separate cache lines

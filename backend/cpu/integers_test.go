@@ -23,7 +23,7 @@ func TestOnlyRoundedAttendsInIntegers(t *testing.T) {
 		e, layers := exec.(*executor), 0
 		for i := range e.code {
 			if a := e.code[i].attending; a != nil {
-				job := a.job(&e.scratch[0], e.step.units[0], 0)
+				job := a.job(0, e.step.units[0], 0)
 				if job.Integers != (name == Name) {
 					t.Errorf("%s: attention in integers: %v", name, job.Integers)
 				}

@@ -8,15 +8,14 @@ import (
 	"github.com/apr-engine/apr/tensor"
 )
 
-func (e *executor) runMatMulI16(p *product, bias []float32, src, dst int) func(int) {
+func (e *executor) runMatMulI16(p *product, bias []float32, src operand, dst int) func(int) {
 	t, rows := p.weights, p.weights.Rows()
-	return func(w int) {
+	p.multiply = func(w, r0, r1 int) {
 		n := len(e.step.tokens)
-		p.each(w, func(r0, r1 int) {
-			multiplyI16(e.buffers[dst], t, r0, r1, &e.packed[src], n, &e.scratch[w].i16)
-			addBias(e.buffers[dst], rows, bias, r0, r1, n)
-		})
+		multiplyI16(e.buffers[dst], t, r0, r1, e.quantised(w, src), n, &e.scratch[w].i16)
+		addBias(e.buffers[dst], rows, bias, r0, r1, n)
 	}
+	return p.run
 }
 
 // fewTokens is up to where multiplying row by row is faster than unpacking a
@@ -33,15 +32,14 @@ func multiplyI16(out []float32, t tensor.Tensor, r0, r1 int, x *kernel.I16, toke
 	kernel.MatMulI16(out, t.Rows(), t, r0, r1, x, 0, tokens, ws)
 }
 
-func (e *executor) runMatMulF32(p *product, bias []float32, src, dst int) func(int) {
+func (e *executor) runMatMulF32(p *product, bias []float32, src operand, dst int) func(int) {
 	t, rows := p.weights, p.weights.Rows()
-	return func(w int) {
+	p.multiply = func(w, r0, r1 int) {
 		n := len(e.step.tokens)
-		p.each(w, func(r0, r1 int) {
-			kernel.MatMulF32(e.buffers[dst], rows, t, r0, r1, e.buffers[src], 0, n, &e.scratch[w].f32)
-			addBias(e.buffers[dst], rows, bias, r0, r1, n)
-		})
+		kernel.MatMulF32(e.buffers[dst], rows, t, r0, r1, e.floats(w, src), 0, n, &e.scratch[w].f32)
+		addBias(e.buffers[dst], rows, bias, r0, r1, n)
 	}
+	return p.run
 }
 
 func addBias(out []float32, stride int, bias []float32, r0, r1, tokens int) {
@@ -58,8 +56,28 @@ func addBias(out []float32, stride int, bias []float32, r0, r1, tokens int) {
 type logitRowSet struct {
 	width   int
 	integer bool
-	f32     []float32
-	i16     kernel.I16
+	rows    []logitInput // by worker if a step is alone, else the first is for all
+}
+
+type logitInput struct {
+	f32 []float32
+	i16 kernel.I16
+}
+
+func (c *compiler) newLogitRowSet(width int, t tensor.Tensor) *logitRowSet {
+	l := &logitRowSet{width: width, integer: c.integer(t), rows: make([]logitInput, c.opts.Threads)}
+	for i := range l.rows {
+		l.rows[i].i16.For(t.Type)
+	}
+	return l
+}
+
+// of is what worker w reads.
+func (l *logitRowSet) of(w int, alone bool) *logitInput {
+	if alone {
+		return &l.rows[w]
+	}
+	return &l.rows[0]
 }
 
 func (l *logitRowSet) arithmetic() string {
@@ -70,22 +88,23 @@ func (l *logitRowSet) arithmetic() string {
 }
 
 // runGather collects the wanted rows on worker 0; they are few.
-func (e *executor) runGather(l *logitRowSet, src int) func(int) {
+func (e *executor) runGather(l *logitRowSet, src operand) func(int) {
 	return func(w int) {
-		if w != 0 || len(e.step.wanted) == 0 {
+		if w != 0 && !e.alone || len(e.step.wanted) == 0 {
 			return
 		}
+		rows := l.of(w, e.alone)
 		if l.integer {
-			l.i16.Resize(len(e.step.wanted), l.width)
-		} else if need := len(e.step.wanted) * l.width; len(l.f32) < need {
-			l.f32 = make([]float32, need)
+			rows.i16.Resize(len(e.step.wanted), l.width)
+		} else if need := len(e.step.wanted) * l.width; len(rows.f32) < need {
+			rows.f32 = make([]float32, need)
 		}
 		for i, row := range e.step.wanted {
-			x := e.buffers[src][row*l.width : (row+1)*l.width]
+			x := e.floats(w, src)[row*l.width : (row+1)*l.width]
 			if l.integer {
-				kernel.QuantizeI16(&l.i16, i, x)
+				kernel.QuantizeI16(&rows.i16, i, x)
 			} else {
-				copy(l.f32[i*l.width:], x)
+				copy(rows.f32[i*l.width:], x)
 			}
 		}
 	}
@@ -93,24 +112,23 @@ func (e *executor) runGather(l *logitRowSet, src int) func(int) {
 
 func (e *executor) runLogits(o *graph.Logits, p *product, l *logitRowSet) func(int) {
 	t, rows := p.weights, p.weights.Rows()
-	return func(w int) {
-		n := len(e.step.wanted)
-		if n == 0 {
-			return
+	p.multiply = func(w, r0, r1 int) {
+		n, out, in := len(e.step.wanted), e.step.logits.Data, l.of(w, e.alone)
+		if l.integer {
+			multiplyI16(out, t, r0, r1, &in.i16, n, &e.scratch[w].i16)
+		} else {
+			kernel.MatMulF32(out, rows, t, r0, r1, in.f32, 0, n, &e.scratch[w].f32)
 		}
-		out := e.step.logits.Data
-		p.each(w, func(r0, r1 int) {
-			if l.integer {
-				multiplyI16(out, t, r0, r1, &l.i16, n, &e.scratch[w].i16)
-			} else {
-				kernel.MatMulF32(out, rows, t, r0, r1, l.f32, 0, n, &e.scratch[w].f32)
+		if o.SoftCap != 0 {
+			for i := range n {
+				softCap(out[i*rows+r0:i*rows+r1], o.SoftCap)
 			}
-			if o.SoftCap != 0 {
-				for i := range n {
-					softCap(out[i*rows+r0:i*rows+r1], o.SoftCap)
-				}
-			}
-		})
+		}
+	}
+	return func(w int) {
+		if len(e.step.wanted) > 0 {
+			p.run(w)
+		}
 	}
 }
 

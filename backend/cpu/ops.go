@@ -15,54 +15,57 @@ import (
 // mine is the range of tokens that belongs to worker w in per-token operations.
 func (e *executor) mine(w int) (t0, t1 int) {
 	n := len(e.step.tokens)
+	if e.alone {
+		return 0, n
+	}
 	return n * w / e.pool.active, n * (w + 1) / e.pool.active
 }
 
-func (e *executor) runEmbed(t tensor.Tensor, dst int) func(int) {
+func (e *executor) runEmbed(t tensor.Tensor, dst operand) func(int) {
 	width := t.Cols()
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
-			kernel.Dequantize(t.Type, e.buffers[dst][i*width:(i+1)*width], t.Row(int(e.step.tokens[i])))
+			kernel.Dequantize(t.Type, e.floats(w, dst)[i*width:(i+1)*width], t.Row(int(e.step.tokens[i])))
 		}
 	}
 }
 
 // runInput copies the rows that come with the tokens.
-func (e *executor) runInput(dst, width int) func(int) {
+func (e *executor) runInput(dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
-			copy(e.buffers[dst][i*width:(i+1)*width], e.step.input[i])
+			copy(e.floats(w, dst)[i*width:(i+1)*width], e.step.input[i])
 		}
 	}
 }
 
 // runOutput copies the rows asked for to where logits go.
-func (e *executor) runOutput(src, width int) func(int) {
+func (e *executor) runOutput(src operand, width int) func(int) {
 	return func(w int) {
 		if w != 0 {
 			return // copies of some kilobytes a token are not worth sharing out
 		}
 		for i, row := range e.step.wanted {
-			copy(e.step.logits.Data[i*width:(i+1)*width], e.buffers[src][row*width:])
+			copy(e.step.logits.Data[i*width:(i+1)*width], e.floats(w, src)[row*width:])
 		}
 	}
 }
 
-func (e *executor) runPack(src, dst, width int) func(int) {
+func (e *executor) runPack(src, dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
-			kernel.QuantizeI16(&e.packed[dst], i, e.buffers[src][i*width:(i+1)*width])
+			kernel.QuantizeI16(e.quantised(w, dst), i, e.floats(w, src)[i*width:(i+1)*width])
 		}
 	}
 }
 
-func (e *executor) runNorm(o *graph.RMSNorm, weight []float32, src, dst, width int) func(int) {
+func (e *executor) runNorm(o *graph.RMSNorm, weight []float32, src, dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
-		x, y := e.buffers[src], e.buffers[dst]
+		x, y := e.floats(w, src), e.floats(w, dst)
 		for at := t0 * width; at < t1*width; at += o.Segment {
 			kernel.RMSNorm(y[at:at+o.Segment], x[at:at+o.Segment], weight, o.Eps)
 		}
@@ -77,7 +80,8 @@ func (e *executor) runAngles(table int) func(int) {
 		n := len(r.inv)
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
-			cos, sin := r.cos[i*n:(i+1)*n], r.sin[i*n:(i+1)*n]
+			row := e.ropeRow(w, i)
+			cos, sin := r.cos[row*n:(row+1)*n], r.sin[row*n:(row+1)*n]
 			pos := float64(e.position(r.misplaced, i))
 			for j, f := range r.inv {
 				s, c := math.Sincos(pos * f)
@@ -87,7 +91,16 @@ func (e *executor) runAngles(table int) func(int) {
 	}
 }
 
-func (e *executor) runRope(o *graph.Rope, table, src, dst, width int) func(int) {
+// ropeRow is which row of a rope table token i has: in a step that is alone each worker has
+// its own.
+func (e *executor) ropeRow(w, i int) int {
+	if e.alone {
+		return w
+	}
+	return i
+}
+
+func (e *executor) runRope(o *graph.Rope, table int, src, dst operand, width int) func(int) {
 	rotate := kernel.RopeNeoX
 	if o.Pairing == graph.Interleaved {
 		rotate = kernel.RopeNorm
@@ -96,19 +109,23 @@ func (e *executor) runRope(o *graph.Rope, table, src, dst, width int) func(int) 
 		t0, t1 := e.mine(w)
 		r := &e.ropes[table]
 		n := len(r.inv)
-		if src != dst {
-			copy(e.buffers[dst][t0*width:t1*width], e.buffers[src][t0*width:t1*width])
+		from, to := t0*width, t1*width
+		if e.byHead {
+			h0, h1 := e.ownPart(w, e.ownHeads)
+			from, to = h0*(width/e.ownHeads), h1*(width/e.ownHeads)
 		}
-		for i := t0; i < t1; i++ {
-			cos, sin := r.cos[i*n:(i+1)*n], r.sin[i*n:(i+1)*n]
-			for head := i * width; head < (i+1)*width; head += o.HeadDim {
-				rotate(e.buffers[dst][head:head+o.HeadDim], cos, sin)
-			}
+		x, y := e.floats(w, src), e.floats(w, dst)
+		if from < to && &x[0] != &y[0] {
+			copy(y[from:to], x[from:to])
+		}
+		for head := from; head < to; head += o.HeadDim {
+			row := e.ropeRow(w, head/width)
+			rotate(y[head:head+o.HeadDim], r.cos[row*n:(row+1)*n], r.sin[row*n:(row+1)*n])
 		}
 	}
 }
 
-func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int) func(int) {
+func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v operand) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
@@ -118,8 +135,12 @@ func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int)
 			}
 			l := &seq.layers[o.Layer]
 			width := l.Heads * l.HeadDim
-			keys, values := e.buffers[k][i*width:(i+1)*width], e.buffers[v][i*width:(i+1)*width]
-			for h := range l.Heads {
+			keys, values := e.floats(w, k)[i*width:(i+1)*width], e.floats(w, v)[i*width:(i+1)*width]
+			h0, h1 := 0, l.Heads
+			if e.alone {
+				h0, h1 = e.ownPart(w, l.Heads)
+			}
+			for h := h0; h < h1; h++ {
 				at := (h*seq.capacity + pos) * l.HeadDim
 				from, to := h*l.HeadDim, (h+1)*l.HeadDim
 				switch {
@@ -140,31 +161,30 @@ func (e *executor) runKVStore(o *graph.KVStore, wrong *graph.Misplace, k, v int)
 	}
 }
 
-func (e *executor) runGatedAct(o *graph.GatedAct, gate, up, dst, width int) func(int) {
-	act := kernel.SiLUMul
-	if o.Act == graph.GELU {
-		act = kernel.GELUMul
-	}
+var gatedActs = map[graph.Activation]func(dst, gate, up []float32){graph.SiLU: kernel.SiLUMul, graph.GELU: kernel.GELUMul}
+
+func (e *executor) runGatedAct(o *graph.GatedAct, gate, up, dst operand, width int) func(int) {
+	act := gatedActs[o.Act]
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		from, to := t0*width, t1*width
-		act(e.buffers[dst][from:to], e.buffers[gate][from:to], e.buffers[up][from:to])
+		act(e.floats(w, dst)[from:to], e.floats(w, gate)[from:to], e.floats(w, up)[from:to])
 	}
 }
 
-func (e *executor) runAdd(a, b, dst, width int) func(int) {
+func (e *executor) runAdd(a, b, dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		from, to := t0*width, t1*width
-		kernel.Add(e.buffers[dst][from:to], e.buffers[a][from:to], e.buffers[b][from:to])
+		kernel.Add(e.floats(w, dst)[from:to], e.floats(w, a)[from:to], e.floats(w, b)[from:to])
 	}
 }
 
-func (e *executor) runScale(factor float32, src, dst, width int) func(int) {
+func (e *executor) runScale(factor float32, src, dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		from, to := t0*width, t1*width
-		kernel.Scale(e.buffers[dst][from:to], e.buffers[src][from:to], factor)
+		kernel.Scale(e.floats(w, dst)[from:to], e.floats(w, src)[from:to], factor)
 	}
 }
 
@@ -178,12 +198,12 @@ func (e *executor) position(wrong *graph.Misplace, i int) int {
 	return wrong.Position(pos, pos-e.step.seqs[i].length, len(e.step.tokens))
 }
 
-func (e *executor) runTamper(o *graph.Tamper, src, alt, dst, width int) func(int) {
+func (e *executor) runTamper(o *graph.Tamper, src, alt, dst operand, width int) func(int) {
 	return func(w int) {
 		t0, t1 := e.mine(w)
 		for i := t0; i < t1; i++ {
 			from, to := i*width, (i+1)*width
-			backend.Spoil(o, e.buffers[dst][from:to], e.buffers[src][from:to], e.buffers[alt][from:to], e.step.pos[i], len(e.step.tokens))
+			backend.Spoil(o, e.floats(w, dst)[from:to], e.floats(w, src)[from:to], e.floats(w, alt)[from:to], e.step.pos[i], len(e.step.tokens))
 		}
 	}
 }

@@ -69,3 +69,17 @@ func TestPoolActive(t *testing.T) {
 		}
 	}
 }
+
+// A barrier costs what lines take from one core to another.
+func BenchmarkBarrier(b *testing.B) {
+	p := newPool(2)
+	defer p.close()
+	for b.Loop() {
+		_ = p.run(func(int) {
+			for range 1000 {
+				p.barrier.wait()
+			}
+		})
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/barrier")
+}

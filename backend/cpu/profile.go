@@ -15,6 +15,7 @@ type profile struct {
 	// it, until the last worker came.
 	spent  [][]time.Duration
 	waited []time.Duration
+	waits  int
 	calls  []int
 	costs  []cost // summed over calls, by instruction
 }
@@ -45,8 +46,11 @@ func (e *executor) executeTimed(w int) {
 	}
 	for i := range e.code {
 		in := &e.code[i]
-		if in.barrier {
-			e.pool.barrier.wait()
+		if in.gating != nil && in.gating.active() {
+			continue
+		}
+		if e.waitsBefore(in) {
+			e.pool.barrier.waitReading(e.ahead(w, in))
 			lap(&e.profile.waited[w])
 		}
 		in.run(w)
@@ -61,8 +65,15 @@ func (e *executor) executeTimed(w int) {
 // count adds what the operations of a step that has run had to do.
 func (p *profile) count(e *executor) {
 	for i := range e.code {
+		in := &e.code[i]
+		if in.gating != nil && in.gating.active() {
+			continue
+		}
 		p.calls[i]++
-		if in := &e.code[i]; in.cost != nil {
+		if e.waitsBefore(in) {
+			p.waits++
+		}
+		if in.cost != nil {
 			c := in.cost(&e.step)
 			p.costs[i].bytes += c.bytes
 			p.costs[i].operations += c.operations
@@ -97,13 +108,7 @@ func (e *executor) Profile() []backend.OperationTime {
 		list[at].Bytes += p.costs[i].bytes
 		list[at].Operations += p.costs[i].operations
 	}
-	waits := 0
-	for i := range e.code {
-		if e.code[i].barrier {
-			waits += p.calls[i]
-		}
-	}
-	return append(list, backend.OperationTime{Name: "wait", Calls: waits, Time: mean(func(w int) time.Duration { return p.waited[w] })})
+	return append(list, backend.OperationTime{Name: "wait", Calls: p.waits, Time: mean(func(w int) time.Duration { return p.waited[w] })})
 }
 
 // layerName is the layer in the name of a tensor.

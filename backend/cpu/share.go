@@ -1,10 +1,6 @@
 package cpu
 
-import (
-	"sync/atomic"
-
-	"github.com/apr-engine/apr/tensor"
-)
+import "sync/atomic"
 
 const (
 	// rowAlign is the multiple of rows in which matrices are shared out for many
@@ -18,6 +14,8 @@ const (
 	// pieceBytes is how large the last pieces for few tokens may be if they are more
 	// than leastRows: the other workers wait for them.
 	pieceBytes = 16 << 10
+	// lastUnits is how many of them a worker takes at once if no more of its own are left.
+	lastUnits = 4
 )
 
 // shares hands out the rows of a matrix. Each worker begins with a part of its
@@ -55,7 +53,7 @@ func (s shares) each(w, together int, do func(from, to int)) {
 	for turn := range s {
 		part := &s[(w+turn)%len(s)]
 		for {
-			from, to, ok := part.take(turn == 0, together)
+			from, to, ok := part.take(turn == 0, together, 1)
 			if !ok {
 				break
 			}
@@ -64,11 +62,12 @@ func (s shares) each(w, together int, do func(from, to int)) {
 	}
 }
 
-// take takes half of what is left, but at least a unit: from the front if it is the
-// worker's own, else from the end. Each piece that a kernel begins anew costs time; more
-// than half would make the others wait for a core that is half as fast. Where units are
-// worth more together it takes a quarter, and multiples of them while there is much left.
-func (s *share) take(own bool, together int) (from, to int, ok bool) {
+// take takes half of what is left, but at least a unit, and all if it is at most last of
+// the worker's own: from the front if it is its own, else from the end. Each piece that a
+// kernel begins anew costs time; more than half would make the others wait for a core that
+// is half as fast. Where units are worth more together it takes a quarter, and multiples of
+// them while there is much left.
+func (s *share) take(own bool, together, last int) (from, to int, ok bool) {
 	for {
 		left := s.left.Load()
 		from, to = int(left>>32), int(left&(1<<32-1))
@@ -76,11 +75,14 @@ func (s *share) take(own bool, together int) (from, to int, ok bool) {
 			return 0, 0, false
 		}
 		n := max(1, (to-from)/2)
-		if together > 1 {
+		switch {
+		case together > 1:
 			n = max(1, (to-from)/4)
 			if to-from >= 2*together {
 				n = max(together, (n+together/2)/together*together)
 			}
+		case own && to-from <= last:
+			n = to - from
 		}
 		var rest uint64
 		if own {
@@ -94,34 +96,8 @@ func (s *share) take(own bool, together int) (from, to int, ok bool) {
 	}
 }
 
-// product is the matrix of an instruction.
-type product struct {
-	weights tensor.Tensor
-	shares  shares
-	unit    int // rows that are handed out together
-	// together is how many units a kernel multiplies at a time.
-	together int
-}
-
-func (e *executor) newProduct(t tensor.Tensor) *product {
-	return &product{weights: t, shares: make(shares, e.opts.Threads)}
-}
-
-// reset makes all rows ready to be multiplied with some tokens.
-func (p *product) reset(tokens int) {
-	rows := p.weights.Rows()
-	p.unit, p.together = rowAlign, bandUnits
-	if tokens <= fewTokens {
-		p.together = 1
-		for p.unit > leastRows && p.unit*len(p.weights.Data) > pieceBytes*rows {
-			p.unit /= 2
-		}
-	}
-	p.shares.reset((rows + p.unit - 1) / p.unit)
-}
-
-// each calls do with ranges of rows until none is left that another worker has not taken.
-func (p *product) each(w int, do func(r0, r1 int)) {
-	rows := p.weights.Rows()
-	p.shares.each(w, p.together, func(from, to int) { do(from*p.unit, min(to*p.unit, rows)) })
+// empty reports whether nothing is left.
+func (s *share) empty() bool {
+	left := s.left.Load()
+	return left>>32 >= left&(1<<32-1)
 }

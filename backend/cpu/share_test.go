@@ -15,10 +15,9 @@ func TestSharesCoverRowsOnce(t *testing.T) {
 		for _, rows := range []int{1, 31, 32, 33, 100, 256, 1536, 8961} {
 			for _, tokens := range []int{1, fewTokens + 1} {
 				for _, idle := range []bool{false, true} { // the first worker does not come at all
-					p := productOf(rows, workers)
-					for range 3 {
-						p.reset(tokens)
-						checkCovered(t, p, tokens, idle && workers > 1)
+					group := []*product{productOf(rows, workers), productOf(32, workers), productOf(rows, workers)}
+					for n := range group {
+						checkCovered(t, group[:n+1], tokens, idle && workers > 1)
 					}
 				}
 			}
@@ -32,33 +31,46 @@ func productOf(rows, workers int) *product {
 	return &product{weights: tensor.Tensor{Type: tensor.Q4_K, Shape: []int{rows, cols}, Data: make([]byte, rows*cols/256*144)}, shares: make(shares, workers)}
 }
 
-func checkCovered(t *testing.T, p *product, tokens int, idle bool) {
+func checkCovered(t *testing.T, group []*product, tokens int, idle bool) {
 	t.Helper()
 	align := leastRows
 	if tokens > fewTokens {
 		align = rowAlign
 	}
-	seen := make([]atomic.Int32, p.weights.Rows())
+	code := make([]instr, len(group))
+	seen := make([][]atomic.Int32, len(group))
+	for i, p := range group {
+		code[i].product, seen[i] = p, make([]atomic.Int32, p.weights.Rows())
+		p.multiply = func(_, r0, r1 int) {
+			if r0%align != 0 || r0 >= r1 {
+				t.Errorf("rows %d to %d", r0, r1)
+			}
+			for r := r0; r < r1; r++ {
+				seen[i][r].Add(1)
+			}
+		}
+	}
+	linkProducts(code)
+	for _, p := range group {
+		p.reset(tokens)
+	}
 	var wg sync.WaitGroup
-	for w := range p.shares {
+	for w := range group[0].shares {
 		if idle && w == 0 {
 			continue
 		}
 		wg.Go(func() {
-			p.each(w, func(r0, r1 int) {
-				if r0%align != 0 || r0 >= r1 {
-					t.Errorf("rows %d to %d", r0, r1)
-				}
-				for r := r0; r < r1; r++ {
-					seen[r].Add(1)
-				}
-			})
+			for _, p := range group {
+				p.run(w)
+			}
 		})
 	}
 	wg.Wait()
-	for r := range seen {
-		if n := seen[r].Load(); n != 1 {
-			t.Fatalf("%d workers, %d rows: row %d was handed out %d times", len(p.shares), len(seen), r, n)
+	for i := range seen {
+		for r := range seen[i] {
+			if n := seen[i][r].Load(); n != 1 {
+				t.Fatalf("%d workers, product %d of %d: row %d was handed out %d times", len(group[0].shares), i, len(group), r, n)
+			}
 		}
 	}
 }
@@ -92,7 +104,7 @@ func TestSharesInOrder(t *testing.T) {
 		for w := range s {
 			at, end := w*units/2, (w+1)*units/2
 			for at < end {
-				from, to, ok := s[w].take(true, together)
+				from, to, ok := s[w].take(true, together, 1)
 				if !ok || from != at {
 					t.Fatalf("worker %d takes units %d to %d (%v), want %d", w, from, to, ok, at)
 				}

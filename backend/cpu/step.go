@@ -97,6 +97,7 @@ func (e *executor) prepare(batch []backend.Span, logits *backend.Logits) error {
 		}
 		logits.Resize(len(s.wanted), e.program.OutWidth())
 	}
+	e.setAlone()
 	e.reserve(len(s.tokens))
 	return nil
 }
@@ -113,7 +114,7 @@ func (e *executor) reserve(tokens int) {
 	}
 	for i := range e.ropes {
 		r := &e.ropes[i]
-		if need := tokens * len(r.inv); len(r.cos) < need {
+		if need := max(tokens, e.opts.Threads) * len(r.inv); len(r.cos) < need {
 			r.cos, r.sin = make([]float32, need), make([]float32, need)
 		}
 	}
@@ -131,8 +132,11 @@ func (e *executor) reserve(tokens int) {
 func (e *executor) execute(w int) {
 	for i := range e.code {
 		in := &e.code[i]
-		if in.barrier {
-			e.pool.barrier.wait()
+		if in.gating != nil && in.gating.active() {
+			continue
+		}
+		if e.waitsBefore(in) {
+			e.pool.barrier.waitReading(e.ahead(w, in))
 		}
 		in.run(w)
 		if e.opts.Trace != nil {
@@ -142,6 +146,23 @@ func (e *executor) execute(w int) {
 			}
 		}
 	}
+}
+
+// ahead is what a worker that waits before an instruction may read meanwhile: the beginning
+// of its part of the next matrix. Prompts are not held up by that.
+func (e *executor) ahead(w int, in *instr) []byte {
+	if in.next == nil || len(e.step.tokens) > fewTokens {
+		return nil
+	}
+	return in.next.first(w, readBytes)
+}
+
+// waitsBefore says whether all workers wait for each other before an instruction.
+func (e *executor) waitsBefore(in *instr) bool {
+	if e.alone {
+		return in.aloneBarrier && !(in.local && e.byHead)
+	}
+	return in.barrier
 }
 
 func (e *executor) trace(in *instr) {
