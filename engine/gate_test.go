@@ -546,7 +546,13 @@ func TestShadow(t *testing.T) {
 					t.Fatal(g.err)
 				}
 			}
-			fakeCUDA.plug(t, hooks{step: spoilFrom(tt.position, negate)})
+			spoil := spoilFrom(tt.position, negate)
+			fakeCUDA.plug(t, hooks{step: func(batch []backend.Span, l *backend.Logits) error {
+				if tt.verify == engine.VerifyProbe && batch[0].Seq.Len() > 26+engine.ShadowAfter {
+					time.Sleep(10 * time.Millisecond) // or the answer ends before the reference, for which it does not wait, is there
+				}
+				return spoil(batch, l)
+			}})
 			g := generate(t, o, tt.tokens, true)
 			if errors.Is(g.err, engine.ErrRejected) != tt.broken || !tt.broken && g.err != nil {
 				t.Fatalf("%v, want rejected %v; %q", g.err, tt.broken, g.lines)
