@@ -31,8 +31,9 @@ var fewSlots = func() (index [64]*slot[fewFunc]) {
 	return index
 }()
 
-// fewTokens is up to how many tokens that is faster than the way through a panel.
-const fewTokens = 8
+// fewTokens is up to how many tokens take that way, which is faster than the one through a
+// panel: as many as an executor announces as few.
+const fewTokens = 7
 
 func fewGeneric(t tensor.DType) fewFunc {
 	one := rowsGeneric(t)
