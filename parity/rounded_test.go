@@ -149,7 +149,7 @@ func TestRoundedTie(t *testing.T) {
 
 // However much the cache's rounding moves the best logits, a candidate whose choice is far
 // from a tie is wrong.
-func TestRoundedTies(t *testing.T) {
+func TestRoundedTieEnds(t *testing.T) {
 	p := parity.Standard()
 	p.MaxKL, p.MaxPeak, p.PeakFloor, p.Tight = 100, 100, 100, nil // exchanging likely tokens breaks these by itself
 	ranked := func(row []float32) []int {
