@@ -15,9 +15,10 @@ func matVecQ4KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ5KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -30,9 +31,10 @@ func matVecQ5KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ6KI16x1AVX512 multiplies rows of chunks contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -45,9 +47,10 @@ func matVecQ6KI16x1AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 1 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ4_0I16x1AVX512 multiplies rows of contiguous blocks with
 // 1 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
@@ -102,9 +105,10 @@ func matVecQ4KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ5KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -117,9 +121,10 @@ func matVecQ5KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ6KI16x2AVX512 multiplies rows of chunks contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -132,9 +137,10 @@ func matVecQ6KI16x2AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 2 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ4_0I16x2AVX512 multiplies rows of contiguous blocks with
 // 2 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;
@@ -231,9 +237,10 @@ func matVecQ4KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ4KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ4KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ5KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -246,9 +253,10 @@ func matVecQ5KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ5KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ5KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ6KI16x4AVX512 multiplies rows of chunks contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, scale and sum point to the first token;
@@ -261,9 +269,10 @@ func matVecQ6KI16x4AVX512(out *float32, stride int, w *byte, rows int, chunks in
 // 4 token(s). Sums begin and end in part, 16 lanes for each row and token,
 // or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first
 // token; chunks of activations are batch tokens apart. rows and chunks are at least 1.
+// What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.
 //
 //go:noescape
-func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 
 // matVecQ4_0I16x4AVX512 multiplies rows of contiguous blocks with
 // 4 token(s): out[t*stride+i]. planes, of I16.BlockPlanes, scale and sum point to the first token;

@@ -233,9 +233,9 @@ DATA i16_k4halfsixteenth<>+48(SB)/8, $0x3f8000003f800000
 DATA i16_k4halfsixteenth<>+56(SB)/8, $0x3d8000003d800000
 GLOBL i16_k4halfsixteenth<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ4KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, MMX+
-TEXT ·matVecQ4KI16Block1AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ4KI16Block1AVX512(SB), NOSPLIT, $0-104
 	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
 	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
 	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
@@ -643,9 +643,9 @@ DATA i16_bitsfifthupper<>+48(SB)/8, $0x0000000008000000
 DATA i16_bitsfifthupper<>+56(SB)/8, $0x0000000080000000
 GLOBL i16_bitsfifthupper<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ5KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, GFNI, MMX+
-TEXT ·matVecQ5KI16Block1AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ5KI16Block1AVX512(SB), NOSPLIT, $0-104
 	VMOVDQU   i16_k4shifthalf<>+0(SB), Y0
 	VMOVDQU   i16_k4secondhalf<>+0(SB), Y1
 	VMOVDQU   i16_k4lowmaskhalf<>+0(SB), Y2
@@ -1180,9 +1180,9 @@ DATA i16_dwordsq6upper3<>+48(SB)/8, $0x0000000f0000000b
 DATA i16_dwordsq6upper3<>+56(SB)/8, $0x0000000f0000000b
 GLOBL i16_dwordsq6upper3<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ6KI16Block1AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, GFNI, MMX+
-TEXT ·matVecQ6KI16Block1AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ6KI16Block1AVX512(SB), NOSPLIT, $0-104
 	VMOVDQU64 i16_bitsq6nibbles<>+0(SB), Z0
 	VMOVDQU64 i16_bitsq6pairs<>+0(SB), Z1
 	VMOVDQU64 i16_dwordsq6_0<>+0(SB), Z2
@@ -1200,28 +1200,31 @@ TEXT ·matVecQ6KI16Block1AVX512(SB), NOSPLIT, $0-96
 	MOVQ      rowBytes+24(FP), SI
 	MOVQ      part+80(FP), DI
 	IMUL3Q    $0x00000240, BX, R8
+	MOVQ      ahead+96(FP), R10
+	ADDQ      DX, R10
 
 rows:
-	MOVQ    chunks+40(FP), R10
-	MOVQ    planes+48(FP), R11
-	MOVQ    scale+56(FP), R12
-	MOVQ    sum+64(FP), R13
+	MOVQ    chunks+40(FP), R11
+	MOVQ    planes+48(FP), R12
+	MOVQ    scale+56(FP), R13
+	MOVQ    sum+64(FP), R14
 	VMOVUPS (DI), Z10
-	CMPQ    R10, $0x01
+	CMPQ    R11, $0x01
 	JEQ     single
 
 pair:
 	LEAQ           210(DX), R9
-	LEAQ           (DX)(SI*4), R14
-	ANDQ           $-4096, R14
-	PREFETCHT0     (R14)
-	PREFETCHT0     (DX)(SI*2)
-	PREFETCHT0     64(DX)(SI*2)
-	PREFETCHT0     128(DX)(SI*2)
-	PREFETCHT0     192(DX)(SI*2)
-	PREFETCHT0     256(DX)(SI*2)
-	PREFETCHT0     320(DX)(SI*2)
-	PREFETCHT0     384(DX)(SI*2)
+	LEAQ           16384(R10), R15
+	ANDQ           $-4096, R15
+	PREFETCHT0     (R15)
+	PREFETCHT0     (R10)
+	PREFETCHT0     64(R10)
+	PREFETCHT0     128(R10)
+	PREFETCHT0     192(R10)
+	PREFETCHT0     256(R10)
+	PREFETCHT0     320(R10)
+	PREFETCHT0     384(R10)
+	ADDQ           $0x000001a4, R10
 	VPMOVSXBD      192(DX), Z12
 	VCVTDQ2PS      Z12, Z12
 	VPBROADCASTW   208(DX), Y11
@@ -1260,25 +1263,25 @@ pair:
 	VGF2P8AFFINEQB $0x00, Z1, Z11, Z11
 	VPORD          Z11, Z19, Z19
 	VXORPS         Z11, Z11, Z11
-	VMOVDQU64      512(R11), Z14
-	VPDPBUSD       (R11), Z16, Z11
-	VPDPBUSD       256(R11), Z16, Z14
-	VPDPBUSD       64(R11), Z17, Z11
-	VPDPBUSD       320(R11), Z17, Z14
-	VPDPBUSD       128(R11), Z18, Z11
-	VPDPBUSD       384(R11), Z18, Z14
-	VPDPBUSD       192(R11), Z19, Z11
-	VPDPBUSD       448(R11), Z19, Z14
+	VMOVDQU64      512(R12), Z14
+	VPDPBUSD       (R12), Z16, Z11
+	VPDPBUSD       256(R12), Z16, Z14
+	VPDPBUSD       64(R12), Z17, Z11
+	VPDPBUSD       320(R12), Z17, Z14
+	VPDPBUSD       128(R12), Z18, Z11
+	VPDPBUSD       384(R12), Z18, Z14
+	VPDPBUSD       192(R12), Z19, Z11
+	VPDPBUSD       448(R12), Z19, Z14
 	VPSLLD         $0x08, Z11, Z11
 	VPADDD         Z14, Z11, Z11
 	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R12), Z12, Z12
+	VMULPS.BCST    (R13), Z12, Z12
 	VFMADD231PS    Z12, Z11, Z10
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
-	MOVQ           BX, R14
-	SHLQ           $0x06, R14
-	ADDQ           R14, R13
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
+	MOVQ           BX, R15
+	SHLQ           $0x06, R15
+	ADDQ           R15, R14
 	VMOVDQU64      (R9), Z11
 	VMOVDQU64      64(R9), Z12
 	VMOVDQU64      128(R9), Z14
@@ -1307,40 +1310,41 @@ pair:
 	VGF2P8AFFINEQB $0x00, Z1, Z11, Z11
 	VPORD          Z11, Z18, Z18
 	VXORPS         Z11, Z11, Z11
-	VMOVDQU64      512(R11), Z12
-	VPDPBUSD       (R11), Z15, Z11
-	VPDPBUSD       256(R11), Z15, Z12
-	VPDPBUSD       64(R11), Z16, Z11
-	VPDPBUSD       320(R11), Z16, Z12
-	VPDPBUSD       128(R11), Z17, Z11
-	VPDPBUSD       384(R11), Z17, Z12
-	VPDPBUSD       192(R11), Z18, Z11
-	VPDPBUSD       448(R11), Z18, Z12
+	VMOVDQU64      512(R12), Z12
+	VPDPBUSD       (R12), Z15, Z11
+	VPDPBUSD       256(R12), Z15, Z12
+	VPDPBUSD       64(R12), Z16, Z11
+	VPDPBUSD       320(R12), Z16, Z12
+	VPDPBUSD       128(R12), Z17, Z11
+	VPDPBUSD       384(R12), Z17, Z12
+	VPDPBUSD       192(R12), Z18, Z11
+	VPDPBUSD       448(R12), Z18, Z12
 	VPSLLD         $0x08, Z11, Z11
 	VPADDD         Z12, Z11, Z11
 	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R12), Z13, Z12
+	VMULPS.BCST    (R13), Z13, Z12
 	VFMADD231PS    Z12, Z11, Z10
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
 	MOVQ           BX, R9
 	SHLQ           $0x06, R9
-	ADDQ           R9, R13
+	ADDQ           R9, R14
 	ADDQ           $0x000001a4, DX
-	SUBQ           $0x02, R10
-	CMPQ           R10, $0x01
+	SUBQ           $0x02, R11
+	CMPQ           R11, $0x01
 	JGT            pair
 	JLT            sum
 
 single:
 	MOVQ           DX, R9
-	LEAQ           (DX)(SI*4), R10
-	ANDQ           $-4096, R10
+	LEAQ           16384(R10), R11
+	ANDQ           $-4096, R11
+	PREFETCHT0     (R11)
 	PREFETCHT0     (R10)
-	PREFETCHT0     (DX)(SI*2)
-	PREFETCHT0     64(DX)(SI*2)
-	PREFETCHT0     128(DX)(SI*2)
-	PREFETCHT0     192(DX)(SI*2)
+	PREFETCHT0     64(R10)
+	PREFETCHT0     128(R10)
+	PREFETCHT0     192(R10)
+	ADDQ           $0x000000d2, R10
 	VPMOVSXBD      192(DX), Z12
 	VCVTDQ2PS      Z12, Z12
 	VPBROADCASTW   208(DX), Y11
@@ -1379,25 +1383,25 @@ single:
 	VGF2P8AFFINEQB $0x00, Z1, Z11, Z11
 	VPORD          Z11, Z18, Z18
 	VXORPS         Z11, Z11, Z11
-	VMOVDQU64      512(R11), Z13
-	VPDPBUSD       (R11), Z15, Z11
-	VPDPBUSD       256(R11), Z15, Z13
-	VPDPBUSD       64(R11), Z16, Z11
-	VPDPBUSD       320(R11), Z16, Z13
-	VPDPBUSD       128(R11), Z17, Z11
-	VPDPBUSD       384(R11), Z17, Z13
-	VPDPBUSD       192(R11), Z18, Z11
-	VPDPBUSD       448(R11), Z18, Z13
+	VMOVDQU64      512(R12), Z13
+	VPDPBUSD       (R12), Z15, Z11
+	VPDPBUSD       256(R12), Z15, Z13
+	VPDPBUSD       64(R12), Z16, Z11
+	VPDPBUSD       320(R12), Z16, Z13
+	VPDPBUSD       128(R12), Z17, Z11
+	VPDPBUSD       384(R12), Z17, Z13
+	VPDPBUSD       192(R12), Z18, Z11
+	VPDPBUSD       448(R12), Z18, Z13
 	VPSLLD         $0x08, Z11, Z11
 	VPADDD         Z13, Z11, Z11
 	VCVTDQ2PS      Z11, Z11
-	VMULPS.BCST    (R12), Z12, Z12
+	VMULPS.BCST    (R13), Z12, Z12
 	VFMADD231PS    Z12, Z11, Z10
-	ADDQ           R8, R11
-	LEAQ           (R12)(BX*4), R12
+	ADDQ           R8, R12
+	LEAQ           (R13)(BX*4), R13
 	MOVQ           BX, R9
 	SHLQ           $0x06, R9
-	ADDQ           R9, R13
+	ADDQ           R9, R14
 	ADDQ           $0x000000d2, DX
 
 sum:
@@ -4175,9 +4179,9 @@ DATA i16_dwordsk4_0<>+48(SB)/8, $0x0000001c00000018
 DATA i16_dwordsk4_0<>+56(SB)/8, $0x0000001c00000018
 GLOBL i16_dwordsk4_0<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ4KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
-TEXT ·matVecQ4KI16Block2AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ4KI16Block2AVX512(SB), NOSPLIT, $0-104
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
 	VMOVDQU64 i16_k4half<>+0(SB), Z0
@@ -4701,9 +4705,9 @@ DATA i16_dwordsk5_0<>+48(SB)/8, $0x0000000400000000
 DATA i16_dwordsk5_0<>+56(SB)/8, $0x0000000400000000
 GLOBL i16_dwordsk5_0<>(SB), RODATA|NOPTR, $64
 
-// func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ5KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
-TEXT ·matVecQ5KI16Block2AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ5KI16Block2AVX512(SB), NOSPLIT, $0-104
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
 	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
@@ -5234,9 +5238,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ6KI16Block2AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
-TEXT ·matVecQ6KI16Block2AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ6KI16Block2AVX512(SB), NOSPLIT, $0-104
 	VMOVDQU64 i16_dwordsone<>+0(SB), Z0
 	VMOVDQU64 i16_bitsq6nibbles<>+0(SB), Z1
 	VMOVDQU64 i16_bitsq6pairs<>+0(SB), Z2
@@ -11840,9 +11844,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ4KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ4KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, MMX+
-TEXT ·matVecQ4KI16Block4AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ4KI16Block4AVX512(SB), NOSPLIT, $0-104
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
 	VMOVDQU64 i16_k4half<>+0(SB), Z0
@@ -12548,9 +12552,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ5KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ5KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
-TEXT ·matVecQ5KI16Block4AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ5KI16Block4AVX512(SB), NOSPLIT, $0-104
 	MOVQ      $0x1111111111111111, AX
 	KMOVQ     AX, K1
 	VMOVDQU64 i16_bitsnibbles<>+0(SB), Z0
@@ -13311,9 +13315,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int)
+// func matVecQ6KI16Block4AVX512(out *float32, stride int, w *byte, rowBytes int, rows int, chunks int, planes *int8, scale *float32, sum *float32, batch int, part *float32, last int, ahead int)
 // Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL, AVX512VNNI, CMOV, GFNI, MMX+
-TEXT ·matVecQ6KI16Block4AVX512(SB), NOSPLIT, $0-96
+TEXT ·matVecQ6KI16Block4AVX512(SB), NOSPLIT, $0-104
 	VMOVDQU64 i16_dwordsone<>+0(SB), Z0
 	VMOVDQU64 i16_bitsq6nibbles<>+0(SB), Z1
 	VMOVDQU64 i16_bitsq6pairs<>+0(SB), Z2

@@ -15,7 +15,7 @@ type matVecPlanesAsm func(out *float32, stride int, w *byte, rows, chunks int, p
 
 // matVecBlockAsm is matVecPlanesAsm for some columns of rows that are rowBytes
 // apart; see the stubs.
-type matVecBlockAsm func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last int)
+type matVecBlockAsm func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last, ahead int)
 
 // planesAsm is the product of 1, 2 and 4 tokens in one format, and the same for
 // blocks of columns or, without those, for rows so wide that the activations do not
@@ -26,6 +26,17 @@ type planesAsm struct {
 	block  matVecBlockAsm
 	wide   matVecPlanesAsm
 	halves bool // rows and block read I16.Halves
+	// strip is how many bytes of rows block fetches, in the order of memory, while as many
+	// are multiplied; 0 if it fetches pieces of rows some rows early.
+	strip int
+}
+
+// stripRows is how many rows are multiplied with a block of columns before the next block.
+func (k *planesAsm) stripRows(rowBytes int) int {
+	if k.strip == 0 {
+		return planesStrip
+	}
+	return max(1, min(planesStrip, k.strip/rowBytes))
 }
 
 // activations points to what rows and block read of chunk-token at of x.
@@ -50,9 +61,12 @@ const (
 	fourCache = 21 << 10
 	// wideCache is from how many bytes of activations on kernels for wide rows are better.
 	wideCache = 48 << 10
-	// planesStrip is how many rows are multiplied with a block of columns before
+	// planesStrip is how many rows are multiplied at most with a block of columns before
 	// the next block: their sums have to be kept meanwhile.
 	planesStrip = 64
+	// fetchedStrip is planesAsm.strip of a strip that the second-level cache of 1 MiB holds
+	// beside the one that is fetched.
+	fetchedStrip = 320 << 10
 )
 
 // The assembly relies on this layout.
@@ -79,7 +93,7 @@ func registerI16Planes() {
 		{tensor.Q8_0, blockPlanesAsm(matVecQ8_0I16x4AVX512, matVecQ8_0I16Wide4AVX512, matVecQ8_0I16x2AVX512, matVecQ8_0I16Wide2AVX512, matVecQ8_0I16x1AVX512)},
 		{tensor.Q4_K, [3]planesAsm{{tokens: 4, rows: matVecQ4KI16x4AVX512, block: matVecQ4KI16Block4AVX512}, {tokens: 2, rows: matVecQ4KI16x2AVX512, block: matVecQ4KI16Block2AVX512}, {tokens: 1, rows: matVecQ4KI16x1AVX512, block: matVecQ4KI16Block1AVX512, halves: true}}},
 		{tensor.Q5_K, [3]planesAsm{{tokens: 4, rows: matVecQ5KI16x4AVX512, block: matVecQ5KI16Block4AVX512}, {tokens: 2, rows: matVecQ5KI16x2AVX512, block: matVecQ5KI16Block2AVX512}, {tokens: 1, rows: matVecQ5KI16x1AVX512, block: matVecQ5KI16Block1AVX512, halves: true}}},
-		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512}}},
+		{tensor.Q6_K, [3]planesAsm{{tokens: 4, rows: matVecQ6KI16x4AVX512, block: matVecQ6KI16Block4AVX512}, {tokens: 2, rows: matVecQ6KI16x2AVX512, block: matVecQ6KI16Block2AVX512}, {tokens: 1, rows: matVecQ6KI16x1AVX512, block: matVecQ6KI16Block1AVX512, strip: fetchedStrip}}},
 	} {
 		f := i16Formats[v.dtype]
 		switch {
@@ -178,8 +192,9 @@ func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []by
 		most = most * fourCache / planesCache
 	}
 	blocks := (chunks + most - 1) / most
-	for r := 0; r < rows; r += planesStrip {
-		n := min(planesStrip, rows-r)
+	strip := k.stripRows(rowBytes)
+	for r := 0; r < rows; r += strip {
+		n := min(strip, rows-r)
 		clear(sums[:(n+1)*k.tokens*16]) // one more: rows are read in pairs
 		for b := range blocks {
 			c0, c1 := chunks*b/blocks, chunks*(b+1)/blocks
@@ -187,9 +202,11 @@ func (f *i16Format) matVecBlocks(k *planesAsm, out []float32, stride int, w []by
 			if b == blocks-1 {
 				last = 1
 			}
+			// The columns before c0 have fetched as much of each of the next n rows.
+			ahead := n*rowBytes + (n-1)*c0*f.chunkBytes
 			at := c0*x.Tokens + t
 			planes, sum := k.activations(x, at)
-			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, planes, &x.Scale[at], sum, x.Tokens, &sums[0], last)
+			k.block(&out[r], stride, &w[r*rowBytes+c0*f.chunkBytes], rowBytes, n, c1-c0, planes, &x.Scale[at], sum, x.Tokens, &sums[0], last, ahead)
 		}
 	}
 }

@@ -118,10 +118,11 @@ func beginPlanes512(f walked512, tokens int, block bool) *walkPlanes512 {
 	load := func(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
 	if block {
 		name := fmt.Sprintf("matVec%sI16Block%dAVX512", f.name(), tokens)
-		TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last int)")
+		TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rowBytes, rows, chunks int, planes *int8, scale, sum *float32, batch int, part *float32, last, ahead int)")
 		Doc(name+" multiplies chunks blocks of rows that are rowBytes apart with", fmt.Sprintf("%d token(s). Sums begin and end in part, 16 lanes for each row and token,", tokens),
 			"or, if last is not 0, end as out[t*stride+i]. planes, scale and sum point to the first",
-			"token; chunks of activations are batch tokens apart. rows and chunks are at least 1.")
+			"token; chunks of activations are batch tokens apart. rows and chunks are at least 1.",
+			"What is fetched for later begins ahead bytes behind w, if the kernel is one that is told.")
 	} else {
 		name := fmt.Sprintf("matVec%sI16x%dAVX512", f.name(), tokens)
 		TEXT(name, attr.NOSPLIT, "func(out *float32, stride int, w *byte, rows, chunks int, planes *int8, scale, sum *float32, batch int)")
@@ -240,6 +241,16 @@ func prefetchBlock(p, rowBytes reg.GPVirtual, bytes, tokens int) {
 		}
 		PREFETCHT0(Mem{Base: p, Index: rowBytes, Scale: rows, Disp: o})
 	}
+}
+
+// prefetchStrip fetches, in the order of memory, what belongs to the strip of rows that
+// comes next. It waits in the second-level cache, as a strip is more than the first holds.
+func prefetchStrip(ahead reg.GPVirtual, bytes int) {
+	prefetchPage(Mem{Base: ahead, Disp: prefetchPageAhead})
+	for o := 0; o < bytes; o += 64 {
+		PREFETCHT0(Mem{Base: ahead, Disp: o})
+	}
+	ADDQ(number(bytes), ahead)
 }
 
 // aheadPlanes512 returns the pointer for fetching rows from w on. Memory is fetched

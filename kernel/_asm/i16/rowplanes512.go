@@ -14,12 +14,14 @@ import (
 func matVecRowPlanes512(f planes512) {
 	p := beginPlanes512(f, 1, true)
 	w := [2]reg.GPVirtual{p.w, GP64()}
+	ahead := Load(Param("ahead"), GP64()).(reg.GPVirtual)
+	ADDQ(p.w, ahead)
 
 	Label("rows")
 	p.beginRows()
 	acc := p.accumulators(1)
 	multiply := func(blocks int) {
-		prefetchBlock(w[0], p.rowBytes, blocks*f.bytes(), 1)
+		prefetchStrip(ahead, blocks*f.bytes())
 		d, min := f.header(w)
 		for i, block := range w[:blocks] {
 			weights := [][4]reg.VecVirtual{decodePlanes512(f, block)}
