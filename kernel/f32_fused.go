@@ -31,9 +31,10 @@ var fewSlots = func() (index [64]*slot[fewFunc]) {
 	return index
 }()
 
-// fewTokens is up to how many tokens take that way, which is faster than the one through a
-// panel: as many as an executor announces as few.
-const fewTokens = 7
+// FewTokens is up to how many tokens it is faster to multiply row by row than to unpack a
+// panel of rows first. A step of so many, such as some sequences that
+// decode together, has the bits of one token at a time.
+const FewTokens = 7
 
 func fewGeneric(t tensor.DType) fewFunc {
 	one := rowsGeneric(t)
@@ -75,7 +76,7 @@ func fusedRows(out []float32, stride int, w tensor.Tensor, r0, r1 int, x []float
 	switch tokens := len(x) / cols; {
 	case tokens == 1 && one != nil && one.level == slotTile.level:
 		one.active(out[r0:r0+n], x, w.Data[r0*rowBytes:], rowBytes)
-	case tokens > 1 && tokens <= fewTokens && few != nil && few.level == slotTile.level:
+	case tokens > 1 && tokens <= FewTokens && few != nil && few.level == slotTile.level:
 		few.active(out[r0:], stride, x, cols, w.Data[r0*rowBytes:], rowBytes, n)
 	default:
 		return r0

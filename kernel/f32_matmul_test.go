@@ -185,7 +185,7 @@ func TestFewRows(t *testing.T) {
 			t.Run(d.String(), func(t *testing.T) {
 				rng := kerneltest.Rand(t)
 				for _, cols := range []int{1, 15, 16, 31, 33, 100, 1024, 1030, 6145} {
-					for tokens := 1; tokens <= fewTokens; tokens++ {
+					for tokens := 1; tokens <= FewTokens; tokens++ {
 						for _, place := range bothPlaces {
 							n, _ := d.RowBytes(cols)
 							data := kerneltest.Slice[byte](t, rows*n, place)

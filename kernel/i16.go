@@ -153,8 +153,8 @@ func (a *I16) Resize(tokens, cols int) {
 	a.Halves = resized(a.Halves, filled(halvesLayout)*(tokens%2))
 }
 
-// Part makes part the chunks from c0 to c1 of all tokens, at most eight, in the same memory, so that
-// several workers can quantise one value.
+// Part makes part the chunks from c0 to c1 of all tokens in the same memory, so that several
+// workers can quantise one value. There are at most planesTokens tokens.
 func (a *I16) Part(part *I16, c0, c1 int) {
 	n, m := c0*a.Tokens, c1*a.Tokens
 	*part = I16{

@@ -18,10 +18,8 @@ func (e *executor) runMatMulI16(p *product, bias []float32, src operand, dst int
 	return p.run
 }
 
-// fewTokens is up to where multiplying row by row is faster than unpacking a
-// panel of rows first; a step of so many tokens, such as some sequences that
-// decode together, has the same bits as one token at a time.
-const fewTokens = 7
+// fewTokens is up to how many tokens have the same bits together as one at a time.
+const fewTokens = kernel.FewTokens
 
 // multiplyI16 picks the kernel for few tokens or for many.
 func multiplyI16(out []float32, t tensor.Tensor, r0, r1 int, x *kernel.I16, tokens int, ws *kernel.Workspace) {
