@@ -115,335 +115,830 @@ GLOBL word_7f800000<>(SB), RODATA|NOPTR, $4
 DATA word_7fc00000<>+0(SB)/4, $0x7fc00000
 GLOBL word_7fc00000<>(SB), RODATA|NOPTR, $4
 
-// func q8RoundWeightsAVX512(dst *int16, step *float32, weight *float32, v *byte, scales *uint16, inverse *float32, queries int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, BMI2
-TEXT ·q8RoundWeightsAVX512(SB), NOSPLIT, $0-64
-	MOVQ   v+24(FP), AX
-	MOVQ   scales+32(FP), CX
-	MOVQ   blocks+56(FP), DX
-	MOVQ   blocks+56(FP), BX
-	MOVQ   step+8(FP), SI
-	IMUL3Q $0x22, BX, BX
-	LEAQ   (BX)(BX*2), DI
-	LEAQ   (BX)(BX*4), R8
-	LEAQ   (DI)(BX*4), R9
-	MOVQ   CX, R10
-	LEAQ   128(CX), R11
+// func q8TopsAVX512(top *float32, scores *float32, blocks int, queries int, scale float32)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·q8TopsAVX512(SB), NOSPLIT, $0-36
+	MOVQ         top+0(FP), AX
+	MOVQ         scores+8(FP), CX
+	MOVQ         queries+24(FP), DX
+	MOVQ         queries+24(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	SHLQ         $0x08, DX
 
-scales3:
-	MOVWLZX (AX), R12
-	MOVW    R12, (R10)
-	MOVWLZX (AX)(BX*1), R12
-	MOVW    R12, 2(R10)
-	MOVWLZX (AX)(BX*2), R12
-	MOVW    R12, 4(R10)
-	MOVWLZX (AX)(DI*1), R12
-	MOVW    R12, 6(R10)
-	MOVWLZX (AX)(BX*4), R12
-	MOVW    R12, 8(R10)
-	MOVWLZX (AX)(R8*1), R12
-	MOVW    R12, 10(R10)
-	MOVWLZX (AX)(DI*2), R12
-	MOVW    R12, 12(R10)
-	MOVWLZX (AX)(R9*1), R12
-	MOVW    R12, 14(R10)
-	LEAQ    (AX)(BX*8), AX
-	ADDQ    $0x10, R10
-	CMPQ    R10, R11
-	JNE     scales3
-	MOVQ    BX, R10
-	SHLQ    $0x06, R10
-	SUBQ    R10, AX
+query3:
+	MOVQ         blocks+16(FP), DI
+	MOVQ         CX, SI
+	VBROADCASTSS (AX), Z1
+	VBROADCASTSS (AX), Z2
+	VBROADCASTSS (AX), Z3
+	VBROADCASTSS (AX), Z4
 
 block4:
-	VCVTPH2PS (CX), Z0
-	VCVTPH2PS 32(CX), Z1
-	VCVTPH2PS 64(CX), Z2
-	VCVTPH2PS 96(CX), Z3
-	ADDQ      $+128, CX
-	CMPQ      DX, $0x01
-	JEQ       last5
-	ADDQ      $0x22, AX
-	MOVQ      CX, R10
-	LEAQ      128(CX), R11
-
-scales6:
-	MOVWLZX (AX), R12
-	MOVW    R12, (R10)
-	MOVWLZX (AX)(BX*1), R12
-	MOVW    R12, 2(R10)
-	MOVWLZX (AX)(BX*2), R12
-	MOVW    R12, 4(R10)
-	MOVWLZX (AX)(DI*1), R12
-	MOVW    R12, 6(R10)
-	MOVWLZX (AX)(BX*4), R12
-	MOVW    R12, 8(R10)
-	MOVWLZX (AX)(R8*1), R12
-	MOVW    R12, 10(R10)
-	MOVWLZX (AX)(DI*2), R12
-	MOVW    R12, 12(R10)
-	MOVWLZX (AX)(R9*1), R12
-	MOVW    R12, 14(R10)
-	LEAQ    (AX)(BX*8), AX
-	ADDQ    $0x10, R10
-	CMPQ    R10, R11
-	JNE     scales6
-	MOVQ    BX, R10
-	SHLQ    $0x06, R10
-	SUBQ    R10, AX
-
-last5:
-	MOVQ weight+16(FP), R10
-	MOVQ queries+48(FP), R11
-
-queries8:
-	CMPQ          R11, $0x04
-	JLT           fewer9
-	VMULPS        (R10), Z0, Z4
-	VMULPS        64(R10), Z1, Z5
-	VMULPS        128(R10), Z2, Z6
-	VMULPS        192(R10), Z3, Z7
-	VPMAXUD       Z5, Z4, Z4
-	VPMAXUD       Z7, Z6, Z6
-	VPMAXUD       Z6, Z4, Z4
-	VMULPS        256(R10), Z0, Z5
-	VMULPS        320(R10), Z1, Z6
-	VMULPS        384(R10), Z2, Z7
-	VMULPS        448(R10), Z3, Z8
-	VPMAXUD       Z6, Z5, Z5
-	VPMAXUD       Z8, Z7, Z7
-	VPMAXUD       Z7, Z5, Z5
-	VMULPS        512(R10), Z0, Z6
-	VMULPS        576(R10), Z1, Z7
-	VMULPS        640(R10), Z2, Z8
-	VMULPS        704(R10), Z3, Z9
-	VPMAXUD       Z7, Z6, Z6
-	VPMAXUD       Z9, Z8, Z8
-	VPMAXUD       Z8, Z6, Z6
-	VMULPS        768(R10), Z0, Z7
-	VMULPS        832(R10), Z1, Z8
-	VMULPS        896(R10), Z2, Z9
-	VMULPS        960(R10), Z3, Z10
-	VPMAXUD       Z8, Z7, Z7
-	VPMAXUD       Z10, Z9, Z9
-	VPMAXUD       Z9, Z7, Z7
-	VPUNPCKHDQ    Z5, Z4, Z8
-	VPUNPCKLDQ    Z5, Z4, Z4
-	VPMAXUD       Z8, Z4, Z4
-	VPUNPCKHDQ    Z7, Z6, Z5
-	VPUNPCKLDQ    Z7, Z6, Z6
-	VPMAXUD       Z5, Z6, Z6
-	VPUNPCKHQDQ   Z6, Z4, Z5
-	VPUNPCKLQDQ   Z6, Z4, Z4
-	VPMAXUD       Z5, Z4, Z4
-	VEXTRACTF64X4 $0x01, Z4, Y5
-	VPMAXUD       Y5, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VPMAXUD       X5, X4, X4
-	VMOVUPS       X4, (SI)
-	ADDQ          $+1024, R10
-	ADDQ          $+16, SI
-	SUBQ          $0x04, R11
-	JMP           queries8
-
-fewer9:
-	CMPQ          R11, $0x03
-	JLT           fewer11
-	VMULPS        (R10), Z0, Z4
-	VMULPS        64(R10), Z1, Z5
-	VMULPS        128(R10), Z2, Z6
-	VMULPS        192(R10), Z3, Z7
-	VPMAXUD       Z5, Z4, Z4
-	VPMAXUD       Z7, Z6, Z6
-	VPMAXUD       Z6, Z4, Z4
-	VMULPS        256(R10), Z0, Z5
-	VMULPS        320(R10), Z1, Z6
-	VMULPS        384(R10), Z2, Z7
-	VMULPS        448(R10), Z3, Z8
-	VPMAXUD       Z6, Z5, Z5
-	VPMAXUD       Z8, Z7, Z7
-	VPMAXUD       Z7, Z5, Z5
-	VMULPS        512(R10), Z0, Z0
-	VMULPS        576(R10), Z1, Z1
-	VMULPS        640(R10), Z2, Z2
-	VMULPS        704(R10), Z3, Z3
-	VPMAXUD       Z1, Z0, Z0
-	VPMAXUD       Z3, Z2, Z2
-	VPMAXUD       Z2, Z0, Z0
-	VPUNPCKHDQ    Z5, Z4, Z1
-	VPUNPCKLDQ    Z5, Z4, Z2
-	VPMAXUD       Z1, Z2, Z2
-	VPUNPCKHDQ    Z0, Z0, Z1
-	VPUNPCKLDQ    Z0, Z0, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VPUNPCKHQDQ   Z0, Z2, Z1
-	VPUNPCKLQDQ   Z0, Z2, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VPMAXUD       Y1, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X1, X0, X0
-	VEXTRACTPS    $0x00, X0, (SI)
-	VEXTRACTPS    $0x01, X0, 4(SI)
-	VEXTRACTPS    $0x02, X0, 8(SI)
-	ADDQ          $+768, R10
-	ADDQ          $+12, SI
-	SUBQ          $0x03, R11
-	JMP           done7
-
-fewer11:
-	CMPQ          R11, $0x02
-	JLT           fewer13
-	VMULPS        (R10), Z0, Z4
-	VMULPS        64(R10), Z1, Z5
-	VMULPS        128(R10), Z2, Z6
-	VMULPS        192(R10), Z3, Z7
-	VPMAXUD       Z5, Z4, Z4
-	VPMAXUD       Z7, Z6, Z6
-	VPMAXUD       Z6, Z4, Z4
-	VMULPS        256(R10), Z0, Z0
-	VMULPS        320(R10), Z1, Z1
-	VMULPS        384(R10), Z2, Z2
-	VMULPS        448(R10), Z3, Z3
-	VPMAXUD       Z1, Z0, Z0
-	VPMAXUD       Z3, Z2, Z2
-	VPMAXUD       Z2, Z0, Z0
-	VPUNPCKHDQ    Z0, Z4, Z1
-	VPUNPCKLDQ    Z0, Z4, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VPUNPCKHQDQ   Z0, Z0, Z1
-	VPUNPCKLQDQ   Z0, Z0, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VPMAXUD       Y1, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X1, X0, X0
-	VEXTRACTPS    $0x00, X0, (SI)
-	VEXTRACTPS    $0x01, X0, 4(SI)
-	ADDQ          $+512, R10
-	ADDQ          $+8, SI
-	SUBQ          $0x02, R11
-	JMP           done7
-
-fewer13:
-	CMPQ          R11, $0x01
-	JLT           fewer15
-	VMULPS        (R10), Z0, Z0
-	VMULPS        64(R10), Z1, Z1
-	VMULPS        128(R10), Z2, Z2
-	VMULPS        192(R10), Z3, Z3
-	VPMAXUD       Z1, Z0, Z0
-	VPMAXUD       Z3, Z2, Z2
-	VPMAXUD       Z2, Z0, Z0
-	VPUNPCKHDQ    Z0, Z0, Z1
-	VPUNPCKLDQ    Z0, Z0, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VPUNPCKHQDQ   Z0, Z0, Z1
-	VPUNPCKLQDQ   Z0, Z0, Z0
-	VPMAXUD       Z1, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VPMAXUD       Y1, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X1, X0, X0
-	VEXTRACTPS    $0x00, X0, (SI)
-	ADDQ          $+256, R10
-	ADDQ          $+4, SI
-	SUBQ          $0x01, R11
-	JMP           done7
-
-fewer15:
-done7:
-	DECQ  DX
-	JNZ   block4
-	MOVQ  queries+48(FP), AX
-	MOVQ  blocks+56(FP), CX
-	IMULQ CX, AX
-	MOVQ  step+8(FP), CX
-	MOVQ  inverse+40(FP), DX
-	XORQ  BX, BX
-	SUBQ  $+16, AX
-	JLT   next17
-
-loop16:
-	VMOVUPS      (CX)(BX*4), Z0
-	VPBROADCASTD word_46fffe00<>+0(SB), Z1
-	VPBROADCASTD word_0d800000<>+0(SB), Z2
-	VPCMPUD      $0x05, Z2, Z0, K1
-	VPBROADCASTD word_7f800000<>+0(SB), Z2
-	VPCMPUD      $0x05, Z2, Z0, K2
-	VDIVPS.Z     Z1, Z0, K1, Z2
-	VPBROADCASTD word_7fc00000<>+0(SB), K2, Z2
-	KANDNW       K1, K2, K1
-	VDIVPS.Z     Z0, Z1, K1, Z0
-	VMOVUPS      Z0, (DX)(BX*4)
-	VMOVUPS      Z2, (CX)(BX*4)
-	ADDQ         $+16, BX
-	SUBQ         $+16, AX
-	JGE          loop16
-
-next17:
-	ADDQ         $+16, AX
-	TESTQ        AX, AX
-	JZ           done18
-	MOVQ         $-1, SI
-	BZHIQ        AX, SI, SI
-	KMOVW        SI, K1
-	VMOVUPS.Z    (CX)(BX*4), K1, Z0
-	VPBROADCASTD word_46fffe00<>+0(SB), Z1
-	VPBROADCASTD word_0d800000<>+0(SB), Z2
-	VPCMPUD      $0x05, Z2, Z0, K2
-	VPBROADCASTD word_7f800000<>+0(SB), Z2
-	VPCMPUD      $0x05, Z2, Z0, K3
-	VDIVPS.Z     Z1, Z0, K2, Z2
-	VPBROADCASTD word_7fc00000<>+0(SB), K3, Z2
-	KANDNW       K2, K3, K2
-	VDIVPS.Z     Z0, Z1, K2, Z0
-	VMOVUPS      Z0, K1, (DX)(BX*4)
-	VMOVUPS      Z2, K1, (CX)(BX*4)
-
-done18:
-	MOVQ         dst+0(FP), AX
-	MOVQ         scales+32(FP), CX
-	MOVQ         inverse+40(FP), DX
-	MOVQ         blocks+56(FP), BX
-	VBROADCASTSS word_4b400000<>+0(SB), Z5
-	VMOVDQU32    q8_low_words<>+0(SB), Z4
-
-block19:
-	VCVTPH2PS (CX), Z0
-	VCVTPH2PS 32(CX), Z1
-	VCVTPH2PS 64(CX), Z2
-	VCVTPH2PS 96(CX), Z3
-	MOVQ      weight+16(FP), SI
-	MOVQ      queries+48(FP), DI
-
-query20:
-	VBROADCASTSS (DX), Z6
-	VMULPS       (SI), Z0, Z7
-	VFMADD213PS  Z5, Z6, Z7
-	VMULPS       64(SI), Z1, Z8
-	VFMADD213PS  Z5, Z6, Z8
-	VMULPS       128(SI), Z2, Z9
-	VFMADD213PS  Z5, Z6, Z9
-	VMULPS       192(SI), Z3, Z10
-	VFMADD213PS  Z5, Z6, Z10
-	VPERMT2W     Z8, Z4, Z7
-	VMOVDQU32    Z7, (AX)
-	VPERMT2W     Z10, Z4, Z9
-	VMOVDQU32    Z9, 64(AX)
-	ADDQ         $+256, SI
-	ADDQ         $+128, AX
-	ADDQ         $0x04, DX
-	DECQ         DI
-	JNZ          query20
-	ADDQ         $+128, CX
-	DECQ         BX
-	JNZ          block19
+	VMULPS        (SI), Z0, Z5
+	VMAXPS        Z1, Z5, Z1
+	VMULPS        64(SI), Z0, Z5
+	VMAXPS        Z2, Z5, Z2
+	VMULPS        128(SI), Z0, Z5
+	VMAXPS        Z3, Z5, Z3
+	VMULPS        192(SI), Z0, Z5
+	VMAXPS        Z4, Z5, Z4
+	ADDQ          DX, SI
+	DECQ          DI
+	JNZ           block4
+	VMAXPS        Z2, Z1, Z1
+	VMAXPS        Z4, Z3, Z3
+	VMAXPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMAXPS        Y2, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0x0e, X1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0x01, X1, X2
+	VMAXPS        X2, X1, X1
+	VMOVSS        X1, (AX)
+	ADDQ          $0x04, AX
+	ADDQ          $+256, CX
+	DECQ          BX
+	JNZ           query3
 	VZEROUPPER
 	RET
 
-DATA word_46fffe00<>+0(SB)/4, $0x46fffe00
-GLOBL word_46fffe00<>(SB), RODATA|NOPTR, $4
+// func q8ExpsAVX512(x *float32, sum *float32, base *float32, factor float32, queries int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·q8ExpsAVX512(SB), NOSPLIT, $0-40
+	MOVQ         x+0(FP), AX
+	MOVQ         sum+8(FP), CX
+	MOVQ         base+16(FP), DX
+	VBROADCASTSS factor+24(FP), Z0
+	VBROADCASTSS word_c3480000<>+0(SB), Z2
+	VBROADCASTSS word_49400000<>+0(SB), Z3
+	VBROADCASTSS word_3f317218<>+0(SB), Z4
+	VBROADCASTSS word_3e75fdf0<>+0(SB), Z5
+	VBROADCASTSS word_3d635847<>+0(SB), Z6
+	VMOVDQU32    q8_powers<>+0(SB), Z1
+	MOVQ         queries+32(FP), BX
+	SUBQ         $0x02, BX
+	JLT          one5
+
+queries7:
+	VBROADCASTSS  (DX), Z7
+	VMOVUPS       (AX), Z8
+	VFMSUB132PS   Z0, Z7, Z8
+	VMOVUPS       64(AX), Z9
+	VFMSUB132PS   Z0, Z7, Z9
+	VMOVUPS       128(AX), Z10
+	VFMSUB132PS   Z0, Z7, Z10
+	VMOVUPS       192(AX), Z11
+	VFMSUB132PS   Z0, Z7, Z11
+	VBROADCASTSS  4(DX), Z7
+	VMOVUPS       256(AX), Z19
+	VFMSUB132PS   Z0, Z7, Z19
+	VMOVUPS       320(AX), Z22
+	VFMSUB132PS   Z0, Z7, Z22
+	VMOVUPS       384(AX), Z25
+	VFMSUB132PS   Z0, Z7, Z25
+	VMOVUPS       448(AX), Z28
+	VFMSUB132PS   Z0, Z7, Z28
+	VMAXPS        Z8, Z2, Z8
+	VMAXPS        Z9, Z2, Z9
+	VMAXPS        Z10, Z2, Z10
+	VMAXPS        Z11, Z2, Z11
+	VMAXPS        Z19, Z2, Z19
+	VMAXPS        Z22, Z2, Z22
+	VMAXPS        Z25, Z2, Z25
+	VMAXPS        Z28, Z2, Z28
+	VRNDSCALEPS   $0x48, Z8, Z7
+	VRNDSCALEPS   $0x48, Z9, Z13
+	VRNDSCALEPS   $0x48, Z10, Z15
+	VRNDSCALEPS   $0x48, Z11, Z17
+	VRNDSCALEPS   $0x48, Z19, Z20
+	VRNDSCALEPS   $0x48, Z22, Z23
+	VRNDSCALEPS   $0x48, Z25, Z26
+	VRNDSCALEPS   $0x48, Z28, Z29
+	VSUBPS        Z7, Z8, Z8
+	VSUBPS        Z13, Z9, Z9
+	VSUBPS        Z15, Z10, Z10
+	VSUBPS        Z17, Z11, Z11
+	VSUBPS        Z20, Z19, Z19
+	VSUBPS        Z23, Z22, Z22
+	VSUBPS        Z26, Z25, Z25
+	VSUBPS        Z29, Z28, Z28
+	VMOVAPS       Z6, Z12
+	VMOVAPS       Z6, Z14
+	VMOVAPS       Z6, Z16
+	VMOVAPS       Z6, Z18
+	VMOVAPS       Z6, Z21
+	VMOVAPS       Z6, Z24
+	VMOVAPS       Z6, Z27
+	VMOVAPS       Z6, Z30
+	VFMADD213PS   Z5, Z8, Z12
+	VFMADD213PS   Z5, Z9, Z14
+	VFMADD213PS   Z5, Z10, Z16
+	VFMADD213PS   Z5, Z11, Z18
+	VFMADD213PS   Z5, Z19, Z21
+	VFMADD213PS   Z5, Z22, Z24
+	VFMADD213PS   Z5, Z25, Z27
+	VFMADD213PS   Z5, Z28, Z30
+	VFMADD213PS   Z4, Z8, Z12
+	VFMADD213PS   Z4, Z9, Z14
+	VFMADD213PS   Z4, Z10, Z16
+	VFMADD213PS   Z4, Z11, Z18
+	VFMADD213PS   Z4, Z19, Z21
+	VFMADD213PS   Z4, Z22, Z24
+	VFMADD213PS   Z4, Z25, Z27
+	VFMADD213PS   Z4, Z28, Z30
+	VMULPS        Z8, Z12, Z12
+	VMULPS        Z9, Z14, Z14
+	VMULPS        Z10, Z16, Z16
+	VMULPS        Z11, Z18, Z18
+	VMULPS        Z19, Z21, Z21
+	VMULPS        Z22, Z24, Z24
+	VMULPS        Z25, Z27, Z27
+	VMULPS        Z28, Z30, Z30
+	VADDPS        Z3, Z7, Z8
+	VADDPS        Z3, Z13, Z9
+	VADDPS        Z3, Z15, Z10
+	VADDPS        Z3, Z17, Z11
+	VADDPS        Z3, Z20, Z19
+	VADDPS        Z3, Z23, Z22
+	VADDPS        Z3, Z26, Z25
+	VADDPS        Z3, Z29, Z28
+	VPERMPS       Z1, Z8, Z8
+	VPERMPS       Z1, Z9, Z9
+	VPERMPS       Z1, Z10, Z10
+	VPERMPS       Z1, Z11, Z11
+	VPERMPS       Z1, Z19, Z19
+	VPERMPS       Z1, Z22, Z22
+	VPERMPS       Z1, Z25, Z25
+	VPERMPS       Z1, Z28, Z28
+	VFMADD213PS   Z8, Z8, Z12
+	VFMADD213PS   Z9, Z9, Z14
+	VFMADD213PS   Z10, Z10, Z16
+	VFMADD213PS   Z11, Z11, Z18
+	VFMADD213PS   Z19, Z19, Z21
+	VFMADD213PS   Z22, Z22, Z24
+	VFMADD213PS   Z25, Z25, Z27
+	VFMADD213PS   Z28, Z28, Z30
+	VSCALEFPS     Z7, Z12, Z12
+	VSCALEFPS     Z13, Z14, Z14
+	VSCALEFPS     Z15, Z16, Z16
+	VSCALEFPS     Z17, Z18, Z18
+	VSCALEFPS     Z20, Z21, Z21
+	VSCALEFPS     Z23, Z24, Z24
+	VSCALEFPS     Z26, Z27, Z27
+	VSCALEFPS     Z29, Z30, Z30
+	VMOVUPS       Z12, (AX)
+	VMOVUPS       Z14, 64(AX)
+	VMOVUPS       Z16, 128(AX)
+	VMOVUPS       Z18, 192(AX)
+	VMOVUPS       Z21, 256(AX)
+	VMOVUPS       Z24, 320(AX)
+	VMOVUPS       Z27, 384(AX)
+	VMOVUPS       Z30, 448(AX)
+	VADDPS        Z14, Z12, Z12
+	VADDPS        Z18, Z16, Z16
+	VADDPS        Z16, Z12, Z12
+	VADDPS        Z24, Z21, Z21
+	VADDPS        Z30, Z27, Z27
+	VADDPS        Z27, Z21, Z21
+	VUNPCKHPS     Z21, Z12, Z7
+	VUNPCKLPS     Z21, Z12, Z12
+	VADDPS        Z7, Z12, Z12
+	VUNPCKHPD     Z12, Z12, Z7
+	VUNPCKLPD     Z12, Z12, Z12
+	VADDPS        Z7, Z12, Z12
+	VEXTRACTF64X4 $0x01, Z12, Y7
+	VADDPS        Y7, Y12, Y12
+	VEXTRACTF32X4 $0x01, Y12, X7
+	VADDPS        X7, X12, X12
+	VMOVSD        (CX), X7
+	VADDPS        X12, X7, X7
+	VMOVSD        X7, (CX)
+	ADDQ          $0x08, CX
+	ADDQ          $0x08, DX
+	ADDQ          $+512, AX
+	SUBQ          $0x02, BX
+	JGE           queries7
+
+one5:
+	CMPQ          BX, $-1
+	JNE           done6
+	VBROADCASTSS  (DX), Z7
+	VMOVUPS       (AX), Z8
+	VFMSUB132PS   Z0, Z7, Z8
+	VMOVUPS       64(AX), Z9
+	VFMSUB132PS   Z0, Z7, Z9
+	VMOVUPS       128(AX), Z10
+	VFMSUB132PS   Z0, Z7, Z10
+	VMOVUPS       192(AX), Z11
+	VFMSUB132PS   Z0, Z7, Z11
+	VMAXPS        Z8, Z2, Z8
+	VMAXPS        Z9, Z2, Z9
+	VMAXPS        Z10, Z2, Z10
+	VMAXPS        Z11, Z2, Z11
+	VRNDSCALEPS   $0x48, Z8, Z0
+	VRNDSCALEPS   $0x48, Z9, Z7
+	VRNDSCALEPS   $0x48, Z10, Z13
+	VRNDSCALEPS   $0x48, Z11, Z15
+	VSUBPS        Z0, Z8, Z8
+	VSUBPS        Z7, Z9, Z9
+	VSUBPS        Z13, Z10, Z10
+	VSUBPS        Z15, Z11, Z11
+	VMOVAPS       Z6, Z2
+	VMOVAPS       Z6, Z12
+	VMOVAPS       Z6, Z14
+	VMOVAPS       Z6, Z6
+	VFMADD213PS   Z5, Z8, Z2
+	VFMADD213PS   Z5, Z9, Z12
+	VFMADD213PS   Z5, Z10, Z14
+	VFMADD213PS   Z5, Z11, Z6
+	VFMADD213PS   Z4, Z8, Z2
+	VFMADD213PS   Z4, Z9, Z12
+	VFMADD213PS   Z4, Z10, Z14
+	VFMADD213PS   Z4, Z11, Z6
+	VMULPS        Z8, Z2, Z2
+	VMULPS        Z9, Z12, Z12
+	VMULPS        Z10, Z14, Z14
+	VMULPS        Z11, Z6, Z6
+	VADDPS        Z3, Z0, Z8
+	VADDPS        Z3, Z7, Z9
+	VADDPS        Z3, Z13, Z10
+	VADDPS        Z3, Z15, Z11
+	VPERMPS       Z1, Z8, Z8
+	VPERMPS       Z1, Z9, Z9
+	VPERMPS       Z1, Z10, Z10
+	VPERMPS       Z1, Z11, Z11
+	VFMADD213PS   Z8, Z8, Z2
+	VFMADD213PS   Z9, Z9, Z12
+	VFMADD213PS   Z10, Z10, Z14
+	VFMADD213PS   Z11, Z11, Z6
+	VSCALEFPS     Z0, Z2, Z2
+	VSCALEFPS     Z7, Z12, Z12
+	VSCALEFPS     Z13, Z14, Z14
+	VSCALEFPS     Z15, Z6, Z6
+	VMOVUPS       Z2, (AX)
+	VMOVUPS       Z12, 64(AX)
+	VMOVUPS       Z14, 128(AX)
+	VMOVUPS       Z6, 192(AX)
+	VADDPS        Z12, Z2, Z2
+	VADDPS        Z6, Z14, Z14
+	VADDPS        Z14, Z2, Z2
+	VUNPCKHPS     Z2, Z2, Z0
+	VUNPCKLPS     Z2, Z2, Z2
+	VADDPS        Z0, Z2, Z2
+	VUNPCKHPD     Z2, Z2, Z0
+	VUNPCKLPD     Z2, Z2, Z2
+	VADDPS        Z0, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X2
+	VMOVSS        (CX), X0
+	VADDPS        X2, X0, X0
+	VMOVSS        X0, (CX)
+	ADDQ          $0x04, CX
+	ADDQ          $0x04, DX
+	ADDQ          $+256, AX
+
+done6:
+	VZEROUPPER
+	RET
+
+DATA word_c3480000<>+0(SB)/4, $0xc3480000
+GLOBL word_c3480000<>(SB), RODATA|NOPTR, $4
+
+DATA word_49400000<>+0(SB)/4, $0x49400000
+GLOBL word_49400000<>(SB), RODATA|NOPTR, $4
+
+DATA word_3f317218<>+0(SB)/4, $0x3f317218
+GLOBL word_3f317218<>(SB), RODATA|NOPTR, $4
+
+DATA word_3e75fdf0<>+0(SB)/4, $0x3e75fdf0
+GLOBL word_3e75fdf0<>(SB), RODATA|NOPTR, $4
+
+DATA word_3d635847<>+0(SB)/4, $0x3d635847
+GLOBL word_3d635847<>(SB), RODATA|NOPTR, $4
+
+DATA q8_powers<>+0(SB)/4, $0x3f800000
+DATA q8_powers<>+4(SB)/4, $0x3f85aac3
+DATA q8_powers<>+8(SB)/4, $0x3f8b95c2
+DATA q8_powers<>+12(SB)/4, $0x3f91c3d3
+DATA q8_powers<>+16(SB)/4, $0x3f9837f0
+DATA q8_powers<>+20(SB)/4, $0x3f9ef532
+DATA q8_powers<>+24(SB)/4, $0x3fa5fed7
+DATA q8_powers<>+28(SB)/4, $0x3fad583f
+DATA q8_powers<>+32(SB)/4, $0x3fb504f3
+DATA q8_powers<>+36(SB)/4, $0x3fbd08a4
+DATA q8_powers<>+40(SB)/4, $0x3fc5672a
+DATA q8_powers<>+44(SB)/4, $0x3fce248c
+DATA q8_powers<>+48(SB)/4, $0x3fd744fd
+DATA q8_powers<>+52(SB)/4, $0x3fe0ccdf
+DATA q8_powers<>+56(SB)/4, $0x3feac0c7
+DATA q8_powers<>+60(SB)/4, $0x3ff5257d
+GLOBL q8_powers<>(SB), RODATA|NOPTR, $64
+
+// func q8RoundWeightsAVX512(dst *int16, step *float32, weight *float32, v *byte, pairs *uint32, scales *float32, queries int, blocks int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL
+TEXT ·q8RoundWeightsAVX512(SB), NOSPLIT, $0-64
+	MOVQ   v+24(FP), AX
+	MOVQ   pairs+32(FP), CX
+	MOVQ   blocks+56(FP), DX
+	MOVQ   blocks+56(FP), BX
+	IMUL3Q $0x22, BX, BX
+	LEAQ   (BX)(BX*2), SI
+	LEAQ   (BX)(BX*4), DI
+	LEAQ   (SI)(BX*4), R8
+	MOVQ   BX, R9
+	SHLQ   $0x06, R9
+
+pair8:
+	MOVQ $+32, R10
+	CMPQ DX, $0x01
+	JNE  even10
+	XORQ R10, R10
+
+even10:
+	LEAQ 256(CX), R12
+
+scales9:
+	LEAQ      (AX)(R10*1), R11
+	MOVL      (R11), R13
+	MOVW      (AX), R13
+	MOVL      R13, (CX)
+	MOVL      (R11)(BX*1), R13
+	MOVW      (AX)(BX*1), R13
+	MOVL      R13, 4(CX)
+	MOVL      (R11)(BX*2), R13
+	MOVW      (AX)(BX*2), R13
+	MOVL      R13, 8(CX)
+	MOVL      (R11)(SI*1), R13
+	MOVW      (AX)(SI*1), R13
+	MOVL      R13, 12(CX)
+	MOVL      (R11)(BX*4), R13
+	MOVW      (AX)(BX*4), R13
+	MOVL      R13, 16(CX)
+	MOVL      (R11)(DI*1), R13
+	MOVW      (AX)(DI*1), R13
+	MOVL      R13, 20(CX)
+	MOVL      (R11)(SI*2), R13
+	MOVW      (AX)(SI*2), R13
+	MOVL      R13, 24(CX)
+	MOVL      (R11)(R8*1), R11
+	MOVW      (AX)(R8*1), R11
+	MOVL      R11, 28(CX)
+	LEAQ      (AX)(BX*8), AX
+	ADDQ      $0x20, CX
+	CMPQ      CX, R12
+	JNE       scales9
+	SUBQ      R9, AX
+	ADDQ      $0x44, AX
+	SUBQ      $0x02, DX
+	JG        pair8
+	MOVQ      pairs+32(FP), AX
+	MOVQ      scales+40(FP), CX
+	MOVQ      blocks+56(FP), DX
+	VMOVDQU32 q8_low_words<>+0(SB), Z0
+	VMOVDQU32 q8_high_words<>+0(SB), Z1
+
+convert11:
+	VMOVDQU32     (AX), Z2
+	VMOVDQU32     64(AX), Z3
+	VMOVDQA32     Z0, Z4
+	VPERMI2W      Z3, Z2, Z4
+	VCVTPH2PS     Y4, Z5
+	VMOVUPS       Z5, (CX)
+	VEXTRACTF64X4 $0x01, Z4, Y4
+	VCVTPH2PS     Y4, Z4
+	VMOVUPS       Z4, 64(CX)
+	VMOVDQA32     Z1, Z4
+	VPERMI2W      Z3, Z2, Z4
+	VCVTPH2PS     Y4, Z2
+	VMOVUPS       Z2, 256(CX)
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VCVTPH2PS     Y2, Z2
+	VMOVUPS       Z2, 320(CX)
+	VMOVDQU32     128(AX), Z2
+	VMOVDQU32     192(AX), Z3
+	VMOVDQA32     Z0, Z4
+	VPERMI2W      Z3, Z2, Z4
+	VCVTPH2PS     Y4, Z5
+	VMOVUPS       Z5, 128(CX)
+	VEXTRACTF64X4 $0x01, Z4, Y4
+	VCVTPH2PS     Y4, Z4
+	VMOVUPS       Z4, 192(CX)
+	VMOVDQA32     Z1, Z4
+	VPERMI2W      Z3, Z2, Z4
+	VCVTPH2PS     Y4, Z2
+	VMOVUPS       Z2, 384(CX)
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VCVTPH2PS     Y2, Z2
+	VMOVUPS       Z2, 448(CX)
+	ADDQ          $+256, AX
+	ADDQ          $+512, CX
+	SUBQ          $0x02, DX
+	JG            convert11
+	VBROADCASTSS  word_4b400000<>+0(SB), Z1
+	MOVQ          dst+0(FP), AX
+	MOVQ          step+8(FP), CX
+	MOVQ          scales+40(FP), DX
+	MOVQ          queries+48(FP), BX
+	MOVQ          queries+48(FP), SI
+	VMOVDQU32     q8_low_words<>+0(SB), Z0
+	SHLQ          $0x07, BX
+	SHLQ          $0x02, SI
+	MOVQ          blocks+56(FP), DI
+
+blocks13:
+	CMPQ DI, $0x04
+	JLT  fewer14
+	MOVQ weight+16(FP), R8
+	MOVQ queries+48(FP), R9
+	MOVQ CX, R10
+	MOVQ AX, R11
+
+query15:
+	VMOVUPS       (R8), Z3
+	VMULPS        (DX), Z3, Z2
+	VMULPS        256(DX), Z3, Z6
+	VMULPS        512(DX), Z3, Z10
+	VMULPS        768(DX), Z3, Z14
+	VMOVUPS       64(R8), Z4
+	VMULPS        64(DX), Z4, Z3
+	VMULPS        320(DX), Z4, Z7
+	VMULPS        576(DX), Z4, Z11
+	VMULPS        832(DX), Z4, Z15
+	VMOVUPS       128(R8), Z5
+	VMULPS        128(DX), Z5, Z4
+	VMULPS        384(DX), Z5, Z8
+	VMULPS        640(DX), Z5, Z12
+	VMULPS        896(DX), Z5, Z16
+	VMOVUPS       192(R8), Z17
+	VMULPS        192(DX), Z17, Z5
+	VMULPS        448(DX), Z17, Z9
+	VMULPS        704(DX), Z17, Z13
+	VMULPS        960(DX), Z17, Z17
+	VPMAXUD       Z3, Z2, Z19
+	VPMAXUD       Z5, Z4, Z18
+	VPMAXUD       Z18, Z19, Z19
+	VPMAXUD       Z7, Z6, Z20
+	VPMAXUD       Z9, Z8, Z18
+	VPMAXUD       Z18, Z20, Z20
+	VPMAXUD       Z11, Z10, Z21
+	VPMAXUD       Z13, Z12, Z18
+	VPMAXUD       Z18, Z21, Z21
+	VPMAXUD       Z15, Z14, Z22
+	VPMAXUD       Z17, Z16, Z18
+	VPMAXUD       Z18, Z22, Z22
+	VPUNPCKHDQ    Z20, Z19, Z18
+	VPUNPCKLDQ    Z20, Z19, Z19
+	VPMAXUD       Z18, Z19, Z19
+	VPUNPCKHDQ    Z22, Z21, Z18
+	VPUNPCKLDQ    Z22, Z21, Z20
+	VPMAXUD       Z18, Z20, Z20
+	VPUNPCKHQDQ   Z20, Z19, Z18
+	VPUNPCKLQDQ   Z20, Z19, Z19
+	VPMAXUD       Z18, Z19, Z19
+	VEXTRACTF64X4 $0x01, Z19, Y18
+	VPMAXUD       Y18, Y19, Y19
+	VEXTRACTF32X4 $0x01, Y19, X18
+	VPMAXUD       X18, X19, X19
+	VPBROADCASTD  word_46fffe00<>+0(SB), X18
+	VPBROADCASTD  word_0d800000<>+0(SB), X20
+	VPCMPUD       $0x05, X20, X19, K1
+	VPBROADCASTD  word_7f800000<>+0(SB), X20
+	VPCMPUD       $0x05, X20, X19, K2
+	VDIVPS.Z      X18, X19, K1, X20
+	VPBROADCASTD  word_7fc00000<>+0(SB), K2, X20
+	KANDNW        K1, K2, K1
+	VDIVPS.Z      X19, X18, K1, X18
+	MOVQ          R10, R12
+	MOVQ          R11, R13
+	VBROADCASTSS  X18, Z19
+	VEXTRACTPS    $0x00, X20, (R12)
+	VFMADD213PS   Z1, Z19, Z2
+	VFMADD213PS   Z1, Z19, Z3
+	VFMADD213PS   Z1, Z19, Z4
+	VFMADD213PS   Z1, Z19, Z5
+	VPERMT2W      Z3, Z0, Z2
+	VMOVDQU32     Z2, (R13)
+	VPERMT2W      Z5, Z0, Z4
+	VMOVDQU32     Z4, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0x55, X18, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x01, X20, (R12)
+	VFMADD213PS   Z1, Z2, Z6
+	VFMADD213PS   Z1, Z2, Z7
+	VFMADD213PS   Z1, Z2, Z8
+	VFMADD213PS   Z1, Z2, Z9
+	VPERMT2W      Z7, Z0, Z6
+	VMOVDQU32     Z6, (R13)
+	VPERMT2W      Z9, Z0, Z8
+	VMOVDQU32     Z8, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0xaa, X18, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x02, X20, (R12)
+	VFMADD213PS   Z1, Z2, Z10
+	VFMADD213PS   Z1, Z2, Z11
+	VFMADD213PS   Z1, Z2, Z12
+	VFMADD213PS   Z1, Z2, Z13
+	VPERMT2W      Z11, Z0, Z10
+	VMOVDQU32     Z10, (R13)
+	VPERMT2W      Z13, Z0, Z12
+	VMOVDQU32     Z12, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0xff, X18, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x03, X20, (R12)
+	VFMADD213PS   Z1, Z2, Z14
+	VFMADD213PS   Z1, Z2, Z15
+	VFMADD213PS   Z1, Z2, Z16
+	VFMADD213PS   Z1, Z2, Z17
+	VPERMT2W      Z15, Z0, Z14
+	VMOVDQU32     Z14, (R13)
+	VPERMT2W      Z17, Z0, Z16
+	VMOVDQU32     Z16, 64(R13)
+	ADDQ          $+256, R8
+	ADDQ          $+128, R11
+	ADDQ          $0x04, R10
+	DECQ          R9
+	JNZ           query15
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          $+1024, DX
+	SUBQ          $0x04, DI
+	JMP           blocks13
+
+fewer14:
+	CMPQ DI, $0x03
+	JLT  fewer17
+	MOVQ weight+16(FP), R8
+	MOVQ queries+48(FP), R9
+	MOVQ CX, R10
+	MOVQ AX, R11
+
+query18:
+	VMOVUPS       (R8), Z3
+	VMULPS        (DX), Z3, Z2
+	VMULPS        256(DX), Z3, Z6
+	VMULPS        512(DX), Z3, Z10
+	VMOVUPS       64(R8), Z4
+	VMULPS        64(DX), Z4, Z3
+	VMULPS        320(DX), Z4, Z7
+	VMULPS        576(DX), Z4, Z11
+	VMOVUPS       128(R8), Z5
+	VMULPS        128(DX), Z5, Z4
+	VMULPS        384(DX), Z5, Z8
+	VMULPS        640(DX), Z5, Z12
+	VMOVUPS       192(R8), Z13
+	VMULPS        192(DX), Z13, Z5
+	VMULPS        448(DX), Z13, Z9
+	VMULPS        704(DX), Z13, Z13
+	VPMAXUD       Z3, Z2, Z15
+	VPMAXUD       Z5, Z4, Z14
+	VPMAXUD       Z14, Z15, Z15
+	VPMAXUD       Z7, Z6, Z16
+	VPMAXUD       Z9, Z8, Z14
+	VPMAXUD       Z14, Z16, Z16
+	VPMAXUD       Z11, Z10, Z17
+	VPMAXUD       Z13, Z12, Z14
+	VPMAXUD       Z14, Z17, Z17
+	VPUNPCKHDQ    Z16, Z15, Z14
+	VPUNPCKLDQ    Z16, Z15, Z15
+	VPMAXUD       Z14, Z15, Z15
+	VPUNPCKHDQ    Z17, Z17, Z14
+	VPUNPCKLDQ    Z17, Z17, Z16
+	VPMAXUD       Z14, Z16, Z16
+	VPUNPCKHQDQ   Z16, Z15, Z14
+	VPUNPCKLQDQ   Z16, Z15, Z15
+	VPMAXUD       Z14, Z15, Z15
+	VEXTRACTF64X4 $0x01, Z15, Y14
+	VPMAXUD       Y14, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X14
+	VPMAXUD       X14, X15, X15
+	VPBROADCASTD  word_46fffe00<>+0(SB), X14
+	VPBROADCASTD  word_0d800000<>+0(SB), X16
+	VPCMPUD       $0x05, X16, X15, K1
+	VPBROADCASTD  word_7f800000<>+0(SB), X16
+	VPCMPUD       $0x05, X16, X15, K2
+	VDIVPS.Z      X14, X15, K1, X16
+	VPBROADCASTD  word_7fc00000<>+0(SB), K2, X16
+	KANDNW        K1, K2, K1
+	VDIVPS.Z      X15, X14, K1, X14
+	MOVQ          R10, R12
+	MOVQ          R11, R13
+	VBROADCASTSS  X14, Z15
+	VEXTRACTPS    $0x00, X16, (R12)
+	VFMADD213PS   Z1, Z15, Z2
+	VFMADD213PS   Z1, Z15, Z3
+	VFMADD213PS   Z1, Z15, Z4
+	VFMADD213PS   Z1, Z15, Z5
+	VPERMT2W      Z3, Z0, Z2
+	VMOVDQU32     Z2, (R13)
+	VPERMT2W      Z5, Z0, Z4
+	VMOVDQU32     Z4, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0x55, X14, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x01, X16, (R12)
+	VFMADD213PS   Z1, Z2, Z6
+	VFMADD213PS   Z1, Z2, Z7
+	VFMADD213PS   Z1, Z2, Z8
+	VFMADD213PS   Z1, Z2, Z9
+	VPERMT2W      Z7, Z0, Z6
+	VMOVDQU32     Z6, (R13)
+	VPERMT2W      Z9, Z0, Z8
+	VMOVDQU32     Z8, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0xaa, X14, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x02, X16, (R12)
+	VFMADD213PS   Z1, Z2, Z10
+	VFMADD213PS   Z1, Z2, Z11
+	VFMADD213PS   Z1, Z2, Z12
+	VFMADD213PS   Z1, Z2, Z13
+	VPERMT2W      Z11, Z0, Z10
+	VMOVDQU32     Z10, (R13)
+	VPERMT2W      Z13, Z0, Z12
+	VMOVDQU32     Z12, 64(R13)
+	ADDQ          $+256, R8
+	ADDQ          $+128, R11
+	ADDQ          $0x04, R10
+	DECQ          R9
+	JNZ           query18
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          $+768, DX
+	SUBQ          $0x03, DI
+	JMP           done12
+
+fewer17:
+	CMPQ DI, $0x02
+	JLT  fewer20
+	MOVQ weight+16(FP), R8
+	MOVQ queries+48(FP), R9
+	MOVQ CX, R10
+	MOVQ AX, R11
+
+query21:
+	VMOVUPS       (R8), Z3
+	VMULPS        (DX), Z3, Z2
+	VMULPS        256(DX), Z3, Z6
+	VMOVUPS       64(R8), Z4
+	VMULPS        64(DX), Z4, Z3
+	VMULPS        320(DX), Z4, Z7
+	VMOVUPS       128(R8), Z5
+	VMULPS        128(DX), Z5, Z4
+	VMULPS        384(DX), Z5, Z8
+	VMOVUPS       192(R8), Z9
+	VMULPS        192(DX), Z9, Z5
+	VMULPS        448(DX), Z9, Z9
+	VPMAXUD       Z3, Z2, Z11
+	VPMAXUD       Z5, Z4, Z10
+	VPMAXUD       Z10, Z11, Z11
+	VPMAXUD       Z7, Z6, Z12
+	VPMAXUD       Z9, Z8, Z10
+	VPMAXUD       Z10, Z12, Z12
+	VPUNPCKHDQ    Z12, Z11, Z10
+	VPUNPCKLDQ    Z12, Z11, Z11
+	VPMAXUD       Z10, Z11, Z11
+	VPUNPCKHQDQ   Z11, Z11, Z10
+	VPUNPCKLQDQ   Z11, Z11, Z11
+	VPMAXUD       Z10, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y10
+	VPMAXUD       Y10, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X10
+	VPMAXUD       X10, X11, X11
+	VPBROADCASTD  word_46fffe00<>+0(SB), X10
+	VPBROADCASTD  word_0d800000<>+0(SB), X12
+	VPCMPUD       $0x05, X12, X11, K1
+	VPBROADCASTD  word_7f800000<>+0(SB), X12
+	VPCMPUD       $0x05, X12, X11, K2
+	VDIVPS.Z      X10, X11, K1, X12
+	VPBROADCASTD  word_7fc00000<>+0(SB), K2, X12
+	KANDNW        K1, K2, K1
+	VDIVPS.Z      X11, X10, K1, X10
+	MOVQ          R10, R12
+	MOVQ          R11, R13
+	VBROADCASTSS  X10, Z11
+	VEXTRACTPS    $0x00, X12, (R12)
+	VFMADD213PS   Z1, Z11, Z2
+	VFMADD213PS   Z1, Z11, Z3
+	VFMADD213PS   Z1, Z11, Z4
+	VFMADD213PS   Z1, Z11, Z5
+	VPERMT2W      Z3, Z0, Z2
+	VMOVDQU32     Z2, (R13)
+	VPERMT2W      Z5, Z0, Z4
+	VMOVDQU32     Z4, 64(R13)
+	ADDQ          SI, R12
+	ADDQ          BX, R13
+	VPERMILPS     $0x55, X10, X2
+	VBROADCASTSS  X2, Z2
+	VEXTRACTPS    $0x01, X12, (R12)
+	VFMADD213PS   Z1, Z2, Z6
+	VFMADD213PS   Z1, Z2, Z7
+	VFMADD213PS   Z1, Z2, Z8
+	VFMADD213PS   Z1, Z2, Z9
+	VPERMT2W      Z7, Z0, Z6
+	VMOVDQU32     Z6, (R13)
+	VPERMT2W      Z9, Z0, Z8
+	VMOVDQU32     Z8, 64(R13)
+	ADDQ          $+256, R8
+	ADDQ          $+128, R11
+	ADDQ          $0x04, R10
+	DECQ          R9
+	JNZ           query21
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          $+512, DX
+	SUBQ          $0x02, DI
+	JMP           done12
+
+fewer20:
+	CMPQ DI, $0x01
+	JLT  fewer23
+	MOVQ weight+16(FP), R8
+	MOVQ queries+48(FP), R9
+	MOVQ CX, R10
+	MOVQ AX, R11
+
+query24:
+	VMOVUPS       (R8), Z2
+	VMULPS        (DX), Z2, Z2
+	VMOVUPS       64(R8), Z3
+	VMULPS        64(DX), Z3, Z3
+	VMOVUPS       128(R8), Z4
+	VMULPS        128(DX), Z4, Z4
+	VMOVUPS       192(R8), Z5
+	VMULPS        192(DX), Z5, Z5
+	VPMAXUD       Z3, Z2, Z7
+	VPMAXUD       Z5, Z4, Z6
+	VPMAXUD       Z6, Z7, Z7
+	VPUNPCKHDQ    Z7, Z7, Z6
+	VPUNPCKLDQ    Z7, Z7, Z7
+	VPMAXUD       Z6, Z7, Z7
+	VPUNPCKHQDQ   Z7, Z7, Z6
+	VPUNPCKLQDQ   Z7, Z7, Z7
+	VPMAXUD       Z6, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y6
+	VPMAXUD       Y6, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X6
+	VPMAXUD       X6, X7, X7
+	VPBROADCASTD  word_46fffe00<>+0(SB), X6
+	VPBROADCASTD  word_0d800000<>+0(SB), X8
+	VPCMPUD       $0x05, X8, X7, K1
+	VPBROADCASTD  word_7f800000<>+0(SB), X8
+	VPCMPUD       $0x05, X8, X7, K2
+	VDIVPS.Z      X6, X7, K1, X8
+	VPBROADCASTD  word_7fc00000<>+0(SB), K2, X8
+	KANDNW        K1, K2, K1
+	VDIVPS.Z      X7, X6, K1, X6
+	MOVQ          R10, R12
+	MOVQ          R11, R13
+	VBROADCASTSS  X6, Z6
+	VEXTRACTPS    $0x00, X8, (R12)
+	VFMADD213PS   Z1, Z6, Z2
+	VFMADD213PS   Z1, Z6, Z3
+	VFMADD213PS   Z1, Z6, Z4
+	VFMADD213PS   Z1, Z6, Z5
+	VPERMT2W      Z3, Z0, Z2
+	VMOVDQU32     Z2, (R13)
+	VPERMT2W      Z5, Z0, Z4
+	VMOVDQU32     Z4, 64(R13)
+	ADDQ          $+256, R8
+	ADDQ          $+128, R11
+	ADDQ          $0x04, R10
+	DECQ          R9
+	JNZ           query24
+	ADDQ          BX, AX
+	ADDQ          SI, CX
+	ADDQ          $+256, DX
+	SUBQ          $0x01, DI
+	JMP           done12
+
+fewer23:
+done12:
+	VZEROUPPER
+	RET
 
 DATA q8_low_words<>+0(SB)/4, $0x00020000
 DATA q8_low_words<>+4(SB)/4, $0x00060004
@@ -463,6 +958,27 @@ DATA q8_low_words<>+56(SB)/4, $0x003a0038
 DATA q8_low_words<>+60(SB)/4, $0x003e003c
 GLOBL q8_low_words<>(SB), RODATA|NOPTR, $64
 
+DATA q8_high_words<>+0(SB)/4, $0x00030001
+DATA q8_high_words<>+4(SB)/4, $0x00070005
+DATA q8_high_words<>+8(SB)/4, $0x000b0009
+DATA q8_high_words<>+12(SB)/4, $0x000f000d
+DATA q8_high_words<>+16(SB)/4, $0x00130011
+DATA q8_high_words<>+20(SB)/4, $0x00170015
+DATA q8_high_words<>+24(SB)/4, $0x001b0019
+DATA q8_high_words<>+28(SB)/4, $0x001f001d
+DATA q8_high_words<>+32(SB)/4, $0x00230021
+DATA q8_high_words<>+36(SB)/4, $0x00270025
+DATA q8_high_words<>+40(SB)/4, $0x002b0029
+DATA q8_high_words<>+44(SB)/4, $0x002f002d
+DATA q8_high_words<>+48(SB)/4, $0x00330031
+DATA q8_high_words<>+52(SB)/4, $0x00370035
+DATA q8_high_words<>+56(SB)/4, $0x003b0039
+DATA q8_high_words<>+60(SB)/4, $0x003f003d
+GLOBL q8_high_words<>(SB), RODATA|NOPTR, $64
+
+DATA word_46fffe00<>+0(SB)/4, $0x46fffe00
+GLOBL word_46fffe00<>(SB), RODATA|NOPTR, $4
+
 // func q8Scores1AVX512(scores *float32, k *byte, groups int, q *int32, blocks int, ahead *byte)
 // Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·q8Scores1AVX512(SB), NOSPLIT, $72-48
@@ -480,14 +996,14 @@ TEXT ·q8Scores1AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group21:
+group25:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z0, 64(AX)
 
-block22:
+block26:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -738,7 +1254,7 @@ block22:
 	ADDQ            $0x22, R11
 	ADDQ            $+72, R12
 	DECQ            R13
-	JNZ             block22
+	JNZ             block26
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -761,7 +1277,7 @@ block22:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group21
+	JNZ             group25
 	VZEROUPPER
 	RET
 
@@ -781,14 +1297,14 @@ TEXT ·q8Mix1AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block23:
+block27:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	MOVQ   pairs+32(FP), R11
 	MOVQ   BX, R9
 	LEAQ   256(CX), R10
 
-pair24:
+pair28:
 	VPMOVSXBW    2(R9), Z4
 	VPMOVSXBW    2(R9)(R8*1), Z5
 	VPUNPCKLWD   Z5, Z4, Z6
@@ -801,7 +1317,7 @@ pair24:
 	LEAQ         (R9)(R8*2), R9
 	ADDQ         $0x04, R10
 	DECQ         R11
-	JNZ          pair24
+	JNZ          pair28
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -825,7 +1341,7 @@ pair24:
 	ADDQ         $+128, CX
 	ADDQ         $+4, DX
 	DECQ         DI
-	JNZ          block23
+	JNZ          block27
 	VZEROUPPER
 	RET
 
@@ -882,7 +1398,7 @@ TEXT ·q8Scores2AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group25:
+group29:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -891,7 +1407,7 @@ group25:
 	VMOVUPS Z0, 256(AX)
 	VMOVUPS Z0, 320(AX)
 
-block26:
+block30:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -1206,7 +1722,7 @@ block26:
 	ADDQ            $0x22, R11
 	ADDQ            $+144, R12
 	DECQ            R13
-	JNZ             block26
+	JNZ             block30
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -1229,7 +1745,7 @@ block26:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group25
+	JNZ             group29
 	VZEROUPPER
 	RET
 
@@ -1249,7 +1765,7 @@ TEXT ·q8Mix2AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block27:
+block31:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -1258,7 +1774,7 @@ block27:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair28:
+pair32:
 	VPMOVSXBW    2(R10), Z6
 	VPMOVSXBW    2(R10)(R8*1), Z7
 	VPUNPCKLWD   Z7, Z6, Z8
@@ -1274,7 +1790,7 @@ pair28:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair28
+	JNZ          pair32
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -1312,7 +1828,7 @@ pair28:
 	ADDQ         $+256, CX
 	ADDQ         $+8, DX
 	DECQ         DI
-	JNZ          block27
+	JNZ          block31
 	VZEROUPPER
 	RET
 
@@ -1333,7 +1849,7 @@ TEXT ·q8Scores3AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group29:
+group33:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -1344,7 +1860,7 @@ group29:
 	VMOVUPS Z0, 512(AX)
 	VMOVUPS Z0, 576(AX)
 
-block30:
+block34:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -1723,7 +2239,7 @@ block30:
 	ADDQ            $0x22, R11
 	ADDQ            $+216, R12
 	DECQ            R13
-	JNZ             block30
+	JNZ             block34
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -1746,7 +2262,7 @@ block30:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group29
+	JNZ             group33
 	VZEROUPPER
 	RET
 
@@ -1766,7 +2282,7 @@ TEXT ·q8Mix3AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block31:
+block35:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -1777,7 +2293,7 @@ block31:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair32:
+pair36:
 	VPMOVSXBW    2(R10), Z8
 	VPMOVSXBW    2(R10)(R8*1), Z9
 	VPUNPCKLWD   Z9, Z8, Z10
@@ -1796,7 +2312,7 @@ pair32:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair32
+	JNZ          pair36
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -1848,7 +2364,7 @@ pair32:
 	ADDQ         $+384, CX
 	ADDQ         $+12, DX
 	DECQ         DI
-	JNZ          block31
+	JNZ          block35
 	VZEROUPPER
 	RET
 
@@ -1869,7 +2385,7 @@ TEXT ·q8Scores4AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group33:
+group37:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -1882,7 +2398,7 @@ group33:
 	VMOVUPS Z0, 768(AX)
 	VMOVUPS Z0, 832(AX)
 
-block34:
+block38:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -2327,7 +2843,7 @@ block34:
 	ADDQ            $0x22, R11
 	ADDQ            $+288, R12
 	DECQ            R13
-	JNZ             block34
+	JNZ             block38
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -2350,7 +2866,7 @@ block34:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group33
+	JNZ             group37
 	VZEROUPPER
 	RET
 
@@ -2370,7 +2886,7 @@ TEXT ·q8Mix4AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block35:
+block39:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -2383,7 +2899,7 @@ block35:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair36:
+pair40:
 	VPMOVSXBW    2(R10), Z10
 	VPMOVSXBW    2(R10)(R8*1), Z11
 	VPUNPCKLWD   Z11, Z10, Z12
@@ -2405,7 +2921,7 @@ pair36:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair36
+	JNZ          pair40
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -2471,7 +2987,7 @@ pair36:
 	ADDQ         $+512, CX
 	ADDQ         $+16, DX
 	DECQ         DI
-	JNZ          block35
+	JNZ          block39
 	VZEROUPPER
 	RET
 
@@ -2492,7 +3008,7 @@ TEXT ·q8Scores5AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group37:
+group41:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -2507,7 +3023,7 @@ group37:
 	VMOVUPS Z0, 1024(AX)
 	VMOVUPS Z0, 1088(AX)
 
-block38:
+block42:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -3016,7 +3532,7 @@ block38:
 	ADDQ            $0x22, R11
 	ADDQ            $+360, R12
 	DECQ            R13
-	JNZ             block38
+	JNZ             block42
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -3039,7 +3555,7 @@ block38:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group37
+	JNZ             group41
 	VZEROUPPER
 	RET
 
@@ -3059,7 +3575,7 @@ TEXT ·q8Mix5AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block39:
+block43:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -3074,7 +3590,7 @@ block39:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair40:
+pair44:
 	VPMOVSXBW    2(R10), Z12
 	VPMOVSXBW    2(R10)(R8*1), Z13
 	VPUNPCKLWD   Z13, Z12, Z14
@@ -3099,7 +3615,7 @@ pair40:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair40
+	JNZ          pair44
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -3179,7 +3695,7 @@ pair40:
 	ADDQ         $+640, CX
 	ADDQ         $+20, DX
 	DECQ         DI
-	JNZ          block39
+	JNZ          block43
 	VZEROUPPER
 	RET
 
@@ -3200,7 +3716,7 @@ TEXT ·q8Scores6AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group41:
+group45:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -3217,7 +3733,7 @@ group41:
 	VMOVUPS Z0, 1280(AX)
 	VMOVUPS Z0, 1344(AX)
 
-block42:
+block46:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -3790,7 +4306,7 @@ block42:
 	ADDQ            $0x22, R11
 	ADDQ            $+432, R12
 	DECQ            R13
-	JNZ             block42
+	JNZ             block46
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -3813,7 +4329,7 @@ block42:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group41
+	JNZ             group45
 	VZEROUPPER
 	RET
 
@@ -3833,7 +4349,7 @@ TEXT ·q8Mix6AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block43:
+block47:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -3850,7 +4366,7 @@ block43:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair44:
+pair48:
 	VPMOVSXBW    2(R10), Z14
 	VPMOVSXBW    2(R10)(R8*1), Z15
 	VPUNPCKLWD   Z15, Z14, Z16
@@ -3878,7 +4394,7 @@ pair44:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair44
+	JNZ          pair48
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -3972,7 +4488,7 @@ pair44:
 	ADDQ         $+768, CX
 	ADDQ         $+24, DX
 	DECQ         DI
-	JNZ          block43
+	JNZ          block47
 	VZEROUPPER
 	RET
 
@@ -3993,7 +4509,7 @@ TEXT ·q8Scores7AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group45:
+group49:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -4012,7 +4528,7 @@ group45:
 	VMOVUPS Z0, 1536(AX)
 	VMOVUPS Z0, 1600(AX)
 
-block46:
+block50:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -4651,7 +5167,7 @@ block46:
 	ADDQ            $0x22, R11
 	ADDQ            $+504, R12
 	DECQ            R13
-	JNZ             block46
+	JNZ             block50
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -4674,7 +5190,7 @@ block46:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group45
+	JNZ             group49
 	VZEROUPPER
 	RET
 
@@ -4694,7 +5210,7 @@ TEXT ·q8Mix7AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block47:
+block51:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -4713,7 +5229,7 @@ block47:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair48:
+pair52:
 	VPMOVSXBW    2(R10), Z16
 	VPMOVSXBW    2(R10)(R8*1), Z17
 	VPUNPCKLWD   Z17, Z16, Z18
@@ -4744,7 +5260,7 @@ pair48:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair48
+	JNZ          pair52
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -4852,7 +5368,7 @@ pair48:
 	ADDQ         $+896, CX
 	ADDQ         $+28, DX
 	DECQ         DI
-	JNZ          block47
+	JNZ          block51
 	VZEROUPPER
 	RET
 
@@ -4873,7 +5389,7 @@ TEXT ·q8Scores8AVX512(SB), NOSPLIT, $72-48
 	LEAQ   (R9)(BX*8), R10
 	LEAQ   (R10)(BX*8), R11
 
-group49:
+group53:
 	MOVQ    q+24(FP), R12
 	MOVQ    blocks+32(FP), R13
 	VPXORD  Z0, Z0, Z0
@@ -4894,7 +5410,7 @@ group49:
 	VMOVUPS Z0, 1792(AX)
 	VMOVUPS Z0, 1856(AX)
 
-block50:
+block54:
 	MOVWLZX         (DX), R14
 	MOVW            R14, 8(SP)
 	MOVWLZX         (DX)(BX*1), R14
@@ -5597,7 +6113,7 @@ block50:
 	ADDQ            $0x22, R11
 	ADDQ            $+576, R12
 	DECQ            R13
-	JNZ             block50
+	JNZ             block54
 	SUBQ            BX, DX
 	SUBQ            BX, R9
 	SUBQ            BX, R10
@@ -5620,7 +6136,7 @@ block50:
 	LEAQ            (R11)(BX*8), R11
 	ADDQ            $+128, AX
 	DECQ            (SP)
-	JNZ             group49
+	JNZ             group53
 	VZEROUPPER
 	RET
 
@@ -5640,7 +6156,7 @@ TEXT ·q8Mix8AVX512(SB), NOSPLIT, $0-56
 	VMOVDQU32 q8_first_columns<>+0(SB), Z0
 	VMOVDQU32 q8_last_columns<>+0(SB), Z1
 
-block51:
+block55:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
@@ -5661,7 +6177,7 @@ block51:
 	MOVQ   BX, R10
 	LEAQ   256(CX), R11
 
-pair52:
+pair56:
 	VPMOVSXBW    2(R10), Z18
 	VPMOVSXBW    2(R10)(R8*1), Z19
 	VPUNPCKLWD   Z19, Z18, Z20
@@ -5695,7 +6211,7 @@ pair52:
 	LEAQ         (R10)(R8*2), R10
 	ADDQ         $0x04, R11
 	DECQ         R12
-	JNZ          pair52
+	JNZ          pair56
 	PREFETCHT0   (SI)
 	ADDQ         $+64, SI
 	PREFETCHT0   (SI)
@@ -5817,6 +6333,6 @@ pair52:
 	ADDQ         $+1024, CX
 	ADDQ         $+32, DX
 	DECQ         DI
-	JNZ          block51
+	JNZ          block55
 	VZEROUPPER
 	RET

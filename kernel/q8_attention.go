@@ -1,6 +1,10 @@
 package kernel
 
-import "github.com/apr-engine/apr/internal/cpufeat"
+import (
+	"math"
+
+	"github.com/apr-engine/apr/internal/cpufeat"
+)
 
 // Attention with a cache of Q8_0 in integers: queries are rounded to 16 bits with a scale
 // for each 32 columns, as activations are, and so are the weights of a block of positions,
@@ -40,6 +44,21 @@ var slotQ8Scores = newSlot[q8ScoresFunc]("q8_0/i16/scores", q8ScoresGeneric)
 
 type q8ScoresFunc func(scores []float32, k []byte, rows int, q []int32, queries, blocks int, ahead []byte)
 
+// slotQ8Tops sets
+//
+//	top[q] = max(top[q], max_b,p scale·scores[(b*queries+q)*attnBlock+p]), ignoring NaN
+//
+// for q in [0,queries), b in [0,blocks), p in [0,attnBlock).
+var slotQ8Tops = newSlot("q8_0/i16/tops", q8TopsGeneric)
+
+// slotQ8Exps makes weights of the scores of a block of positions:
+//
+//	x[q*attnBlock+p] = 2^(factor·x[q*attnBlock+p] - base[q])
+//	sum[q] += Σ_p x[q*attnBlock+p]
+//
+// for q in [0,queries), p in [0,attnBlock). No exponent is above 1.
+var slotQ8Exps = newSlot("q8_0/i16/exps", q8ExpsGeneric)
+
 // slotQ8RoundWeights rounds weight[q*attnBlock+p] times the scale of block b of row p of v:
 //
 //	dst[(b*queries+q)*attnBlock+p] = round(x/step[b*queries+q]), step = max_p x / 32767
@@ -51,12 +70,13 @@ var slotQ8RoundWeights = newSlot[q8RoundWeightsFunc]("q8_0/i16/round-weights", q
 type q8RoundWeightsFunc func(dst []int16, step, weight []float32, v []byte, room *q8Room, queries, blocks int)
 
 type q8Room struct {
-	scales  []uint16  // (blocks, attnBlock)
-	inverse []float32 // (blocks, queries)
+	pairs  []uint32  // (half as many, rounded up, attnBlock) scales of two blocks
+	scales []float32 // (blocks, or one more, attnBlock)
 }
 
-func newQ8Room(queries, blocks int) *q8Room {
-	return &q8Room{make([]uint16, blocks*attnBlock), make([]float32, blocks*queries)}
+func newQ8Room(blocks int) *q8Room {
+	pairs := (blocks + 1) / 2
+	return &q8Room{make([]uint32, pairs*attnBlock), make([]float32, 2*pairs*attnBlock)}
 }
 
 // slotQ8Mix adds
@@ -75,6 +95,7 @@ type q8Workspace struct {
 	weights []int16   // (blocks, directQueries, attnBlock)
 	step    []float32 // (blocks, directQueries)
 	room    *q8Room
+	base    [directQueries]float32
 }
 
 func (w *q8Workspace) grow(dim int) {
@@ -82,13 +103,14 @@ func (w *q8Workspace) grow(dim int) {
 	w.q = make([]int32, attnQueries*blocks*q8QueryWords)
 	w.spare = make([]byte, attnBlock*blocks*q8Bytes)
 	w.weights = make([]int16, blocks*directQueries*attnBlock)
-	w.step, w.room = make([]float32, blocks*directQueries), newQ8Room(directQueries, blocks)
+	w.step, w.room = make([]float32, blocks*directQueries), newQ8Room(blocks)
 }
 
 // integers reports whether the job is done in integers. It depends on nothing that other
 // tokens of a step could change.
 func (j *AttentionJob) integers() bool {
 	return j.Integers && j.K8 != nil && slotQ8RoundQueries.level > cpufeat.Generic && slotQ8Scores.level > cpufeat.Generic &&
+		slotQ8Tops.level > cpufeat.Generic && slotQ8Exps.level > cpufeat.Generic &&
 		slotQ8RoundWeights.level > cpufeat.Generic && slotQ8Mix.level > cpufeat.Generic
 }
 
@@ -118,8 +140,12 @@ func (a *attnTile) roundedChunk(ws *AttentionWorkspace, lo, hi int) {
 }
 
 // attendRounded is attendDirect in integers, for queries [q,q+queries) of the workspace,
-// which are of one token.
+// which are of one token and have seen nothing of the chunk before. As all scores come first,
+// weights are relative to the largest of them from the start.
 func (j *AttentionJob) attendRounded(ws *AttentionWorkspace, q, queries, lo, hi int) {
+	if lo >= hi {
+		return
+	}
 	w, k, v, dim, blocks := &ws.q8, j.K8, j.V8, j.HeadDim, j.HeadDim/q8Len
 	width := blocks * q8Bytes
 	rounded := w.q[q*blocks*q8QueryWords:]
@@ -136,25 +162,57 @@ func (j *AttentionJob) attendRounded(ws *AttentionWorkspace, q, queries, lo, hi 
 		if whole < n {
 			slotQ8Scores.active(out[whole:], w.padded(keys[whole*width:], q8RowsTogether*width), q8RowsTogether, rounded, queries, blocks, nil)
 		}
+		j.seen(out, queries, n)
 		at = end
 	}
+	factor := ws.tops(j, q, queries, (hi+attnBlock-1)/attnBlock-lo/attnBlock)
 	for b, at := 0, lo; at < hi; b++ {
 		end := min((at/attnBlock+1)*attnBlock, hi)
 		weights, ahead := ws.scores[b*queries*attnBlock:], coming(v[:hi*width], k[hi*width:], end*width)
 		comingPages(v[:hi*width], k[hi*width:], end+attnBlock, width)
-		ws.softmax(j, weights, q, queries, end-at)
+		slotQ8Exps.active(weights, ws.sum[q:], w.base[:], factor, queries)
 		w.mix(ws.out[q*dim:], weights, v[at*width:end*width], end-at, queries, blocks, ahead)
 		at = end
 	}
+}
+
+// seen caps the scores of n positions of a block and masks the rest of it.
+func (j *AttentionJob) seen(scores []float32, queries, n int) {
+	if n == attnBlock && j.SoftCap == 0 {
+		return
+	}
+	for q := range queries {
+		row, masked := scores[q*attnBlock:][:attnBlock], negInf
+		if j.SoftCap != 0 {
+			slotSoftCap.active(row[:n], j.Scale, j.SoftCap)
+		} else if j.Scale < 0 {
+			masked = -negInf
+		}
+		for p := n; p < attnBlock; p++ {
+			row[p] = masked
+		}
+	}
+}
+
+// tops finds the largest scores of queries in blocks of positions and sets what the
+// exponents of two, factor times a score, are relative to.
+func (ws *AttentionWorkspace) tops(j *AttentionJob, q, queries, blocks int) (factor float32) {
+	scale := j.Scale
+	if j.SoftCap != 0 {
+		scale = 1
+	}
+	top := ws.max[q : q+queries]
+	slotQ8Tops.active(top, ws.scores, blocks, queries, scale)
+	for i, m := range top {
+		ws.q8.base[i] = finiteMax(m) * math.Log2E
+	}
+	return scale * math.Log2E
 }
 
 // mix adds n weighted rows of v to each query's sum.
 func (w *q8Workspace) mix(acc, weights []float32, v []byte, n, queries, blocks int, ahead []byte) {
 	if n < attnBlock {
 		v = w.padded(v, attnBlock*blocks*q8Bytes)
-		for q := range queries {
-			clear(weights[q*attnBlock+n : (q+1)*attnBlock])
-		}
 	}
 	slotQ8RoundWeights.active(w.weights, w.step, weights, v, w.room, queries, blocks)
 	slotQ8Mix.active(acc, w.weights, w.step, v, (n+1)&^1, queries, blocks, ahead)

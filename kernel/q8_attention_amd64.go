@@ -16,8 +16,14 @@ func init() {
 		}
 		q8Scores512[queries-1](&scores[0], &k[0], rows/q8RowsTogether, &q[0], blocks, &ahead[0])
 	})
+	slotQ8Tops.add(cpufeat.AVX512, func(top, scores []float32, blocks, queries int, scale float32) {
+		q8TopsAVX512(&top[0], &scores[0], blocks, queries, scale)
+	})
+	slotQ8Exps.add(cpufeat.AVX512, func(x, sum, base []float32, factor float32, queries int) {
+		q8ExpsAVX512(&x[0], &sum[0], &base[0], factor, queries)
+	})
 	slotQ8RoundWeights.add(cpufeat.AVX512, func(dst []int16, step, weight []float32, v []byte, room *q8Room, queries, blocks int) {
-		q8RoundWeightsAVX512(&dst[0], &step[0], &weight[0], &v[0], &room.scales[0], &room.inverse[0], queries, blocks)
+		q8RoundWeightsAVX512(&dst[0], &step[0], &weight[0], &v[0], &room.pairs[0], &room.scales[0], queries, blocks)
 	})
 	slotQ8Mix.add(cpufeat.AVX512, func(acc []float32, w []int16, step []float32, v []byte, n, queries, blocks int, ahead []byte) {
 		if len(ahead) == 0 {

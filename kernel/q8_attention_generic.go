@@ -79,6 +79,26 @@ func q8ScoresGeneric(scores []float32, k []byte, rows int, q []int32, queries, b
 
 func q8Scale(block []byte) float32 { return quant.F16ToF32(uint16(block[0]) | uint16(block[1])<<8) }
 
+func q8TopsGeneric(top, scores []float32, blocks, queries int, scale float32) {
+	for i, x := range scores[:blocks*queries*attnBlock] {
+		if q, x := i/attnBlock%queries, scale*x; x > top[q] {
+			top[q] = x
+		}
+	}
+}
+
+func q8ExpsGeneric(x, sum, base []float32, factor float32, queries int) {
+	for q := range queries {
+		total := 0.0
+		for p, v := range x[q*attnBlock:][:attnBlock] {
+			w := math.Exp2(float64(v)*float64(factor) - float64(base[q]))
+			x[q*attnBlock+p] = float32(w)
+			total += w
+		}
+		sum[q] += float32(total)
+	}
+}
+
 func q8RoundWeightsGeneric(dst []int16, step, weight []float32, v []byte, _ *q8Room, queries, blocks int) {
 	var x [attnBlock]float32
 	for b := range blocks {

@@ -17,6 +17,23 @@ func init() {
 			return scores
 		})
 	})
+	registerQ8Check(slotQ8Tops, exact, func(f func(top, scores []float32, blocks, queries int, scale float32), r *selfTestRNG) []float32 {
+		return selfTestGroups(func(queries int) []float32 {
+			top := r.floats(queries)
+			f(top, r.floats(blocks*queries*attnBlock), blocks, queries, 0.75)
+			return top
+		})
+	})
+	registerQ8Check(slotQ8Exps, fewULP, func(f func(x, sum, base []float32, factor float32, queries int), r *selfTestRNG) []float32 {
+		return selfTestGroups(func(queries int) []float32 {
+			x, sum, base := r.floats(queries*attnBlock), make([]float32, queries), r.floats(queries)
+			for q := range base {
+				base[q] += 8 // as the largest exponents do not reach 1
+			}
+			f(x, sum, base, 0.75, queries)
+			return append(x, sum...)
+		})
+	})
 	registerQ8Check(slotQ8RoundWeights, exact, func(f q8RoundWeightsFunc, r *selfTestRNG) []float32 {
 		v := selfTestQ8(r.floats(attnBlock * blocks * q8Len))
 		return selfTestGroups(func(queries int) []float32 {
@@ -63,7 +80,7 @@ func selfTestQ8Weights(f q8RoundWeightsFunc, r *selfTestRNG, v []byte, queries, 
 		weight[i] = float32(math.Abs(float64(x)))
 	}
 	w, step = make([]int16, queries*blocks*attnBlock), make([]float32, queries*blocks)
-	f(w, step, weight, v, newQ8Room(queries, blocks), queries, blocks)
+	f(w, step, weight, v, newQ8Room(blocks), queries, blocks)
 	return w, step
 }
 

@@ -294,6 +294,7 @@ func testQ8Kernels(t *testing.T, rng *rand.Rand, queries, blocks int) {
 			t.Fatalf("word %d of queries is %x, want %x", i, rounded[i], want[i])
 		}
 	}
+	testQ8Softmax(t, rng, queries, blocks)
 	for _, rows := range []int{q8RowsTogether, attnBlock} {
 		cache := kerneltest.Slice[byte](t, rows*blocks*q8Bytes, kerneltest.AtEnd)
 		QuantizeQ8(cache, cacheRows(rng, rows, dim))
@@ -305,6 +306,46 @@ func testQ8Kernels(t *testing.T, rng *rand.Rand, queries, blocks int) {
 		}
 		if rows == attnBlock {
 			testQ8Values(t, rng, cache, queries, blocks)
+		}
+	}
+}
+
+// testQ8Softmax has scores that are masked, that are no number, and a row of only masked ones.
+func testQ8Softmax(t *testing.T, rng *rand.Rand, queries, blocks int) {
+	const scale = 0.3
+	x := kerneltest.Normal(t, rng, blocks*queries*attnBlock, kerneltest.AtEnd)
+	for i := range x {
+		x[i] *= 20
+	}
+	x[3], x[5] = negInf, float32(math.NaN())
+	if queries > 1 {
+		for b := range blocks {
+			for p := range attnBlock {
+				x[(b*queries+1)*attnBlock+p] = negInf
+			}
+		}
+	}
+	top, want := kerneltest.Slice[float32](t, queries, kerneltest.AtEnd), make([]float32, queries)
+	for q := range top {
+		top[q], want[q] = negInf, negInf
+	}
+	slotQ8Tops.active(top, x, blocks, queries, scale)
+	q8TopsGeneric(want, x, blocks, queries, scale)
+	kerneltest.SameBits(t, "tops", top, want)
+	base, sum, wantSum := kerneltest.Slice[float32](t, queries, kerneltest.AtEnd), kerneltest.Slice[float32](t, queries, kerneltest.AtEnd), make([]float32, queries)
+	for q := range base {
+		base[q], sum[q], wantSum[q] = finiteMax(top[q])*math.Log2E, 1, 1
+	}
+	weights := append([]float32{}, x[:queries*attnBlock]...)
+	slotQ8Exps.active(x, sum, base, scale*math.Log2E, queries)
+	q8ExpsGeneric(weights, wantSum, base, scale*math.Log2E, queries)
+	for q := range queries { // each by itself, as results are compared with the largest
+		row := x[q*attnBlock:][:attnBlock]
+		if err := compareResults(row, weights[q*attnBlock:][:attnBlock], 2*fewULP); err != nil { // scores of up to 80
+			t.Fatalf("weights of query %d: %v", q, err)
+		}
+		if err := compareResults(sum[q:q+1], wantSum[q:q+1], 2*fewULP); err != nil {
+			t.Fatalf("sum of query %d: %v", q, err)
 		}
 	}
 }
@@ -322,7 +363,7 @@ func testQ8Values(t *testing.T, rng *rand.Rand, rows []byte, queries, blocks int
 	at := blocks * queries
 	w, step := kerneltest.Slice[int16](t, at*attnBlock, kerneltest.AtEnd), kerneltest.Slice[float32](t, at, kerneltest.AtEnd)
 	want, wantStep := make([]int16, at*attnBlock), make([]float32, at)
-	slotQ8RoundWeights.active(w, step, weight, rows, newQ8Room(queries, blocks), queries, blocks)
+	slotQ8RoundWeights.active(w, step, weight, rows, newQ8Room(blocks), queries, blocks)
 	q8RoundWeightsGeneric(want, wantStep, weight, rows, nil, queries, blocks)
 	kerneltest.SameBits(t, "steps", step, wantStep)
 	for i := range want {

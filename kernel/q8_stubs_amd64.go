@@ -9,11 +9,23 @@ package kernel
 //go:noescape
 func q8RoundQueriesAVX512(dst *int32, q *float32, queries int, blocks int)
 
-// q8RoundWeightsAVX512 does what q8RoundWeightsGeneric does, for 64 rows; there is room for 64*blocks scales and queries*blocks inverses.
-// queries and blocks are positive.
+// q8TopsAVX512 does top[q] = max(top[q], max of scale*scores[(b*queries+q)*64+p] over b in [0,blocks), p in [0,64)),
+// ignoring NaN, for q in [0,queries). blocks and queries are positive.
 //
 //go:noescape
-func q8RoundWeightsAVX512(dst *int16, step *float32, weight *float32, v *byte, scales *uint16, inverse *float32, queries int, blocks int)
+func q8TopsAVX512(top *float32, scores *float32, blocks int, queries int, scale float32)
+
+// q8ExpsAVX512 does x[q][p] = 2^(factor*x[q][p]-base[q]); sum[q] += sum over p of x[q][p] for q in [0,queries), p in [0,64),
+// with x[q][p] at x[q*64+p]. No exponent is above 1. queries is positive.
+//
+//go:noescape
+func q8ExpsAVX512(x *float32, sum *float32, base *float32, factor float32, queries int)
+
+// q8RoundWeightsAVX512 does what q8RoundWeightsGeneric does, for 64 rows; there is room for 64 scales of each block, and of one more
+// if their number is odd, and for half as many pairs. queries and blocks are positive.
+//
+//go:noescape
+func q8RoundWeightsAVX512(dst *int16, step *float32, weight *float32, v *byte, pairs *uint32, scales *float32, queries int, blocks int)
 
 // q8Scores1AVX512 does, for 1 queries as q8RoundQueries leaves them and 32*groups rows of blocks of Q8_0,
 // scores[t*64+p] = sum over blocks b of float32(sum over i of k[p][b][i]*q[t][b][i])*scale(q[t][b])*scale(k[p][b]).

@@ -35,6 +35,8 @@ func main() {
 	c.ConstraintExpr("!noasm")
 	g := lanes.Levels(c)[1]
 	roundQueries(g)
+	tops(g)
+	exps(g)
 	roundWeights(g)
 	for n := 1; n <= queries; n++ {
 		scores(g, n)

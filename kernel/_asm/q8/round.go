@@ -99,156 +99,179 @@ func roundQueries(g *lanes.Gen) {
 }
 
 // roundWeights multiplies weights of positions with the scale of each block of their
-// values and rounds to 16 bits: first the largest of all, then what they are divided by,
-// then the rest, so that nothing waits at the end of a long chain. While a block is at
-// work the scales of the next are copied together, as vectors cannot soon read what has
-// been written in pieces.
+// values and rounds to 16 bits. The scales of two blocks are put together a position at a
+// time, then taken apart for all positions; a query's products with four blocks stay in
+// registers, and the largest of all four are found and divided by together.
 func roundWeights(g *lanes.Gen) {
-	g.Begin("q8RoundWeights", "func(dst *int16, step, weight *float32, v *byte, scales *uint16, inverse *float32, queries, blocks int)",
-		fmt.Sprintf("q8RoundWeights%s does what q8RoundWeightsGeneric does, for %d rows; there is room for %d*blocks scales and queries*blocks inverses.", g.Suffix, attnBlock, attnBlock),
-		"queries and blocks are positive.")
-	r := &rounder{Gen: g}
-	for i := range r.scale {
-		r.scale[i] = g.Vec()
+	g.Begin("q8RoundWeights", "func(dst *int16, step, weight *float32, v *byte, pairs *uint32, scales *float32, queries, blocks int)",
+		fmt.Sprintf("q8RoundWeights%s does what q8RoundWeightsGeneric does, for %d rows; there is room for %d scales of each block, and of one more", g.Suffix, attnBlock, attnBlock),
+		"if their number is odd, and for half as many pairs. queries and blocks are positive.")
+	copyScales(g)
+	convertScales(g)
+	r := &rounder{Gen: g, pick: g.Vec(), magic: g.ConstBits(magicBits), dst: g.Arg("dst"), step: g.Arg("step"), scales: g.Arg("scales"), next: g.Arg("queries"), stepNext: g.Arg("queries")}
+	g.VMOVDQU32(g.Words("q8_low_words", alternateWords(0)...), r.pick)
+	g.SHLQ(operand.Imm(7), r.next)
+	g.SHLQ(operand.Imm(2), r.stepNext)
+	left, done := g.Arg("blocks"), g.Fresh("done")
+	for n := 4; n > 0; n-- { // fours, then what is left
+		loop, fewer := g.Fresh("blocks"), g.Fresh("fewer")
+		g.Label(loop)
+		g.CMPQ(left, operand.Imm(uint64(n)))
+		g.JLT(operand.LabelRef(fewer))
+		r.round(n)
+		g.SUBQ(operand.Imm(uint64(n)), left)
+		if n == 4 {
+			g.JMP(operand.LabelRef(loop))
+		} else {
+			g.JMP(operand.LabelRef(done))
+		}
+		g.Label(fewer)
 	}
-	r.largest()
-	n := g.Arg("queries")
-	blocks := g.Arg("blocks")
-	g.IMULQ(blocks, n)
-	step, inverse := g.Arg("step"), g.Arg("inverse")
-	g.Each(n, 1, func(_ int, at lanes.At, t *lanes.Tail) {
-		i, s := ratio(g, g.LoadF32(at.F32(step), t), math.MaxInt16, g.Vec)
-		g.StoreF32(i, at.F32(inverse), t)
-		g.StoreF32(s, at.F32(step), t)
-	})
-	r.round()
+	g.Label(done)
 	g.End()
+}
+
+// copyScales stores the scales of two blocks of a row as a word of 32 bits, row after row.
+// A last block without another is its own.
+func copyScales(g *lanes.Gen) {
+	v, to, left, stride := g.Arg("v"), g.Arg("pairs"), g.Arg("blocks"), g.Arg("blocks")
+	g.IMUL3Q(operand.Imm(blockBytes), stride, stride)
+	rows := newGrid(g, v, stride, 8)
+	back, other, second := g.GP64(), g.GP64(), g.GP64()
+	g.MOVQ(stride, back)
+	g.SHLQ(operand.Imm(6), back)
+	pair, loop, even := g.Fresh("pair"), g.Fresh("scales"), g.Fresh("even")
+	g.Label(pair)
+	g.MOVQ(operand.I32(blockBytes-2), other) // two bytes of values, then the other scale
+	g.CMPQ(left, operand.Imm(1))
+	g.JNE(operand.LabelRef(even))
+	g.XORQ(other, other)
+	g.Label(even)
+	end := g.GP64()
+	g.LEAQ(operand.Mem{Base: to, Disp: 4 * attnBlock}, end)
+	g.Label(loop)
+	g.LEAQ(operand.Mem{Base: v, Index: other, Scale: 1}, second)
+	others := &grid{[]reg.Register{second}, rows.one, rows.three, rows.five, rows.seven}
+	for i := range 8 {
+		both := g.GP32()
+		g.MOVL(others.row(i), both)
+		g.MOVW(rows.row(i), both.As16())
+		g.MOVL(both, word(to, i))
+	}
+	g.LEAQ(operand.Mem{Base: v, Index: stride, Scale: 8}, v)
+	g.ADDQ(operand.Imm(32), to)
+	g.CMPQ(to, end)
+	g.JNE(operand.LabelRef(loop))
+	g.SUBQ(back, v)
+	g.ADDQ(operand.Imm(2*blockBytes), v)
+	g.SUBQ(operand.Imm(2), left)
+	g.JG(operand.LabelRef(pair))
+}
+
+// convertScales makes numbers of the pairs, block after block.
+func convertScales(g *lanes.Gen) {
+	from, to, left := g.Arg("pairs"), g.Arg("scales"), g.Arg("blocks")
+	var pick [2]reg.VecVirtual
+	for i := range pick {
+		pick[i] = g.Vec()
+		g.VMOVDQU32(g.Words([]string{"q8_low_words", "q8_high_words"}[i], alternateWords(uint32(i))...), pick[i])
+	}
+	loop := g.Fresh("convert")
+	g.Label(loop)
+	for half := range 2 {
+		a, b := g.Vec(), g.Vec()
+		g.VMOVDQU32(operand.Mem{Base: from, Disp: 128 * half}, a)
+		g.VMOVDQU32(operand.Mem{Base: from, Disp: 128*half + 64}, b)
+		for i := range pick {
+			h, s, t := g.Vec(), g.Vec(), g.Vec()
+			g.VMOVDQA32(pick[i], h)
+			g.VPERMI2W(b, a, h)
+			g.VCVTPH2PS(h.AsY(), s)
+			g.VMOVUPS(s, operand.Mem{Base: to, Disp: 4*attnBlock*i + 128*half})
+			g.VCVTPH2PS(g.Upper(h), t)
+			g.VMOVUPS(t, operand.Mem{Base: to, Disp: 4*attnBlock*i + 128*half + 64})
+		}
+	}
+	g.ADDQ(operand.I32(4*attnBlock), from)
+	g.ADDQ(operand.I32(8*attnBlock), to)
+	g.SUBQ(operand.Imm(2), left)
+	g.JG(operand.LabelRef(loop))
 }
 
 type rounder struct {
 	*lanes.Gen
-	rows  *grid
-	scale [attnBlock / 16]reg.VecVirtual
+	pick, magic    reg.VecVirtual
+	dst, step      reg.Register
+	scales         reg.Register // of the blocks at work
+	next, stepNext reg.Register // from a block to the next, in dst and step
 }
 
-// largest leaves the largest products of each block and query where steps belong.
-func (r *rounder) largest() {
-	v, scales, left, stride, step := r.Arg("v"), r.Arg("scales"), r.Arg("blocks"), r.Arg("blocks"), r.Arg("step")
-	r.IMUL3Q(operand.Imm(blockBytes), stride, stride)
-	r.rows = newGrid(r.Gen, v, stride, 8)
-	r.copyScales(scales)
-	block, last := r.Fresh("block"), r.Fresh("last")
-	r.Label(block)
-	r.loadScales(scales)
-	r.ADDQ(operand.I32(2*attnBlock), scales)
-	r.CMPQ(left, operand.Imm(1))
-	r.JEQ(operand.LabelRef(last))
-	r.ADDQ(operand.Imm(blockBytes), v)
-	r.copyScales(scales)
-	r.Label(last)
-	weight, count, done := r.Arg("weight"), r.Arg("queries"), r.Fresh("done")
-	for n := 4; n > 0; n-- { // fours, then what is left
-		loop, fewer := r.Fresh("queries"), r.Fresh("fewer")
-		r.Label(loop)
-		r.CMPQ(count, operand.Imm(uint64(n)))
-		r.JLT(operand.LabelRef(fewer))
-		r.largestOf(n, weight, step)
-		r.ADDQ(operand.I32(4*attnBlock*n), weight)
-		r.ADDQ(operand.I32(4*n), step)
-		r.SUBQ(operand.Imm(uint64(n)), count)
-		if n == 4 {
-			r.JMP(operand.LabelRef(loop))
-		} else {
-			r.JMP(operand.LabelRef(done))
-		}
-		r.Label(fewer)
-	}
-	r.Label(done)
-	r.DECQ(left)
-	r.JNZ(operand.LabelRef(block))
-}
-
-func (r *rounder) loadScales(from reg.Register) {
-	for i, s := range r.scale {
-		r.VCVTPH2PS(operand.Mem{Base: from, Disp: 2 * r.L * i}, s)
-	}
-}
-
-// copyScales puts the scales of a block of all rows together, and leaves the rows where
-// they were.
-func (r *rounder) copyScales(to reg.Register) {
-	loop, at, end := r.Fresh("scales"), r.GP64(), r.GP64()
-	r.MOVQ(to, at)
-	r.LEAQ(operand.Mem{Base: to, Disp: 2 * attnBlock}, end)
+// round rounds the weights of all queries for n blocks, at most four, and goes on to the
+// next ones.
+func (r *rounder) round(n int) {
+	weight, count, loop := r.Arg("weight"), r.Arg("queries"), r.Fresh("query")
+	step, dst := r.GP64(), r.GP64()
+	r.MOVQ(r.step, step)
+	r.MOVQ(r.dst, dst)
 	r.Label(loop)
-	for i := range 8 {
-		h := r.GP32()
-		r.MOVWLZX(r.rows.row(i), h)
-		r.MOVW(h.As16(), operand.Mem{Base: at, Disp: 2 * i})
-	}
-	r.LEAQ(operand.Mem{Base: r.rows.at[0], Index: r.rows.one, Scale: 8}, r.rows.at[0])
-	r.ADDQ(operand.Imm(16), at)
-	r.CMPQ(at, end)
-	r.JNE(operand.LabelRef(loop))
-	r.MOVQ(r.rows.one, at)
-	r.SHLQ(operand.Imm(6), at)
-	r.SUBQ(at, r.rows.at[0])
-}
-
-// largestOf is largest for n queries, at most four.
-func (r *rounder) largestOf(n int, weight, to reg.Register) {
+	const vecs = attnBlock / 16
+	var x [4][vecs]reg.VecVirtual
 	var most [4]reg.VecVirtual
-	for q := range n {
-		var x [len(r.scale)]reg.VecVirtual
-		for i, s := range r.scale {
-			x[i] = r.Vec()
-			r.VMULPS(operand.Mem{Base: weight, Disp: 4 * (attnBlock*q + r.L*i)}, s, x[i])
+	for b := range n {
+		for i := range vecs {
+			x[b][i] = r.Vec()
 		}
-		r.VPMAXUD(x[1], x[0], x[0])
-		r.VPMAXUD(x[3], x[2], x[2])
-		r.VPMAXUD(x[2], x[0], x[0])
-		most[q] = x[0]
 	}
-	m := r.foldFour(most)
-	if n == 4 {
-		r.VMOVUPS(m, word(to, 0))
-		return
+	for i := range vecs {
+		w := r.Vec()
+		r.VMOVUPS(operand.Mem{Base: weight, Disp: 4 * r.L * i}, w)
+		for b := range n {
+			r.VMULPS(operand.Mem{Base: r.scales, Disp: 4 * (attnBlock*b + r.L*i)}, w, x[b][i])
+		}
 	}
-	for q := range n {
-		r.VEXTRACTPS(operand.Imm(uint64(q)), m, word(to, q))
+	for b := range n {
+		u := r.Vec()
+		most[b] = r.Vec()
+		r.VPMAXUD(x[b][1], x[b][0], most[b])
+		r.VPMAXUD(x[b][3], x[b][2], u)
+		r.VPMAXUD(u, most[b], most[b])
 	}
-}
-
-// round stores the weights.
-func (r *rounder) round() {
-	dst, scales, inverse, left := r.Arg("dst"), r.Arg("scales"), r.Arg("inverse"), r.Arg("blocks")
-	pick, magic := r.Vec(), r.ConstBits(magicBits)
-	r.VMOVDQU32(r.Words("q8_low_words", evenWords()...), pick)
-	block, loop := r.Fresh("block"), r.Fresh("query")
-	r.Label(block)
-	r.loadScales(scales)
-	weight, count := r.Arg("weight"), r.Arg("queries")
-	r.Label(loop)
-	wide := r.Vec()
-	r.VBROADCASTSS(word(inverse, 0), wide)
-	var x [len(r.scale)]reg.VecVirtual
-	for i, s := range r.scale {
-		x[i] = r.Vec()
-		r.VMULPS(operand.Mem{Base: weight, Disp: 4 * r.L * i}, s, x[i])
-		r.VFMADD213PS(magic, wide, x[i])
-	}
-	for i := 0; i < len(x); i += 2 {
-		r.VPERMT2W(x[i+1], pick, x[i])
-		r.VMOVDQU32(x[i], operand.Mem{Base: dst, Disp: 2 * r.L * i})
+	inverse, s := ratio(r.Gen, r.foldFour(most), math.MaxInt16, func() reg.VecVirtual { return r.XMM() })
+	to := r.GP64()
+	r.MOVQ(step, to)
+	at := r.GP64()
+	r.MOVQ(dst, at)
+	for b := range n {
+		wide := r.Vec()
+		if b > 0 {
+			r.VPERMILPS(operand.Imm(uint64(0x55*b)), inverse, wide.AsX())
+			r.VBROADCASTSS(wide.AsX(), wide)
+		} else {
+			r.VBROADCASTSS(inverse, wide)
+		}
+		r.VEXTRACTPS(operand.Imm(uint64(b)), s, operand.Mem{Base: to})
+		for i := range vecs {
+			r.VFMADD213PS(r.magic, wide, x[b][i])
+		}
+		for i := 0; i < vecs; i += 2 {
+			r.VPERMT2W(x[b][i+1], r.pick, x[b][i])
+			r.VMOVDQU32(x[b][i], operand.Mem{Base: at, Disp: 2 * r.L * i})
+		}
+		if b+1 < n {
+			r.ADDQ(r.stepNext, to)
+			r.ADDQ(r.next, at)
+		}
 	}
 	r.ADDQ(operand.I32(4*attnBlock), weight)
 	r.ADDQ(operand.I32(2*attnBlock), dst)
-	r.ADDQ(operand.Imm(4), inverse)
+	r.ADDQ(operand.Imm(4), step)
 	r.DECQ(count)
 	r.JNZ(operand.LabelRef(loop))
-	r.ADDQ(operand.I32(2*attnBlock), scales)
-	r.DECQ(left)
-	r.JNZ(operand.LabelRef(block))
+	for range n {
+		r.ADDQ(r.next, r.dst)
+		r.ADDQ(r.stepNext, r.step)
+	}
+	r.ADDQ(operand.I32(4*attnBlock*n), r.scales)
 }
 
 // foldFour returns the largest lanes of up to four vectors, as integers without sign, in
@@ -276,10 +299,10 @@ func (r *rounder) foldFour(a [4]reg.VecVirtual) reg.Register {
 	return r.Fold(low, r.VPMAXUD)
 }
 
-// evenWords picks the lower half of each word of 32 bits of two vectors, two of them in
-// a word of the table.
-func evenWords() (w []uint32) {
-	for i := uint32(0); i < 64; i += 4 {
+// alternateWords picks the lower halves of the words of 32 bits of two vectors, or the
+// upper ones if first is 1; two of them in a word of the table.
+func alternateWords(first uint32) (w []uint32) {
+	for i := first; i < 64; i += 4 {
 		w = append(w, i|(i+2)<<16)
 	}
 	return w
